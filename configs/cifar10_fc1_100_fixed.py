@@ -1,0 +1,20 @@
+"""CIFAR-10, FC1, 10 images a class, fixed labels, 300 steps.
+
+    kip distill cifar10_fc1_100_fixed
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("cifar10"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.KIP(
+        images_per_class=10,
+        learn_labels=False,
+        kernels=(kip.Architecture("FC", 1),),
+        learning_rate=0.04,
+        target_batch=5000,
+        steps=300,
+    ),
+    reference=kip.Reference("the authors' public notebook, KIP, 300 steps", accuracy=0.4674),
+)

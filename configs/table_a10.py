@@ -1,0 +1,29 @@
+"""Label Solve on CIFAR-100, with and without ZCA (paper, Table A10)
+
+Rows are named `ipcN_zca` and `ipcN_plain` (standard preprocessing) after the table's check marks, N images a class.
+
+The table's network accuracies (NN column) are no part of `reference`.
+
+Expected: `reference` of each row, the KRR test accuracy under the same kernel. It has no deviation: one random support
+set.
+
+Cost: one forward pass of the kernel between the whole train set and the support images: of the order of 10 forward
+passes of a KIP step, each 120 s of one V100 with 100 support images.
+
+    kip distill table_a10:ipc10_zca
+
+Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", Table A10.
+"""
+
+from kip.configs._paper import label_solve_rows
+
+from kip.experiment import Experiment
+
+ACCURACY = {  # percent
+    "ipc1_zca": 23.8,
+    "ipc1_plain": 18.1,
+    "ipc10_zca": 39.2,
+    "ipc10_plain": 31.3,
+}
+
+rows: dict[str, Experiment] = label_solve_rows("Table A10", "cifar100", ACCURACY)

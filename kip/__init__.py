@@ -1,0 +1,70 @@
+"""Dataset distillation with infinitely wide networks: KIP and Label Solve in JAX.
+
+The public names, by stage of the pipeline. They are imported when first used, so that `import kip` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    # what to run
+    "Experiment": "kip.experiment",
+    "Reference": "kip.experiment",
+    "load_experiment": "kip.experiment:load",
+    # data
+    "Data": "kip.data",
+    "Dataset": "kip.data",
+    "Split": "kip.data",
+    "load_data": "kip.data:load",
+    "Augment": "kip.data",
+    # preprocessing
+    "Preprocess": "kip.preprocess",
+    "fit_preprocess": "kip.preprocess:fit",
+    # kernels
+    "Architecture": "kip.kernels.architecture",
+    "RBF": "kip.kernels.architecture",
+    "Laplace": "kip.kernels.architecture",
+    "Stax": "kip.kernels.architecture",
+    "kernel_function": "kip.kernels",
+    # kernel matrices in tiles, and kernel ridge regression on them
+    "Blocks": "kip.blocks",
+    "KernelBlocks": "kip.blocks",
+    "LocalExecutor": "kip.blocks",
+    "Ridge": "kip.krr",
+    "LabelSolver": "kip.krr",
+    # methods
+    "KIP": "kip.distill",
+    "LabelSolve": "kip.distill",
+    # runs and their results
+    "run": "kip.train",
+    "Result": "kip.train",
+    "DistilledSet": "kip.export",
+    "load_set": "kip.export:load",
+    "save_set": "kip.export:save",
+    "evaluate_set": "kip.evaluate",
+    "krr_accuracy": "kip.evaluate",
+    # errors
+    "KipError": "kip.errors",
+    "ConfigError": "kip.errors",
+    "DataError": "kip.errors",
+    "ShapeError": "kip.errors",
+    "OutputError": "kip.errors",
+    "CheckpointError": "kip.errors",
+    "NonFiniteError": "kip.errors",
+    "NotPositiveDefiniteError": "kip.errors",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'kip' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,88 @@
+"""The local executor: this process, one thread for each JAX device."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from kip.blocks import tile as tiling
+from kip.blocks.plan import Tile
+from kip.blocks.tile import Images, TileGradient
+from kip.precision import float64
+
+T = TypeVar("T")
+
+TILES_AHEAD = 2
+"""Tiles handed out for each device at a time: enough to keep it busy, few enough to bound memory."""
+
+
+class LocalExecutor:
+    """Runs tiles on the devices of this process; keeps the protocol `kip.blocks.Executor`.
+
+    Args:
+        devices: JAX devices; None means all local devices of the default backend.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        self._devices = list(jax.local_devices() if devices is None else devices)
+        self._images: list[Images] = []
+        self._mine = threading.local()
+        order = itertools.count()
+        self._threads = ThreadPoolExecutor(
+            len(self._devices), "kip-device", initializer=lambda: setattr(self._mine, "device", next(order))
+        )
+
+    def begin(self, images: Images) -> None:
+        """Copy the step's images to every device."""
+        with _precision(images):
+            put = jax.device_put
+            self._images = [
+                images._replace(support=put(images.support, device), target=put(images.target, device))
+                for device in self._devices
+            ]
+
+    def forward(self, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
+        """Yield each tile's block of the kernel matrix, in order."""
+        return self._in_order(tiling.forward, ((tile,) for tile in tiles))
+
+    def backward(self, tiles: Sequence[Tile], cotangents: Iterable[np.ndarray]) -> Iterator[TileGradient]:
+        """Yield each tile's vjp, in order."""
+        return self._in_order(tiling.backward, zip(tiles, cotangents))
+
+    def close(self) -> None:
+        """End the threads, dropping tiles that have not begun, and let go of the images."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._images = []
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def _in_order(self, run: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+        def on_my_device(*task: Any) -> T:
+            images = self._images[self._mine.device]
+            with _precision(images):
+                return run(images, *task)
+
+        waiting = deque()
+        for task in tasks:
+            waiting.append(self._threads.submit(on_my_device, *task))
+            if len(waiting) > TILES_AHEAD * len(self._devices):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _precision(images: Images):
+    # The setting is local to a thread, so that every device's thread enters it for itself.
+    return float64() if images.support.dtype == np.float64 else nullcontext()

@@ -1,0 +1,153 @@
+"""Data sets by name: the embedded digits, a folder of NAME.npz files, tensorflow-datasets; and their splits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from kip import rng
+from kip.config import value
+from kip.data import npz, tfds
+from kip.errors import DataError
+
+DATA_DIR_VARIABLE = "KIP_DATA_DIR"
+
+
+@value
+class Data:
+    """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
+
+    name: Annotated[str, Field(min_length=1)] = "digits"
+    """`digits`, the stem of a .npz file in the data folder, or a tensorflow-datasets name such as `cifar10`."""
+    validation: Annotated[int, Field(ge=0)] | None = None
+    """Train images held out, class-balanced; None: a tenth of train, at most 5000 (paper: 5000). 0 holds out none."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the validation images. Not the experiment's seed, so that repeats of a run share one split."""
+
+
+class Split(NamedTuple):
+    """Images and their classes."""
+
+    images: np.ndarray
+    """uint8 (N, H, W, C), 0..255, C = 1 (grey) or 3 (RGB)."""
+    labels: np.ndarray
+    """int64 (N,)."""
+
+
+class Dataset(NamedTuple):
+    """A data set, split once and for all: the three parts share no image."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+
+
+def load(data: Data, data_dir: Path | None = None) -> Dataset:
+    """Load a data set by name.
+
+    A name is looked up in this order: `digits`; NAME.npz in the data folder; tensorflow-datasets, which downloads once
+    into its own folder ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+
+    Args:
+        data: name and split.
+        data_dir: the data folder; None: $KIP_DATA_DIR, and no folder where that is unset.
+
+    Returns:
+        Train, validation and test. The test part is the source's own and is never touched.
+
+    Raises:
+        DataError: if no source has the name (it lists where it looked), if a file is malformed, or if a class is too
+            small for the validation split.
+    """
+    train, test, num_classes = _read(data.name, data_dir)
+    count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
+    chosen = held_out(train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split")
+    kept = np.setdiff1d(np.arange(len(train.labels)), chosen)
+    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes)
+
+
+def held_out(labels: np.ndarray, count: int, *, num_classes: int, seed: int, purpose: str) -> np.ndarray:
+    """Choose images to hold out, class-balanced as far as the classes allow.
+
+    Every class gives the same number, except that none gives more than half of its images: what a small class cannot
+    give, the larger ones do. A remainder goes to classes drawn at random.
+
+    Args:
+        labels: int (N,), in 0..num_classes-1.
+        count: how many images.
+        num_classes: C.
+        seed: draws the images, through `kip.rng`.
+        purpose: names the stream.
+
+    Returns:
+        int64 indices, ascending, (count,).
+
+    Raises:
+        DataError: if `count` is more than the halves of all classes together.
+    """
+    generator = rng.generator(seed, purpose)
+    room = np.bincount(labels, minlength=num_classes) // 2
+    if count > room.sum():
+        raise DataError(
+            "the validation split is too large",
+            got=f"{count} of {len(labels)} train images",
+            expected=f"at most {room.sum()}, half of each class",
+            remedy="Hold out fewer images.",
+        )
+    taken = np.zeros(num_classes, dtype=np.int64)
+    while (missing := count - taken.sum()) > 0:
+        open_classes = np.flatnonzero(taken < room)
+        if missing < len(open_classes):
+            taken[generator.choice(open_classes, missing, replace=False)] += 1
+        else:
+            taken[open_classes] += np.minimum(missing // len(open_classes), (room - taken)[open_classes])
+    drawn = [generator.choice(np.flatnonzero(labels == c), n, replace=False) for c, n in enumerate(taken)]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
+def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
+    """Return train, test and the number of classes from the first source that has the name."""
+    if name == "digits":
+        return _digits()
+    folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+    looked = ["the embedded sets (digits)"]
+    if folder is None:
+        looked.append(f"no data folder (${DATA_DIR_VARIABLE} is unset)")
+    else:
+        path = Path(folder).expanduser() / f"{name}.npz"
+        if path.is_file():
+            arrays = npz.read(path)
+            return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1
+        looked.append(str(path))
+    try:
+        arrays = tfds.read(name)
+    except tfds.UnknownName as error:
+        looked.append(f"tensorflow-datasets ({error})")
+        raise DataError(
+            f"no data set named {name!r}",
+            got="nothing from " + ", ".join(looked),
+            remedy=f"Put {name}.npz with x_train, y_train, x_test, y_test into a folder and name the folder with "
+            f"--data-dir or ${DATA_DIR_VARIABLE}, or use digits or a tensorflow-datasets name such as cifar10.",
+        ) from None
+    return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1
+
+
+def _digits() -> tuple[Split, Split, int]:
+    """Return scikit-learn's 1797 handwritten digits, 8x8 grey, a fixed fifth of them as test (not a standard split)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)  # 16 grey levels above black
+    whole = Split(images, bunch.target.astype(np.int64))
+    chosen = held_out(whole.labels, len(images) // 5, num_classes=10, seed=0, purpose="digits test split")
+    return _take(whole, np.setdiff1d(np.arange(len(images)), chosen)), _take(whole, chosen), 10
+
+
+def _take(split: Split, indices: np.ndarray) -> Split:
+    return Split(split.images[indices], split.labels[indices])

@@ -1,0 +1,95 @@
+"""Data sets from tensorflow-datasets: the only file that imports it, and TensorFlow, and only when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kip.data import npz
+from kip.errors import DataError, MissingExtraError
+
+
+class UnknownName(LookupError):
+    """tensorflow-datasets has no data set of that name; the text says so."""
+
+
+def read(name: str, data_dir: Path | None = None) -> npz.Arrays:
+    """Read an image-classification data set, downloading and preparing it the first time.
+
+    Sets that are known to work: mnist, fashion_mnist, svhn_cropped, cifar10, cifar100. Any other works that has an
+    `image` of one fixed size, a `label`, a train split, and a test split (else its validation split serves as test).
+
+    Args:
+        name: as tensorflow-datasets spells it.
+        data_dir: where it keeps its files; None: its own default, $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Returns:
+        x_train, y_train, x_test, y_test, checked as `kip.data.npz.check` says.
+
+    Raises:
+        UnknownName: if there is no such data set.
+        MissingExtraError: if tensorflow-datasets is not installed.
+        DataError: if the set cannot be downloaded, or is not one of fixed-size images with labels.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets
+        from tensorflow_datasets.core.download import downloader
+    except ImportError as error:
+        raise MissingExtraError(
+            f"data set {name!r} comes from tensorflow-datasets, which cannot be imported",
+            got=error,
+            remedy="pip install tensorflow-datasets tensorflow, or put the set into a folder as NAME.npz.",
+        ) from error
+    # TensorFlow takes all GPU memory at its first operation, and then JAX finds none. Once it has started, it is late.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    # Its ten retries, each after twice the pause, keep a machine without a network waiting for 200 s; five take 6 s.
+    downloader.MAX_RETRIES = 5
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
+    except ValueError as error:  # DatasetNotFoundError, and an unknown part after the slash of a name
+        raise UnknownName(f"version {tensorflow_datasets.__version__}: {str(error).splitlines()[0]}") from None
+    _check_features(name, builder.info)
+    # Not through Google's bucket: looking there blocks without a network, and the original files serve as well.
+    download = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints, and stdout belongs to our results
+            builder.download_and_prepare(download_config=download)
+    except Exception as error:  # the downloader, the network and each builder raise what they like
+        raise DataError(
+            f"tensorflow-datasets cannot prepare {name!r}",
+            got=f"{type(error).__name__}: {error}",
+            remedy=f"Check the network and the room on the disk under {builder.data_dir}, or put {name}.npz into the "
+            "data folder.",
+        ) from error
+    test = "test" if "test" in builder.info.splits else "validation"
+    if missing := {"train", test} - set(builder.info.splits):
+        raise DataError(f"data set {name!r} has no {missing.pop()} split", got=", ".join(builder.info.splits))
+    parts = []
+    for split in ("train", test):
+        # Without shuffling the order of the files is fixed, and with it which images the validation split takes.
+        whole = builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)
+        arrays = tensorflow_datasets.as_numpy(whole)
+        parts += [np.asarray(arrays["image"]), np.asarray(arrays["label"])]
+    return npz.check(f"tensorflow-datasets {name}", *parts)
+
+
+def _check_features(name: str, info: object) -> None:
+    features = getattr(info, "features", None) or {}
+    if "image" not in features or "label" not in features:
+        raise DataError(
+            f"data set {name!r} is not one for image classification",
+            got=", ".join(features) or "no features",
+            expected="image and label",
+        )
+    if None in features["image"].shape:
+        raise DataError(
+            f"the images of {name!r} differ in size",
+            got=f"shape {features['image'].shape}",
+            expected="one size",
+            remedy=f"Resize them and write {name}.npz.",
+        )

@@ -1,0 +1,104 @@
+"""What every method is given, and the state that every method keeps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kip.blocks import KernelBlocks
+from kip.data import Augment, ClassIndex, augment, centred_one_hot
+from kip.preprocess import Transform
+from kip.rng import generator
+
+
+class State(NamedTuple):
+    """A distilled set in the making; a checkpoint is exactly this, and resuming needs nothing else.
+
+    Attributes:
+        step: updates made.
+        images: X_s (n, H, W, C), preprocessed, float32.
+        labels: y_s (n, c), float32.
+        class_index: (n,) int64, the class that each image started from.
+        statistics: (n, 2) float64, mean and scale that layer normalisation took from the image each started from;
+            they invert the preprocessing (see `kip.preprocess`).
+        optimizer: the optimiser's state, a pytree of arrays; () where there is none.
+    """
+
+    step: int
+    images: np.ndarray
+    labels: np.ndarray
+    class_index: np.ndarray
+    statistics: np.ndarray
+    optimizer: Any = ()
+
+
+class Batch(NamedTuple):
+    """Preprocessed images X_t (m, H, W, C) with their mean-centred one-hot labels y_t (m, c)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Problem(NamedTuple):
+    """The train set and the tools; validation and test images are not in it, so that no method can choose by them.
+
+    Attributes:
+        pixels: train images, (N, H, W, C), uint8.
+        inputs: the same preprocessed, float32.
+        labels: their classes, (N,) int64.
+        num_classes: C.
+        classes: the images of each class, for balanced draws.
+        transform: the fitted preprocessing.
+        augment: how target batches are augmented.
+        blocks: computes kernels.
+        seed: the root seed.
+    """
+
+    pixels: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    classes: ClassIndex
+    transform: Transform
+    augment: Augment
+    blocks: KernelBlocks
+    seed: int
+
+    def natural_support(self, images_per_class: int) -> State:
+        """Return step 0 of any method: class-balanced train images with mean-centred one-hot labels."""
+        chosen = self.classes.sample(images_per_class * self.num_classes, seed=self.seed, purpose="support")
+        class_index = self.labels[chosen]
+        return State(
+            step=0,
+            images=self.inputs[chosen],
+            labels=centred_one_hot(class_index, self.num_classes),
+            class_index=class_index,
+            statistics=self.transform.statistics(self.pixels[chosen]),
+        )
+
+    def target_batch(self, count: int | None, *, step: int) -> Batch:
+        """Return the step's class-balanced target batch, drawn without replacement and augmented as configured.
+
+        A pure function of (seed, step).
+
+        Args:
+            count: images, m; None means the whole train set, in its order.
+            step: the step it is for.
+        """
+        if count is None:
+            chosen = np.arange(len(self.pixels))
+        else:
+            chosen = self.classes.sample(count, seed=self.seed, purpose="target batch", step=step)
+        images = self.inputs[chosen]
+        if self.augment.policy != "none":
+            before = self.pixels[chosen]
+            after = augment(before, self.augment, seed=self.seed, step=step, indices=chosen)
+            changed = (after != before).any(axis=(1, 2, 3))
+            if changed.any():
+                images[changed] = self.transform.apply(after[changed])
+        return Batch(images, centred_one_hot(self.labels[chosen], self.num_classes))
+
+    def draw(self, purpose: str, count: int, *, step: int) -> int:
+        """Return a uniform draw from range(count), a pure function of (seed, purpose, step)."""
+        return int(generator(self.seed, purpose, step).integers(count))

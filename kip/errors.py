@@ -1,0 +1,59 @@
+"""The named errors of kip, in one voice: the argument, what came, what was expected, and what to do.
+
+Every error that a user can cause or mend derives from `KipError`; the command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class KipError(Exception):
+    """Base of all errors that kip raises on purpose.
+
+    Args:
+        problem: what is wrong, naming the argument, file or step; one sentence without a full stop.
+        got: what came, where that helps.
+        expected: what would have been right.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, problem: str, *, got: object = None, expected: str | None = None, remedy: str | None = None):
+        self.problem, self.got, self.expected, self.remedy = problem, got, expected, remedy
+        parts = [problem]
+        if got is not None:
+            parts.append(f"got {got}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        text = "; ".join(parts)
+        super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
+
+
+class ConfigError(KipError, ValueError):
+    """A configuration that cannot be run: an unknown key, a wrong type, a value out of range."""
+
+
+class DataError(KipError, ValueError):
+    """A data set that is missing, malformed or too small for what was asked of it."""
+
+
+class ShapeError(KipError, ValueError):
+    """An array whose rank, shape or dtype does not fit."""
+
+
+class OutputError(KipError, OSError):
+    """A folder or file that cannot be written."""
+
+
+class CheckpointError(KipError, RuntimeError):
+    """A checkpoint that belongs to another configuration, or none that can be read."""
+
+
+class NonFiniteError(KipError, ArithmeticError):
+    """A loss, kernel or gradient that holds NaN or infinity."""
+
+
+class NotPositiveDefiniteError(KipError, ArithmeticError):
+    """A regularised kernel matrix whose Cholesky factor does not exist."""
+
+
+class MissingExtraError(KipError, ImportError):
+    """An optional dependency that is needed here and not installed."""

@@ -1,0 +1,88 @@
+"""Accuracy of kernel ridge regression on a support set, over a test set of any size in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kip import data, krr, preprocess
+from kip.blocks import KernelBlocks
+from kip.errors import DataError
+from kip.export import DistilledSet
+from kip.kernels import Kernel
+
+
+class Evaluation(NamedTuple):
+    """KRR accuracy of a set under one kernel, as fractions."""
+
+    kernel: str
+    validation_accuracy: float
+    test_accuracy: float
+
+
+def krr_accuracy(
+    blocks: KernelBlocks,
+    kernel: Kernel,
+    ridge: krr.Ridge,
+    support: np.ndarray,
+    support_labels: np.ndarray,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+) -> float:
+    """Return the fraction of `inputs` whose largest prediction K_ts A^-1 y_s is at their class.
+
+    Args:
+        blocks: computes kernels.
+        kernel: the kernel.
+        ridge: the regulariser.
+        support: X_s (n, H, W, C), preprocessed. support_labels: y_s (n, c).
+        inputs: images to classify (m, H, W, C), preprocessed. labels: their classes, (m,).
+    """
+    k_ss, _ = blocks.forward(kernel, support, support[:0])
+    alpha = krr.fit(k_ss, support_labels, ridge)
+    correct = 0
+    for rows, k_ts in blocks.rows(kernel, support, inputs):
+        correct += int(np.sum((k_ts @ alpha).argmax(axis=1) == labels[rows]))
+    return correct / len(inputs)
+
+
+def evaluate_set(
+    distilled: DistilledSet,
+    blocks: KernelBlocks,
+    *,
+    kernels: Sequence[Kernel] | None = None,
+    data_dir: Path | None = None,
+) -> list[Evaluation]:
+    """Return the KRR accuracy of a distilled set on its data set, under each kernel.
+
+    Args:
+        distilled: the set.
+        blocks: computes kernels.
+        kernels: None means those that the set was distilled with.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+
+    Raises:
+        DataError: if the data set differs from the one that the set was distilled from.
+    """
+    experiment = distilled.experiment
+    dataset = data.load(experiment.data, data_dir)
+    transform = preprocess.fit(experiment.preprocess, dataset.train.images)
+    if transform.describe() != distilled.metadata["preprocess"]:
+        raise DataError(
+            f"the data set {experiment.data.name!r} is not the one that this set was distilled from",
+            got="other preprocessing parameters from its train images",
+            remedy="Point --data-dir to the original data.",
+        )
+    splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
+    ridge = experiment.method.ridge
+    results = []
+    for kernel in kernels or experiment.method.kernels:
+        accuracy = [
+            krr_accuracy(blocks, kernel, ridge, distilled.images_preprocessed, distilled.labels, inputs, labels)
+            for inputs, labels in splits
+        ]
+        results.append(Evaluation(kernel.label, *accuracy))
+    return results

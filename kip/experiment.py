@@ -1,0 +1,185 @@
+"""An experiment: the one value that says what a run does; and finding it by name.
+
+`CONFIG` on the command line is a name in `configs/`, a `.py` file, or a `.json` file (such as a run's `config.json`).
+A Python file holds `config = Experiment(...)`, or `rows = {name: Experiment(...)}` for a whole table, whose rows are
+named `FILE:ROW`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import runpy
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Union
+
+from pydantic import Field
+
+from kip import config
+from kip.blocks import Blocks
+from kip.config import value
+from kip.data import Augment, Data
+from kip.distill import kip, label_solve
+from kip.distill.kip import KIP
+from kip.distill.label_solve import LabelSolve
+from kip.errors import ConfigError, KipError
+from kip.preprocess import Preprocess
+
+Method = Annotated[Union[KIP, LabelSolve], Field(discriminator="name")]
+
+METHODS: dict[type, ModuleType] = {KIP: kip, LabelSolve: label_solve}
+"""Each method's module, with its `init` and `step`."""
+
+
+@value
+class Reference:
+    """The published result that an experiment reproduces."""
+
+    source: str
+    """Paper, table and row."""
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Test accuracy, as a fraction."""
+    spread: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The standard deviation given with it, as a fraction."""
+
+    def __str__(self) -> str:
+        spread = "" if self.spread is None else f" +- {100 * self.spread:.1f}"
+        return f"{100 * self.accuracy:.1f}{spread} % ({self.source})"
+
+
+@value
+class Experiment:
+    """Everything that a run's result depends on."""
+
+    method: Method
+    """What is learned, and how."""
+    data: Data = Data()
+    """The data set and its validation split."""
+    preprocess: Preprocess = Preprocess()
+    """What is done to images before the kernel sees them."""
+    augment: Augment = Augment()
+    """How target batches are augmented."""
+    blocks: Blocks = Blocks()
+    """How kernel matrices are computed."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The root seed of every draw but the validation split's, which has its own in `data`."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints, each with a validation."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Checkpoints without a better validation accuracy before the run stops early; None: never."""
+    reference: Reference | None = None
+    """The published result that this reproduces; shown beside ours, no part of the computation."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.method, LabelSolve) and self.augment.policy != "none":
+            raise ConfigError(
+                "augment with Label Solve",
+                got=self.augment.policy,
+                expected="'none'",
+                remedy="Label Solve takes every train image once, as it is.",
+            )
+
+    @property
+    def module(self) -> ModuleType:
+        """The method's module."""
+        return METHODS[type(self.method)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the experiment as JSON-ready dictionaries."""
+        return config.to_dict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what two runs must share for one to continue the other: all but `reference` and the step limit."""
+        parts = self.to_dict()
+        parts.pop("reference")
+        parts["method"].pop("steps", None)
+        return parts
+
+
+def with_label_solve(experiment: Experiment) -> Experiment:
+    """Return the experiment with Label Solve as its method, itself if it has it; other methods lend their settings.
+
+    Raises:
+        ConfigError: if the method has several kernels.
+    """
+    method = experiment.method
+    if isinstance(method, LabelSolve):
+        return experiment
+    if len(method.kernels) > 1:
+        raise ConfigError("kernels for Label Solve", got=len(method.kernels), expected="one")
+    solve = LabelSolve(method.images_per_class, kernel=method.kernels[0], ridge=method.ridge)
+    return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
+
+
+def names() -> list[str]:
+    """Return the names of the configs that come with kip; tables give one `FILE:ROW` for each row."""
+    found = []
+    for path in _files():
+        content = _run(path)
+        found += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
+    return found
+
+
+def load(name: str) -> Experiment:
+    """Return the experiment of a config's name, `FILE:ROW`, or path.
+
+    Raises:
+        ConfigError: if there is none, or it is not a valid configuration.
+    """
+    stem, _, row = name.partition(":")
+    if stem.endswith(".json"):
+        return config.from_json(Experiment, _read(Path(stem)), source=stem)
+    path = Path(stem) if stem.endswith(".py") else _folder() / f"{stem}.py"
+    if not path.is_file():
+        raise ConfigError(
+            f"no config {stem!r}",
+            expected="a path ending in .py or .json, or one of: " + ", ".join(file.stem for file in _files()),
+            remedy="`kip configs` lists them with their rows.",
+        )
+    content = _run(path)
+    if "rows" in content:
+        if row not in content["rows"]:
+            rows = ", ".join(content["rows"])
+            raise ConfigError(f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}")
+        found = content["rows"][row]
+    else:
+        found = content.get("config")
+    if row and "rows" not in content or not isinstance(found, Experiment):
+        raise ConfigError(
+            f"config {name!r}",
+            got="no such experiment" if row else f"config = {found!r}",
+            expected="a file with `config = kip.Experiment(...)` or `rows = {name: kip.Experiment(...)}`",
+        )
+    return found
+
+
+def describe(name: str) -> str:
+    """Return the first line of the docstring of a config that comes with kip."""
+    text = _run(_folder() / f"{name.partition(':')[0]}.py").get("__doc__") or ""
+    return text.strip().partition("\n")[0]
+
+
+def _folder() -> Path:
+    return Path(str(importlib.resources.files("kip.configs")))
+
+
+def _files() -> list[Path]:
+    return [path for path in sorted(_folder().glob("*.py")) if not path.name.startswith("_")]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from None
+
+
+def _run(path: Path) -> dict[str, Any]:
+    _read(path)
+    try:
+        return runpy.run_path(str(path))
+    except KipError as error:
+        raise ConfigError(f"in {path.name}: {str(error).rstrip('.')}") from None
+    except Exception as error:
+        raise ConfigError(f"in {path.name}: {type(error).__name__}: {error}") from error

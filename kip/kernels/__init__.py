@@ -1,0 +1,148 @@
+"""Kernels of two image batches: the values that a configuration names, and the functions that compute them.
+
+Importing this package, and `kip.kernels.architecture`, imports neither JAX nor neural-tangents; `kernel_function` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kip.errors import ConfigError, MissingExtraError, ShapeError
+from kip.kernels.architecture import RBF, Architecture, Kernel, Laplace, Stax
+from kip.kernels.memory import entry_bytes
+
+if TYPE_CHECKING:
+    import jax
+
+__all__ = ["RBF", "Architecture", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
+
+
+@functools.lru_cache(maxsize=64)
+def kernel_function(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the function K(x, z) that a kernel value stands for.
+
+    It is pure, differentiable in both arguments with finite gradients (where x_i = z_j too), and not jitted. Equal
+    kernel values give the same function object, so that `jax.jit` of it compiles once.
+
+    Args:
+        kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
+
+    Returns:
+        A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
+        (N, M) in their type. Where JAX has float64 enabled, neural-tangents computes float32 images in float64 inside.
+        It raises `ShapeError`, before anything is traced, if the shapes do not fit each other or the kernel, or if the
+        user's own function returns another shape.
+
+    Raises:
+        ConfigError: if the function of a `Stax` kernel cannot be loaded.
+        MissingExtraError: if neural-tangents is needed and not installed.
+    """
+    import jax
+
+    compute = _compute(kernel)
+
+    def evaluate(x: jax.Array, z: jax.Array) -> jax.Array:
+        _check_images(kernel, x, z)
+        # By default JAX multiplies float32 matrices in TF32 on current GPUs, and in bfloat16 on TPUs: three digits,
+        # where a ridge of 1e-6 needs all seven.
+        with jax.default_matmul_precision("highest"):
+            block = compute(x, z)
+        if block.shape != (len(x), len(z)):
+            raise ShapeError(
+                f"the result of kernel {kernel.label}", got=f"shape {block.shape}", expected=f"{(len(x), len(z))}"
+            )
+        return block.astype(x.dtype)
+
+    return evaluate
+
+
+def _compute(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    if isinstance(kernel, Architecture):
+        from kip.kernels.neural_tangents import network
+
+        return _with_get(network(kernel), kernel.get)
+    if isinstance(kernel, Stax):
+        return _with_get(_load_function(kernel.function), kernel.get)
+    from kip.kernels import classical
+
+    formula = classical.rbf if isinstance(kernel, RBF) else classical.laplace
+    return functools.partial(formula, length_scale=kernel.length_scale)
+
+
+def _with_get(function: Callable[..., Any], get: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    return lambda x, z: function(x, z, get)
+
+
+def _check_images(kernel: Kernel, x: jax.Array, z: jax.Array) -> None:
+    """Refuse image batches that do not fit each other or the kernel."""
+    for name, batch in (("x", x), ("z", z)):
+        if len(batch.shape) != 4:
+            raise ShapeError(f"images {name} of a kernel", got=f"shape {batch.shape}", expected="(N, H, W, C)")
+    if x.shape[1:] != z.shape[1:]:
+        raise ShapeError(
+            "images x and z of a kernel differ in height, width or channels",
+            got=f"{x.shape} and {z.shape}",
+            expected="the same (H, W, C)",
+        )
+    if x.dtype != z.dtype or x.dtype.kind != "f":
+        raise ShapeError(
+            "images x and z of a kernel must share a float type",
+            got=f"{x.dtype} and {z.dtype}",
+            expected="float32 or float64 for both",
+        )
+    kernel.check_images(x.shape[1], x.shape[2])
+
+
+def _load_function(name: str) -> Callable[..., Any]:
+    """Load what `module:name` or `file.py:name` says.
+
+    Raises:
+        ConfigError: if there is no such module, file or name, if loading it fails, or if it cannot be called.
+    """
+    with contextlib.suppress(MissingExtraError):
+        importlib.import_module("kip.kernels.neural_tangents")  # so that the user's own import of it works
+    place, _, attribute = name.rpartition(":")
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except Exception as error:  # the user's file may fail in any way
+        raise ConfigError(
+            f"function {name!r} of a Stax kernel cannot be loaded",
+            got=f"{type(error).__name__}: {error}",
+            remedy="Name it 'package.module:name' (installed) or 'path/to/file.py:name' (from the current folder).",
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise ConfigError(
+            f"function {name!r} of a Stax kernel",
+            got="nothing of that name" if function is None else f"a {type(function).__name__}",
+            expected="a function (x, z, get)",
+            remedy=f"Define {attribute!r} at the top level of {place}, as `_, _, {attribute} = stax.serial(...)` does.",
+        )
+    return function
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    path = path.resolve()
+    # Registered before it runs, as Python does, for dataclasses and pickle; under a name that collides with no other.
+    name = f"_kip_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,60 @@
+"""How much memory a kernel entry takes, so that tiles can be chosen before anything is compiled."""
+
+from __future__ import annotations
+
+from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture, Kernel, Stax
+
+_SMALL_TILE = 64
+
+
+def entry_bytes(kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int = 4) -> int:
+    """Estimate the temporary memory of one kernel entry, forward and vjp with respect to both images together.
+
+    A tile of N x M entries takes about N M times this. With p = H W positions, d = p C values and a = itemsize:
+
+    | kernel | bytes |
+    |---|---|
+    | RBF, Laplace | a (8 + d / 64) |
+    | FC | a (6 + 6 depth + d / 64) |
+    | ConvVec | a p (2 + 8 depth): it needs each position with itself only |
+    | ConvNet, ConvNet3, Myrtle | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2): every pair |
+
+    The form is what has to be kept for the backward pass; the constants are fitted to what XLA's compiler reports (JAX
+    0.10.2, CPU) for sides of 8 to 28 pixels, and lie above it: up to 1.7 times for the convolutional kernels, and 6 for
+    the others. They cover what is kept for each image, and not each entry, in tiles of at least 4 x 4 images for the
+    convolutional kernels and 64 x 64 for the others. Smaller tiles take more an entry (ConvNet, 1 x 1: twice).
+
+    Args:
+        kernel: the kernel value. A `Stax` kernel brings its own `entry_bytes`, returned as it is.
+        image_shape: (H, W, C).
+        itemsize: bytes of a number, 4 or 8; 8 wherever JAX has float64 enabled, because neural-tangents then uses it.
+
+    Returns:
+        Bytes, at least 1.
+
+    Raises:
+        ShapeError: if the images are too small for the kernel's poolings.
+    """
+    height, width, channels = image_shape
+    kernel.check_images(height, width)
+    if isinstance(kernel, Stax):
+        return kernel.entry_bytes
+    share_of_images = height * width * channels / _SMALL_TILE
+    if not isinstance(kernel, Architecture):
+        numbers = 8 + share_of_images
+    elif kernel.family == "FC":
+        numbers = 6 + 6 * kernel.layers + share_of_images
+    elif kernel.family == "ConvVec":
+        numbers = height * width * (2 + 8 * kernel.layers)
+    else:
+        pairs = [((height >> level) * (width >> level)) ** 2 for level in _activation_levels(kernel)]
+        numbers = 1.5 * (height * width) ** 2 + 10.5 * sum(pairs)
+    return max(1, round(itemsize * numbers))
+
+
+def _activation_levels(architecture: Architecture) -> list[int]:
+    """List, for each activation, how many 2x2 poolings come before it."""
+    if architecture.family == "Myrtle":
+        return [0] + [level for level, convs in enumerate(MYRTLE_BLOCKS[architecture.layers]) for _ in range(convs)]
+    prepended = [0] if architecture.family == "ConvNet" else []
+    return prepended + list(range(architecture.layers))

@@ -1,0 +1,266 @@
+"""Kernel ridge regression (KRR): the only place of kip that solves a ridge.
+
+Letters, here and wherever kernels meet labels:
+
+    n support images, m target images, c classes
+    K_ss (n, n) = K(X_s, X_s),  K_ts (m, n) = K(X_t, X_s),  y_s (n, c),  y_t (m, c)
+    A = K_ss + lam I,  alpha = A^-1 y_s,  f = K_ts alpha
+
+Nothing here knows an image. The functions of arrays are pure and take any float dtype; those that say "host" run in
+float64 and return NumPy arrays, because the condition number of A reaches 1e6 n and more.
+
+Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equations 1 and 2.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve
+from numpy.typing import ArrayLike
+from pydantic import Field
+
+from kip.config import value
+from kip.errors import NonFiniteError, NotPositiveDefiniteError, ShapeError
+from kip.precision import float64
+
+Reduction = Literal["mean", "sum"]
+
+
+@value
+class Ridge:
+    """The regulariser lam of A = K_ss + lam I."""
+
+    strength: Annotated[float, Field(ge=0)] = 1e-6
+    """lam_0: relative to the mean of the diagonal (`trace`), or lam itself (`absolute`)."""
+    scale: Literal["trace", "absolute"] = "trace"
+    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve)."""
+
+
+class Cotangents(NamedTuple):
+    """The KRR loss and its derivatives, all float64.
+
+    Attributes:
+        loss: L.
+        condition: the condition number of A in the 1-norm, as LAPACK estimates it from the Cholesky factor.
+        predictions: f, (m, c).
+        k_ss: dL/dK_ss, (n, n), every entry taken as independent; symmetric.
+        k_ts: dL/dK_ts, (m, n).
+        y_s: dL/dy_s, (n, c).
+    """
+
+    loss: float
+    condition: float
+    predictions: np.ndarray
+    k_ss: np.ndarray
+    k_ts: np.ndarray
+    y_s: np.ndarray
+
+
+def ridge_value(k_ss: Array, ridge: Ridge) -> Array:
+    """Return lam: `strength * tr(K_ss) / n`, or `strength`, by `ridge.scale`. Gradients flow through the trace."""
+    if ridge.scale == "absolute":
+        return jnp.asarray(ridge.strength, k_ss.dtype)
+    return ridge.strength * jnp.trace(k_ss) / k_ss.shape[0]
+
+
+def regularise(k_ss: Array, ridge: Ridge) -> Array:
+    """Return A = K_ss + lam I, (n, n)."""
+    return k_ss + ridge_value(k_ss, ridge) * jnp.eye(k_ss.shape[0], dtype=k_ss.dtype)
+
+
+def solve(k_ss: Array, y_s: Array, ridge: Ridge) -> Array:
+    """Return alpha = A^-1 y_s, (n, c), by Cholesky; NaN where A is not positive definite."""
+    return cho_solve(cho_factor(regularise(k_ss, ridge)), y_s)
+
+
+def loss(k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, ridge: Ridge, reduction: Reduction = "mean") -> Array:
+    """Return L = 1/2 |y_t - K_ts A^-1 y_s|^2, differentiable by JAX: the plain path beside `cotangents`.
+
+    Args:
+        k_ss: (n, n). k_ts: (m, n). y_s: (n, c). y_t: (m, c).
+        ridge: the regulariser.
+        reduction: `sum` is equation 1 of the paper; `mean` divides by m c, as the authors' notebook does. Adam's steps
+            are the same for both but for its epsilon.
+    """
+    residual = k_ts @ solve(k_ss, y_s, ridge) - y_t
+    return 0.5 * jnp.sum(residual**2) / _divisor(residual, reduction)
+
+
+def cotangents(
+    k_ss: ArrayLike, k_ts: ArrayLike, y_s: ArrayLike, y_t: ArrayLike, ridge: Ridge, reduction: Reduction = "mean"
+) -> Cotangents:
+    """Return the KRR loss with dL/dK_ss, dL/dK_ts and dL/dy_s (host, float64), from one Cholesky factor.
+
+    With residual r = (f - y_t) / (1 or m c), v = K_ts^T r and w = A^-1 v:
+
+        dL/dK_ts = r alpha^T
+        dL/dy_s  = w
+        dL/dA    = -(w alpha^T + alpha w^T) / 2
+        dL/dK_ss = dL/dA + (strength / n) tr(dL/dA) I        (the last term only where the ridge scales by the trace)
+
+    Raises:
+        ShapeError: if the shapes do not fit each other.
+        NonFiniteError: if a kernel or label is not finite.
+        NotPositiveDefiniteError: if A has no Cholesky factor.
+    """
+    arrays = _checked(k_ss, k_ts, y_s, y_t)
+    condition = condition_number(arrays[0], ridge)
+    with float64():
+        loss, *rest = map(np.asarray, _cotangents(*arrays, ridge=ridge, reduction=reduction))
+    return Cotangents(float(loss), condition, *rest)
+
+
+def fit(k_ss: ArrayLike, y_s: ArrayLike, ridge: Ridge) -> np.ndarray:
+    """Return alpha = A^-1 y_s (host, float64), (n, c); predictions are `K_ts @ alpha`.
+
+    Raises: as `cotangents`.
+    """
+    k_ss, y_s = _checked(k_ss, None, y_s, None)
+    condition_number(k_ss, ridge)  # raises where the solve below would give NaN
+    with float64():
+        return np.asarray(_solve(k_ss, y_s, ridge=ridge))
+
+
+def condition_number(k_ss: ArrayLike, ridge: Ridge) -> float:
+    """Return the condition number of A in the 1-norm, as LAPACK estimates it from its Cholesky factor (host, float64).
+
+    Raises:
+        NotPositiveDefiniteError: if A has no Cholesky factor.
+    """
+    a = np.asarray(k_ss, np.float64)
+    lam = ridge.strength * (np.trace(a) / len(a) if ridge.scale == "trace" else 1.0)
+    a = a + lam * np.eye(len(a))
+    factor, info = scipy.linalg.lapack.dpotrf(a, lower=True)
+    reciprocal = 0.0 if info else scipy.linalg.lapack.dpocon(factor, np.abs(a).sum(0).max(), uplo="L")[0]
+    if info or not reciprocal > 0:
+        eigenvalues = scipy.linalg.eigvalsh(a)
+        raise NotPositiveDefiniteError(
+            "the regularised kernel matrix K_ss + lam I is not positive definite",
+            got=f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g} with lam = {lam:.3g}",
+            expected="all above zero",
+            remedy="Raise the ridge, compute the kernel in float64 (blocks.dtype), lower the learning rate, or look for "
+            "support images that have become equal.",
+        )
+    return float(1.0 / reciprocal)
+
+
+class SolvedLabels(NamedTuple):
+    """What Label Solve found, in float64.
+
+    Attributes:
+        labels: y_s, (n, c).
+        loss: 1/2 |y_t - f|^2 / (m c) over all target rows.
+    """
+
+    labels: np.ndarray
+    loss: float
+
+
+class LabelSolver:
+    """Labels y_s = (K_ts A^-1)^+ y_t for a target set of any size, in memory that does not grow with it (host).
+
+    A rolling QR factorisation takes K_ts and y_t a block of rows at a time,
+
+        [K_ts | y_t] = Q [[R, z], [0, e]],    R (n, n), z = Q^T y_t (n, c),
+
+    so that (K_ts A^-1)^+ y_t = (R A^-1)^+ z is left to one n x n problem. No normal equations are formed: the
+    condition number is that of K_ts A^-1, and not its square as in the public notebook's Label Solve.
+
+    Reference: equation 2 of the paper; the pseudo-inverse gives the least-norm minimiser.
+    """
+
+    def __init__(self, k_ss: ArrayLike, num_classes: int, ridge: Ridge):
+        self._k_ss = np.asarray(k_ss, np.float64)
+        self._ridge = ridge
+        self._size = len(self._k_ss)
+        self._num_classes = num_classes
+        self._triangle = np.zeros((0, self._size + num_classes))
+        self.num_targets = 0
+
+    def add(self, k_ts: ArrayLike, y_t: ArrayLike) -> None:
+        """Take the next rows of the target set: K_ts (b, n) and y_t (b, c), b >= 1.
+
+        Raises:
+            ShapeError, NonFiniteError: if the rows do not fit or are not finite.
+        """
+        _, k_ts, y_t = _checked(self._k_ss, k_ts, None, y_t)
+        rows = np.concatenate([self._triangle, np.concatenate([k_ts, y_t], axis=1)])
+        (self._triangle,) = scipy.linalg.qr(rows, mode="r", overwrite_a=True, check_finite=False)
+        self._triangle = self._triangle[: self._size + self._num_classes]
+        self.num_targets += len(k_ts)
+
+    def solve(self) -> SolvedLabels:
+        """Return the labels and the loss that they leave.
+
+        Raises:
+            ShapeError: if fewer target rows than support images were added.
+            NotPositiveDefiniteError: if A has no Cholesky factor.
+        """
+        n = self._size
+        if self.num_targets < n:
+            raise ShapeError(
+                "target images of Label Solve",
+                got=self.num_targets,
+                expected=f"at least as many as support images ({n})",
+                remedy="Use fewer support images or a larger train set.",
+            )
+        reduced = self._triangle[:n, :n] @ fit(self._k_ss, np.eye(n), self._ridge)
+        labels, *_ = scipy.linalg.lstsq(reduced, self._triangle[:n, n:])
+        residual = np.concatenate([reduced @ labels - self._triangle[:n, n:], self._triangle[n:, n:]])
+        return SolvedLabels(labels, float(0.5 * np.sum(residual**2) / (self.num_targets * self._num_classes)))
+
+
+def _divisor(residual: Array, reduction: Reduction) -> int:
+    return residual.size if reduction == "mean" else 1
+
+
+@partial(jax.jit, static_argnames=("ridge",))
+def _solve(k_ss: Array, y_s: Array, *, ridge: Ridge) -> Array:
+    return solve(k_ss, y_s, ridge)
+
+
+@partial(jax.jit, static_argnames=("ridge", "reduction"))
+def _cotangents(k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, *, ridge: Ridge, reduction: Reduction):
+    factor = cho_factor(regularise(k_ss, ridge))
+    alpha = cho_solve(factor, y_s)
+    predictions = k_ts @ alpha
+    residual = predictions - y_t
+    scaled = residual / _divisor(residual, reduction)
+    w = cho_solve(factor, k_ts.T @ scaled)
+    outer = w @ alpha.T
+    to_a = -0.5 * (outer + outer.T)
+    to_k_ss = to_a
+    if ridge.scale == "trace":
+        to_k_ss = to_a + ridge.strength / len(k_ss) * jnp.trace(to_a) * jnp.eye(len(k_ss), dtype=k_ss.dtype)
+    return 0.5 * jnp.vdot(residual, scaled), predictions, to_k_ss, scaled @ alpha.T, w
+
+
+def _checked(
+    k_ss: ArrayLike, k_ts: ArrayLike | None, y_s: ArrayLike | None, y_t: ArrayLike | None
+) -> tuple[np.ndarray, ...]:
+    """Return the given arrays in float64, refusing shapes that disagree and values that are not finite."""
+    n = np.shape(k_ss)[0] if np.ndim(k_ss) else 0
+    m = np.shape(k_ts)[0] if k_ts is not None and np.ndim(k_ts) else 0
+    wanted = {"K_ss": (k_ss, (n, n)), "K_ts": (k_ts, (m, n)), "y_s": (y_s, (n, None)), "y_t": (y_t, (m, None))}
+    arrays = []
+    for name, (given, shape) in wanted.items():
+        if given is None:
+            continue
+        array = np.asarray(given, np.float64)
+        if array.ndim != 2 or 0 in array.shape or any(e not in (None, g) for e, g in zip(shape, array.shape)):
+            expected = ", ".join("c" if side is None else str(side) for side in shape)
+            raise ShapeError(f"shape of {name}", got=array.shape, expected=f"({expected})")
+        if not np.isfinite(array).all():
+            raise NonFiniteError(
+                f"{name} holds NaN or infinity",
+                remedy="Lower the learning rate, compute the kernel in float64, or look for constant images.",
+            )
+        arrays.append(array)
+    return tuple(arrays)

@@ -1,0 +1,17 @@
+"""Float64 in JAX, without touching the global setting of the process that imports kip."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import jax
+
+
+def float64() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which JAX keeps float64; it is local to the thread that enters it."""
+    if hasattr(jax, "enable_x64"):  # JAX >= 0.8
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()

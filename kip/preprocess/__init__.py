@@ -1,0 +1,5 @@
+"""Preprocessing fitted on the train images: channel standardisation, and three named kinds of ZCA whitening."""
+
+from kip.preprocess.transform import Preprocess, Transform, fit
+
+__all__ = ["Preprocess", "Transform", "fit"]

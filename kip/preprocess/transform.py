@@ -1,0 +1,75 @@
+"""The preprocessing value, and fit / apply / invert / describe whatever its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from kip.checks import check_image_batch
+from kip.config import value
+from kip.preprocess import standardise, zca
+
+
+@value
+class Preprocess:
+    """What is done to pixels before a kernel sees them, fitted on the train images only."""
+
+    kind: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo"] = "standardize"
+    """`none`: pixels in [0, 1]. `standardize`: zero mean and unit deviation by channel. `zca*`: regularised whitening,
+    of the paper, of the authors' notebook, of FRePo; `kip.preprocess.zca` says how they differ."""
+    regularization: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """ZCA only: added to every eigenvalue of the covariance, in units of their mean. Paper: 0.1 CIFAR, 100 SVHN."""
+
+
+class Transform(Protocol):
+    """A fitted preprocessing. Images are (N, H, W, C); pixels are uint8/255, or floats on that scale."""
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Preprocess uint8 or float pixels; float32, the same shape.
+
+        Raises:
+            ShapeError: if an image has another shape than those it was fitted on.
+        """
+
+    def statistics(self, images: np.ndarray) -> np.ndarray:
+        """Return each image's mean and scale that layer normalisation removes, float64 (N, 2).
+
+        Zeros and ones where the kind normalises no single image.
+        """
+
+    def invert(self, preprocessed: np.ndarray, statistics: np.ndarray) -> np.ndarray:
+        """Return pixels, float32, the inverse of `apply`.
+
+        Layer normalisation (`zca`, `zca_notebook`) loses each image's own mean and scale: many images have the same
+        preprocessed form. `statistics` says which of them to return. For an image that `apply` was given, its own
+        statistics give it back. A learned image never was a pixel image; use those of the natural image that it
+        started from, which an export therefore stores. Values may lie outside [0, 1]; they are not clipped.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind and its parameters, JSON-ready and small, for metadata."""
+
+
+def fit(preprocess: Preprocess, images: np.ndarray, *, cache_dir: Path | None = None) -> Transform:
+    """Fit a preprocessing to the train images.
+
+    Args:
+        preprocess: the kind and its parameter.
+        images: the train images alone, uint8 (N, H, W, C).
+        cache_dir: where the decompositions of ZCA are kept (75 MB for 32x32x3); None: $KIP_CACHE_DIR, else the
+            platform's cache folder. The other kinds are not cached.
+
+    Returns:
+        The fitted transform.
+
+    Raises:
+        ShapeError: if `images` is not a uint8 batch.
+        DataError: if there is no image, or the covariance is singular and `regularization` is 0.
+    """
+    check_image_batch("train images", images, dtype=np.uint8)
+    if preprocess.kind in ("none", "standardize"):
+        return standardise.fit(images, identity=preprocess.kind == "none")
+    return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)

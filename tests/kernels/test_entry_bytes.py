@@ -1,0 +1,50 @@
+"""The memory estimate against what XLA's compiler reports."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kip.errors import ShapeError
+from kip.kernels import RBF, Architecture, Laplace, Stax, entry_bytes, kernel_function
+
+A = Architecture
+CASES = [
+    (A(family="FC"), (8, 8, 3), (128, 64)),
+    (A(family="FC", depth=5, activation="erf"), (16, 16, 3), (128, 64)),
+    (A(family="ConvVec", depth=1), (8, 8, 1), (16, 8)),
+    (A(family="ConvVec", depth=4), (16, 16, 3), (4, 4)),
+    (A(family="ConvNet", depth=1), (16, 16, 1), (16, 8)),
+    (A(), (8, 8, 1), (4, 4)),
+    (A(get="nngp"), (12, 9, 3), (16, 8)),
+    (A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8)),
+    (A(family="Myrtle"), (8, 8, 1), (16, 8)),
+    (A(family="Myrtle", depth=10), (8, 8, 1), (4, 4)),
+    (RBF(), (16, 16, 3), (128, 64)),
+    (Laplace(), (8, 8, 1), (128, 64)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "shape", "tile"), CASES, ids=[f"{k.label}-{s[0]}x{s[1]}" for k, s, _ in CASES])
+def test_estimate_is_between_one_and_six_times_what_xla_takes(kernel, shape, tile):
+    function = kernel_function(kernel)
+
+    def forward_and_vjp(x, z, cotangent):
+        block, vjp = jax.vjp(function, x, z)
+        return block, vjp(cotangent)
+
+    shapes = [(tile[0], *shape), (tile[1], *shape), tile]
+    compiled = jax.jit(forward_and_vjp).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile()
+    measured = compiled.memory_analysis().temp_size_in_bytes / (tile[0] * tile[1])
+    assert measured <= entry_bytes(kernel, shape) <= 6 * measured
+
+
+def test_estimate_grows_with_the_item_size_and_asks_stax_kernels():
+    assert entry_bytes(A(), (8, 8, 1), itemsize=8) == 2 * entry_bytes(A(), (8, 8, 1))
+    assert entry_bytes(Stax(function="module:name", entry_bytes=123), (8, 8, 1)) == 123
+
+
+def test_estimate_refuses_images_that_are_too_small():
+    with pytest.raises(ShapeError, match="too small"):
+        entry_bytes(A(), (4, 4, 1))
