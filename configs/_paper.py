@@ -19,6 +19,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from kip.data import Augment, Data
 from kip.distill.kip import KIP
@@ -37,11 +38,11 @@ TITLES = {
     "cifar100": "CIFAR-100",
 }
 AUGMENTATION = {
-    "mnist": "rotate_shift",
-    "fashion_mnist": "rotate_shift",
-    "svhn_cropped": "autoaugment_svhn",
-    "cifar10": "autoaugment_cifar",
-    "cifar100": "autoaugment_cifar",
+    "mnist": Augment("rotate_shift"),
+    "fashion_mnist": Augment("rotate_shift"),
+    "svhn_cropped": Augment("autoaugment_svhn"),
+    "cifar10": Augment("autoaugment_cifar"),
+    "cifar100": Augment("autoaugment_cifar"),
 }
 OPTIONS = ("zca", "labels", "aug")
 """What a row's name can switch on, in the paper's order."""
@@ -113,7 +114,7 @@ def kip_row(
         ),
         data=Data(data, validation=5000),
         preprocess=_preprocess(zca, 0.1 if as_cifar else 100.0),
-        augment=Augment(AUGMENTATION[data], fraction) if aug else Augment("none"),
+        augment=replace(AUGMENTATION[data], fraction=fraction) if aug else Augment("none"),
         checkpoint_every=50,
         reference=reference,
     )
@@ -138,7 +139,8 @@ def label_solve_row(
 
 def reference(table: str, row: str, percent: float, spread: float | None = None) -> Reference:
     """Return what a table's row reports, percent as printed. Label Solve (one random seed) has no spread."""
-    return Reference(f"{PAPER}, {table}, {row}", *(None if p is None else round(p / 100, 4) for p in (percent, spread)))
+    source = f"{PAPER}, {table}, {row}"
+    return Reference(source, round(percent / 100, 4), None if spread is None else round(spread / 100, 4))
 
 
 def words(data: str, ipc: int, *, zca: bool = False, labels: bool = False, aug: bool = False) -> str:

@@ -17,12 +17,15 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_row
 
-from kip.experiment import Experiment
-from kip.kernels.architecture import Architecture
+import kip
 
-CONVNET, CONVVEC3, CONVVEC8 = Architecture("ConvNet"), Architecture("ConvVec", 3), Architecture("ConvVec", 8)
+CONVNET, CONVVEC3, CONVVEC8 = (
+    kip.Architecture("ConvNet"),
+    kip.Architecture("ConvVec", 3),
+    kip.Architecture("ConvVec", 8),
+)
 
-rows: dict[str, Experiment] = {
+rows: dict[str, kip.Experiment] = {
     "all": kip_row("cifar10", 10, kernels=(CONVNET, CONVVEC3, CONVVEC8)),
     "convnet": kip_row("cifar10", 10, kernels=(CONVNET,)),
     "convvec3": kip_row("cifar10", 10, kernels=(CONVVEC3,)),

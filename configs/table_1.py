@@ -4,9 +4,10 @@ Rows are named `DATA_ipcN_COLUMN`, N images a class, after the table's columns:
 
 - `ls`: LS ConvNet. `kip`: KIP ConvNet, no augmentation. `kip_aug`: KIP ConvNet, augmentation. RGB sets have ZCA, grey
   ones standard preprocessing; KIP learns labels.
-- `kip_fc`: KIP FC, for which the table cites Nguyen et al. 2020, "Dataset Meta-Learning from Kernel Ridge-Regression".
-  Learned labels, and ZCA on CIFAR-10, follow the caption here. The paper leaves open the depth (FC1, one hidden layer,
-  here), whether targets were augmented (no), and that paper's own learning rate, batch and ridge (this paper's).
+- `kip_fc`: KIP FC, for which the table cites an earlier paper (Nguyen et al., ICLR 2021). This one leaves open the
+  depth (FC1, one hidden layer, here), augmentation (none here), and the earlier learning rate, batch and ridge (this
+  paper's here). Its caption, "RGB datasets use regularized ZCA", may or may not speak of that column: preprocessing is
+  standard here; try `--preprocess.kind zca` for the other reading. Labels are learned, as the caption says of all KIP.
 
 Expected: `reference` of each row, the KRR test accuracy under the same kernel; for KIP ConvNet mean and standard
 deviation over the 5 checkpoints of lowest train loss, for Label Solve one random support set. The same runs stand in
@@ -24,8 +25,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import TITLES, kip_row, label_solve_row, reference
 
-from kip.experiment import Experiment
-from kip.kernels.architecture import Architecture
+import kip
 
 KIP_FC = {  # data: images a class: percent, +-
     "mnist": {1: (85.5, 0.1), 10: (97.2, 0.2), 50: (98.4, 0.1)},
@@ -53,7 +53,7 @@ KIP_CONVNET_AUG = {
     "cifar100": {1: (33.3, 0.3), 10: (49.5, 0.3)},
 }
 
-rows: dict[str, Experiment] = {}
+rows: dict[str, kip.Experiment] = {}
 for data, title in TITLES.items():
     zca = data not in ("mnist", "fashion_mnist")
     for ipc in LS_CONVNET[data]:
@@ -62,9 +62,8 @@ for data, title in TITLES.items():
             rows[f"{data}_ipc{ipc}_kip_fc"] = kip_row(
                 data,
                 ipc,
-                zca=zca,
                 labels=True,
-                kernels=(Architecture("FC", 1),),
+                kernels=(kip.Architecture("FC", 1),),
                 reference=reference("Table 1", f"KIP FC, {where}", *KIP_FC[data][ipc]),
             )
         rows[f"{data}_ipc{ipc}_ls"] = label_solve_row(

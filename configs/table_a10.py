@@ -17,7 +17,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import label_solve_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent
     "ipc1_zca": 23.8,
@@ -26,4 +26,4 @@ ACCURACY = {  # percent
     "ipc10_plain": 31.3,
 }
 
-rows: dict[str, Experiment] = label_solve_rows("Table A10", "cifar100", ACCURACY)
+rows: dict[str, kip.Experiment] = label_solve_rows("Table A10", "cifar100", ACCURACY)

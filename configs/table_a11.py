@@ -19,8 +19,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_rows
 
-from kip.experiment import Experiment
-from kip.kernels.architecture import Architecture
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (62.6, 0.2),
@@ -49,4 +48,4 @@ ACCURACY = {  # percent, +-
     "ipc50_plain": (66.9, 0.2),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A11", "cifar10", ACCURACY, Architecture("ConvNet3"))
+rows: dict[str, kip.Experiment] = kip_rows("Table A11", "cifar10", ACCURACY, kip.Architecture("ConvNet3"))

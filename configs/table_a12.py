@@ -17,8 +17,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import label_solve_rows
 
-from kip.experiment import Experiment
-from kip.kernels.architecture import Architecture
+import kip
 
 ACCURACY = {  # percent
     "ipc1_zca": 26.5,
@@ -29,4 +28,4 @@ ACCURACY = {  # percent
     "ipc50_plain": 56.9,
 }
 
-rows: dict[str, Experiment] = label_solve_rows("Table A12", "cifar10", ACCURACY, Architecture("ConvNet3"))
+rows: dict[str, kip.Experiment] = label_solve_rows("Table A12", "cifar10", ACCURACY, kip.Architecture("ConvNet3"))

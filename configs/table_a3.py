@@ -19,7 +19,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_labels_aug": (96.5, 0.0),
@@ -36,4 +36,4 @@ ACCURACY = {  # percent, +-
     "ipc50_plain": (99.0, 0.0),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A3", "mnist", ACCURACY)
+rows: dict[str, kip.Experiment] = kip_rows("Table A3", "mnist", ACCURACY)

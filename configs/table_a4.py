@@ -18,7 +18,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_labels_aug": (76.7, 0.2),
@@ -35,4 +35,4 @@ ACCURACY = {  # percent, +-
     "ipc50_plain": (90.0, 0.1),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A4", "fashion_mnist", ACCURACY)
+rows: dict[str, kip.Experiment] = kip_rows("Table A4", "fashion_mnist", ACCURACY)

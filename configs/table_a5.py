@@ -20,7 +20,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_row, kip_rows, reference, words
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (63.4, 0.1),
@@ -49,7 +49,7 @@ ACCURACY = {  # percent, +-
     "ipc50_plain": (67.2, 0.2),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A5", "cifar10", ACCURACY)
+rows: dict[str, kip.Experiment] = kip_rows("Table A5", "cifar10", ACCURACY)
 rows["ipc50_zca_labels_aug_half"] = kip_row(
     "cifar10",
     50,

@@ -17,7 +17,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import label_solve_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent
     "ipc1_zca": 26.1,
@@ -28,4 +28,4 @@ ACCURACY = {  # percent
     "ipc50_plain": 57.4,
 }
 
-rows: dict[str, Experiment] = label_solve_rows("Table A6", "cifar10", ACCURACY)
+rows: dict[str, kip.Experiment] = label_solve_rows("Table A6", "cifar10", ACCURACY)

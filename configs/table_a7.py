@@ -20,7 +20,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (64.3, 0.4),
@@ -49,4 +49,4 @@ ACCURACY = {  # percent, +-
     "ipc50_plain": (80.8, 0.2),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A7", "svhn_cropped", ACCURACY)
+rows: dict[str, kip.Experiment] = kip_rows("Table A7", "svhn_cropped", ACCURACY)

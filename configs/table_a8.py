@@ -18,7 +18,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import label_solve_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent
     "ipc1_zca": 23.9,
@@ -29,4 +29,4 @@ ACCURACY = {  # percent
     "ipc50_plain": 69.2,
 }
 
-rows: dict[str, Experiment] = label_solve_rows("Table A8", "svhn_cropped", ACCURACY)
+rows: dict[str, kip.Experiment] = label_solve_rows("Table A8", "svhn_cropped", ACCURACY)

@@ -19,7 +19,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from kip.configs._paper import kip_rows
 
-from kip.experiment import Experiment
+import kip
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (33.3, 0.3),
@@ -40,4 +40,4 @@ ACCURACY = {  # percent, +-
     "ipc10_plain": (38.4, 0.2),
 }
 
-rows: dict[str, Experiment] = kip_rows("Table A9", "cifar100", ACCURACY)
+rows: dict[str, kip.Experiment] = kip_rows("Table A9", "cifar100", ACCURACY)

@@ -199,7 +199,7 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
         return _with_overrides(arguments[0], arguments[1], arguments[2:])
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        app.command(command, name=name)
+        app.command(name=name)(command)
     return app.cli(
         prog="kip",
         description="Dataset distillation with infinitely wide networks. `kip COMMAND --help` explains each command.",

@@ -7,7 +7,10 @@ error and not a guess.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
+import reprlib
 from typing import Any, TypeVar
 
 import pydantic
@@ -34,10 +37,11 @@ def value(cls: type[T]) -> type[T]:
         try:
             init(self, *args, **kwargs)
         except pydantic.ValidationError as error:
-            raise _in_our_voice(cls.__name__, error) from None
+            names = [field.name for field in dataclasses.fields(self)]
+            raise _in_our_voice(cls.__name__, error, {**dict(zip(names, args)), **kwargs}) from None
 
     made.__init__ = checked_init  # type: ignore[method-assign]
-    return made
+    return made  # type: ignore[return-value]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -59,20 +63,43 @@ def from_json(kind: type[T], text: str | bytes, *, source: str) -> T:
     try:
         return pydantic.TypeAdapter(kind).validate_json(text)
     except pydantic.ValidationError as error:
-        raise _in_our_voice(source, error) from None
+        is_json = error.errors()[0]["type"] != "json_invalid"
+        raise _in_our_voice(source, error, json.loads(text) if is_json else None) from None
 
 
-def _in_our_voice(where: str, error: pydantic.ValidationError) -> KipError:
-    """Turn pydantic's error into ours: one line for each fault, with the path of the key."""
-    lines = []
+def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> KipError:
+    """Turn pydantic's error into ours: one line for each fault, with the path of the key in what was given."""
+    lines: list[str] = []
+    remedy = None
     for fault in error.errors():
-        cause = fault.get("ctx", {}).get("error")
-        path = ".".join(str(part) for part in fault["loc"]) or where
+        kind, context = fault["type"], fault.get("ctx", {})
+        cause, path = context.get("error"), _path(fault["loc"], given)
         if isinstance(cause, KipError):
             lines.append(str(cause).rstrip("."))
-        elif fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
             lines.append(f"unknown key {path!r}")
-        else:
+            remedy = "`kip distill CONFIG --help` lists the keys, for any CONFIG that `kip configs` lists."
+        elif kind == "missing":
+            lines.append(f"missing key {path!r}")
+        elif kind == "json_invalid":
+            lines.append(fault["msg"])
+        elif kind == "union_tag_invalid":
+            key = context["discriminator"].strip("'")
+            lines.append(f"{path}.{key}: got {context['tag']!r}; expected {context['expected_tags']}")
+        elif kind != "too_short" or not fault["input"]:  # a tuple with a fault inside is called too short as well
             message = fault["msg"][0].lower() + fault["msg"][1:]
-            lines.append(f"{path}: got {fault['input']!r}; {message}")
-    return ConfigError(f"invalid {where}: " + "; ".join(lines))
+            lines.append(f"{path}: got {reprlib.repr(fault['input'])}; {message}")
+    return ConfigError(f"invalid {where}: " + "; ".join(lines), remedy=remedy)
+
+
+def _path(location: tuple[int | str, ...], given: Any) -> str:
+    """Return the dotted path of a key; pydantic's counts positional arguments, and has tags for members of a union."""
+    if isinstance(given, dict) and isinstance(location[0], int) and location[0] < len(given):
+        location = (list(given)[location[0]], *location[1:])
+    parts = []
+    for part in location[:-1]:
+        if isinstance(given, dict) and part not in given:  # a tag
+            continue
+        parts.append(str(part))
+        given = given[part] if isinstance(given, dict | list | tuple) else None
+    return ".".join([*parts, str(location[-1])])

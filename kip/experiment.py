@@ -106,7 +106,7 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     method = experiment.method
     if isinstance(method, LabelSolve):
         return experiment
-    if len(method.kernels) > 1:
+    if len(method.kernels) != 1:
         raise ConfigError("kernels for Label Solve", got=len(method.kernels), expected="one")
     solve = LabelSolve(method.images_per_class, kernel=method.kernels[0], ridge=method.ridge)
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
@@ -170,9 +170,13 @@ def _files() -> list[Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from None
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the config {path}",
+            got=getattr(error, "strerror", None) or error,
+            remedy="`kip configs` lists the configs that come with kip; a run keeps its own as RUN/config.json.",
+        ) from None
 
 
 def _run(path: Path) -> dict[str, Any]:

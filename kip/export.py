@@ -102,19 +102,23 @@ def load(path: Path) -> DistilledSet:
     Raises:
         DataError: if the file is missing, damaged, lacks an array, or was written by a later version.
     """
+    remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"no distilled set at {path}", remedy=remedy)
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and advise to unpickle it
+        raise DataError(f"{path} is not a distilled set", got="no whole .npz archive", remedy=remedy)
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = set(DistilledSet._fields) - set(file.files)
             if missing:
-                raise DataError(f"{path} is not a distilled set", got=f"no {', '.join(sorted(missing))}")
+                raise DataError(f"{path} is not a distilled set", got=f"no {', '.join(sorted(missing))}", remedy=remedy)
             arrays = {name: file[name] for name in DistilledSet._fields}
-        metadata = json.loads(str(arrays.pop("metadata")))
-    except FileNotFoundError:
-        raise DataError(f"no distilled set at {path}", remedy="`kip distill` writes RUN/distilled.npz.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read as a distilled set: {error}") from None
+        metadata = dict(json.loads(str(arrays.pop("metadata"))))
+    except DataError:
+        raise
+    except Exception as error:  # what numpy and zipfile raise on damaged files is no closed list
+        raise DataError(f"{path} cannot be read as a distilled set", got=error, remedy=remedy) from None
     if metadata.get("format") != FORMAT:
         raise DataError(
             f"format of {path}", got=metadata.get("format"), expected=str(FORMAT), remedy="Use the kip that wrote it."

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from kip.errors import OutputError
 
 
-def atomic_write(path: Path | str, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
     """Write a file that is either the old one or the whole new one, and never anything between.
 
     The bytes go to a hidden file in the same folder, reach the disk (fsync), and take the name with one rename.

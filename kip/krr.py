@@ -212,7 +212,9 @@ class LabelSolver:
                 remedy="Use fewer support images or a larger train set.",
             )
         reduced = self._triangle[:n, :n] @ fit(self._k_ss, np.eye(n), self._ridge)
-        labels, *_ = scipy.linalg.lstsq(reduced, self._triangle[:n, n:])
+        # What A^-1 adds in rounding is no singular value of the problem: equal images must not get opposite labels.
+        cutoff = n * np.finfo(np.float64).eps * condition_number(self._k_ss, self._ridge)
+        labels, *_ = scipy.linalg.lstsq(reduced, self._triangle[:n, n:], cond=cutoff)
         residual = np.concatenate([reduced @ labels - self._triangle[:n, n:], self._triangle[n:, n:]])
         return SolvedLabels(labels, float(0.5 * np.sum(residual**2) / (self.num_targets * self._num_classes)))
 

@@ -12,6 +12,6 @@ def float64() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which JAX keeps float64; it is local to the thread that enters it."""
     if hasattr(jax, "enable_x64"):  # JAX >= 0.8
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
+    from jax.experimental import enable_x64  # type: ignore[attr-defined]
 
     return enable_x64()

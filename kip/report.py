@@ -154,11 +154,13 @@ def save_curves(
 
     with _drawing():
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
         head = _wrapped(title, 860, 10.5)
         inches = 0.9 + 0.25 * len(head) + sum(2.2 * weights[panel] for panel in panels or ["loss"])
-        figure = Figure(figsize=(8.6, inches), dpi=DPI, facecolor="white", layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+        figure = Figure(
+            figsize=(8.6, inches), dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+        )
         figure.suptitle("\n".join(head), size=13, weight="bold", color=INK, x=0.015, ha="left")
         if not panels:
             axes = [figure.add_subplot()]

@@ -255,7 +255,7 @@ def test_label_solve_with_a_single_row_is_drawn(tmp_path, figures):
     save_curves(tmp_path / "curves.png", [row], title="Label Solve")
     assert [len(ax.lines) for ax in figures[0].axes] == [1, 1, 1]
     assert all(ax.lines[0].get_marker() == "o" for ax in figures[0].axes)  # a line of one point is invisible
-    assert [tick for tick in figures[0].axes[-1].get_xticks()] == [1]
+    assert list(figures[0].axes[-1].get_xticks()) == [1]
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,8 @@ class KernelBlocks:
         self._tiles = [plan("ss", n, n, images.size), plan("ts", m, n, images.size)]
         self._executor.begin(images)
         k_ss, k_ts = (self._assemble(tiles, (rows, n)) for tiles, rows in zip(self._tiles, (n, m)))
-        for tile in self._tiles[0]:
-            if not tile.on_diagonal:
-                rows, columns = tile.where
-                k_ss[columns, rows] = k_ss[rows, columns].T
+        # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
+        k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)
 
     def backward(self, k_ss_bar: np.ndarray, k_ts_bar: np.ndarray) -> np.ndarray:

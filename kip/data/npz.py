@@ -145,6 +145,6 @@ def _check_labels(what: str, labels: np.ndarray, images: int) -> None:
             remedy="Flatten a column with y[:, 0], or one-hot rows with y.argmax(1).",
         )
     if len(labels) != images:
-        raise DataError(f"{what} has another length than its images", got=len(labels), expected=images)
+        raise DataError(f"{what} has another length than its images", got=len(labels), expected=str(images))
     if labels.min() < 0:
         raise DataError(f"{what} holds a negative class", got=int(labels.min()), expected="0..C-1")

@@ -1,7 +1,8 @@
 """The AutoAugment policies for CIFAR-10 and SVHN, and their operators.
 
-A policy is 25 sub-policies of two steps (operation, probability, magnitude 0..9), as printed in Cubuk et al. 2019,
-"AutoAugment: Learning Augmentation Policies from Data", Tables 7 (CIFAR-10) and 8 (SVHN).
+A policy is 25 sub-policies of two steps (operation, probability, magnitude 0..9), those of Cubuk et al. 2019,
+"AutoAugment: Learning Augmentation Policies from Data", Tables 7 (CIFAR-10) and 8 (SVHN). They were compared with
+public transcriptions of those tables.
 
 How a magnitude m becomes an argument follows the authors' released code (tensorflow/models, research/autoaugment),
 which trained the policies on 32x32 images, and not the paper's Table 6, whose ranges are those of ImageNet:
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
 
 class Step(NamedTuple):
@@ -99,12 +100,12 @@ ShearX 0.7 2, Invert 0.1 5
 """)
 
 MEAN_COLOUR = {"autoaugment_cifar": (125, 123, 114), "autoaugment_svhn": (112, 113, 121)}
-"""Channel means of CIFAR-10 and SVHN train, 0..255."""
+"""Channel means of train, 0..255, rounded: CIFAR-10, and for SVHN the figures in common use."""
 
 POLICIES = {"autoaugment_cifar": CIFAR, "autoaugment_svhn": SVHN}
 
 
-def operators(fill: tuple[int, int, int]) -> dict[str, Callable[[Image, int, int], Image]]:
+def operators(fill: tuple[int, int, int]) -> dict[str, Callable[[Picture, int, int], Picture]]:
     """Return Pillow's operator for each name: (image, magnitude 0..9, sign -1 or 1) -> image.
 
     Args:
@@ -112,13 +113,13 @@ def operators(fill: tuple[int, int, int]) -> dict[str, Callable[[Image, int, int
     """
     from PIL import Image, ImageEnhance, ImageOps
 
-    def affine(image: Image.Image, *matrix: float) -> Image.Image:
+    def affine(image: Picture, *matrix: float) -> Picture:
         return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=fill)
 
-    def shift(image: Image.Image, m: int, sign: int, axis: int) -> int:
+    def shift(image: Picture, m: int, sign: int, axis: int) -> int:
         return sign * round(m * image.size[axis] / 32)
 
-    def enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Callable[[Image.Image, int, int], Image.Image]:
+    def enhance(kind: Callable[[Picture], ImageEnhance._Enhance]) -> Callable[[Picture, int, int], Picture]:
         return lambda image, m, sign: kind(image).enhance(0.1 + 0.18 * m)
 
     return {

@@ -38,19 +38,21 @@ def read(name: str, data_dir: Path | None = None) -> npz.Arrays:
         import tensorflow as tf
         import tensorflow_datasets
         from tensorflow_datasets.core.download import downloader
+
+        # TensorFlow takes all GPU memory at its first operation, and JAX then finds none; too late once it has started.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+        # Its ten retries, each after twice the pause, keep a machine without a network waiting 200 s; five take 6 s.
+        downloader.MAX_RETRIES = 5
+        # Inside the try: 4.9 imports importlib_resources, which it does not declare, only when a builder is made.
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except ImportError as error:
         raise MissingExtraError(
             f"data set {name!r} comes from tensorflow-datasets, which cannot be imported",
             got=error,
-            remedy="pip install tensorflow-datasets tensorflow, or put the set into a folder as NAME.npz.",
+            remedy="pip install tensorflow-datasets tensorflow importlib_resources, or put the set into a folder as "
+            "NAME.npz.",
         ) from error
-    # TensorFlow takes all GPU memory at its first operation, and then JAX finds none. Once it has started, it is late.
-    with contextlib.suppress(RuntimeError):
-        tf.config.set_visible_devices([], "GPU")
-    # Its ten retries, each after twice the pause, keep a machine without a network waiting for 200 s; five take 6 s.
-    downloader.MAX_RETRIES = 5
-    try:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except ValueError as error:  # DatasetNotFoundError, and an unknown part after the slash of a name
         raise UnknownName(f"version {tensorflow_datasets.__version__}: {str(error).splitlines()[0]}") from None
     _check_features(name, builder.info)

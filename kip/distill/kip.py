@@ -72,7 +72,7 @@ def step(config: KIP, problem: Problem, state: State) -> tuple[State, dict[str, 
     if config.learn_labels:
         gradient["labels"] = bars.y_s.astype(np.float32)
     learned, optimizer = _adam(gradient, state.optimizer, _learned(config, state), config.learning_rate)
-    metrics = {
+    metrics: dict[str, Any] = {
         "loss": bars.loss,
         "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
         "condition": bars.condition,

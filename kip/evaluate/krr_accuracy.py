@@ -39,8 +39,15 @@ def krr_accuracy(
         kernel: the kernel.
         ridge: the regulariser.
         support: X_s (n, H, W, C), preprocessed. support_labels: y_s (n, c).
-        inputs: images to classify (m, H, W, C), preprocessed. labels: their classes, (m,).
+        inputs: images to classify (m, H, W, C), preprocessed, m >= 1. labels: their classes, (m,).
+
+    Raises:
+        DataError: if there is no image to classify.
     """
+    if len(inputs) == 0:
+        raise DataError(
+            "no image to classify", expected="at least one", remedy="Hold out some: data.validation is at least 1."
+        )
     k_ss, _ = blocks.forward(kernel, support, support[:0])
     alpha = krr.fit(k_ss, support_labels, ridge)
     correct = 0

@@ -20,9 +20,9 @@ def entry_bytes(kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int
     | ConvNet, ConvNet3, Myrtle | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2): every pair |
 
     The form is what has to be kept for the backward pass; the constants are fitted to what XLA's compiler reports (JAX
-    0.10.2, CPU) for sides of 8 to 28 pixels, and lie above it: up to 1.7 times for the convolutional kernels, and 6 for
-    the others. They cover what is kept for each image, and not each entry, in tiles of at least 4 x 4 images for the
-    convolutional kernels and 64 x 64 for the others. Smaller tiles take more an entry (ConvNet, 1 x 1: twice).
+    0.6.2 to 0.12, CPU) for sides of 8 to 28 pixels, and lie above it: up to 3 times for the convolutional kernels, and
+    10 for the others. They cover what is kept for each image, and not each entry, in tiles of at least 4 x 4 images for
+    the convolutional kernels and 64 x 64 for the others. Smaller tiles take more an entry (ConvNet, 1 x 1: twice).
 
     Args:
         kernel: the kernel value. A `Stax` kernel brings its own `entry_bytes`, returned as it is.

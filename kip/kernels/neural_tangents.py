@@ -2,10 +2,12 @@
 
 neural-tangents 0.6.5, its last release, was written for JAX 0.5. It takes names from JAX that later releases moved, and
 loads TensorFlow for a feature that kip does not use. Importing this file imports neural-tangents nevertheless, on JAX
-0.6.2 to 0.10.2 (and neural-tangents 0.6.4, which the launchpad extra needs): the missing names are put back while it
+0.6.2 to 0.12 (and neural-tangents 0.6.4, which the launchpad extra needs): the missing names are put back while it
 loads, and taken away again, because it binds them as it loads and nobody else should come to rely on them.
 
-If the program has imported neural_tangents before, it is used as it is.
+If the program has imported neural_tangents before, that module is used.
+
+One function of neural-tangents is replaced for float64, with the same values: see `_avoid_float64_convolutions`.
 
 Importing this file raises `MissingExtraError` if neural-tangents is not installed or does not load.
 """
@@ -16,6 +18,8 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import math
+import operator
 import sys
 import types
 import warnings
@@ -23,6 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kip.errors import MissingExtraError
 from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture
@@ -109,15 +114,55 @@ def _load() -> types.ModuleType:
         raise MissingExtraError(
             f"neural-tangents does not load on JAX {jax.__version__}",
             got=f"{type(error).__name__}: {error}",
-            remedy="Install neural-tangents 0.6.5 and a JAX from 0.6.2 to 0.10.2.",
+            remedy="Install neural-tangents 0.6.5 and a JAX from 0.6.2 to 0.12.",
         ) from error
     # The stand-in must not shadow the real one: `import neural_tangents.experimental` loads it for whoever wants it.
     vars(module).pop("experimental", None)
     return module
 
 
+def _avoid_float64_convolutions() -> None:
+    """Make neural-tangents compute float64 covariances of convolutions by shifted sums.
+
+    It convolves the plane (h, h') of a covariance with a diagonal filter. In float32, XLA calls a library on CPUs.
+    In float64 it generates code (seen in JAX 0.10.2) that loads the zero padding from memory before masking it away:
+    where an array begins at a memory page, it reads before the page, and the interpreter dies of a segmentation fault,
+    every few calls. The sum over the filter's diagonal of shifted slices is the same number.
+    """
+    linear: Any = importlib.import_module("neural_tangents._src.stax.linear")
+    original, loop = linear._conv_kernel_full_spatial_shared, linear._conv_kernel_full_spatial_loop
+    if getattr(original, "__module__", None) == __name__:
+        return  # this file was imported before, and again
+
+    @functools.wraps(original, assigned=())
+    def shared(lhs: Any, filter_shape: Any, strides: Any, padding: Any, batch_ndim: int) -> Any:
+        if lhs is None or lhs.ndim == 0 or lhs.dtype != "float64" or padding.name not in ("SAME", "VALID"):
+            return original(lhs, filter_shape, strides, padding, batch_ndim)
+        return loop(lhs, filter_shape, strides, padding, _diagonal_convolution, lambda _: 1)
+
+    linear._conv_kernel_full_spatial_shared = shared
+
+
+def _diagonal_convolution(planes: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> jax.Array:
+    """Return the mean over i < n of planes[..., h + i, h' + i], padded with zeros: what a convolution with I/n gives.
+
+    Args:
+        planes: (..., H, H').
+        kernel: I/n, of any layout; its size n^2 is all that is looked at.
+        strides: of h and h'.
+        padding: "SAME" or "VALID".
+    """
+    size = math.isqrt(kernel.size)
+    pads = jax.lax.padtype_to_pads(planes.shape[-2:], (size, size), strides, padding)
+    planes = jnp.pad(planes, [(0, 0)] * (planes.ndim - 2) + list(pads))
+    rows, columns = (side - size + 1 for side in planes.shape[-2:])
+    shifted = [planes[..., i : i + rows : strides[0], i : i + columns : strides[1]] for i in range(size)]
+    return functools.reduce(operator.add, shifted) / size
+
+
 neural_tangents = _load()
 stax = importlib.import_module("neural_tangents.stax")
+_avoid_float64_convolutions()
 
 
 @functools.lru_cache(maxsize=64)

@@ -77,5 +77,5 @@ def store(
 
 def _path(images: np.ndarray, kind: str, cache_dir: Path | None) -> Path:
     digest = hashlib.sha256(f"{VERSION} {kind} {images.shape} ".encode())
-    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(images).data)
     return (default_dir() if cache_dir is None else Path(cache_dir)) / f"zca-{digest.hexdigest()}.npz"

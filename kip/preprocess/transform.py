@@ -33,12 +33,14 @@ class Transform(Protocol):
         Raises:
             ShapeError: if an image has another shape than those it was fitted on.
         """
+        ...
 
     def statistics(self, images: np.ndarray) -> np.ndarray:
         """Return each image's mean and scale that layer normalisation removes, float64 (N, 2).
 
         Zeros and ones where the kind normalises no single image.
         """
+        ...
 
     def invert(self, preprocessed: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """Return pixels, float32, the inverse of `apply`.
@@ -48,9 +50,11 @@ class Transform(Protocol):
         statistics give it back. A learned image never was a pixel image; use those of the natural image that it
         started from, which an export therefore stores. Values may lie outside [0, 1]; they are not clipped.
         """
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Return the kind and its parameters, JSON-ready and small, for metadata."""
+        ...
 
 
 def fit(preprocess: Preprocess, images: np.ndarray, *, cache_dir: Path | None = None) -> Transform:

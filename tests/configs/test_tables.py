@@ -56,7 +56,7 @@ def test_a_row_is_the_experiment_that_its_name_says(name):
     assert found.method.ridge.strength == 1e-6
     assert found.method.ridge.scale == "trace"
     if stem == "table_1":
-        assert found.preprocess.kind == ("standardize" if found.data.name in GREY else "zca")
+        assert found.preprocess.kind == ("standardize" if found.data.name in GREY or family == "FC" else "zca")
     else:
         assert found.preprocess.kind == ("zca" if "zca" in row.split("_") else "standardize")
 

@@ -56,7 +56,8 @@ def test_threads_that_race_to_the_first_kernel_all_get_one():
         from kip.kernels import Architecture, kernel_function
         x = np.ones((2, 3, 3, 1), np.float32)
         with ThreadPoolExecutor(8) as pool:
-            blocks = list(pool.map(lambda depth: kernel_function(Architecture(family="FC", depth=depth))(x, x), [1, 2] * 4))
+            kernels = list(pool.map(lambda depth: kernel_function(Architecture(family="FC", depth=depth)), [1, 2] * 4))
+            blocks = list(pool.map(lambda kernel: kernel(x, x), kernels))
         assert all(block.shape == (2, 2) for block in blocks)
     """)
 

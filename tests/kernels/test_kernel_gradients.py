@@ -19,12 +19,19 @@ KERNELS = [
     (A(family="ConvVec", depth=2), (4, 3, 2)),
     (A(family="ConvVec", depth=2, activation="erf"), (4, 3, 2)),
     (A(family="ConvNet", depth=1), (5, 4, 2)),
-    (A(family="ConvNet"), (8, 8, 1)),
     (A(family="ConvNet3", depth=2), (5, 4, 2)),
     (A(family="ConvNet3", depth=2, get="nngp"), (5, 4, 2)),
     (A(family="Myrtle", depth=5), (4, 5, 2)),
+]
+SLOW_KERNELS = [
+    (A(family="ConvNet"), (8, 8, 1)),
     (A(family="Myrtle", depth=7), (4, 4, 1)),
     (A(family="Myrtle", depth=10), (4, 4, 1)),
+]
+CASES = [
+    pytest.param(kernel, shape, id=f"{kernel.label}-{getattr(kernel, 'activation', '')}", marks=marks)
+    for kernels, marks in ((KERNELS, []), (SLOW_KERNELS, [pytest.mark.slow]))
+    for kernel, shape in kernels
 ]
 
 
@@ -48,9 +55,7 @@ def along(function, direction, step):
     return (8 * one - two) / (12 * step)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "shape"), KERNELS, ids=[f"{k.label}-{getattr(k, 'activation', '')}" for k, _ in KERNELS]
-)
+@pytest.mark.parametrize(("kernel", "shape"), CASES)
 def test_vjp_is_the_central_difference(kernel, shape):
     function = kernel_function(kernel)
     rng = np.random.default_rng(7)
@@ -91,8 +96,8 @@ def test_gradients_are_finite_for_equal_constant_and_black_images(kernel, dtype)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 4, 4, 1)).astype(dtype)
     x[1], x[2], x[3] = x[0], 1, 0
-    _, vjp = jax.vjp(kernel_function(kernel), x, x)
-    for gradient in vjp(jnp.ones((4, 4), dtype)):
+    gradients = jax.jit(lambda x, z: jax.vjp(kernel_function(kernel), x, z)[1](jnp.ones((4, 4), dtype)))
+    for gradient in gradients(x, x):
         assert gradient.dtype == dtype
         assert np.isfinite(gradient).all()
 

@@ -1,0 +1,20 @@
+"""MNIST, FC1, 1 image a class, labels learned.
+
+    kip distill mnist_fc1_10
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("mnist"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.KIP(
+        images_per_class=1,
+        learn_labels=True,
+        kernels=(kip.Architecture("FC", 1),),
+        learning_rate=0.01,
+        target_batch=5000,
+        steps=2000,
+    ),
+    reference=kip.Reference("Nguyen et al. 2021, Table 1, MNIST, 1 a class, KIP FC", accuracy=0.855, spread=0.001),
+)

@@ -1,0 +1,188 @@
+"""The contract of every executor, and tiled against whole: values and gradients."""
+
+import jax
+import numpy as np
+import pytest
+
+from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, TileSize, plan
+from kip.errors import NonFiniteError, ShapeError
+from kip.kernels import RBF, Architecture, kernel_function
+from kip.precision import float64
+
+EXECUTORS = {
+    "local, one device": lambda: LocalExecutor(jax.devices()[:1]),
+    "local, three devices": lambda: LocalExecutor(jax.devices()),
+}
+FC = Architecture("FC", 1)
+CONV = Architecture("ConvNet", 1)
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request):
+    made = EXECUTORS[request.param]()
+    with made:
+        yield made
+
+
+class SmallTiles(KernelBlocks):
+    """Kernel blocks with a given tile size, so that sizes around it can be tried."""
+
+    def __init__(self, size, executor, dtype="float64"):
+        super().__init__(Blocks(dtype=dtype), executor)
+        self.size = size
+
+    def _images_of(self, *args, **kwargs):
+        return super()._images_of(*args, **kwargs)._replace(size=TileSize(self.size, self.size))
+
+
+def images(rng, count, shape=(4, 4, 2)):
+    return rng.standard_normal((count, *shape))
+
+
+def whole(kernel, support, target, k_ss_bar, k_ts_bar):
+    """The plain path: the whole kernel, differentiated by JAX."""
+    function = kernel_function(kernel)
+
+    @jax.jit
+    def run(support, target, bars):
+        matrices, pull = jax.vjp(lambda s: (function(s, s), function(target, s)), support)
+        return (*matrices, pull(bars)[0])
+
+    with float64():
+        return [np.asarray(a) for a in run(support, target, (k_ss_bar, k_ts_bar))]
+
+
+# One, a prime, the tile less one, the tile, the tile plus one. A convolution compiles long, and once is enough for it:
+# what depends on the size is the plan, which is the same for every kernel.
+@pytest.mark.parametrize(
+    ("kernel", "count"), [*((kernel, count) for kernel in (FC, RBF()) for count in (1, 7, 2, 3, 4)), (CONV, 4)]
+)
+def test_tiled_values_and_gradients_equal_the_whole_kernels(rng, executor, kernel, count):
+    support, target = images(rng, count), images(rng, count + 4)
+    k_ss_bar, k_ts_bar = rng.standard_normal((count, count)), rng.standard_normal((count + 4, count))
+    blocks = SmallTiles(3, executor)
+    k_ss, k_ts = blocks.forward(kernel, support, target)
+    gradient = blocks.backward(k_ss_bar, k_ts_bar)
+    expected = whole(kernel, support, target, k_ss_bar, k_ts_bar)
+    for ours, theirs in zip((k_ss, k_ts, gradient), expected):
+        # Where x = z the angle of a ReLU network's kernel is the root of a rounding error: 1e-8 in float64.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-7)
+        assert ours.dtype == np.float64
+    np.testing.assert_array_equal(k_ss, k_ss.T)
+
+
+# A ReLU network's values have rounding errors of 1e-8 where x = z (see above), which a difference divides by its step.
+@pytest.mark.parametrize(("kernel", "step", "rtol"), [(RBF(), 1e-5, 1e-7), (CONV, 1e-3, 1e-4)])
+def test_gradient_agrees_with_finite_differences(rng, executor, kernel, step, rtol):
+    support, target = images(rng, 4), images(rng, 5)
+    k_ss_bar, k_ts_bar = rng.standard_normal((4, 4)), rng.standard_normal((5, 4))
+    blocks = SmallTiles(3, executor)
+
+    def scalar(support):
+        k_ss, k_ts = blocks.forward(kernel, support, target)
+        return np.vdot(k_ss_bar, k_ss) + np.vdot(k_ts_bar, k_ts)
+
+    direction = rng.standard_normal(support.shape)
+    slope = (scalar(support + step * direction) - scalar(support - step * direction)) / (2 * step)
+    scalar(support)
+    np.testing.assert_allclose(np.vdot(blocks.backward(k_ss_bar, k_ts_bar), direction), slope, rtol=rtol)
+
+
+def test_results_are_the_same_bits_for_any_number_of_devices(rng):
+    support, target = (images(rng, count).astype(np.float32) for count in (7, 11))
+    bars = rng.standard_normal((7, 7)), rng.standard_normal((11, 7))
+    results = []
+    for count in (1, 2, 3):
+        with LocalExecutor(jax.devices()[:count]) as executor:
+            blocks = SmallTiles(3, executor, "float32")
+            results.append((*blocks.forward(CONV, support, target), blocks.backward(*bars)))
+    for other in results[1:]:
+        for ours, theirs in zip(other, results[0]):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_device_gets_work(rng):
+    support = images(rng, 6).astype(np.float32)
+    seen = set()
+
+    class Watching(LocalExecutor):
+        def _in_order(self, run, tasks):
+            def watched(images, *task):
+                seen.update(images.support.devices())
+                return run(images, *task)
+
+            return super()._in_order(watched, tasks)
+
+    with Watching(jax.devices()) as executor:
+        SmallTiles(1, executor, "float32").forward(FC, support, support)
+    assert seen == set(jax.devices())
+
+
+def test_results_come_in_the_order_of_the_tiles(rng, executor):
+    support, target = images(rng, 9).astype(np.float32), images(rng, 9).astype(np.float32)
+    size = TileSize(2, 2)
+    executor.begin(Images(FC, support, target, size))
+    tiles = plan("ts", 9, 9, size)
+    expected = np.asarray(kernel_function(FC)(target, support))
+    for tile, block in zip(tiles, executor.forward(tiles), strict=True):
+        np.testing.assert_allclose(block, expected[tile.where], rtol=2e-5)
+
+
+def test_a_failing_tile_raises_and_the_executor_lives_on(rng, executor):
+    support = images(rng, 3).astype(np.float32)
+    blocks = SmallTiles(2, executor, "float32")
+    blocks.forward(FC, support, support)
+    with pytest.raises(ValueError, match="cotangent|shape|dimension|pad"):
+        list(executor.backward(plan("ts", 3, 3, TileSize(2, 2)), [np.zeros((5, 5))] * 4))
+    assert blocks.forward(FC, support, support).k_ts.shape == (3, 3)
+
+
+def test_closing_twice_is_safe():
+    executor = LocalExecutor()
+    executor.close()
+    executor.close()
+
+
+def test_rows_give_the_whole_matrix_in_runs(rng, executor):
+    support, target = images(rng, 5), images(rng, 61)
+    blocks = SmallTiles(2, executor)
+    runs = list(blocks.rows(FC, support, target))
+    assert len(runs) > 1
+    np.testing.assert_allclose(
+        np.concatenate([block for _, block in runs]), blocks.forward(FC, support, target).k_ts, rtol=1e-12
+    )
+    assert [run.start for run, _ in runs] == list(np.cumsum([0] + [len(block) for _, block in runs[:-1]]))
+
+
+def test_targets_may_be_none_at_all(rng, executor):
+    support = images(rng, 3)
+    k_ss, k_ts = SmallTiles(2, executor).forward(FC, support, support[:0])
+    assert k_ss.shape == (3, 3)
+    assert k_ts.shape == (0, 3)
+
+
+def test_misshapen_images_are_refused_before_anything_runs(rng, executor):
+    blocks = KernelBlocks(Blocks(), executor)
+    with pytest.raises(ShapeError, match="target images"):
+        blocks.forward(FC, images(rng, 2), images(rng, 2, (5, 4, 2)))
+    with pytest.raises(ShapeError, match="too small"):
+        blocks.forward(Architecture("ConvNet"), images(rng, 2), images(rng, 2))
+
+
+def test_backward_needs_the_forward_of_its_images(rng, executor):
+    blocks = KernelBlocks(Blocks(), executor)
+    with pytest.raises(RuntimeError, match="after forward"):
+        blocks.backward(np.zeros((2, 2)), np.zeros((2, 2)))
+    support = images(rng, 2)
+    blocks.forward(FC, support, support)
+    list(blocks.rows(FC, support, support))
+    with pytest.raises(RuntimeError, match="after forward"):
+        blocks.backward(np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+def test_non_finite_gradient_is_named(rng, executor):
+    blocks = KernelBlocks(Blocks(), executor)
+    support = images(rng, 2)
+    blocks.forward(FC, support, support)
+    with pytest.raises(NonFiniteError, match="gradient"):
+        blocks.backward(np.full((2, 2), np.nan), np.zeros((2, 2)))

@@ -1,0 +1,31 @@
+"""What the tests share. Every test sees three simulated CPU devices, so that the local executor runs several threads."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 3)
+jax.config.update("jax_platforms", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keep the user's cache out of the tests."""
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data sets, NAME.npz each."""
+    folder = os.environ.get("KIP_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("KIP_DATA_DIR names no folder of real data sets")
+    return Path(folder)
