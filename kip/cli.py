@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as json_module
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+CLOSED_PIPE = 141
+"""Exit status where the reader of stdout has gone, as shells have it."""
 
 DataDir = Path | None
 Json = bool
@@ -177,19 +180,23 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 for a user's error, 130 after Ctrl-C."""
+    """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         results = _dispatch(arguments)
         if "--json" in arguments:
-            print(json_module.dumps(results), flush=True)
+            print(json_module.dumps(results))
+        sys.stdout.flush()
     except KipError as error:
         print(f"kip: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kip: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone, as in `kip configs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return CLOSED_PIPE
     return 0
 
 

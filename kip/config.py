@@ -73,7 +73,7 @@ def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> Ki
     remedy = None
     for fault in error.errors():
         kind, context = fault["type"], fault.get("ctx", {})
-        cause, path = context.get("error"), _path(fault["loc"], given)
+        cause, path = context.get("error"), _path(fault["loc"], given) or where
         if isinstance(cause, KipError):
             lines.append(str(cause).rstrip("."))
         elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -94,6 +94,8 @@ def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> Ki
 
 def _path(location: tuple[int | str, ...], given: Any) -> str:
     """Return the dotted path of a key; pydantic's counts positional arguments, and has tags for members of a union."""
+    if not location:
+        return ""
     if isinstance(given, dict) and isinstance(location[0], int) and location[0] < len(given):
         location = (list(given)[location[0]], *location[1:])
     parts = []

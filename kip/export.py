@@ -56,6 +56,7 @@ def distilled_set(
     transform: Transform,
     state: State,
     *,
+    train_digest: str,
     validation_accuracy: float | None,
     test_accuracy: float | None,
 ) -> DistilledSet:
@@ -67,12 +68,14 @@ def distilled_set(
         experiment: what was run.
         transform: its fitted preprocessing.
         state: the images and labels.
+        train_digest: `Split.digest` of the train split, by which evaluation knows its data set again.
         validation_accuracy: KRR accuracy, a fraction; None where the state was saved between checkpoints.
         test_accuracy: likewise; None while the run goes on.
     """
     metadata = {
         "format": FORMAT,
         "experiment": experiment.to_dict(),
+        "train_sha256": train_digest,
         "preprocess": transform.describe(),
         "pixels": "images: 1.0 is the value 255; preprocessing inverted with image_statistics (mean, scale)",
         "step": int(state.step),

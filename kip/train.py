@@ -14,10 +14,12 @@ Test images are touched once, after the last step.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +126,12 @@ def export_run(
     known = export.load(finished).metadata if finished.exists() else {}
     test_accuracy = known.get("test_accuracy") if known.get("step") == state.step else None
     distilled = export.distilled_set(
-        experiment, transform, state, validation_accuracy=validation_accuracy, test_accuracy=test_accuracy
+        experiment,
+        transform,
+        state,
+        train_digest=dataset.train.digest(),
+        validation_accuracy=validation_accuracy,
+        test_accuracy=test_accuracy,
     )
     out = out or (finished if step is None else run / f"distilled_{step}.npz")
     export.save(out, distilled)
@@ -150,6 +157,7 @@ class _Run:
         self.dataset = data.load(experiment.data, data_dir)
         _check(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
+        self.train_digest = self.dataset.train.digest()
         self.problem = _problem(experiment, self.dataset, self.transform, blocks)
         self.validation_inputs = self.transform.apply(self.dataset.validation.images)
         self.initial: State = experiment.module.init(experiment.method, self.problem)
@@ -173,18 +181,15 @@ class _Run:
         )  # fmt: skip
         with bar:
             while self.state.step < method.steps and not self._stale():
-                try:
+                with _naming_the_step(self.state.step + 1):
                     self.state, metrics = module.step(method, self.problem, self.state)
-                except (NonFiniteError, NotPositiveDefiniteError) as error:
-                    where = f"step {self.state.step}: {error.problem}"
-                    raise type(error)(where, got=error.got, expected=error.expected, remedy=error.remedy) from None
-                row = {"step": self.state.step, **metrics, "seconds": round(self._seconds(), 3)}
-                if self.state.step % self.experiment.checkpoint_every == 0 or self.state.step == method.steps:
-                    self._checkpoint(row)
-                else:
-                    self.metrics.add(row)
-                    if time.monotonic() - self._saved > SAVE_SECONDS:
-                        self._save()
+                    row = {"step": self.state.step, **metrics, "seconds": round(self._seconds(), 3)}
+                    if self.state.step % self.experiment.checkpoint_every == 0 or self.state.step == method.steps:
+                        self._checkpoint(row)
+                    else:
+                        self.metrics.add(row)
+                        if time.monotonic() - self._saved > SAVE_SECONDS:
+                            self._save()
                 bar.set_postfix_str(self._postfix(metrics), refresh=False)
                 bar.update()
 
@@ -243,6 +248,7 @@ class _Run:
             self.experiment,
             self.transform,
             self._state_at(best.step),
+            train_digest=self.train_digest,
             validation_accuracy=best.validation_accuracy,
             test_accuracy=test_accuracy,
         )
@@ -323,10 +329,27 @@ class _Metrics:
         return rows
 
 
+@contextlib.contextmanager
+def _naming_the_step(step: int) -> Iterator[None]:
+    """Add the step to a numeric error. The state that failed is not saved: the last checkpoint stays the last."""
+    try:
+        yield
+    except (NonFiniteError, NotPositiveDefiniteError) as error:
+        problem = f"step {step}: {error.problem}"
+        raise type(error)(problem, got=error.got, expected=error.expected, remedy=error.remedy) from None
+
+
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:
     """Refuse, before anything is compiled, what the data set cannot give."""
     method = experiment.method
     _, height, width, channels = dataset.train.images.shape
+    if not len(dataset.validation.labels):
+        raise ConfigError(
+            "data.validation: a run chooses its checkpoint on validation images",
+            got="none",
+            expected="at least one",
+            remedy="Hold out some train images; by default a tenth, at most 5000.",
+        )
     for kernel in method.kernels:
         kernel.check_images(height, width)
     if experiment.augment.policy.startswith("autoaugment") and channels != 3:

@@ -76,13 +76,15 @@ def evaluate_set(
     """
     experiment = distilled.experiment
     dataset = data.load(experiment.data, data_dir)
-    transform = preprocess.fit(experiment.preprocess, dataset.train.images)
-    if transform.describe() != distilled.metadata["preprocess"]:
+    digest = dataset.train.digest()
+    if digest != distilled.metadata["train_sha256"]:
         raise DataError(
             f"the data set {experiment.data.name!r} is not the one that this set was distilled from",
-            got="other preprocessing parameters from its train images",
+            got=f"a train split of SHA-256 {digest[:12]}...",
+            expected=f"{distilled.metadata['train_sha256'][:12]}...",
             remedy="Point --data-dir to the original data.",
         )
+    transform = preprocess.fit(experiment.preprocess, dataset.train.images)
     splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
     ridge = experiment.method.ridge
     results = []

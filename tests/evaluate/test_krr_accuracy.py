@@ -1,0 +1,168 @@
+"""KRR accuracy: against plain NumPy, in bounded memory, and of a run's own set."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kip import data, export, krr, preprocess, train
+from kip.blocks import Blocks, KernelBlocks
+from kip.data import centred_one_hot
+from kip.distill import KIP
+from kip.errors import DataError, NotPositiveDefiniteError, ShapeError
+from kip.evaluate import evaluate_set, krr_accuracy
+from kip.experiment import Experiment
+from kip.kernels import kernel_function
+from kip.kernels.architecture import RBF, Architecture, Laplace, Stax, kernel_named
+
+FC1 = Architecture("FC", 1)
+TINY = Experiment(method=KIP(images_per_class=2, target_batch=50, steps=2, kernels=(FC1,)), checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Standardised digits: 30 support images with labels, and the test images with their classes."""
+    dataset = data.load(data.Data("digits"))
+    transform = preprocess.fit(TINY.preprocess, dataset.train.images)
+    chosen = np.concatenate([np.flatnonzero(dataset.train.labels == label)[:3] for label in range(10)])
+    labels = centred_one_hot(dataset.train.labels[chosen], 10)
+    support, inputs = (transform.apply(images) for images in (dataset.train.images[chosen], dataset.test.images))
+    return support, labels, inputs, dataset.test.labels
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny run: its result and its set."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    return train.run(TINY, folder, show_progress=False), export.load(folder / "distilled.npz")
+
+
+def plain_accuracy(kernel, ridge, support, labels, inputs, classes):
+    """KRR in five lines of NumPy, float64; `kernel` is a function of two image batches."""
+    k_ss, k_ts = (np.asarray(kernel(x, support), np.float64) for x in (support, inputs))
+    lam = ridge.strength * (np.trace(k_ss) / len(k_ss) if ridge.scale == "trace" else 1)
+    predictions = k_ts @ np.linalg.inv(k_ss + lam * np.eye(len(k_ss))) @ labels
+    return float(np.mean(predictions.argmax(1) == classes))
+
+
+def plain_rbf(x, z):
+    x, z = (np.asarray(images, np.float64).reshape(len(images), -1) for images in (x, z))
+    return np.exp(-((x[:, None] - z[None]) ** 2).sum(-1) / (2 * x.shape[1]))
+
+
+@pytest.mark.parametrize("ridge", [krr.Ridge(), krr.Ridge(0.3), krr.Ridge(1.0, "absolute")])
+def test_accuracy_is_that_of_plain_numpy_under_rbf(digits, ridge):
+    with KernelBlocks(Blocks(dtype="float64")) as blocks:
+        ours = krr_accuracy(blocks, RBF(), ridge, *digits)
+    assert ours == plain_accuracy(plain_rbf, ridge, *digits)
+    assert 0.7 < ours < 1
+
+
+def test_accuracy_is_that_of_plain_numpy_under_a_network(digits):
+    with KernelBlocks() as blocks:
+        ours = krr_accuracy(blocks, FC1, krr.Ridge(), *digits)
+    # float32 kernels may differ in the last digits, which can move an image on the border of two classes.
+    assert ours == pytest.approx(plain_accuracy(kernel_function(FC1), krr.Ridge(), *digits), abs=1 / len(digits[3]))
+    assert 0.7 < ours < 1
+
+
+def test_accuracy_counts_each_image_once(digits):
+    support, labels, inputs, classes = digits
+    with KernelBlocks() as blocks:
+        each = [krr_accuracy(blocks, RBF(), krr.Ridge(), support, labels, inputs[i : i + 1], classes[i : i + 1]) for i in range(9)]
+        whole = krr_accuracy(blocks, RBF(), krr.Ridge(), support, labels, inputs[:9], classes[:9])
+    assert set(each) <= {0.0, 1.0}
+    assert whole == pytest.approx(np.mean(each))
+
+
+def test_learned_labels_and_not_classes_make_the_prediction(digits):
+    support, labels, inputs, classes = digits
+    with KernelBlocks() as blocks:
+        right = krr_accuracy(blocks, RBF(), krr.Ridge(), support, labels, inputs, classes)
+        turned = krr_accuracy(blocks, RBF(), krr.Ridge(), support, np.roll(labels, 1, axis=1), inputs, (classes + 1) % 10)
+        wrong = krr_accuracy(blocks, RBF(), krr.Ridge(), support, np.roll(labels, 1, axis=1), inputs, classes)
+    assert turned == right
+    assert wrong < 0.3
+
+
+def test_rows_in_bounded_memory_give_the_same_as_the_whole(digits, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp\nshapes = set()\n"
+        "def kernel(x, z, get):\n"
+        "    shapes.add((len(x), len(z)))\n"
+        "    return jnp.exp(-((x[:, None] - z[None]) ** 2).mean((2, 3, 4)) / 2)\n"
+    )
+    name = f"{tmp_path / 'mine.py'}:kernel"
+    shapes, accuracy = {}, {}
+    for entry_bytes in (1, 1 << 14):  # of a MiB: all in one tile, or 64 entries a tile
+        kernel = Stax(name, entry_bytes=entry_bytes)
+        seen = kernel_function.__wrapped__.__globals__["_load_function"](name).__globals__["shapes"]
+        with KernelBlocks(Blocks(memory_mib=1, dtype="float64")) as blocks:
+            rows = [rows for rows, _ in blocks.rows(kernel, digits[0], digits[2])]
+            accuracy[entry_bytes] = krr_accuracy(blocks, kernel, krr.Ridge(), *digits)
+        shapes[entry_bytes] = (len(rows), max((rows.stop - rows.start) for rows in rows), seen)
+    assert shapes[1][0] == 1
+    assert shapes[1 << 14][0] > 5
+    assert shapes[1 << 14][1] < len(digits[2]) / 5
+    assert accuracy[1] == accuracy[1 << 14] == plain_accuracy(plain_rbf, krr.Ridge(), *digits)
+
+
+def test_no_image_to_classify_is_refused(digits):
+    support, labels, inputs, classes = digits
+    with KernelBlocks() as blocks, pytest.raises(DataError, match=r"data\.validation"):
+        krr_accuracy(blocks, RBF(), krr.Ridge(), support, labels, inputs[:0], classes[:0])
+
+
+def test_equal_support_images_without_a_ridge_are_refused(digits):
+    support, labels, inputs, classes = digits
+    twice = np.concatenate([support[:1], support[:1]])
+    with KernelBlocks() as blocks, pytest.raises(NotPositiveDefiniteError, match="Raise the ridge"):
+        krr_accuracy(blocks, RBF(), krr.Ridge(0.0), twice, labels[:2], inputs, classes)
+
+
+def test_images_of_another_size_are_refused(digits):
+    support, labels, inputs, classes = digits
+    with KernelBlocks() as blocks, pytest.raises(ShapeError):
+        krr_accuracy(blocks, RBF(), krr.Ridge(), support, labels, inputs[:, :4], classes)
+
+
+def test_evaluating_a_set_reproduces_the_accuracy_that_its_run_reported(run):
+    result, distilled = run
+    with KernelBlocks(distilled.experiment.blocks) as blocks:
+        (found,) = evaluate_set(distilled, blocks)
+    assert found == ("FC1", result.validation_accuracy, result.test_accuracy)
+
+
+def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):
+    result, distilled = run
+    kernels = [kernel_named(name) for name in ("FC1", "ConvVec1", "RBF", "Laplace")]
+    with KernelBlocks() as blocks:
+        found = evaluate_set(distilled, blocks, kernels=kernels)
+    assert [one.kernel for one in found] == ["FC1", "ConvVec1", "RBF", "Laplace"]
+    assert found[0].test_accuracy == result.test_accuracy
+    assert all(0.5 < one.test_accuracy < 1 for one in found)
+    assert len({one.test_accuracy for one in found}) > 1
+    dataset = data.load(distilled.experiment.data)
+    transform = preprocess.fit(distilled.experiment.preprocess, dataset.train.images)
+    arrays = (distilled.images_preprocessed, distilled.labels, transform.apply(dataset.test.images), dataset.test.labels)
+    with KernelBlocks() as blocks:
+        assert found[3].test_accuracy == krr_accuracy(blocks, Laplace(), distilled.experiment.method.ridge, *arrays)
+
+
+def test_a_set_is_evaluated_on_its_own_data_only(tmp_path, rng):
+    images, labels = rng.integers(0, 256, (60, 4, 4, 1), dtype=np.uint8), np.arange(60) % 3
+    arrays = {"x_train": images[:45], "y_train": labels[:45], "x_test": images[45:], "y_test": labels[45:]}
+    for name, other in (("own", 0), ("other", 7)):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "toy.npz", **{**arrays, "x_train": arrays["x_train"] + np.uint8(other)})
+    experiment = dataclasses.replace(
+        TINY, data=data.Data("toy"), method=dataclasses.replace(TINY.method, target_batch=12, kernels=(RBF(),))
+    )
+    result = train.run(experiment, tmp_path / "run", data_dir=tmp_path / "own", show_progress=False)
+    distilled = export.load(tmp_path / "run" / "distilled.npz")
+    with KernelBlocks() as blocks:
+        assert evaluate_set(distilled, blocks, data_dir=tmp_path / "own")[0].test_accuracy == result.test_accuracy
+        with pytest.raises(DataError, match="'toy' is not the one that this set was distilled from.*--data-dir"):
+            evaluate_set(distilled, blocks, data_dir=tmp_path / "other")
+        with pytest.raises(DataError, match="no data set named 'toy'"):
+            evaluate_set(distilled, blocks, data_dir=tmp_path)

@@ -1,0 +1,604 @@
+"""The command line: what it prints and returns, its help, and every kind of bad input refused in words."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from kip import cli
+
+TINY = """
+import kip
+
+config = kip.Experiment(
+    data=kip.Data({data!r}),
+    method=kip.KIP({method}images_per_class=2, target_batch=50, steps=4, kernels=({kernel},)),
+    checkpoint_every=2,{more}
+)
+"""
+FC1 = "kip.Architecture('FC', 1)"
+COMMANDS = ("distill", "label-solve", "evaluate", "show", "export", "configs")
+
+
+class Outcome(NamedTuple):
+    status: object
+    out: str
+    err: str
+
+    @property
+    def last_line(self):
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def complaint(self):
+        """What stands on stderr, without the frames and line breaks that tyro puts around it."""
+        return " ".join(re.sub("[│╭╮╰╯─]", " ", self.err).split())
+
+
+def kip(*arguments):
+    """Run `kip ARGUMENTS` in this process. An exception that escapes, and would be a traceback, fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # how tyro ends
+            status = stop.code
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def in_python(code, *arguments, cwd=None):
+    """Run Python code in a new interpreter."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
+
+
+def write_config(folder, name="tiny.py", *, data="digits", method="", kernel=FC1, more=""):
+    path = folder / name
+    path.write_text(TINY.format(data=data, method=method, kernel=kernel, more=more))
+    return path
+
+
+def refused(outcome, *words):
+    """Check that the outcome is an error in words, which name all of `words`."""
+    assert outcome.status == 2, outcome
+    assert re.match("kip: error: |(Unrecognized options|Value error|Invalid choice) ", outcome.complaint)
+    assert "Traceback" not in outcome.err
+    for word in words:
+        assert word in outcome.complaint, (word, outcome.complaint)
+    assert outcome.out == ""
+
+
+class Finished(NamedTuple):
+    config: Path
+    run: Path
+    outcome: Outcome
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny run that has ended; tests that change its folder copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = write_config(folder)
+    outcome = kip("distill", config, "--out", folder / "run", "--json")
+    assert outcome.status == 0, outcome.err
+    return Finished(config, folder / "run", outcome)
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    return Path(shutil.copytree(finished.run, tmp_path / "run"))
+
+
+# What comes out
+
+
+def test_distill_gives_its_results_as_the_last_line_and_fills_the_run_folder(finished):
+    result = finished.outcome.last_line
+    assert result["out"] == str(finished.run)
+    assert result["steps"] == 4
+    assert result["seconds"] > 0
+    assert 0.5 < result["test_accuracy"] <= 1
+    assert 0.5 < result["validation_accuracy"] <= 1
+    for name in ("config.json", "metrics.jsonl", "distilled.npz", "images.png", "curves.png", "result.json"):
+        assert (finished.run / name).stat().st_size > 0, name
+    assert sorted(path.stem for path in (finished.run / "checkpoints").iterdir()) == ["000000", "000002", "000004"]
+    assert f"{100 * result['test_accuracy']:.2f} %" in finished.outcome.out
+
+
+def test_a_finished_run_run_again_takes_no_step_and_gives_the_same(finished, run_copy):
+    before = {path.name: path.read_bytes() for path in run_copy.iterdir() if path.suffix in (".npz", ".jsonl")}
+    again = kip("distill", finished.config, "--out", run_copy, "--json")
+    assert again.status == 0
+    changing = {"out", "peak_memory_mib"}  # `seconds` too must stay: they count the computing of steps
+    for name in finished.outcome.last_line.keys() - changing:
+        assert again.last_line[name] == finished.outcome.last_line[name], name
+    for name, content in before.items():
+        assert (run_copy / name).read_bytes() == content, name
+
+
+def test_a_runs_own_config_json_names_the_same_experiment(finished, run_copy):
+    again = kip("distill", finished.run / "config.json", "--out", run_copy, "--json")
+    assert again.status == 0, again.err
+    assert again.last_line["test_accuracy"] == finished.outcome.last_line["test_accuracy"]
+
+
+def test_overrides_reach_the_run(finished, tmp_path):
+    out = tmp_path / "run"
+    outcome = kip(
+        "distill", finished.config, "--out", out, "--method.steps", "2", "--seed", "7", "--method.no-learn-labels"
+    )
+    assert outcome.status == 0, outcome.err
+    kept = json.loads((out / "config.json").read_text())
+    assert (kept["method"]["steps"], kept["seed"], kept["method"]["learn_labels"]) == (2, 7, False)
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3  # step 0 and two more
+
+
+def test_label_solve_takes_a_kip_config_and_gives_its_results(finished, tmp_path):
+    outcome = kip("label-solve", finished.config, "--out", tmp_path / "solved", "--json")
+    assert outcome.status == 0, outcome.err
+    result = outcome.last_line
+    assert {"test_accuracy", "validation_accuracy", "steps", "seconds", "out"} <= result.keys()
+    assert result["steps"] == 1
+    assert result["test_accuracy"] > result["initial_test_accuracy"]  # solved labels against one-hot ones
+    assert json.loads((tmp_path / "solved" / "config.json").read_text())["method"]["name"] == "label_solve"
+
+
+def test_the_default_folder_is_named_after_config_row_and_command(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.py").write_text(finished.config.read_text() + "\nrows = {'small': config}\n")
+    outcome = kip("label-solve", "table.py:small", "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line["out"] == "runs/table.py-small-label-solve"
+
+
+def test_evaluate_gives_the_runs_own_accuracy(finished):
+    outcome = kip("evaluate", finished.run / "distilled.npz", "--json")
+    assert outcome.status == 0, outcome.err
+    for name in ("test_accuracy", "validation_accuracy"):
+        assert outcome.last_line[name] == finished.outcome.last_line[name]
+    assert [each["kernel"] for each in outcome.last_line["kernels"]] == ["FC1"]
+
+
+def test_evaluate_under_other_kernels_gives_each_and_their_mean(finished):
+    outcome = kip("evaluate", finished.run / "distilled.npz", "--kernel", "FC2", "rbf", "--get", "nngp", "--json")
+    assert outcome.status == 0, outcome.err
+    each = outcome.last_line["kernels"]
+    assert [one["kernel"] for one in each] == ["FC2 NNGP", "RBF"]
+    assert outcome.last_line["test_accuracy"] == pytest.approx(np.mean([one["test_accuracy"] for one in each]))
+    assert "FC2 NNGP" in outcome.out
+
+
+def test_show_draws_a_picture_beside_the_set(run_copy):
+    outcome = kip("show", run_copy / "distilled.npz", "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line == {"out": str(run_copy / "distilled.png"), "images": 20}
+    assert (run_copy / "distilled.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_draws_where_it_is_told(finished, tmp_path):
+    outcome = kip("show", finished.run / "distilled.npz", "--out", tmp_path / "new" / "picture.png")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "new" / "picture.png").is_file()
+
+
+def test_configs_lists_every_name_with_its_published_result():
+    outcome = kip("configs", "--json")
+    listed = outcome.last_line["configs"]
+    assert "quick start" in listed["digits_convnet"]
+    assert listed["table_a5:ipc10_plain"].startswith("61.0 +- 0.2 %")
+    assert len(outcome.out.splitlines()) == len(listed) + 1
+
+
+# Help
+
+
+@pytest.mark.parametrize("code", ["import kip, kip.cli", "from kip import cli\ncli.main(['--help'])"])
+def test_help_and_import_load_no_heavy_library(code):
+    report = (
+        "import sys, atexit\n"
+        "heavy = {'jax', 'jaxlib', 'tensorflow', 'tensorflow_datasets', 'matplotlib', 'scipy', 'sklearn', 'optax'}\n"
+        "atexit.register(lambda: print('loaded:', sorted(heavy & set(sys.modules)), 'kip.cli' in sys.modules))\n"
+    )
+    done = in_python(report + code)
+    assert done.returncode == 0, done.stderr
+    assert "loaded: [] True" in done.stdout
+
+
+def test_help_lists_every_command():
+    outcome = kip("--help")
+    assert outcome.status == 0
+    for command in COMMANDS:
+        assert re.search(rf"(?m)^\W+{command}\s", outcome.out), command
+
+
+def test_without_a_command_help_is_shown():
+    assert kip() == kip("--help")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_the_json_option(command):
+    outcome = kip(command, "--help")
+    assert outcome.status == 0
+    assert "--json" in outcome.out
+    assert "(required)" in outcome.out or command == "configs"
+
+
+def test_help_for_a_config_lists_its_values(finished):
+    outcome = kip("distill", finished.config, "--help")
+    assert outcome.status == 0
+    assert re.search(r"--method\.steps INT\s+│?\s*│?\s*Updates at the most\. \(default: 4\)", outcome.out)
+    for option in ("--data.validation", "--preprocess.kind", "--method.kernels.0.depth", "--out", "--json", "--seed"):
+        assert option in outcome.out, option
+
+
+def test_a_closed_pipe_ends_in_silence():
+    command = f"{sys.executable} -m kip.cli configs | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, cli.CLOSED_PIPE)  # 0: the pipe took all before its reader went
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+# Bad configurations
+
+
+def test_an_error_of_the_command_itself_is_one_line_and_status_2(tmp_path):
+    script = "import sys\nfrom kip.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = in_python(script, "distill", "no_such_config", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("kip: error: no config 'no_such_config'")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_command_is_refused():
+    refused(kip("distil", "digits_convnet"), "distil,", "Available subcommands: distill, label-solve")
+
+
+@pytest.mark.parametrize("command", ["distill", "label-solve"])
+def test_an_unknown_config_is_refused_with_the_known_ones(command):
+    refused(kip(command, "nonesuch"), "'nonesuch'", "digits_convnet", "`kip configs` lists them")
+
+
+def test_a_table_without_a_row_is_refused_with_its_rows():
+    refused(kip("distill", "table_a5"), "'table_a5'", "table_a5:ROW", "ipc10_plain")
+
+
+def test_a_row_of_a_config_that_is_no_table_is_refused():
+    refused(kip("distill", "digits_convnet:ipc10"), "'digits_convnet:ipc10'", "rows = {name: kip.Experiment(...)}")
+
+
+def test_an_unknown_key_on_the_command_line_is_refused(finished):
+    refused(kip("distill", finished.config, "--method.stepz", "3"), "--method.stepz", "--method.steps", "--help")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda content: content["method"].update(stepz=3), "'method.stepz'"),
+        (lambda content: content.update(sede=3), "'sede'"),
+        (lambda content: content["method"]["kernels"][0].update(width=3), "'method.kernels.0.width'"),
+    ],
+)
+def test_an_unknown_key_in_a_json_config_is_refused(finished, tmp_path, change, key):
+    content = json.loads((finished.run / "config.json").read_text())
+    change(content)
+    (tmp_path / "typo.json").write_text(json.dumps(content))
+    refused(kip("distill", tmp_path / "typo.json"), "typo.json", f"unknown key {key}", "--help` lists the keys")
+
+
+def test_an_unknown_keyword_in_a_python_config_is_refused(tmp_path):
+    config = write_config(tmp_path, method="stepz=3, ")
+    refused(kip("distill", config), "tiny.py", "KIP", "unknown key 'stepz'", "--help` lists the keys")
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [
+        ("--method.steps", "many", ["invalid literal", "'many'"]),
+        ("--method.steps", "0", ["got 0", "greater than or equal to 1"]),
+        ("--method.learning-rate", "fast", ["could not convert", "'fast'"]),
+        ("--preprocess.kind", "zcaa", ["'zcaa'", "'zca'", "'standardize'"]),
+        ("--seed", "-1", ["got -1", "greater than or equal to 0"]),
+    ],
+)
+def test_a_wrong_value_on_the_command_line_is_refused(finished, option, given, words):
+    refused(kip("distill", finished.config, option, given), option.rpartition(".")[2].lstrip("-"), *words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content["method"].update(steps="3"), ["method.steps: got '3'", "integer"]),
+        (lambda content: content.update(seed=1.5), ["seed: got 1.5", "integer"]),
+        (lambda content: content["method"]["kernels"][0].update(family="FCC"), ["method.kernels.0.family", "'FC'"]),
+        (lambda content: content["method"].update(name="kipp"), ["method.name: got 'kipp'", "'label_solve'"]),
+        (lambda content: content.pop("method"), ["missing key 'method'"]),
+        (lambda content: content["data"].update(name=None), ["data.name: got None", "string"]),
+    ],
+)
+def test_a_wrong_type_in_a_json_config_is_refused(finished, tmp_path, change, words):
+    content = json.loads((finished.run / "config.json").read_text())
+    change(content)
+    (tmp_path / "wrong.json").write_text(json.dumps(content))
+    outcome = kip("distill", tmp_path / "wrong.json")
+    refused(outcome, "wrong.json", *words)
+    assert len(outcome.err) < 300  # the fault, and not the whole file
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"more": "seed='one'"}, ["Experiment", "seed: got 'one'", "integer"]),
+        ({"method": "'two', "}, ["KIP", "multiple values", "images_per_class"]),
+        ({"method": "learn_labels=1, "}, ["KIP", "learn_labels: got 1", "boolean"]),
+        ({"kernel": "'FC1'"}, ["KIP", "kernels.0: got 'FC1'"]),
+        ({"kernel": "kip.Architecture('FCC')"}, ["Architecture", "family: got 'FCC'", "'ConvVec'"]),
+        ({"kernel": "kip.Architecture('Myrtle', 6)"}, ["Myrtle", "got 6", "5, 7 or 10"]),
+        ({"kernel": f"{FC1}, {FC1}"}, ["kernels", "the same kernel twice"]),
+    ],
+)
+def test_a_wrong_type_in_a_python_config_is_refused(tmp_path, parts, words):
+    refused(kip("distill", write_config(tmp_path, **parts)), "tiny.py", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("broken.py", b"import kip\nconfig = kip.Experiment(\n", ["SyntaxError", "never closed", "line 2"]),
+        ("broken.py", b"import no_such_module\n", ["ModuleNotFoundError", "no_such_module"]),
+        ("broken.py", b"1 / 0\n", ["ZeroDivisionError"]),
+        ("empty.py", b"", ["config = None", "config = kip.Experiment(...)"]),
+        ("binary.py", b"\xff\xfe\x00", ["cannot read", "0xff"]),
+        ("broken.json", b"{nope", ["Invalid JSON", "line 1"]),
+        ("list.json", b"[]", ["list.json", "got []"]),
+        ("binary.json", b"\xff\xfe\x00", ["cannot read", "0xff"]),
+    ],
+)
+def test_a_config_file_that_cannot_be_run_is_refused(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    refused(kip("distill", tmp_path / name), name, *words)
+
+
+@pytest.mark.parametrize("name", ["missing.py", "missing.json"])
+def test_a_config_file_that_is_missing_is_refused(tmp_path, name):
+    refused(kip("distill", tmp_path / name), name, "`kip configs` lists")
+
+
+# Bad data
+
+
+def toy_arrays():
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (42, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(42) % 3
+    return {"x_train": images[:30], "y_train": labels[:30], "x_test": images[30:], "y_test": labels[30:]}
+
+
+def set_label(name, place, label):
+    def change(arrays):
+        arrays[name] = arrays[name].copy()
+        arrays[name][place] = label
+
+    return change
+
+
+def with_nan(arrays):
+    arrays["x_train"] = arrays["x_train"] / np.float32(255)
+    arrays["x_train"][3, 2, 1, 0] = np.nan
+
+
+def as_objects(arrays):
+    arrays["x_train"] = np.array([*arrays["x_train"], None], dtype=object)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda arrays: arrays.pop("y_test"), ["lacks y_test", "np.savez"]),
+        (with_nan, ["x_train holds NaN", "Clean the images"]),
+        (lambda arrays: arrays.update(x_train=arrays["x_train"][..., 0]), ["x_train", "rank", "x[..., None]"]),
+        (lambda arrays: arrays.update(y_train=np.eye(3, dtype=int)[arrays["y_train"]]), ["y_train", "y.argmax(1)"]),
+        (set_label("y_train", 0, -1), ["y_train", "negative", "0..C-1"]),
+        (set_label("y_train", 0, 9), ["y_train", "no image of class 3", "Renumber"]),
+        (set_label("y_test", 0, 3), ["y_test", "got 3", "0..2"]),
+        (lambda arrays: arrays.update(y_train=arrays["y_train"] / 1.0), ["y_train", "float64", "integers"]),
+        (as_objects, ["x_train", "object array", "never unpickled"]),
+    ],
+)
+def test_a_malformed_data_set_is_refused(tmp_path, change, words):
+    arrays = toy_arrays()
+    change(arrays)
+    np.savez(tmp_path / "toy.npz", **arrays)
+    config = write_config(tmp_path, data="toy")
+    refused(kip("distill", config, "--data-dir", tmp_path, "--out", tmp_path / "run"), "toy.npz", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_data_set_is_refused(tmp_path):
+    np.savez(tmp_path / "toy.npz", **toy_arrays())
+    whole = (tmp_path / "toy.npz").read_bytes()
+    (tmp_path / "toy.npz").write_bytes(whole[: len(whole) // 2])
+    config = write_config(tmp_path, data="toy")
+    refused(kip("distill", config, "--data-dir", tmp_path, "--out", tmp_path / "run"), "toy.npz", "write it again")
+
+
+def test_a_data_set_of_the_users_own_runs(tmp_path):
+    np.savez(tmp_path / "toy.npz", **toy_arrays())
+    config = write_config(tmp_path, data="toy")
+    options = ("--method.target-batch", "12", "--method.steps", "1", "--data-dir", tmp_path, "--out", tmp_path / "run")
+    assert kip("distill", config, *options).status == 0
+
+
+# What does not fit the data, the folder, or each other
+
+
+def test_a_support_larger_than_a_class_is_refused(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--method.images-per-class", "200", "--out", tmp_path / "run")
+    refused(outcome, "class 0", "support", "got 128 images", "at least 200", "1240")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_too_small_for_the_poolings_are_refused(tmp_path):
+    config = write_config(tmp_path, kernel="kip.Architecture('ConvNet', 4)")
+    outcome = kip("distill", config, "--out", tmp_path / "run")
+    refused(outcome, "4 poolings of ConvNet4", "8x8 pixels", "at least 16x16", "smaller depth")
+    assert not (tmp_path / "run").exists()
+
+
+def test_autoaugment_on_grey_images_is_refused(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--augment.policy", "autoaugment_cifar", "--out", tmp_path / "run")
+    refused(outcome, "autoaugment_cifar", "'digits'", "1 channel", "rotate_shift")
+    assert not (tmp_path / "run").exists()
+
+
+def test_label_solve_with_augmentation_is_refused(finished, tmp_path):
+    outcome = kip("label-solve", finished.config, "--augment.policy", "rotate_shift", "--out", tmp_path / "run")
+    refused(outcome, "augment with Label Solve", "rotate_shift", "'none'")
+
+
+def test_label_solve_of_several_kernels_is_refused(tmp_path):
+    config = write_config(tmp_path, kernel=f"{FC1}, kip.RBF()")
+    refused(kip("label-solve", config, "--out", tmp_path / "run"), "kernels for Label Solve", "got 2", "expected one")
+
+
+def test_no_validation_images_is_refused(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--data.validation", "0", "--out", tmp_path / "run")
+    refused(outcome, "data.validation", "at least")
+
+
+def test_more_validation_images_than_train_has_are_refused(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--data.validation", "2000", "--out", tmp_path / "run")
+    refused(outcome, "validation split is too large", "2000 of 1438", "Hold out fewer")
+
+
+def test_a_target_batch_larger_than_the_train_set_is_refused(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--method.target-batch", "5000", "--out", tmp_path / "run")
+    assert outcome.status == 2
+    assert re.search(r"kip: error: .*target batch.* at most 1240 images", outcome.err)
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_an_output_folder_that_cannot_be_written_is_refused(finished, tmp_path, below):
+    (tmp_path / "file").write_text("in the way")
+    outcome = kip("distill", finished.config, "--out", tmp_path / "file" / below)
+    refused(outcome, f"cannot write {tmp_path / 'file' / below}", "name another folder")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_folder_of_another_configuration_is_refused_and_left_as_it_is(finished, run_copy):
+    before = {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
+    outcome = kip("distill", finished.config, "--seed", "3", "--method.learning-rate", "0.5", "--out", run_copy)
+    refused(outcome, "another configuration", "seed was 0 and is now 3", "method.learning_rate", "another --out")
+    assert {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_truncated_checkpoint_is_left_for_the_one_before_it_with_a_warning(finished, run_copy, caplog):
+    last = run_copy / "checkpoints" / "000004.npz"
+    last.write_bytes(last.read_bytes()[:1000])
+    outcome = kip("distill", finished.config, "--out", run_copy, "--json")
+    assert outcome.status == 0, outcome.err
+    assert "000004.npz" in caplog.text
+    assert "The checkpoint before it is used" in caplog.text
+    for name in ("test_accuracy", "validation_accuracy", "paper_steps", "steps"):
+        assert outcome.last_line[name] == finished.outcome.last_line[name]
+    assert (run_copy / "distilled.npz").read_bytes() == (finished.run / "distilled.npz").read_bytes()
+
+
+# Bad sets and runs
+
+
+@pytest.mark.parametrize("command", ["evaluate", "show"])
+def test_a_set_that_is_missing_is_refused(tmp_path, command):
+    refused(kip(command, tmp_path / "none.npz"), "none.npz", "no distilled set", "`kip distill` writes")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "show"])
+@pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", "a .npy", "a text", "another .npz", "a folder"])
+def test_a_set_that_is_damaged_or_something_else_is_refused(finished, tmp_path, command, kind):
+    path, whole = tmp_path / "set.npz", (finished.run / "distilled.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 255
+    if kind == "another .npz":
+        np.savez(path, **toy_arrays())
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a .npy":
+        with path.open("wb") as file:
+            np.save(file, np.ones(3))
+    else:
+        content = {"empty": b"", "truncated": whole[:-200], "flipped": bytes(flipped), "a text": b"import kip\n"}
+        path.write_bytes(content[kind])
+    refused(kip(command, path), "set.npz", "distilled set", "`kip export RUN`")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("VGG", ["'VGG'", "FC1", "Laplace"]),
+        ("FC0", ["depth", "got 0"]),
+        ("Myrtle6", ["Myrtle", "got 6", "5, 7 or 10"]),
+        ("ConvNet4", ["ConvNet4", "8x8 pixels", "16x16"]),
+    ],
+)
+def test_evaluate_refuses_a_kernel_that_it_cannot_compute(finished, name, words):
+    refused(kip("evaluate", finished.run / "distilled.npz", "--kernel", name), *words)
+
+
+def test_export_refuses_a_folder_that_is_no_run(tmp_path):
+    refused(kip("export", tmp_path), str(tmp_path / "config.json"), "RUN/config.json")
+
+
+def test_export_refuses_a_step_without_checkpoint(finished):
+    refused(kip("export", finished.run, "--step", "3"), "step 3", "0, 2, 4")
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+def test_a_file_that_cannot_be_written_is_refused(finished, tmp_path, command):
+    (tmp_path / "file").write_text("in the way")
+    source = finished.run if command == "export" else finished.run / "distilled.npz"
+    refused(kip(command, source, "--out", tmp_path / "file" / "new"), "cannot write", "name another folder")
+
+
+# Interruption
+
+
+def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, tmp_path):
+    out = tmp_path / "run"
+    metrics = out / "metrics.jsonl"
+    command = [sys.executable, "-m", "kip.cli", "distill", str(finished.config), "--out", str(out)]
+    process = subprocess.Popen([*command, "--method.steps", "1000000"], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 12):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "the same command resumes" in err
+
+    reached = max(int(path.stem) for path in (out / "checkpoints").glob("*.npz"))
+    assert reached >= 10
+    rows = metrics.read_text().splitlines()[: reached + 1]
+    outcome = kip("distill", finished.config, "--out", out, "--method.steps", reached + 3, "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line["steps"] == reached + 3
+    assert f"{reached}/{reached + 3}" in outcome.err  # where the progress bar starts
+    resumed = metrics.read_text().splitlines()
+    assert resumed[: reached + 1] == rows
+    assert [json.loads(row)["step"] for row in resumed] == list(range(reached + 4))
