@@ -1,6 +1,6 @@
 """CIFAR-10, FC1, 10 images a class, labels learned, 2000 steps.
 
-    kip distill cifar10_fc1_100
+kip distill cifar10_fc1_100
 """
 
 import kip

@@ -1,6 +1,6 @@
 """CIFAR-10, FC1, 10 images a class, labels learned, target images augmented: one hour on 2 cores.
 
-    kip distill cifar10_fc1_100_aug
+kip distill cifar10_fc1_100_aug
 """
 
 import kip

@@ -1,6 +1,6 @@
 """CIFAR-10, FC1, 10 images a class, fixed labels, 300 steps.
 
-    kip distill cifar10_fc1_100_fixed
+kip distill cifar10_fc1_100_fixed
 """
 
 import kip

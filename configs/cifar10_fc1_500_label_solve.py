@@ -1,6 +1,6 @@
 """CIFAR-10, FC1, Label Solve on 500 class-balanced natural images.
 
-    kip label-solve cifar10_fc1_500_label_solve
+kip label-solve cifar10_fc1_500_label_solve
 """
 
 import kip

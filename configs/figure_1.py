@@ -15,9 +15,8 @@ fits batches of 10^3 images a side into a V100 for ConvVec1, and 10 for ConvNet.
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", section 3.2.
 """
 
-from kip.configs._paper import kip_row
-
 import kip
+from kip.configs._paper import kip_row
 
 CONVNET, CONVVEC3, CONVVEC8 = (
     kip.Architecture("ConvNet"),

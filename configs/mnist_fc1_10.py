@@ -1,6 +1,6 @@
 """MNIST, FC1, 1 image a class, labels learned.
 
-    kip distill mnist_fc1_10
+kip distill mnist_fc1_10
 """
 
 import kip

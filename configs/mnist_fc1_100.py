@@ -1,6 +1,6 @@
 """MNIST, FC1, 10 images a class, labels learned.
 
-    kip distill mnist_fc1_100
+kip distill mnist_fc1_100
 """
 
 import kip

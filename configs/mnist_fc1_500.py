@@ -1,6 +1,6 @@
 """MNIST, FC1, 50 images a class, labels learned.
 
-    kip distill mnist_fc1_500
+kip distill mnist_fc1_500
 """
 
 import kip

@@ -23,9 +23,8 @@ FC kernels are far cheaper: section B fits batches of 10^4 images a side into a 
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", Table 1.
 """
 
-from kip.configs._paper import TITLES, kip_row, label_solve_row, reference
-
 import kip
+from kip.configs._paper import TITLES, kip_row, label_solve_row, reference
 
 KIP_FC = {  # data: images a class: percent, +-
     "mnist": {1: (85.5, 0.1), 10: (97.2, 0.2), 50: (98.4, 0.1)},

@@ -17,9 +17,8 @@ grows with the number of support images. Most of the gain comes in the first 100
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", Table A11.
 """
 
-from kip.configs._paper import kip_rows
-
 import kip
+from kip.configs._paper import kip_rows
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (62.6, 0.2),

@@ -15,9 +15,8 @@ passes of a KIP step, each 120 s of one V100 with 100 support images.
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", Table A12.
 """
 
-from kip.configs._paper import label_solve_rows
-
 import kip
+from kip.configs._paper import label_solve_rows
 
 ACCURACY = {  # percent
     "ipc1_zca": 26.5,

@@ -18,9 +18,8 @@ grows with the number of support images. Most of the gain comes in the first 100
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", Table A5.
 """
 
-from kip.configs._paper import kip_row, kip_rows, reference, words
-
 import kip
+from kip.configs._paper import kip_row, kip_rows, reference, words
 
 ACCURACY = {  # percent, +-
     "ipc1_zca_labels_aug": (63.4, 0.1),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from kip.errors import KipError
+from kip.errors import ConfigError, KipError
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
@@ -119,6 +119,8 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
 
     loaded = export.load(distilled)
     out = out or distilled.with_suffix(".png")
+    if out.suffix.lower() != ".png":
+        raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     experiment = loaded.experiment
     title = f"{experiment.data.name}, {experiment.method.kernels[0].label}, step {loaded.metadata['step']}"
     report.save_images(out, loaded.images, loaded.labels, loaded.class_index, title=title)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import reprlib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -103,5 +103,5 @@ def _path(location: tuple[int | str, ...], given: Any) -> str:
         if isinstance(given, dict) and part not in given:  # a tag
             continue
         parts.append(str(part))
-        given = given[part] if isinstance(given, dict | list | tuple) else None
+        given = cast(Any, given)[part] if isinstance(given, dict | list | tuple) else None
     return ".".join([*parts, str(location[-1])])

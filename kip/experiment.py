@@ -145,10 +145,11 @@ def load(name: str) -> Experiment:
         found = content["rows"][row]
     else:
         found = content.get("config")
-    if row and "rows" not in content or not isinstance(found, Experiment):
+    is_row = "rows" in content
+    if (row and not is_row) or not isinstance(found, Experiment):
         raise ConfigError(
             f"config {name!r}",
-            got="no such experiment" if row else f"config = {found!r}",
+            got="a file without rows" if row and not is_row else f"{row if is_row else 'config'} = {found!r}",
             expected="a file with `config = kip.Experiment(...)` or `rows = {name: kip.Experiment(...)}`",
         )
     return found
@@ -185,5 +186,5 @@ def _run(path: Path) -> dict[str, Any]:
         return runpy.run_path(str(path))
     except KipError as error:
         raise ConfigError(f"in {path.name}: {str(error).rstrip('.')}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"in {path.name}: {type(error).__name__}: {error}") from error

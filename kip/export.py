@@ -6,7 +6,7 @@
 | images_preprocessed | (n, H, W, C) float32 | what the kernel saw: train on these for the published numbers |
 | labels | (n, c) float32 | mean-centred one-hot, or learned |
 | class_index | (n,) int64 | the class that each image started from |
-| image_statistics | (n, 2) float64 | mean and scale put back in `images`, where the preprocessing normalises each image |
+| image_statistics | (n, 2) float64 | mean and scale put back in `images`, where preprocessing normalises each image |
 | metadata | JSON string | experiment, preprocessing with its parameters, step, accuracies, versions |
 
 Layer normalisation (ZCA `zca` and `zca_notebook`) loses each image's mean and scale, and a learned image has none of
@@ -103,7 +103,7 @@ def load(path: Path) -> DistilledSet:
     """Read a distilled set.
 
     Raises:
-        DataError: if the file is missing, damaged, lacks an array, or was written by a later version.
+        DataError: if the file is missing, damaged, lacks an array or metadata, or was written by a later version.
     """
     remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
     path = Path(path)
@@ -126,6 +126,8 @@ def load(path: Path) -> DistilledSet:
         raise DataError(
             f"format of {path}", got=metadata.get("format"), expected=str(FORMAT), remedy="Use the kip that wrote it."
         )
+    if lacking := {"experiment", "train_sha256", "preprocess", "step"} - metadata.keys():
+        raise DataError(f"metadata of {path}", got=f"no {', '.join(sorted(lacking))}", remedy=remedy)
     return DistilledSet(**arrays, metadata=metadata)
 
 

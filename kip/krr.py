@@ -145,8 +145,8 @@ def condition_number(k_ss: ArrayLike, ridge: Ridge) -> float:
             "the regularised kernel matrix K_ss + lam I is not positive definite",
             got=f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g} with lam = {lam:.3g}",
             expected="all above zero",
-            remedy="Raise the ridge, compute the kernel in float64 (blocks.dtype), lower the learning rate, or look for "
-            "support images that have become equal.",
+            remedy="Raise the ridge, compute the kernel in float64 (blocks.dtype), lower the learning rate, or look for"
+            " support images that have become equal.",
         )
     return float(1.0 / reciprocal)
 

@@ -117,6 +117,8 @@ def export_run(
     Raises:
         ConfigError, CheckpointError: if `run` is no run, or has no such checkpoint.
     """
+    if not (run / "config.json").is_file():
+        raise ConfigError(f"{run} is not a run's folder", got="no config.json", remedy="`kip distill` makes one.")
     experiment = load_experiment(str(run / "config.json"))
     state, progress = checkpoint.read(run / "checkpoints", step)
     dataset = data.load(experiment.data, data_dir)
@@ -262,9 +264,7 @@ class _Run:
         report.save_images(
             self.out / "images.png", pixels[1], state.labels, state.class_index, before=pixels[0], title=title
         )
-        report.save_curves(
-            self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title
-        )
+        report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()
 
     def _state_at(self, step: int) -> State:
@@ -352,6 +352,19 @@ def _check(experiment: Experiment, dataset: data.Dataset) -> None:
         )
     for kernel in method.kernels:
         kernel.check_images(height, width)
+    smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
+    target_batch = getattr(method, "target_batch", None)
+    per_class = {"method.images_per_class": method.images_per_class}
+    if target_batch is not None and target_batch != len(dataset.train.labels):
+        per_class["method.target_batch"] = -(-target_batch // dataset.num_classes)
+    for name, wanted in per_class.items():
+        if wanted > smallest:
+            raise ConfigError(
+                f"{name} is larger than a class: the smallest of {dataset.name!r} has {smallest} train images",
+                got=f"{wanted} images a class",
+                expected=f"at most {smallest}",
+                remedy="Ask for fewer, or hold out fewer validation images (data.validation).",
+            )
     if experiment.augment.policy.startswith("autoaugment") and channels != 3:
         raise ConfigError(
             f"augment.policy {experiment.augment.policy!r} for the data set {dataset.name!r}",

@@ -1,4 +1,4 @@
-"""What the tests share. Every test sees three simulated CPU devices, so that the local executor runs several threads."""
+"""What the tests share. Every test sees three simulated CPU devices: the local executor then runs several threads."""
 
 import os
 from pathlib import Path

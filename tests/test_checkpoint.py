@@ -120,7 +120,7 @@ def test_read_needs_no_method(run, tmp_path):
     state, progress = checkpoint.read(tmp_path / "checkpoints")
     assert state.step == progress.best.step == 50
     np.testing.assert_array_equal(state.images, state_at(50).images)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 75.*0, 50, 100"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 75.*0, 50, 100"):
         checkpoint.read(tmp_path / "checkpoints", 75)
 
 

@@ -50,7 +50,15 @@ def set_of(digits, kind):
     pixels, classes = digits.train.images[:12], digits.train.labels[:12]
     labels = np.eye(10, dtype=np.float32)[classes] - np.float32(0.1)
     state = State(3, transform.apply(pixels), labels, classes, transform.statistics(pixels))
-    return pixels, export.distilled_set(experiment, transform, state, validation_accuracy=0.5, test_accuracy=None)
+    made = export.distilled_set(
+        experiment,
+        transform,
+        state,
+        train_digest=digits.train.digest(),
+        validation_accuracy=0.5,
+        test_accuracy=None,
+    )
+    return pixels, made
 
 
 def test_numpy_alone_reads_the_file(run):
@@ -66,6 +74,7 @@ def test_numpy_alone_reads_the_file(run):
     for name in ("test_accuracy", "validation_accuracy"):
         assert metadata[name] == result[name]
     assert metadata["experiment"] == TINY.to_dict()
+    assert metadata["train_sha256"] == data.load(TINY.data).train.digest()
     assert metadata["preprocess"]["kind"] == "standardize"
     assert metadata["versions"]["numpy"] == np.__version__
     assert {"kip", "jax", "neural-tangents", "python"} <= metadata["versions"].keys()
@@ -87,7 +96,7 @@ def test_a_reader_without_kip_gets_the_images(run):
 
 def test_the_metadata_have_no_path_time_or_host(run):
     text = json.dumps(export.load(run / "distilled.npz").metadata)
-    assert "/" not in text.replace("n/a", "")
+    assert "/" not in text
     for word in ("tmp", "time", "seconds", "host", "user", str(run), time.strftime("%Y-%m")):
         assert word not in text, word
 
@@ -145,9 +154,7 @@ def test_every_damaged_byte_is_noticed_or_without_effect(digits, tmp_path):
         path.write_bytes(damaged)
         try:
             loaded = export.load(path)
-        except DataError as error:
-            assert "distilled set" in str(error)
-            assert "kip distill" in str(error)
+        except DataError:
             noticed += 1
         else:  # the archive's dates and the like
             np.testing.assert_array_equal(loaded.images, distilled.images)
@@ -175,6 +182,14 @@ def test_load_refuses_metadata_that_is_no_json_object(digits, tmp_path, metadata
     _, distilled = set_of(digits, "standardize")
     np.savez(tmp_path / "set.npz", **distilled._replace(metadata=metadata)._asdict())
     with pytest.raises(DataError, match=r"set.npz cannot be read"):
+        export.load(tmp_path / "set.npz")
+
+
+def test_load_names_the_metadata_that_are_missing(digits, tmp_path):
+    _, distilled = set_of(digits, "standardize")
+    del distilled.metadata["experiment"], distilled.metadata["step"]
+    export.save(tmp_path / "set.npz", distilled)
+    with pytest.raises(DataError, match=r"metadata of .*set.npz; got no experiment, step"):
         export.load(tmp_path / "set.npz")
 
 
@@ -227,7 +242,7 @@ def test_export_of_a_step_is_the_state_of_its_checkpoint(run, tmp_path, step):
         np.testing.assert_array_equal(loaded.labels, checkpoint[".labels"])
     if step == 0:
         starts = preprocess.fit(TINY.preprocess, data.load(TINY.data).train.images)
-        assert 0 <= loaded.images.min() + 1e-6
+        assert loaded.images.min() >= -1e-6
         assert loaded.images.max() <= 1 + 1e-6
         assert loaded.metadata["preprocess"] == starts.describe()
 

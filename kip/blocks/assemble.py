@@ -83,7 +83,7 @@ class KernelBlocks:
         if self._images is None:
             raise RuntimeError("backward is called after forward")
         gradient = np.zeros(self._images.support.shape, self._images.support.dtype)
-        tiles = sum(self._tiles, [])
+        tiles = [tile for matrix in self._tiles for tile in matrix]
         bars = {"ss": k_ss_bar, "ts": k_ts_bar}
 
         def cotangent(tile: Tile) -> np.ndarray:

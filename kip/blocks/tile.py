@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from kip.blocks.plan import Tile, TileSize
+from kip.errors import ShapeError
 from kip.kernels import Kernel, kernel_function
 
 
@@ -60,8 +61,13 @@ def backward(images: Images, tile: Tile, cotangent: np.ndarray) -> TileGradient:
         images: the step's images.
         tile: which rows and columns.
         cotangent: (a, b). Above the diagonal of K_ss it must hold both halves, Kbar_ij + Kbar_ji^T.
+
+    Raises:
+        ShapeError: if the cotangent has not the tile's shape.
     """
     x, z, (rows, columns) = _sides(images, tile)
+    if cotangent.shape != (len(x), len(z)):
+        raise ShapeError(f"cotangent of {tile}", got=cotangent.shape, expected=f"{(len(x), len(z))}")
     run = _compiled(images.kernel)
     padding = ((0, rows - len(x)), (0, columns - len(z)))
     cotangent = np.pad(cotangent, padding).astype(x.dtype)

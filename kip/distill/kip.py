@@ -3,7 +3,8 @@
 Each step draws a target batch and a kernel, computes K_ss and K_ts in tiles, takes the cotangents of the KRR loss with
 respect to both, pulls them back tile by tile, and lets Adam move the images and, where asked, the labels.
 
-Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equation 1, section A.
+Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equation 1 and
+section A.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ class Architecture:
     | ConvVec | `depth` x conv, flatten, dense |
     | ConvNet | conv, then `depth` x (conv, 2x2 average pool), flatten, dense |
     | ConvNet3 | the same without the first conv (paper, Tables A11 and A12) |
-    | Myrtle | conv, then blocks of conv by depth {5: 1,1,1; 7: 1,2,2; 10: 2,3,3} with a 2x2 average pool after the first two and a global average pool after the last, dense |
+    | Myrtle | conv, three blocks of conv with a pool after each but the last, global average pool, dense |
+
+    A Myrtle network's three blocks have (1, 1, 1), (1, 2, 2) or (2, 3, 3) convs, at depth 5, 7 and 10; its pools are
+    2x2 averages.
 
     Defaults are those of the authors' notebook: W_std = sqrt(2), b_std = 0.1, the readout included.
 
@@ -96,6 +99,7 @@ class RBF:
 
     @property
     def label(self) -> str:
+        """A short name for tables and pictures."""
         return "RBF"
 
     def check_images(self, height: int, width: int) -> None:
@@ -115,6 +119,7 @@ class Laplace:
 
     @property
     def label(self) -> str:
+        """A short name for tables and pictures."""
         return "Laplace"
 
     def check_images(self, height: int, width: int) -> None:
@@ -138,10 +143,13 @@ class Stax:
 
     def __post_init__(self) -> None:
         if ":" not in self.function:
-            raise ConfigError("function of a Stax kernel", got=repr(self.function), expected="'module:name' or 'file.py:name'")
+            raise ConfigError(
+                "function of a Stax kernel", got=repr(self.function), expected="'module:name' or 'file.py:name'"
+            )
 
     @property
     def label(self) -> str:
+        """A short name for tables and pictures: the function's."""
         return self.function.rpartition(":")[2]
 
     def check_images(self, height: int, width: int) -> None:
@@ -167,5 +175,7 @@ def kernel_named(name: str, get: Literal["ntk", "nngp"] = "ntk") -> Architecture
         if name.lower().startswith(family.lower()) and (not depth or depth.isdecimal()):
             return Architecture(family, int(depth) if depth else None, get=get)  # type: ignore[arg-type]
     raise ConfigError(
-        "kernel", got=repr(name), expected="FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5 (or another depth), RBF or Laplace"
+        "kernel",
+        got=repr(name),
+        expected="FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5 (or another depth), RBF or Laplace",
     )

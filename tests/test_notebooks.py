@@ -1,0 +1,43 @@
+"""The notebooks run from top to bottom and reach what they say."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+LEAST = {"digits": {"ten learned images": 90.0, "NumPy alone": 90.0, "recorded": 90.0}}
+"""Accuracies in percent that a notebook prints, and what they must reach: 94, less three deviations of 359 test images."""
+
+
+def name(path):
+    return path.stem
+
+
+def printed(notebook):
+    """Return all that the cells wrote to stdout and stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_is_stored_without_outputs(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_runs_and_reaches_its_accuracies(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    text = printed(notebook)
+    for what, least in LEAST[path.stem].items():
+        assert float(re.search(rf"{what}: ([\d.]+) %", text)[1]) >= least, text
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 2
