@@ -84,7 +84,7 @@ class Checkpoints:
         Kept: the last two, the best on validation, step 0, and the five of lowest train loss.
         """
         meta = {"identity": self._identity, "records": progress.records, "seconds": progress.seconds}
-        arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state)}
+        arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _leaves(state)}
         self._folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._path(state.step), lambda file: np.savez(file, meta=json.dumps(meta), **arrays))
         steps = self.steps()

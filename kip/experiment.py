@@ -90,10 +90,14 @@ class Experiment:
         return config.to_dict(self)
 
     def identity(self) -> dict[str, Any]:
-        """Return what two runs must share for one to continue the other: all but `reference` and the step limit."""
+        """Return what two runs must share for one to continue the other: all but `reference` and the step limit.
+
+        The limit does belong to it where the learning rate's schedule ends there.
+        """
         parts = self.to_dict()
         parts.pop("reference")
-        parts["method"].pop("steps", None)
+        if parts["method"].get("schedule") != "cosine":
+            parts["method"].pop("steps", None)
         return parts
 
 

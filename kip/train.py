@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kip import checkpoint, data, export, preprocess, report
 from kip.blocks import Executor, KernelBlocks

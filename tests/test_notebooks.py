@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LEAST = {"digits": {"ten learned images": 90.0, "NumPy alone": 90.0, "recorded": 90.0}}
-"""Accuracies in percent that a notebook prints, and what they must reach: 94, less three deviations of 359 test images."""
+"""Accuracies in percent that a notebook prints, which must reach: 94, less three deviations of 359 test images."""
 
 
 def name(path):

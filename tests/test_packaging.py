@@ -67,7 +67,7 @@ def test_the_wheel_holds_every_module_and_no_tests(members):
 def test_the_wheel_works_where_the_source_is_not(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    # -P and -S keep the working folder and an editable installation out; the dependencies come by PYTHONPATH.
+    # -S keeps an editable installation out, and with it the dependencies, which the script adds again.
     script = (
         "import sys; sys.path[:0] = [sys.argv[1]]; sys.path += sys.argv[2:]; import kip, kip.experiment; "
         "assert kip.__file__.startswith(sys.argv[1]), kip.__file__; "

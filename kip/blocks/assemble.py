@@ -125,7 +125,7 @@ class KernelBlocks:
         kernel.check_images(*support.shape[1:3])
         per_entry = entry_bytes(kernel, support.shape[1:], np.dtype(self._config.dtype).itemsize)
         size = tile_size(len(support), num_target, per_entry, self._config.memory_mib << 20)
-        return Images(kernel, self._cast(support), self._cast(target), size)
+        return Images(kernel, self._cast(support), self._cast(target), size, self._config.implementation)
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)

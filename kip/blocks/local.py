@@ -31,7 +31,7 @@ class LocalExecutor:
         devices: JAX devices; None means all local devices of the default backend.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         self._devices = list(jax.local_devices() if devices is None else devices)
         self._images: list[Images] = []
         self._mine = threading.local()

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from kip.config import value
+from kip.kernels.architecture import Implementation
 
 
 @value
@@ -23,6 +24,8 @@ class Blocks:
     """Temporary memory that one tile may take, in MiB, for each device; it sets the tile size."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the kernel's computation; the KRR solve is in float64 in any case."""
+    implementation: Implementation = "auto"
+    """Of networks' kernels: `auto` takes kip's engine where it can, and neural-tangents for the rest."""
 
 
 class Tile(NamedTuple):

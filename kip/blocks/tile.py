@@ -16,7 +16,7 @@ from jax import Array
 
 from kip.blocks.plan import Tile, TileSize
 from kip.errors import ShapeError
-from kip.kernels import Kernel, kernel_function
+from kip.kernels import Implementation, Kernel, kernel_function
 
 
 class Images(NamedTuple):
@@ -27,12 +27,14 @@ class Images(NamedTuple):
         support: X_s (n, H, W, C), preprocessed, in the dtype of the computation.
         target: X_t (m, H, W, C), likewise; m may be 0.
         size: the size of a full tile.
+        implementation: who computes the kernel, see `kip.kernels.kernel_function`.
     """
 
     kernel: Kernel
     support: np.ndarray | Array
     target: np.ndarray | Array
     size: TileSize
+    implementation: Implementation = "auto"
 
 
 class TileGradient(NamedTuple):
@@ -51,7 +53,9 @@ class TileGradient(NamedTuple):
 def forward(images: Images, tile: Tile) -> np.ndarray:
     """Return the tile's block of the kernel matrix, K(rows, columns), (a, b)."""
     x, z, (rows, columns) = _sides(images, tile)
-    return np.asarray(_compiled(images.kernel).forward(_pad(x, rows), _pad(z, columns)))[: len(x), : len(z)]
+    return np.asarray(_compiled(images.kernel, images.implementation).forward(_pad(x, rows), _pad(z, columns)))[
+        : len(x), : len(z)
+    ]
 
 
 def backward(images: Images, tile: Tile, cotangent: np.ndarray) -> TileGradient:
@@ -68,7 +72,7 @@ def backward(images: Images, tile: Tile, cotangent: np.ndarray) -> TileGradient:
     x, z, (rows, columns) = _sides(images, tile)
     if cotangent.shape != (len(x), len(z)):
         raise ShapeError(f"cotangent of {tile}", got=cotangent.shape, expected=f"{(len(x), len(z))}")
-    run = _compiled(images.kernel)
+    run = _compiled(images.kernel, images.implementation)
     padding = ((0, rows - len(x)), (0, columns - len(z)))
     cotangent = np.pad(cotangent, padding).astype(x.dtype)
     x_full, z_full = _pad(x, rows), _pad(z, columns)
@@ -83,8 +87,8 @@ def backward(images: Images, tile: Tile, cotangent: np.ndarray) -> TileGradient:
 class _Compiled:
     """A kernel's jitted forward and pullbacks."""
 
-    def __init__(self, kernel: Kernel):
-        function = kernel_function(kernel)
+    def __init__(self, kernel: Kernel, implementation: Implementation):
+        function = kernel_function(kernel, implementation)
         self.forward = jax.jit(function)
         self.pull_columns = jax.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
         self.pull_both = jax.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
@@ -100,7 +104,7 @@ def _sides(images: Images, tile: Tile):
     return first[rows], images.support[columns], images.size.shape(tile)
 
 
-def _pad(images: Array, count: int) -> Array:
+def _pad(images: np.ndarray | Array, count: int) -> np.ndarray | Array:
     if len(images) == count:
         return images
     return images[np.minimum(np.arange(count), len(images) - 1)]

@@ -36,6 +36,8 @@ class KIP:
     """Updates at the most."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.04
     """Adam's, for images and labels. The paper: 0.04 for CIFAR, 0.01 for the rest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate: the paper's `constant`, or `cosine` to 0 at `steps`, which suits short runs."""
     target_batch: Annotated[int, Field(ge=1)] | None = 5000
     """Target images of each step, class-balanced, without replacement; None means the whole train set."""
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] = (Architecture(),)
@@ -54,7 +56,7 @@ class KIP:
 def init(config: KIP, problem: Problem) -> State:
     """Return step 0: class-balanced natural images, centred one-hot labels, a fresh optimiser."""
     state = problem.natural_support(config.images_per_class)
-    optimizer = optax.adam(config.learning_rate).init(_learned(config, state))
+    optimizer = _optimizer(config).init(_learned(config, state))
     return state._replace(optimizer=jax.tree.map(np.asarray, optimizer))
 
 
@@ -72,7 +74,7 @@ def step(config: KIP, problem: Problem, state: State) -> tuple[State, dict[str, 
     gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
     if config.learn_labels:
         gradient["labels"] = bars.y_s.astype(np.float32)
-    learned, optimizer = _adam(gradient, state.optimizer, _learned(config, state), config.learning_rate)
+    learned, optimizer = _update(gradient, state.optimizer, _learned(config, state), config=config)
     metrics: dict[str, Any] = {
         "loss": bars.loss,
         "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
@@ -87,11 +89,18 @@ def _learned(config: KIP, state: State) -> dict[str, np.ndarray]:
     return {"images": state.images, "labels": state.labels} if config.learn_labels else {"images": state.images}
 
 
-def _adam(gradient: Any, optimizer: Any, learned: Any, learning_rate: float) -> tuple[dict[str, np.ndarray], Any]:
-    return jax.tree.map(np.asarray, _adam_update(gradient, optimizer, learned, learning_rate=learning_rate))
+def _optimizer(config: KIP) -> optax.GradientTransformation:
+    if config.schedule == "constant":
+        return optax.adam(config.learning_rate)
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
 
 
-@partial(jax.jit, static_argnames=("learning_rate",))
-def _adam_update(gradient: Any, optimizer: Any, learned: Any, *, learning_rate: float) -> tuple[Any, Any]:
-    updates, optimizer = optax.adam(learning_rate).update(gradient, optimizer)
+@partial(jax.jit, static_argnames=("config",))
+def _update_on_device(gradient: Any, optimizer: Any, learned: Any, *, config: KIP) -> tuple[Any, Any]:
+    updates, optimizer = _optimizer(config).update(gradient, optimizer)
     return optax.apply_updates(learned, updates), optimizer
+
+
+def _update(gradient: Any, optimizer: Any, learned: Any, *, config: KIP) -> tuple[dict[str, np.ndarray], Any]:
+    """Return the moved images and labels, and the optimiser's state, as host arrays."""
+    return jax.tree.map(np.asarray, _update_on_device(gradient, optimizer, learned, config=config))

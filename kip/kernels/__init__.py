@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
-from kip.kernels.architecture import RBF, Architecture, Kernel, Laplace, Stax
+from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
 from kip.kernels.memory import entry_bytes
 
 if TYPE_CHECKING:
     import jax
 
-__all__ = ["RBF", "Architecture", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
+__all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
 
 
 @functools.lru_cache(maxsize=64)
-def kernel_function(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def kernel_function(
+    kernel: Kernel, implementation: Implementation = "auto"
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return the function K(x, z) that a kernel value stands for.
 
     It is pure, differentiable in both arguments with finite gradients (where x_i = z_j too), and not jitted. Equal
@@ -34,6 +36,8 @@ def kernel_function(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Arra
 
     Args:
         kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
+        implementation: of an `Architecture`: `engine` (ConvNet, ConvNet3 and Myrtle with ReLU), `neural_tangents`
+            (all), or `auto`: the engine where it can. Others have one implementation.
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -42,12 +46,12 @@ def kernel_function(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Arra
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel cannot be loaded.
+        ConfigError: if the function of a `Stax` kernel cannot be loaded, or the engine cannot compute the kernel.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
 
-    compute = _compute(kernel)
+    compute = _compute(kernel, implementation)
 
     def evaluate(x: jax.Array, z: jax.Array) -> jax.Array:
         _check_images(kernel, x, z)
@@ -64,8 +68,19 @@ def kernel_function(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Arra
     return evaluate
 
 
-def _compute(kernel: Kernel) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Array, jax.Array], jax.Array]:
     if isinstance(kernel, Architecture):
+        from kip.kernels import engine
+
+        if implementation != "neural_tangents" and engine.supports(kernel):
+            return engine.network(kernel)
+        if implementation == "engine":
+            raise ConfigError(
+                f"blocks.implementation of {kernel.label} with {kernel.activation}",
+                got="'engine'",
+                expected="'auto' or 'neural_tangents'",
+                remedy="The engine computes ConvNet, ConvNet3 and Myrtle with relu.",
+            )
         from kip.kernels.neural_tangents import network
 
         return _with_get(network(kernel), kernel.get)

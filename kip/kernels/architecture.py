@@ -14,6 +14,9 @@ from kip.config import value
 from kip.errors import ConfigError, ShapeError
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
+Implementation = Literal["auto", "engine", "neural_tangents"]
+"""Who computes an `Architecture`: our engine, neural-tangents, or (`auto`) the engine where it can."""
+
 DEFAULT_DEPTH = {"FC": 1, "ConvVec": 3, "ConvNet": 3, "ConvNet3": 3, "Myrtle": 5}
 MYRTLE_BLOCKS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
 

@@ -147,6 +147,18 @@ def test_kip_moves_down_the_gradient_by_the_learning_rate():
     np.testing.assert_allclose(np.median(moved), method.learning_rate, rtol=1e-2)
 
 
+def test_cosine_schedule_ends_at_rest():
+    method = dataclasses.replace(METHOD_VALUES["KIP, fixed labels"], schedule="cosine", steps=5)
+    problem, module = toy_problem(), METHODS[KIP]
+    state, moved = module.init(method, problem), []
+    for _ in range(6):
+        before = state.images
+        state, _ = module.step(method, problem, state)
+        moved.append(np.abs(state.images - before).max())
+    assert moved[5] == 0
+    assert moved[1:] == sorted(moved[1:], reverse=True)
+
+
 def test_sampling_kip_draws_every_kernel():
     method, problem = METHOD_VALUES["KIP, two kernels"], toy_problem()
     state, drawn = METHODS[KIP].init(method, problem), []
@@ -199,11 +211,13 @@ def test_no_setting_of_a_method_is_ignored():
     """Every field changes the outcome of a short run (fields that only bound it or name the method aside)."""
     problem = toy_problem()
     base = KIP(1, kernels=(FC,), target_batch=30, learning_rate=0.02)
+    base = dataclasses.replace(base, steps=4)
     reference = run(base, problem, 2)[0]
     changes = {
         "images_per_class": 2,
         "learn_labels": False,
         "learning_rate": 0.03,
+        "schedule": "cosine",
         "target_batch": 27,
         "kernels": (RBF(),),
         "ridge": krr.Ridge(1e-1),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.kernels import RBF, Architecture, Laplace, kernel_function
+from kip.kernels import RBF, Architecture, Laplace, engine, kernel_function
 
 A = Architecture
 KERNELS = [
@@ -29,9 +29,18 @@ SLOW_KERNELS = [
     (A(family="Myrtle", depth=10), (4, 4, 1)),
 ]
 CASES = [
-    pytest.param(kernel, shape, id=f"{kernel.label}-{getattr(kernel, 'activation', '')}", marks=marks)
+    pytest.param(
+        kernel,
+        shape,
+        implementation,
+        id=f"{kernel.label}-{getattr(kernel, 'activation', '')}-{implementation}",
+        marks=marks,
+    )
     for kernels, marks in ((KERNELS, []), (SLOW_KERNELS, [pytest.mark.slow]))
     for kernel, shape in kernels
+    for implementation in ("auto", "neural_tangents")
+    # `auto` is the engine where it computes the kernel; elsewhere the two would be the same test twice.
+    if implementation == "auto" or (isinstance(kernel, Architecture) and engine.supports(kernel))
 ]
 
 
@@ -55,9 +64,9 @@ def along(function, direction, step):
     return (8 * one - two) / (12 * step)
 
 
-@pytest.mark.parametrize(("kernel", "shape"), CASES)
-def test_vjp_is_the_central_difference(kernel, shape):
-    function = kernel_function(kernel)
+@pytest.mark.parametrize(("kernel", "shape", "implementation"), CASES)
+def test_vjp_is_the_central_difference(kernel, shape, implementation):
+    function = kernel_function(kernel, implementation)
     rng = np.random.default_rng(7)
     x, z, u = (rng.standard_normal((3, *shape)) for _ in range(3))
     cotangent = rng.standard_normal((3, 3))
