@@ -1,6 +1,11 @@
 """The embedded digits (8x8), ConvNet kernel, 1 image a class, labels learned: the quick start.
 
-No published row: scikit-learn's digits are there so that a fresh machine has something real to distil.
+Paper: no row; scikit-learn's digits are there so that a fresh machine has something real to distil.
+Reached: DIGITS
+Settings: chosen on validation (143 images) among eight of target batch, learning rate, steps and augmentation; of two
+    with equal validation accuracy, the cheaper. Validation and test (359 images) have standard errors of 1 to 2 points.
+Time: TIME
+Command:
 
     kip distill digits_convnet
 """
@@ -14,9 +19,9 @@ config = kip.Experiment(
         images_per_class=1,
         learn_labels=True,
         kernels=(kip.Architecture("ConvNet"),),
-        learning_rate=0.04,
-        target_batch=100,
-        steps=50,
+        learning_rate=0.03,
+        target_batch=200,
+        steps=150,
     ),
-    checkpoint_every=10,
+    checkpoint_every=25,
 )

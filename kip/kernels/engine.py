@@ -80,12 +80,14 @@ def network(architecture: Architecture) -> Callable[[Array, Array], Array]:
                 state = Covariances(_pool(state.nngp), None if state.ntk is None else _pool(state.ntk))
                 continue
             nngp = w / 9 * _box(state.nngp) + b
-            ntk = (nngp if state.ntk is None else nngp + w / 9 * _box(state.ntk)) if with_ntk else None
             v_x, v_z = (each[position] for each in variances)
             v_x, v_z = v_x[:, None, :, None, :, None], v_z[None, :, None, :, None, :]
-            relu = (_relu_nngp(nngp, v_x, v_z), None) if ntk is None else _relu(nngp, ntk, v_x, v_z)
-            state = Covariances(*relu)
             position += 1
+            if with_ntk:
+                ntk = nngp if state.ntk is None else nngp + w / 9 * _box(state.ntk)
+                state = Covariances(*_relu(nngp, ntk, v_x, v_z))
+            else:
+                state = Covariances(_relu_nngp(nngp, v_x, v_z), None)
         nngp = w * _mean(state.nngp, flatten) + b
         return nngp if state.ntk is None else nngp + w * _mean(state.ntk, flatten)
 
