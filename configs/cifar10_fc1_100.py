@@ -13,7 +13,6 @@ config = kip.Experiment(
         learn_labels=True,
         kernels=(kip.Architecture("FC", 1),),
         learning_rate=0.04,
-        schedule="cosine",
         target_batch=5000,
         steps=2000,
     ),
