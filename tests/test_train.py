@@ -223,7 +223,7 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture
 from kip.train import run
 experiment = Experiment(
-    KIP(2, kernels=(Architecture("FC", 1),), target_batch=200, steps=400),
+    KIP(2, kernels=(Architecture("FC", 1),), target_batch=200, steps=500),
     data=Data("digits"), augment=Augment("rotate_shift", fraction=0.5), checkpoint_every=5,
 )
 run(experiment, Path(sys.argv[1]), show_progress=False)
@@ -242,7 +242,7 @@ def test_killed_three_times_at_random_it_finishes_with_the_same_bits(tmp_path):
         # Wait for a step of this life, then for a random while: the kill falls on steps, saves and drawings alike.
         while Checkpoints(killed / "checkpoints", {}, None).steps() == before and time.monotonic() < deadline:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 1.0))
+        time.sleep(rng.uniform(0, 0.5))
         assert process.poll() is None, "the run ended before it could be killed: make it longer"
         process.send_signal(signal.SIGKILL)
         process.wait()
