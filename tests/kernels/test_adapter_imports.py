@@ -36,7 +36,7 @@ def test_evaluating_a_kernel_loads_no_tensorflow_and_leaves_jax_as_it_was():
 
         from kip.kernels import Architecture, kernel_function
         x = np.ones((2, 4, 4, 1), np.float32)
-        block, vjp = jax.vjp(kernel_function(Architecture(family="ConvNet3", depth=1)), x, x)
+        block, vjp = jax.vjp(kernel_function(Architecture(family="ConvNet3", depth=1), "neural_tangents"), x, x)
         assert np.isfinite(vjp(block)[0]).all()
 
         assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf2jax")]
@@ -82,7 +82,7 @@ def test_neural_tangents_that_is_not_installed_is_named_in_the_error():
         from kip.errors import MissingExtraError
         from kip.kernels import Architecture, kernel_function
         try:
-            kernel_function(Architecture())
+            kernel_function(Architecture(), "neural_tangents")
         except MissingExtraError as error:
             print(error)
     """)
