@@ -3,7 +3,8 @@
 Paper: Table 1, KIP FC, 98.4 +- 0.1 %, with up to 50 000 steps of 5000 targets.
 Reached: 97.65 % test from 89.16 %, validation 97.92 %; the paper's report 97.6 +- 0.0 %. With 2000 steps of 5000
     targets, learning rate 0.02, cosine: validation 97.78 %, at 98.7 % on the batch. A run as long as the paper's was
-    not tried. Label Solve on the images of that second run did not raise validation: it is not the labels that are missing.
+    not tried. Label Solve on the images of that second run did not raise validation: the labels are not what is
+    missing.
 Time: 961 s on 2 cores that were shared with other work.
 Command:
 
