@@ -8,6 +8,7 @@ import pytest
 
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture, Laplace, Stax, entry_bytes, kernel_function
+from kip.precision import float64
 
 A = Architecture
 CASES = [
@@ -44,18 +45,12 @@ def test_estimate_lies_above_what_xla_takes_and_not_far(kernel, shape, tile):
 
 def test_estimate_covers_float64():
     kernel, function = A(family="ConvNet", depth=1), kernel_function(A(family="ConvNet", depth=1))
-    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else _enable_x64():
+    with float64():
         images, block = (jax.ShapeDtypeStruct(s, jnp.float64) for s in ((4, 8, 8, 1), (4, 4)))
         program = jax.jit(lambda x, z, cotangent: jax.vjp(function, x, z)[1](cotangent))
         compiled = program.lower(images, images, block).compile()
     measured = compiled.memory_analysis().temp_size_in_bytes / 16
     assert measured <= entry_bytes(kernel, (8, 8, 1), itemsize=8) <= 3 * measured
-
-
-def _enable_x64():
-    from jax.experimental import enable_x64
-
-    return enable_x64(True)
 
 
 def test_stax_kernels_bring_their_own_estimate():

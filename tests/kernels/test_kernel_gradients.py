@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kip import precision
 from kip.kernels import RBF, Architecture, Laplace, engine, kernel_function
 
 A = Architecture
@@ -47,13 +48,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def float64():
     """Run every test of this file with JAX's float64 enabled, without leaving it so."""
-    if hasattr(jax, "enable_x64"):
-        context = jax.enable_x64(True)
-    else:
-        from jax.experimental import enable_x64
-
-        context = enable_x64(True)
-    with context:
+    with precision.float64():
         yield
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from kip import precision
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture, Laplace, engine, kernel_function
 from kip.kernels.neural_tangents import network, stax
@@ -60,17 +61,8 @@ CASES = [
 @pytest.fixture(autouse=True)
 def float64():
     """Run every test of this file with JAX's float64 enabled, without leaving it so."""
-    with enable_x64():
+    with precision.float64():
         yield
-
-
-def enable_x64():
-    """Return the context that enables float64; it moved out of jax.experimental after JAX 0.6."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64 as enable
-
-    return enable(True)
 
 
 def images(count, shape, seed):
@@ -168,7 +160,7 @@ def _without_x64(function, x, z):
 
 
 def test_no_convolution_is_left_in_float64_where_xla_on_a_cpu_reads_outside_its_arrays():
-    function = kernel_function(Architecture(family="ConvNet3", depth=1))
+    function = kernel_function(Architecture(family="ConvNet3", depth=1), "neural_tangents")
     x = np.zeros((3, 4, 4, 1))
     program = jax.make_jaxpr(lambda x, z: jax.vjp(function, x, z)[1](jax.numpy.ones((3, 3))))(x, x)
     assert "conv_general_dilated" not in str(program)
