@@ -123,7 +123,8 @@ class KernelBlocks:
             if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
                 raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
         kernel.check_images(*support.shape[1:3])
-        per_entry = entry_bytes(kernel, support.shape[1:], np.dtype(self._config.dtype).itemsize)
+        itemsize = np.dtype(self._config.dtype).itemsize
+        per_entry = entry_bytes(kernel, support.shape[1:], itemsize, self._config.implementation)
         size = tile_size(len(support), num_target, per_entry, self._config.memory_mib << 20)
         return Images(kernel, self._cast(support), self._cast(target), size, self._config.implementation)
 

@@ -28,6 +28,8 @@ class Data:
     """Train images held out, class-balanced; None: a tenth of train, at most 5000 (paper: 5000). 0 holds out none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Draws the validation images. Not the experiment's seed, so that repeats of a run share one split."""
+    shrink: Annotated[int, Field(ge=1)] = 1
+    """Average squares of so many pixels a side into one: 2 makes MNIST 14x14. It must divide height and width."""
 
 
 class Split(NamedTuple):
@@ -70,14 +72,36 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
         Train, validation and test. The test part is the source's own and is never touched.
 
     Raises:
-        DataError: if no source has the name (it lists where it looked), if a file is malformed, or if a class is too
-            small for the validation split.
+        DataError: if no source has the name (it lists where it looked), if a file is malformed, if a class is too small
+            for the validation split, or if `shrink` does not divide the images' sides.
     """
     train, test, num_classes = _read(data.name, data_dir)
+    train, test = (split._replace(images=shrunk(split.images, data.shrink)) for split in (train, test))
     count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
     chosen = held_out(train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split")
     kept = np.setdiff1d(np.arange(len(train.labels)), chosen)
     return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes)
+
+
+def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
+    """Return images, uint8 (N, H, W, C), with squares of factor x factor pixels averaged, rounded to uint8.
+
+    Raises:
+        DataError: if the factor does not divide height and width.
+    """
+    count, height, width, channels = images.shape
+    if height % factor or width % factor:
+        raise DataError(
+            "data.shrink", got=factor, expected=f"a divisor of both sides of the images, {height} and {width}"
+        )
+    if factor == 1:
+        return images
+    result = np.empty((count, height // factor, width // factor, channels), np.uint8)
+    for start in range(0, count, 10_000):  # so that the float copy stays small
+        part = images[start : start + 10_000]
+        squares = part.reshape(len(part), height // factor, factor, width // factor, factor, channels)
+        result[start : start + 10_000] = np.rint(squares.mean((2, 4)))
+    return result
 
 
 def held_out(labels: np.ndarray, count: int, *, num_classes: int, seed: int, purpose: str) -> np.ndarray:

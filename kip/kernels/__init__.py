@@ -36,8 +36,8 @@ def kernel_function(
 
     Args:
         kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
-        implementation: of an `Architecture`: `engine` (ConvNet, ConvNet3 and Myrtle with ReLU), `neural_tangents`
-            (all), or `auto`: the engine where it can. Others have one implementation.
+        implementation: of an `Architecture`: `engine` (every family with ReLU), `neural_tangents` (all), or `auto`: the
+            engine where it can. Others have one implementation.
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -79,7 +79,7 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Ar
                 f"blocks.implementation of {kernel.label} with {kernel.activation}",
                 got="'engine'",
                 expected="'auto' or 'neural_tangents'",
-                remedy="The engine computes ConvNet, ConvNet3 and Myrtle with relu.",
+                remedy="The engine computes networks with relu.",
             )
         from kip.kernels.neural_tangents import network
 

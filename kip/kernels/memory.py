@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture, Kernel, Stax
+from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture, Implementation, Kernel, Stax
 
 _SMALL_TILE = 64
 
 
-def entry_bytes(kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int = 4) -> int:
+def entry_bytes(
+    kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int = 4, implementation: Implementation = "auto"
+) -> int:
     """Estimate the temporary memory of one kernel entry, forward and vjp with respect to both images together.
 
     A tile of N x M entries takes about N M times this. With p = H W positions, d = p C values and a = itemsize:
@@ -16,21 +18,21 @@ def entry_bytes(kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int
     |---|---|
     | RBF, Laplace | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
-    | ConvVec | a p (2 + 8 depth): it needs each position with itself only |
-    | ConvNet, ConvNet3, Myrtle | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2): every pair |
-
-    One estimate serves both implementations of a network: the engine takes 0.7 times what neural-tangents does.
+    | the engine's convolutional networks | a (2 (second level's planes) + 6 (a plane of the first)) |
+    | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
+    | neural-tangents' other networks | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2) |
 
     The form is what has to be kept for the backward pass; the constants are fitted to what XLA's compiler reports (JAX
-    0.6.2 to 0.12, CPU) for sides of 8 to 28 pixels, and lie above it: up to 3 times for the convolutional kernels, and
-    10 for the others. They cover what is kept for each image, and not each entry, in tiles of at least 4 x 4 images for
-    the convolutional kernels and 64 x 64 for the others. Smaller tiles take more an entry (ConvNet, 1 x 1: twice).
-    With itemsize 8 the last row is doubled.
+    0.6.2 to 0.12, CPU) for sides of 8 to 32 pixels, and lie above it. They cover what is kept for each image or each
+    chunk of pairs, and not for each entry, in tiles of at least 16 x 16 images for the engine's convolutional networks,
+    4 x 4 for neural-tangents' and 64 x 64 for the others. Smaller tiles take more an entry. With itemsize 8
+    neural-tangents' convolutional networks take twice as much again.
 
     Args:
         kernel: the kernel value. A `Stax` kernel brings its own `entry_bytes`, returned as it is.
         image_shape: (H, W, C).
         itemsize: bytes of a number, 4 or 8; 8 wherever JAX has float64 enabled, because neural-tangents then uses it.
+        implementation: who computes a network, see `kip.kernels.kernel_function`.
 
     Returns:
         Bytes, at least 1.
@@ -47,6 +49,11 @@ def entry_bytes(kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int
         numbers = 8 + share_of_images
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
+    elif implementation != "neural_tangents" and kernel.activation == "relu":
+        from kip.kernels.engine.levels import levels
+
+        first, *above = levels(kernel, height, width)
+        numbers = 6 * first.plane_size + (2 * above[0].shifts * above[0].plane_size if above else 0)
     elif kernel.family == "ConvVec":
         numbers = height * width * (2 + 8 * kernel.layers)
     else:

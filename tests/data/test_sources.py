@@ -148,3 +148,14 @@ def test_data_survives_json_and_refuses_a_negative_validation():
     assert from_json(Data, json.dumps(to_dict(data)), source="test") == data
     with pytest.raises(ConfigError, match="validation"):
         Data(validation=-1)
+
+
+def test_shrink_averages_squares_of_pixels():
+    images = np.arange(2 * 4 * 6 * 1).reshape(2, 4, 6, 1).astype(np.uint8)
+    small = sources.shrunk(images, 2)
+    assert small.shape == (2, 2, 3, 1)
+    assert small[0, 0, 0, 0] == round((0 + 1 + 6 + 7) / 4)
+    assert sources.shrunk(images, 1) is images
+    assert load(Data("digits", shrink=2)).test.images.shape[1:] == (4, 4, 1)
+    with pytest.raises(DataError, match="divisor of both sides"):
+        load(Data("digits", shrink=3))

@@ -1,0 +1,226 @@
+"""Benchmarks of the kernel engine: against neural-tangents in one process, and how its cost grows.
+
+Times are the best of several runs after compiling, since everything else that a machine does only adds. Each is divided
+by the entries of the block. fwd+vjp is the value and the gradient with respect to the support images, as a tile of
+K(X_t, X_s) needs them. Memory is the temporary memory that XLA plans for a block, divided likewise.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kip.files import atomic_write
+from kip.kernels import Architecture, Implementation, kernel_function
+from kip.kernels.architecture import kernel_named
+
+ENOUGH_S = 10.0
+"""Runs are repeated until they have taken so long, seconds, or `repeats` times."""
+OPERATIONS = {"forward": 57, "vjp": 185}
+"""Arithmetic operations of one ReLU layer with its convolution for one position pair, counted in the source (NTK)."""
+
+
+class Cost(NamedTuple):
+    """What a block's entry costs."""
+
+    forward_us: float
+    """Microseconds, value alone."""
+    vjp_us: float
+    """Microseconds, value and gradient with respect to the support."""
+    memory_kib: float
+    """Temporary memory of fwd+vjp, KiB."""
+
+
+class Row(NamedTuple):
+    """One line of the comparison."""
+
+    kernel: str
+    image: tuple[int, int, int]
+    block: int
+    """Images on each side of the block."""
+    ours: Cost
+    neural_tangents: Cost
+    forward_ratio: float
+    vjp_ratio: float
+    memory_ratio: float
+    difference: float
+    """Largest difference of values and gradients, relative to the largest value or gradient; both in float32."""
+    roofline_us: float | None
+    """Forward, if all position pairs took the arithmetic rate that was measured here; None for FC."""
+    roofline_fraction: float | None
+
+
+def compare(kernels: Sequence[str], image: tuple[int, int, int], blocks: Sequence[int], repeats: int) -> Iterator[Row]:
+    """Yield the engine's costs beside neural-tangents', for each kernel and block size.
+
+    Args:
+        kernels: names such as `ConvNet`, `ConvVec3`, `Myrtle5`, `FC1`.
+        image: (H, W, C).
+        blocks: sides of square blocks.
+        repeats: runs at most, the best of which counts.
+    """
+    rate = arithmetic_rate()
+    for name in kernels:
+        architecture = kernel_named(name)
+        assert isinstance(architecture, Architecture)
+        for block in blocks:
+            ours, results = measure(architecture, "engine", image, block, repeats)
+            theirs, expected = measure(architecture, "neural_tangents", image, block, repeats)
+            difference = max(
+                float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(results, expected, strict=True)
+            )
+            bound = None
+            if architecture.family != "FC":
+                bound = 1e6 * position_pairs(architecture, image) * OPERATIONS["forward"] / rate
+            yield Row(
+                name,
+                image,
+                block,
+                ours,
+                theirs,
+                theirs.forward_us / ours.forward_us,
+                theirs.vjp_us / ours.vjp_us,
+                theirs.memory_kib / max(ours.memory_kib, 1e-9),
+                difference,
+                bound,
+                None if bound is None else bound / ours.forward_us,
+            )
+
+
+def measure(
+    architecture: Architecture, implementation: Implementation, image: tuple[int, int, int], block: int, repeats: int
+) -> tuple[Cost, list[np.ndarray]]:
+    """Return what an entry of a block costs, and the block's value and gradient.
+
+    Args:
+        architecture: the kernel, computed in float32.
+        implementation: by whom.
+        image: (H, W, C); the images are normal random numbers.
+        block: images on each side.
+        repeats: runs at most.
+    """
+    generator = np.random.default_rng(0)
+    target, support = (generator.standard_normal((block, *image)).astype(np.float32) for _ in range(2))
+    cotangent = np.ones((block, block), np.float32)
+    function = kernel_function(architecture, implementation)
+
+    def value_and_vjp(target, support, cotangent):
+        value, pull = jax.vjp(functools.partial(function, target), support)
+        return value, pull(cotangent)[0]
+
+    forward = jax.jit(function).lower(target, support).compile()
+    both = jax.jit(value_and_vjp).lower(target, support, cotangent).compile()
+    entries = block * block
+    forward_us = 1e6 / entries * best_time(lambda: forward(target, support), repeats)
+    vjp_us = 1e6 / entries * best_time(lambda: both(target, support, cotangent), repeats)
+    analysis = both.memory_analysis()
+    memory = 0 if analysis is None else analysis.temp_size_in_bytes / entries / 1024
+    results = [np.asarray(part) for part in both(target, support, cotangent)]
+    return Cost(forward_us, vjp_us, memory), results
+
+
+def best_time(run: Callable[[], Any], repeats: int) -> float:
+    """Return the seconds of the fastest of several runs, after one that is not counted."""
+    jax.block_until_ready(run())
+    best, begun = np.inf, time.perf_counter()
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        end = time.perf_counter()
+        best = min(best, end - start)
+        if end - begun > ENOUGH_S:
+            break
+    return float(best)
+
+
+def position_pairs(architecture: Architecture, image: tuple[int, int, int]) -> int:
+    """Return how many position pairs go through a ReLU for one entry, over all layers, in the engine."""
+    from kip.kernels.engine.levels import levels
+
+    found = levels(architecture, *image[:2])
+    return sum(level.convs * level.shifts * level.plane_size for level in found)
+
+
+def arithmetic_rate() -> float:
+    """Return operations a second of a chain of float32 multiply-adds, as XLA compiles it here, on arrays in cache."""
+    steps, size = 64, 1 << 18
+
+    @jax.jit
+    def chain(x):
+        value = x
+        for _ in range(steps):
+            value = value * x + 0.5
+        return value
+
+    x = jnp.linspace(-0.5, 0.5, size, dtype=jnp.float32)
+    return 2 * steps * size / best_time(lambda: chain(x), 50)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return a comparison as text."""
+    lines = [
+        f"{'':22}{'microseconds an entry, fwd / fwd+vjp':^44}{'ratio':^18}{'KiB an entry':^20}{'rel.':>9}{'of':>7}",
+        f"{'kernel':10}{'block':>8}    {'kip':>18}{'neural-tangents':>24}  {'fwd':>7}{'fwd+vjp':>9}"
+        f"{'kip':>10}{'n.-t.':>10}{'diff.':>9}{'peak':>8}",
+    ]
+    for row in rows:
+        ours, theirs = row.ours, row.neural_tangents
+        times = [f"{cost.forward_us:.4g} / {cost.vjp_us:.4g}" for cost in (ours, theirs)]
+        lines.append(
+            f"{row.kernel:10}{f'{row.block}x{row.block}':>8}    {times[0]:>18}{times[1]:>24}  "
+            f"{row.forward_ratio:7.1f}{row.vjp_ratio:9.1f}{ours.memory_kib:10.3g}{theirs.memory_kib:10.3g}"
+            f"{row.difference:9.0e}" + (f"{row.roofline_fraction:8.0%}" if row.roofline_fraction else f"{'-':>8}")
+        )
+    return "\n".join(lines)
+
+
+class Growth(NamedTuple):
+    """How an entry's cost grows: (x, Cost) pairs against image side, depth and block side."""
+
+    by_side: list[tuple[int, Cost]]
+    by_depth: list[tuple[int, Cost]]
+    by_block: list[tuple[int, Cost]]
+
+
+def growth(repeats: int) -> Growth:
+    """Measure the ConvNet kernel against the image's side, its depth, and the block's side; RGB."""
+
+    def cost(architecture: Architecture, side: int, block: int) -> Cost:
+        return measure(architecture, "engine", (side, side, 3), block, repeats)[0]
+
+    convnet = Architecture("ConvNet")
+    return Growth(
+        [(side, cost(convnet, side, 8)) for side in (8, 12, 16, 24, 32, 48)],
+        [(depth, cost(Architecture("ConvNet", depth), 32, 8)) for depth in (1, 2, 3, 4)],
+        [(block, cost(convnet, 32, block)) for block in (1, 2, 4, 8, 16)],
+    )
+
+
+def draw_growth(found: Growth, path: Path) -> None:
+    """Draw what `growth` measured: three panels, both axes logarithmic, forward and fwd+vjp.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.9), dpi=150, layout="constrained")
+    titles = ("image side, pixels", "depth: pooled blocks", "block side, images")
+    for ax, title, points in zip(figure.subplots(1, 3), titles, found, strict=True):
+        x = [at for at, _ in points]
+        ax.loglog(x, [cost.vjp_us for _, cost in points], "o-", color="#c0504d", label="fwd+vjp")
+        ax.loglog(x, [cost.forward_us for _, cost in points], "o-", color="#2f6db3", label="forward")
+        ax.set(xlabel=title, xticks=x, xticklabels=[str(at) for at in x])
+        ax.minorticks_off()
+        ax.grid(True, color="#e6e6e6", linewidth=0.8)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("microseconds an entry")
+    figure.axes[0].legend(frameon=False)
+    atomic_write(path, lambda file: figure.savefig(file, format="png"))

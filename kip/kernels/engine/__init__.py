@@ -1,0 +1,38 @@
+"""Our own kernels of ReLU networks: FC, ConvVec, ConvNet, ConvNet3 and Myrtle, NTK and NNGP.
+
+They follow the same recursion as neural-tangents, which stays the reference (`kip.kernels.neural_tangents`) and which
+the tests compare with, and differ in how it is computed:
+
+- `levels.py`: only the position pairs that the poolings need, exactly, and none twice;
+- `planes.py`: image pairs as minor axis, so that a convolution is a sum of slices and everything vectorises;
+- `relu.py`: one root and two polynomials a pair, accurate for equal and nearly equal images; a hand-written vjp;
+- `pairs.py`: what depends on one image once an image, the rest in a loop that stays in cache and recomputes its
+  planes in the vjp.
+
+Reference: Arora et al. 2019, "On Exact Computation with an Infinitely Wide Neural Net".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from jax import Array
+
+from kip.kernels.architecture import Architecture
+from kip.kernels.engine import fully_connected, pairs
+
+
+def supports(architecture: Architecture) -> bool:
+    """Return whether the engine computes an architecture."""
+    return architecture.activation == "relu"
+
+
+def network(architecture: Architecture) -> Callable[[Array, Array], Array]:
+    """Return the kernel function of an architecture that `supports` accepts.
+
+    Returns:
+        A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
+        (N, M). Differentiable in both; where x_i = z_j, with the finite limit of the gradient.
+    """
+    return partial((fully_connected if architecture.family == "FC" else pairs).kernel, architecture)
