@@ -1,0 +1,119 @@
+"""A worker's way to its server: it connects, proves that it knows the run's key, and answers messages until told to stop.
+
+Workers connect to the server and listen nowhere, so that they can join and leave at any time. What travels is length,
+number and the message's bytes, through `multiprocessing.connection` in its form for bytes, which unpickles nothing;
+its challenge (HMAC) keeps out whoever has not the key, and does not encrypt.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import AuthenticationError, connection
+
+from kip.errors import ConfigError, WorkerError
+from kip.workers.codec import MAX_BODY, MAX_HEADER, PREFIX
+from kip.workers.worker import Worker
+
+LOGGER = logging.getLogger(__name__)
+NUMBER = struct.Struct("<Q")
+MOST = NUMBER.size + PREFIX.size + MAX_HEADER + MAX_BODY
+"""The longest frame that is read."""
+THREADS = 4
+"""Messages handled at a time: some compute, one answers pings."""
+AGAIN = 0.5
+"""Seconds between attempts to connect."""
+
+
+def serve(
+    worker: Worker,
+    address: tuple[str, int],
+    key: bytes,
+    *,
+    stop: threading.Event | None = None,
+    patience: float = 600.0,
+    with_parent: bool = False,
+) -> None:
+    """Answer a server's messages; connect again when it goes away, until it says stop or stays away.
+
+    Args:
+        worker: answers them; closed at the end.
+        address: the server's host and port.
+        key: the run's key.
+        stop: ends this function when set.
+        patience: seconds without a server after which this ends.
+        with_parent: whether to end when the process that started this one does.
+
+    Raises:
+        WorkerError: if the key is not the server's.
+    """
+    stop = stop or threading.Event()
+    threading.Thread(target=_watch, args=(stop, os.getppid() if with_parent else None), daemon=True).start()
+    seen = time.monotonic()
+    try:
+        while not stop.is_set() and time.monotonic() - seen < patience:
+            try:
+                link = connection.Client(address, authkey=key)
+            except AuthenticationError:
+                raise WorkerError("key", f"the server at {address[0]}:{address[1]} has another key") from None
+            except (OSError, EOFError):
+                stop.wait(AGAIN)
+                continue
+            LOGGER.info("connected to %s:%d", *address)
+            if _converse(worker, link, stop):
+                return
+            seen = time.monotonic()
+    finally:
+        worker.close()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError("address", got=repr(text), expected="HOST:PORT, such as 127.0.0.1:7710")
+    return host.strip("[]"), int(port)
+
+
+def _converse(worker: Worker, link: connection.Connection, stop: threading.Event) -> bool:
+    """Answer until the connection ends; return whether the server said stop."""
+    writing = threading.Lock()
+
+    def answer(frame: bytes) -> None:
+        reply = worker.handle(frame[NUMBER.size :])
+        try:
+            with writing:
+                link.send_bytes(frame[: NUMBER.size] + reply)
+        except (OSError, ValueError):
+            LOGGER.info("the server went away before its answer")
+
+    with ThreadPoolExecutor(THREADS, "kip-message") as threads, link:
+        try:
+            while not stop.is_set():
+                if not link.poll(0.2):
+                    continue
+                frame = link.recv_bytes(MOST)
+                if len(frame) == NUMBER.size:  # a frame without a message
+                    return True
+                threads.submit(answer, frame)
+        except (OSError, EOFError):
+            return False
+    return True
+
+
+def _watch(stop: threading.Event, parent: int | None) -> None:
+    """End the process soon after its parent ends; and, once told to stop, whatever still computes after a while."""
+    while not stop.wait(0.5):
+        if parent is not None and os.getppid() != parent:
+            os._exit(0)
+    if parent is not None:
+        time.sleep(2.0)
+        os._exit(0)
