@@ -7,6 +7,7 @@ its challenge (HMAC) keeps out whoever has not the key, and does not encrypt.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
@@ -14,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import AuthenticationError, connection
+from pathlib import Path
 
 from kip.errors import ConfigError, WorkerError
 from kip.workers.codec import MAX_BODY, MAX_HEADER, PREFIX
@@ -36,7 +38,6 @@ def serve(
     *,
     stop: threading.Event | None = None,
     patience: float = 600.0,
-    with_parent: bool = False,
 ) -> None:
     """Answer a server's messages; connect again when it goes away, until it says stop or stays away.
 
@@ -46,13 +47,11 @@ def serve(
         key: the run's key.
         stop: ends this function when set.
         patience: seconds without a server after which this ends.
-        with_parent: whether to end when the process that started this one does.
 
     Raises:
         WorkerError: if the key is not the server's.
     """
     stop = stop or threading.Event()
-    threading.Thread(target=_watch, args=(stop, os.getppid() if with_parent else None), daemon=True).start()
     seen = time.monotonic()
     try:
         while not stop.is_set() and time.monotonic() - seen < patience:
@@ -109,11 +108,33 @@ def _converse(worker: Worker, link: connection.Connection, stop: threading.Event
     return True
 
 
-def _watch(stop: threading.Event, parent: int | None) -> None:
-    """End the process soon after its parent ends; and, once told to stop, whatever still computes after a while."""
-    while not stop.wait(0.5):
-        if parent is not None and os.getppid() != parent:
+def watch(stop: threading.Event, process: int | None, *, exits: bool = False) -> None:
+    """Tie this process to another: it ends soon after the other does.
+
+    Args:
+        stop: set when this process is to end by itself.
+        process: the other's id; None ties it to nothing.
+        exits: whether this process ends 2 s after `stop`, even if a kernel still computes then.
+    """
+
+    def look() -> None:
+        while not stop.wait(0.5):
+            if process is not None and not _alive(process):
+                os._exit(1)
+        if exits:
+            time.sleep(2.0)
             os._exit(0)
-    if parent is not None:
-        time.sleep(2.0)
-        os._exit(0)
+
+    threading.Thread(target=look, name="kip-watch", daemon=True).start()
+
+
+def _alive(process: int) -> bool:
+    with contextlib.suppress(OSError, IndexError):  # Linux: a zombie is dead
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
