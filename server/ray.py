@@ -7,8 +7,10 @@ around ours, are pickled: open a cluster's ports to nobody who may not run code 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,11 +25,9 @@ from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.worker import Worker
 
-try:
-    import ray
-except ImportError as error:
-    raise MissingExtraError("ray is not installed", got=str(error), remedy="Run `pip install 'kip[ray]'`.") from error
-
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's variable that makes a cluster live on 127.0.0.1: its default on Windows and macOS, and to be asked for on Linux.
+Ray reads it when it is imported; `ray.init(_node_ip_address="127.0.0.1")` is turned into the machine's outer address."""
 MESSAGES = 4
 """Messages that an actor handles at a time."""
 
@@ -46,7 +46,7 @@ class RayLink:
     def close(self) -> None:
         """End the actor."""
         with contextlib.suppress(Exception):
-            ray.kill(self.actor)
+            importlib.import_module("ray").kill(self.actor)
 
 
 class _Actor:
@@ -77,9 +77,10 @@ def links(
     Raises:
         ConfigError: if there is no such cluster.
     """
+    ray = _ray(loopback=address is None)
     begun = not ray.is_initialized()
     if begun:
-        _connect(workers, address)
+        _connect(ray, workers, address)
     resources = ray.cluster_resources()
     share = {"num_gpus": 1, "num_cpus": 0} if resources.get("GPU", 0) >= workers else {"num_cpus": 1}
     environment = {
@@ -132,14 +133,23 @@ def distill(
             return train.run(experiment, out, data_dir=data_dir, executor=executor, show_progress=show_progress)
 
 
-def _connect(workers: int, address: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": f"kip-{uuid.uuid4().hex}"}
+def _ray(*, loopback: bool) -> Any:
+    """Import ray; where it is the first to, so that a cluster of its own listens on loopback only."""
+    if loopback and "ray" not in sys.modules:
+        os.environ[LOOPBACK_ONLY] = "0"  # stays: Ray's own processes read it too
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingExtraError(
+            "ray is not installed", got=str(error), remedy="Run `pip install 'kip[ray]'`."
+        ) from error
+
+
+def _connect(ray: Any, workers: int, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": f"kip-{uuid.uuid4().hex}"}
     try:
         if address is None:
-            # A local cluster: what listens, listens on loopback.
-            ray.init(
-                num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-            )
+            ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
