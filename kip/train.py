@@ -276,9 +276,7 @@ class _Run:
         """The KRR accuracy on a split, averaged over the method's kernels."""
         method, labels, source = self.experiment.method, getattr(self.dataset, split).labels, Source(split)
         each = [
-            krr_accuracy(
-                self.blocks, kernel, method.ridge, state.images, state.labels, inputs, labels, source=source
-            )
+            krr_accuracy(self.blocks, kernel, method.ridge, state.images, state.labels, inputs, labels, source=source)
             for kernel in method.kernels
         ]
         return float(np.mean(each))

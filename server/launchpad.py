@@ -23,7 +23,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-
 from kip import config, train
 from kip.errors import KipError, MissingExtraError, WorkerError
 from kip.experiment import Experiment
@@ -69,7 +68,7 @@ class Order:
     key: bytes
     listen: tuple[str, int] | None = None
     launcher: int | None = None
-    settings: Settings = Settings()
+    settings: Settings | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -163,10 +162,47 @@ def program(order: Order, workers: int) -> lp.Program:
     made = lp.Program("kip")
     with made.group("server"):
         server = made.add_node(_ServerNode(order))
+    _add_workers(made, order, workers, server)
+    return made
+
+
+def _add_workers(made: lp.Program, order: Order, workers: int, server: Any) -> None:
     with made.group("worker"):
         for number in range(workers):
             made.add_node(lp.PyClassNode(_Worker, order, number, server))
-    return made
+
+
+def executor(
+    experiment: Experiment, out: Path, *, workers: int, data_dir: Path | None = None, settings: Settings | None = None
+) -> RemoteExecutor:
+    """Return an executor of this process, whose worker group launchpad starts as local processes.
+
+    `distill` is the paper's shape, with the server as a node too; this is for programs of one's own.
+
+    Args:
+        experiment: what the workers take targets from, and which functions of `Stax` kernels they may load.
+        out: where the workers' output goes, into `logs`.
+        workers: worker processes.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        settings: the scheduler's.
+    """
+    out = Path(out).absolute()
+    door = Door()
+    folder = None if data_dir is None else str(Path(data_dir).absolute())
+    order = Order(json.dumps(config.to_dict(experiment)), str(out), folder, door.key, launcher=os.getpid())
+    made = lp.Program("kip-workers")
+    _add_workers(made, order, workers, f"{door.address[0]}:{door.address[1]}")
+    manager = _launch(made)
+
+    def close() -> None:
+        door.close()
+        with contextlib.redirect_stdout(sys.stderr):
+            manager.stop_and_wait()
+
+    told = service.introduction(experiment, data_dir)
+    remote = RemoteExecutor([], **told, settings=settings, on_close=close)
+    door.open(remote.scheduler.join, remote.scheduler.leave)
+    return remote
 
 
 def distill(
@@ -199,12 +235,8 @@ def distill(
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     text = json.dumps(config.to_dict(experiment))
     order = Order(text, str(out), folder, key, listen, os.getpid(), settings or Settings())
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["kip"], known_only=True)
+    manager = _launch(program(order, workers))
     with contextlib.redirect_stdout(sys.stderr):  # launchpad prints
-        manager = lp.launch(
-            program(order, workers), launch_type=lp.LaunchType.LOCAL_MULTI_PROCESSING, terminal="current_terminal"
-        )
         try:
             manager.wait(["server/0"])
             interrupted = manager.stop_event().is_set()
@@ -224,6 +256,13 @@ def distill(
     if "error" in outcome:
         raise _said(outcome)
     return train.Result(**outcome["result"])
+
+
+def _launch(made: lp.Program) -> Any:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["kip"], known_only=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        return lp.launch(made, launch_type=lp.LaunchType.LOCAL_MULTI_PROCESSING, terminal="current_terminal")
 
 
 def new_key(out: Path) -> bytes:

@@ -85,6 +85,7 @@ class Member:
 
     link: Link
     state: State = "live"
+    pid: int | None = None
     opened: bool = False
     holds_data: bool = False
     held: frozenset[str] = frozenset()

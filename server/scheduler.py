@@ -207,7 +207,13 @@ class Scheduler:
         return work
 
     def _send(
-        self, member: Member, kind: str, message: Message, *, work: _Work | None = None, held: frozenset[str] = frozenset()
+        self,
+        member: Member,
+        kind: str,
+        message: Message,
+        *,
+        work: _Work | None = None,
+        held: frozenset[str] = frozenset(),
     ) -> None:
         payload, number, now = encode(message), next(self._ids), time.monotonic()
         self._sent[number] = _Sent(member, kind, work, held, now)
@@ -297,7 +303,7 @@ class Scheduler:
                 member.forget()
         elif sent.kind == "open":
             member.opened, member.epoch, member.held = True, -1, frozenset()
-            member.holds_data = answer.fields.get("holds") is True
+            member.holds_data, member.pid = answer.fields.get("holds") is True, answer.fields.get("pid")
             LOGGER.info(
                 "worker %s joins; target images %s", member.name,
                 "from its own data set" if member.holds_data else f"are sent to it: {answer.fields.get('why')}",
@@ -405,7 +411,9 @@ class Scheduler:
                     sent.member.control_in_flight = False
                     continue
                 silent = now - sent.at
-                LOGGER.warning("worker %s has not answered for %.1f s; its tasks go elsewhere", sent.member.name, silent)
+                LOGGER.warning(
+                    "worker %s has not answered for %.1f s; its tasks go elsewhere", sent.member.name, silent
+                )
                 sent.member.state = "stalled"
                 self._take_back(sent.member)
         if now - self._ticked < TICK:

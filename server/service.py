@@ -95,6 +95,7 @@ class StatusFile:
             "workers": [
                 {
                     "name": member.name,
+                    "pid": member.pid,
                     "state": member.state,
                     "tasks": member.tasks,
                     "bytes_sent": member.bytes_sent,
@@ -136,3 +137,25 @@ def status(run: Path) -> dict[str, Any]:
         written = json.loads((run / STATUS).read_text())
         found.update(written, age=round(time.time() - written["time"], 1))
     return found
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return what `status` found, for people."""
+    left = found["seconds_left"]
+    lines = [f"step {found['step']} of {found['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
+    if found["ended"]:
+        lines = [f"ended after {found['step']} steps"]
+    if "tasks_done" not in found:
+        return "\n".join([*lines, "no workers: computed in one process"])
+    lines.append(
+        f"tasks {found['tasks_done']} done, {found['tasks_left']} left in this round, "
+        f"{found['tasks_per_second']:.1f} a second; {found['retries']} retries, {found['copies']} copies; "
+        f"written {found['age']:.0f} s ago"
+    )
+    for worker in found["workers"]:
+        sent, received = (worker[name] / 1e6 for name in ("bytes_sent", "bytes_received"))
+        lines.append(
+            f"worker {worker['name']:24} {worker['state']:11} {worker['tasks']:8} tasks "
+            f"{sent:9.1f} MB to it {received:9.1f} MB from it"
+        )
+    return "\n".join(lines)

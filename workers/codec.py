@@ -42,7 +42,7 @@ class Message(NamedTuple):
 
     kind: str
     fields: dict[str, Any] = {}  # noqa: RUF012  # never changed
-    arrays: Mapping[str, np.ndarray] = {}  # noqa: RUF012
+    arrays: Mapping[str, np.ndarray] = {}
 
 
 def encode(message: Message) -> bytes:

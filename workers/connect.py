@@ -8,11 +8,13 @@ its challenge (HMAC) keeps out whoever has not the key, and does not encrypt.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import AuthenticationError, connection
 from pathlib import Path
@@ -27,6 +29,7 @@ MOST = NUMBER.size + PREFIX.size + MAX_HEADER + MAX_BODY
 """The longest frame that is read."""
 THREADS = 4
 """Messages handled at a time: some compute, one answers pings."""
+KEY_VARIABLE = "KIP_WORKERS_KEY"
 AGAIN = 0.5
 """Seconds between attempts to connect."""
 
@@ -38,7 +41,7 @@ def serve(
     *,
     stop: threading.Event | None = None,
     patience: float = 600.0,
-) -> None:
+) -> int:
     """Answer a server's messages; connect again when it goes away, until it says stop or stays away.
 
     Args:
@@ -48,11 +51,14 @@ def serve(
         stop: ends this function when set.
         patience: seconds without a server after which this ends.
 
+    Returns:
+        How many messages were answered.
+
     Raises:
         WorkerError: if the key is not the server's.
     """
     stop = stop or threading.Event()
-    seen = time.monotonic()
+    seen, count = time.monotonic(), itertools.count()
     try:
         while not stop.is_set() and time.monotonic() - seen < patience:
             try:
@@ -63,11 +69,31 @@ def serve(
                 stop.wait(AGAIN)
                 continue
             LOGGER.info("connected to %s:%d", *address)
-            if _converse(worker, link, stop):
-                return
+            if _converse(worker, link, stop, count):
+                break
             seen = time.monotonic()
     finally:
         worker.close()
+    return next(count)
+
+
+def read_key(path: Path | None) -> bytes:
+    """Return the key in a file, or in $KIP_WORKERS_KEY.
+
+    Raises:
+        ConfigError: if it cannot be read, or is empty.
+    """
+    try:
+        key = path.read_bytes().strip() if path else os.environ.get(KEY_VARIABLE, "").encode()
+    except OSError as error:
+        raise ConfigError(f"cannot read the key {path}", got=error.strerror) from None
+    if not key:
+        raise ConfigError(
+            "the key of a run",
+            got="none",
+            remedy=f"Name the run's workers.key with --key-file, or set ${KEY_VARIABLE}.",
+        )
+    return key
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -82,7 +108,7 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _converse(worker: Worker, link: connection.Connection, stop: threading.Event) -> bool:
+def _converse(worker: Worker, link: connection.Connection, stop: threading.Event, count: Iterator[int]) -> bool:
     """Answer until the connection ends; return whether the server said stop."""
     writing = threading.Lock()
 
@@ -91,6 +117,7 @@ def _converse(worker: Worker, link: connection.Connection, stop: threading.Event
         try:
             with writing:
                 link.send_bytes(frame[: NUMBER.size] + reply)
+                next(count)
         except (OSError, ValueError):
             LOGGER.info("the server went away before its answer")
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -72,7 +72,6 @@ class Worker:
         stax: Sequence[str] = (),
         use_data: bool = True,
     ):
-        self.name = uuid.uuid4().hex[:12]
         self._data_dir, self._use_data = data_dir, use_data
         self._devices = devices
         self._stax = frozenset(stax)
@@ -106,7 +105,7 @@ class Worker:
     def _answer(self, message: Message) -> Message:
         answers = {"open": self._open, "begin": self._begin, "forward": self._task, "backward": self._task}
         if message.kind == "ping":
-            return Message("pong", {"worker": self.name, "run": self._run.run if self._run else None})
+            return Message("pong", {"pid": os.getpid(), "run": self._run.run if self._run else None})
         if message.kind not in answers:
             raise WorkerError("message", "kind of a message", got=repr(message.kind)[:80], expected=", ".join(answers))
         return answers[message.kind](message)
@@ -131,7 +130,7 @@ class Worker:
                 if epoch:
                     epoch.executor.close()
             opened = self._run
-        return Message("opened", {"worker": self.name, "holds": opened.targets is not None, "why": opened.why})
+        return Message("opened", {"pid": os.getpid(), "holds": opened.targets is not None, "why": opened.why})
 
     def _load(self, message: Message) -> tuple[Targets | None, str]:
         recipe = message.fields.get("recipe")

@@ -137,9 +137,7 @@ class KernelBlocks:
                 raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
         kernel.check_images(*support.shape[1:3])
         made = self._plan_of(kernel, support, num_target)
-        return made, Images(
-            kernel, self._cast(support), self._cast(target), made.size, self._config.implementation
-        )
+        return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
 
     def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
         per_entry = entry_bytes(kernel, support.shape[1:], np.dtype(self._config.dtype).itemsize)
