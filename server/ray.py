@@ -26,8 +26,8 @@ from kip.server.member import Settings
 from kip.workers.worker import Worker
 
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's variable that makes a cluster live on 127.0.0.1: its default on Windows and macOS, to be asked for on Linux. Ray
-reads it when it is imported; it turns `ray.init(_node_ip_address="127.0.0.1")` into the machine's outer address."""
+"""Ray's variable that makes a cluster live on 127.0.0.1: its default on Windows and macOS, to be asked for on Linux.
+Ray reads it when it is imported; it turns `ray.init(_node_ip_address="127.0.0.1")` into the machine's outer address."""
 MESSAGES = 4
 """Messages that an actor handles at a time."""
 

@@ -5,7 +5,7 @@ What can go wrong, and what is done:
 
 | what | what is done |
 |---|---|
-| the link fails, or a restarted worker knows nothing of the run | the task runs elsewhere; the worker is told all again |
+| the link fails, or a new process knows nothing of the run | the task runs elsewhere; the worker is told all again |
 | no answer by the deadline | the worker is `stalled`, its tasks run elsewhere; a late answer brings it back |
 | a task takes long while others are idle | a copy of it runs elsewhere; the first answer counts |
 | an answer that is damaged, or of a wrong shape or dtype | quarantine, and the task runs elsewhere |
@@ -144,7 +144,7 @@ class Scheduler:
     # Handing out
 
     def _dispatch(self) -> None:
-        """Give each free worker what it needs next: one message each in turn, so that all get work before any gets two."""
+        """Give each free worker what it needs next: one message each in turn, so that all work before any gets two."""
         idle = []
         while self._free:
             member = self._free.popleft()

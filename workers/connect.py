@@ -1,4 +1,4 @@
-"""A worker's way to its server: it connects, proves that it knows the run's key, and answers messages until told to stop.
+"""A worker's way to its server: it connects, proves that it knows the run's key, and answers until told to stop.
 
 Workers connect to the server and listen nowhere, so that they can join and leave at any time. What travels is length,
 number and the message's bytes, through `multiprocessing.connection` in its form for bytes, which unpickles nothing;

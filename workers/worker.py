@@ -6,8 +6,8 @@
     backward   epoch, task, cotangent                                 the gradient of the task's support columns
     ping                                                              who it is
 
-Every message can come twice, late, or from a server that has died: tasks are pure functions of what `begin` brought, and
-a message of another run, configuration or epoch is refused with an error whose `code` says so. `handle` never raises.
+Every message can come twice, late, or from a server that has died: tasks are pure functions of what `begin` brought,
+and a message of another run, configuration or epoch is refused with an error whose `code` says so. `handle` never raises.
 """
 
 from __future__ import annotations
@@ -173,13 +173,13 @@ class Worker:
         dtype = np.dtype(_choice(message, "dtype", ("float32", "float64")))
         held = {}
         support = held[_text(message, "support")] = self._array(message, "support", before)
-        source = message.fields.get("source")
-        if source is None:
+        if message.fields.get("source") is None:
             target = held[_text(message, "target")] = self._array(message, "target", before)
-        elif run.targets is None:
-            raise WorkerError("images", "this worker does not hold the data set", got=run.why)
         else:
-            target = run.targets.get(_source(_field(message, "source", dict), message.arrays.get("indices")))
+            source = _source(_field(message, "source", dict), message.arrays.get("indices"))
+            if run.targets is None:
+                raise WorkerError("images", "this worker does not hold the data set", got=run.why)
+            target = run.targets.get(source)
         for name, array in (("support", support), ("target", target)):
             if array.ndim != 4 or array.shape[1:] != support.shape[1:] or not min(support.shape):
                 raise WorkerError("message", f"shape of the {name} images", got=array.shape)
