@@ -7,7 +7,8 @@
     ping                                                              who it is
 
 Every message can come twice, late, or from a server that has died: tasks are pure functions of what `begin` brought,
-and a message of another run, configuration or epoch is refused with an error whose `code` says so. `handle` never raises.
+and a message of another run, configuration or epoch is refused with an error whose `code` says so. `handle` never
+raises.
 """
 
 from __future__ import annotations

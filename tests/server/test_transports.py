@@ -1,4 +1,4 @@
-"""The contract of the distributed executors, and whole runs, with real processes of each transport that is installed."""
+"""The contract of the distributed executors, and whole runs, with real processes of each transport there is."""
 
 import importlib.util
 import json
@@ -197,8 +197,8 @@ def test_twenty_steps_give_the_same_set_to_the_bit_for_any_number_of_workers(tra
 def write_config(path, steps):
     path.write_text(
         "import kip\n"
-        "config = kip.Experiment(kip.KIP(1, steps=%d, target_batch=150, kernels=(kip.Architecture('FC', 1),)),\n"
-        "    augment=kip.Augment('rotate_shift'), checkpoint_every=2)\n" % steps
+        f"method = kip.KIP(1, steps={steps}, target_batch=150, kernels=(kip.Architecture('FC', 1),))\n"
+        "config = kip.Experiment(method, augment=kip.Augment('rotate_shift'), checkpoint_every=2)\n"
     )
     return path
 
