@@ -1,7 +1,7 @@
 """How many workers one scheduler keeps busy: `python -m kip.server.bench --workers 256`.
 
-The workers are simulated: each answers one task at a time, after a fixed time, with bytes of the size that a gradient of
-the paper's step has. Everything else is real: messages, checksums, futures, the scheduler. What is measured is the
+The workers are simulated: each answers one task at a time, after a fixed time, with bytes of the size that a gradient
+of the paper's step has. Everything else is real: messages, checksums, futures, the scheduler. What is measured is the
 share of the time in which a worker has a task, over all workers, from their first tasks to the end.
 """
 

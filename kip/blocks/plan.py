@@ -20,11 +20,11 @@ from pydantic import Field
 from kip.config import value
 from kip.kernels.architecture import Implementation
 
-ROW_RUNS = 4
+ROW_RUNS = 3
 """Runs of target rows in a step. Every run returns a gradient for every support image, so that this many times X_s
-travels from the workers to the server in a step: 4.9 MB for 100 images of 32x32x3."""
+travels from the workers to the server in a step: 3.7 MB for 100 images of 32x32x3."""
 COLUMN_RUNS = 25
-"""The most runs of support columns, where `Blocks.task_columns` does not say otherwise: 100 tasks a step."""
+"""The most runs of support columns, where `Blocks.task_columns` does not say otherwise: 75 tasks a step."""
 LEAST_COLUMNS = 4
 """The fewest support columns of a task, where `Blocks.task_columns` does not say otherwise: narrower tiles waste work
 that is done once for each image."""
@@ -43,8 +43,8 @@ class Blocks:
     implementation: Implementation = "auto"
     """Of networks' kernels: `auto` takes kip's engine where it can, and neural-tangents for the rest."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
-    """Support columns of one task; None: some 100 tasks a step, fewer for cheap kernels. 1 gives the most tasks, for
-    more than some 25 devices."""
+    """Support columns of one task; None: some 75 tasks a step, fewer for cheap kernels. 1 gives the most tasks, for
+    more than some 20 devices."""
 
 
 class Tile(NamedTuple):
