@@ -35,6 +35,8 @@ from kip.server.member import Job, Link, Member, Session, Settings
 from kip.workers.codec import Message, decode, encode
 
 LOGGER = logging.getLogger(__name__)
+AT_A_TIME = 32
+"""Answers taken in before workers are given their next tasks."""
 TICK = 0.25
 """Seconds between looks at the clock where nothing happens."""
 
@@ -246,12 +248,11 @@ class Scheduler:
     # Taking in
 
     def _wait(self) -> None:
-        """Wait for something to happen, then take in all that has."""
+        """Wait for something to happen, then take in what has; not too much, for workers wait meanwhile."""
         try:
-            event = self._events.get(timeout=TICK)
-            while True:
-                self._take(*event)
-                event = self._events.get_nowait()
+            self._take(*self._events.get(timeout=TICK))
+            for _ in range(AT_A_TIME):
+                self._take(*self._events.get_nowait())
         except queue.Empty:
             pass
 
