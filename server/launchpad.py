@@ -10,6 +10,9 @@ listens on every interface and asks nobody who they are.
 Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip[launchpad]'`.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# It takes `import launchpad` for this file.
+
 from __future__ import annotations
 
 import contextlib

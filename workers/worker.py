@@ -138,13 +138,14 @@ class Worker:
         if not self._use_data or not isinstance(recipe, dict):
             return None, "it was not asked to"
         try:
-            if self._targets is None or recipe != self._targets.given:
-                self._targets = Targets(recipe, self._data_dir)
+            targets = self._targets
+            if targets is None or recipe != targets.given:
+                targets = self._targets = Targets(recipe, self._data_dir)
         except KipError as error:
             return None, str(error)
-        if self._targets.fingerprint != message.fields.get("fingerprint"):
+        if targets.fingerprint != message.fields.get("fingerprint"):
             return None, "its data set or preprocessing gives other bytes than the server's"
-        return self._targets, ""
+        return targets, ""
 
     def _begin(self, message: Message) -> Message:
         run = self._of_this_run(message)
