@@ -88,6 +88,7 @@ class _Server:
     def run(self) -> None:
         order, out = self._order, Path(self._order.out)
         _own_output(out, "server")
+        os.environ.setdefault(service.PREALLOCATE, "false")
         stop = threading.Event()
         watch(stop, order.launcher)
         lp.register_stop_handler(_leave)

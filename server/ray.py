@@ -86,6 +86,7 @@ def links(
     environment = {
         # Ray sets this to the actor's share of CPUs, and then NumPy's products may differ in their last bits.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
+        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "true"),
         **{name: os.environ[name] for name in ("KIP_DATA_DIR", "KIP_CACHE_DIR") if name in os.environ},
     }
     kind = ray.remote(_Actor).options(
@@ -127,6 +128,7 @@ def distill(
     out = Path(out)
     told = service.introduction(experiment, data_dir)
     made, close = links(workers, data_dir=data_dir, stax=service.stax_functions(experiment), address=address)
+    os.environ.setdefault(service.PREALLOCATE, "false")  # of this process alone: the actors have theirs
     with service.log_file(out):
         executor = RemoteExecutor(made, **told, settings=settings, on_tick=service.StatusFile(out), on_close=close)
         with executor:
