@@ -171,6 +171,8 @@ def program(order: Order, workers: int) -> lp.Program:
 
 
 def _add_workers(made: lp.Program, order: Order, workers: int, server: Any) -> None:
+    if not workers:
+        return  # launchpad has no empty groups
     with made.group("worker"):
         for number in range(workers):
             made.add_node(lp.PyClassNode(_Worker, order, number, server))

@@ -25,7 +25,7 @@ STATUS = "status.json"
 LOG = "workers.log"
 KEY = "workers.key"
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
-"""JAX's variable that takes three quarters of a GPU at the start. The server needs little, and a worker is beside it."""
+"""JAX's variable that takes three quarters of a GPU at the start. The server needs little, beside a worker."""
 EVERY = 1.0
 """Seconds between writings of the status file."""
 
