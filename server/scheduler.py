@@ -6,6 +6,7 @@ What can go wrong, and what is done:
 | what | what is done |
 |---|---|
 | the link fails, or a new process knows nothing of the run | the task runs elsewhere; the worker is told all again |
+| a worker's own target images are not the server's | they are sent to it |
 | no answer by the deadline | the worker is `stalled`, its tasks run elsewhere; a late answer brings it back |
 | a task takes long while others are idle | a copy of it runs elsewhere; the first answer counts |
 | an answer that is damaged, or of a wrong shape or dtype | quarantine, and the task runs elsewhere |
@@ -348,6 +349,7 @@ class Scheduler:
         elif code == "step":
             member.epoch = -1
         elif code == "images" and (member.held or member.holds_data):
+            LOGGER.warning("worker %s is sent images: %s", member.name, problem)
             member.epoch, member.held, member.holds_data = -1, frozenset(), False
         elif code == "versions" or sent.work is None:
             self._quarantine(member, problem)

@@ -27,7 +27,7 @@ import numpy as np
 import pydantic
 
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
-from kip.errors import KipError, MessageError, WorkerError
+from kip.errors import DataError, KipError, MessageError, WorkerError
 from kip.kernels import Kernel, Stax
 from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
@@ -181,7 +181,10 @@ class Worker:
             source = _source(_field(message, "source", dict), message.arrays.get("indices"))
             if run.targets is None:
                 raise WorkerError("images", "this worker does not hold the data set", got=run.why)
-            target = run.targets.get(source)
+            try:
+                target = run.targets.get(source)
+            except DataError as error:  # the server sends them then
+                raise WorkerError("images", str(error).rstrip(".")) from None
         for name, array in (("support", support), ("target", target)):
             if array.ndim != 4 or array.shape[1:] != support.shape[1:] or not min(support.shape):
                 raise WorkerError("message", f"shape of the {name} images", got=array.shape)

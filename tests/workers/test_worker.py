@@ -163,7 +163,7 @@ def test_the_worker_makes_the_servers_target_images_from_its_own_data():
         assert answer.kind == "begun", answer
         np.testing.assert_array_equal(worker._epoch.images.target, batch.images)
     wrong = {**begin, "epoch": 9, "source": {**source, "checksum": 1}}
-    refused(ask(worker, "begin", wrong, support=support, indices=batch.source.indices), "compute", "differ from the")
+    refused(ask(worker, "begin", wrong, support=support, indices=batch.source.indices), "images", "differ from the")
 
 
 def test_a_worker_whose_data_differ_says_so_and_is_sent_images():
