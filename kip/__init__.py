@@ -54,6 +54,8 @@ _PUBLIC = {
     "CheckpointError": "kip.errors",
     "NonFiniteError": "kip.errors",
     "NotPositiveDefiniteError": "kip.errors",
+    "WorkerError": "kip.errors",
+    "WorkersLostError": "kip.errors",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
@@ -19,6 +19,7 @@ from kip.errors import ConfigError, KipError
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
+    from kip.train import Result
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -27,10 +28,26 @@ CLOSED_PIPE = 141
 
 DataDir = Path | None
 Json = bool
+Executor = Literal["local", "launchpad", "ray"]
+
+
+class Where(NamedTuple):
+    """Where kernel tiles are computed: the options of `kip distill` and `kip label-solve`."""
+
+    executor: Executor = "local"
+    workers: int = 1
+    address: str | None = None
 
 
 def distill(
-    config: tyro.conf.Positional[str], *, out: Path | None = None, data_dir: DataDir = None, json: Json = False
+    config: tyro.conf.Positional[str],
+    *,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    executor: Executor = "local",
+    workers: int = 1,
+    address: str | None = None,
+    json: Json = False,
 ) -> dict[str, Any]:
     """Distil a data set: run any method to its end, and export, evaluate and draw what it learned.
 
@@ -44,15 +61,26 @@ def distill(
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
         out: The run's folder; default: runs/CONFIG.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Without a file, tensorflow-datasets is asked.
+        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
+        workers: Worker processes, for launchpad and ray.
+        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
 
-    return _run(experiment.load(config), out or _default_out(config), data_dir)
+    where = Where(executor, workers, address)
+    return _run(experiment.load(config), out or _default_out(config), data_dir, where)
 
 
 def label_solve(
-    config: tyro.conf.Positional[str], *, out: Path | None = None, data_dir: DataDir = None, json: Json = False
+    config: tyro.conf.Positional[str],
+    *,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    executor: Executor = "local",
+    workers: int = 1,
+    address: str | None = None,
+    json: Json = False,
 ) -> dict[str, Any]:
     """Solve for the labels of fixed natural images in closed form, over the whole train set.
 
@@ -64,12 +92,16 @@ def label_solve(
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
         out: The run's folder; default: runs/CONFIG, with -label-solve after a KIP configuration's name.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
+        workers: Worker processes, for launchpad and ray.
+        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
 
     solved, suffix = _label_solve(experiment.load(config))
-    return _run(solved, out or _default_out(config + suffix), data_dir)
+    where = Where(executor, workers, address)
+    return _run(solved, out or _default_out(config + suffix), data_dir, where)
 
 
 def evaluate(
@@ -219,6 +251,49 @@ def bench(
     return {"rows": [row._asdict() | {name: getattr(row, name)._asdict() for name in nested} for row in rows]}
 
 
+def worker(
+    address: tyro.conf.Positional[str],
+    *,
+    key_file: Path | None = None,
+    data_dir: DataDir = None,
+    stax: tuple[str, ...] = (),
+    json: Json = False,
+) -> dict[str, Any]:
+    """Compute kernel tiles for a run of --executor launchpad, until it ends; workers may join and leave at any time.
+
+        kip worker 127.0.0.1:7710 --key-file runs/big/workers.key
+
+    Args:
+        address: HOST:PORT that the run's --address names.
+        key_file: The run's workers.key, copied to this machine; default: the key in $KIP_WORKERS_KEY.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Without the data set, its images are sent.
+        stax: The functions of Stax kernels that may be loaded, as the run's configuration names them.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.workers import connect
+    from kip.workers.worker import Worker
+
+    host = connect.parse_address(address)
+    served = connect.serve(Worker(data_dir=data_dir, stax=stax), host, connect.read_key(key_file))
+    return {"messages": served}
+
+
+def status(run: tyro.conf.Positional[Path], *, json: Json = False) -> dict[str, Any]:
+    """Tell how far a run is and what its workers do.
+
+        kip status runs/digits_convnet
+
+    Args:
+        run: The run's folder.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.server import service
+
+    found = service.status(run)
+    print(service.as_text(found))
+    return found
+
+
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "distill": distill,
     "label-solve": label_solve,
@@ -227,6 +302,8 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "export": export,
     "configs": configs,
     "bench": bench,
+    "worker": worker,
+    "status": status,
 }
 
 
@@ -275,7 +352,8 @@ def _with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
         loaded, suffix = _label_solve(loaded)
     description = (COMMANDS[command].__doc__ or "").partition("\n\n")[0]
     given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
-    return _run(given.experiment, given.out or _default_out(name + suffix), given.data_dir)
+    where = Where(given.executor, given.workers, given.address)
+    return _run(given.experiment, given.out or _default_out(name + suffix), given.data_dir, where)
 
 
 def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
@@ -290,10 +368,8 @@ def _default_out(config: str) -> Path:
     return Path("runs") / Path(config).name.removesuffix(".py").removesuffix(".json").replace(":", "-")
 
 
-def _run(experiment: Experiment, out: Path, data_dir: Path | None) -> dict[str, Any]:
-    from kip import train
-
-    result = train.run(experiment, out, data_dir=data_dir)
+def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
+    result = _train(experiment, out, data_dir, where)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
     print(f"  natural images     {100 * result.initial_test_accuracy:.2f} %")
     if result.steps > 1:
@@ -304,6 +380,33 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None) -> dict[str, 
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")
     print(f"{result.steps} steps in {result.seconds:.0f} s; the set and pictures are in {result.out}")
     return result._asdict()
+
+
+def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
+    executor, workers, address = where
+    if executor == "local":
+        if workers != 1 or address is not None:
+            raise ConfigError(
+                "--workers and --address with --executor local",
+                got=f"{workers} workers, address {address}",
+                expected="neither",
+                remedy="Add --executor launchpad or --executor ray; local uses every device of this process.",
+            )
+        from kip import train
+
+        return train.run(experiment, out, data_dir=data_dir)
+    if workers < (executor == "ray"):
+        raise ConfigError("--workers", got=workers, expected="at least 1")
+    if executor == "launchpad":
+        from kip.server import launchpad
+        from kip.workers.connect import parse_address
+
+        listen = None if address is None else parse_address(address)
+        print(f"kip: the processes' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
+        return launchpad.distill(experiment, out, data_dir=data_dir, workers=workers, listen=listen)
+    from kip.server import ray
+
+    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address)
 
 
 if __name__ == "__main__":

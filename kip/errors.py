@@ -5,6 +5,8 @@ Every error that a user can cause or mend derives from `KipError`; the command l
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class KipError(Exception):
     """Base of all errors that kip raises on purpose.
@@ -57,3 +59,19 @@ class NotPositiveDefiniteError(KipError, ArithmeticError):
 
 class MissingExtraError(KipError, ImportError):
     """An optional dependency that is needed here and not installed."""
+
+
+class MessageError(KipError, ValueError):
+    """Bytes between a server and a worker that are not a message of this version."""
+
+
+class WorkerError(KipError, RuntimeError):
+    """What a worker says of a message that it cannot or will not answer; `code` tells the server what to do."""
+
+    def __init__(self, code: str, problem: str, **details: Any):
+        super().__init__(problem, **details)
+        self.code = code
+
+
+class WorkersLostError(KipError, RuntimeError):
+    """No worker has answered for longer than a run waits."""

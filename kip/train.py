@@ -21,15 +21,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from kip import checkpoint, data, export, preprocess, report
-from kip.blocks import Executor, KernelBlocks
+from kip.blocks import Executor, KernelBlocks, Source
 from kip.checkpoint import Checkpoints, Progress, Record
-from kip.data import ClassIndex, Split
+from kip.data import ClassIndex
 from kip.distill import Problem, State
 from kip.errors import ConfigError, NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.evaluate import krr_accuracy
@@ -202,7 +202,7 @@ class _Run:
         reported = [record.step for record in self.progress.lowest_loss()]
         test_inputs = self.transform.apply(self.dataset.test.images)
         accuracy = {
-            step: self._accuracy(self._state_at(step), test_inputs, self.dataset.test)
+            step: self._accuracy(self._state_at(step), test_inputs, "test")
             for step in tqdm(
                 dict.fromkeys([0, best.step, *reported]), desc="test", leave=False, disable=not self.show_progress
             )
@@ -229,7 +229,7 @@ class _Run:
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Validate, note the row, save, and export if this is the best so far."""
-        accuracy = self._accuracy(self.state, self.validation_inputs, self.dataset.validation)
+        accuracy = self._accuracy(self.state, self.validation_inputs, "validation")
         record = Record(self.state.step, row.get("loss"), accuracy)
         self.progress = self.progress._replace(records=(*self.progress.records, record))
         self.metrics.add({**row, "validation_accuracy": accuracy})
@@ -272,11 +272,11 @@ class _Run:
             return self.state
         return self.initial if step == 0 else self.checkpoints.restore(step)[0]
 
-    def _accuracy(self, state: State, inputs: np.ndarray, split: Split) -> float:
-        """The KRR accuracy, averaged over the method's kernels."""
-        method = self.experiment.method
+    def _accuracy(self, state: State, inputs: np.ndarray, split: Literal["validation", "test"]) -> float:
+        """The KRR accuracy on a split, averaged over the method's kernels."""
+        method, labels, source = self.experiment.method, getattr(self.dataset, split).labels, Source(split)
         each = [
-            krr_accuracy(self.blocks, kernel, method.ridge, state.images, state.labels, inputs, split.labels)
+            krr_accuracy(self.blocks, kernel, method.ridge, state.images, state.labels, inputs, labels, source=source)
             for kernel in method.kernels
         ]
         return float(np.mean(each))

@@ -1,4 +1,4 @@
-"""The scheduler and the transports of distributed runs.
+"""The server of distributed runs: the scheduler, the executor on top of it, and one file for each transport.
 
-Holds nothing yet: `kip.blocks.LocalExecutor` is the executor that there is, `kip.blocks.Executor` the protocol.
+`kip.server.launchpad` and `kip.server.ray` are the only importers of those libraries.
 """

@@ -1,6 +1,7 @@
 """The command line: what it prints and returns, its help, and every kind of bad input refused in words."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -27,7 +28,7 @@ config = kip.Experiment(
 )
 """
 FC1 = "kip.Architecture('FC', 1)"
-COMMANDS = ("distill", "label-solve", "evaluate", "show", "export", "configs")
+COMMANDS = ("distill", "label-solve", "evaluate", "show", "export", "configs", "worker", "status")
 
 
 class Outcome(NamedTuple):
@@ -569,6 +570,55 @@ def test_a_file_that_cannot_be_written_is_refused(finished, tmp_path, command):
     (tmp_path / "file").write_text("in the way")
     source = finished.run if command == "export" else finished.run / "distilled.npz"
     refused(kip(command, source, "--out", tmp_path / "file" / "new.png"), "cannot write", "name another folder")
+
+
+# Many workers
+
+
+@pytest.mark.parametrize("options", [("--workers", "2"), ("--address", "auto")])
+def test_options_of_other_executors_are_refused_with_the_local_one(finished, tmp_path, options):
+    outcome = kip("distill", finished.config, "--out", tmp_path / "run", *options)
+    refused(outcome, "--workers and --address", "--executor launchpad or --executor ray")
+
+
+def test_an_unknown_executor_is_refused(finished, tmp_path):
+    refused(kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "slurm"), "slurm")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("launchpad") is not None, reason="launchpad is installed")
+def test_a_missing_launchpad_is_named_with_what_to_do(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "launchpad")
+    refused(outcome, "launchpad is not installed", "kip[launchpad]", "--executor ray")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_a_missing_ray_is_named_with_what_to_do(finished, tmp_path):
+    outcome = kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "ray")
+    refused(outcome, "ray is not installed", "kip[ray]")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:", "host:99999", ":80"])
+def test_a_worker_refuses_an_address_that_is_none(monkeypatch, address):
+    monkeypatch.setenv("KIP_WORKERS_KEY", "x")
+    refused(kip("worker", address), "address", "HOST:PORT")
+
+
+def test_a_worker_refuses_to_start_without_a_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("KIP_WORKERS_KEY", raising=False)
+    refused(kip("worker", "127.0.0.1:7710"), "key of a run", "--key-file")
+    refused(kip("worker", "127.0.0.1:7710", "--key-file", tmp_path / "none"), "cannot read the key")
+
+
+def test_status_of_a_run_in_one_process_tells_its_steps(finished):
+    outcome = kip("status", finished.run, "--json")
+    assert outcome.status == 0, outcome.err
+    assert outcome.last_line["step"] == outcome.last_line["steps"] == 4
+    assert outcome.last_line["ended"] is True
+    assert "computed in one process" in outcome.out
+
+
+def test_status_of_a_folder_that_is_no_run_is_refused(tmp_path):
+    refused(kip("status", tmp_path), "is not a run's folder")
 
 
 # Interruption

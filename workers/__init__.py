@@ -1,4 +1,4 @@
-"""What runs beside an accelerator when kernel tiles are spread over many machines.
+"""What runs beside an accelerator when kernel tasks are spread over many processes: bytes in, bytes out.
 
-Holds nothing yet: `kip.blocks.tile` is the computation that a worker will run, `kip.blocks.Executor` the protocol.
+Nothing here knows how bytes travel; `kip.server` holds the scheduler that sends them and one file for each transport.
 """

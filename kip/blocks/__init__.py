@@ -1,9 +1,10 @@
-"""Kernel matrices in tiles: the plan, one tile's forward and vjp, executors, and the assembly."""
+"""Kernel matrices in tasks of tiles: the plan, forward and vjp of each, executors, and the assembly."""
 
 from kip.blocks.assemble import KernelBlocks, KernelMatrices
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import Blocks, Tile, TileSize, plan, tile_size
+from kip.blocks.plan import Blocks, Plan, Task, Tile, TileSize, plan, tiles
+from kip.blocks.source import Source
 from kip.blocks.tile import Images, TileGradient
 
 __all__ = [
@@ -13,9 +14,12 @@ __all__ = [
     "KernelBlocks",
     "KernelMatrices",
     "LocalExecutor",
+    "Plan",
+    "Source",
+    "Task",
     "Tile",
     "TileGradient",
     "TileSize",
     "plan",
-    "tile_size",
+    "tiles",
 ]

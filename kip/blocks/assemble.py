@@ -1,8 +1,8 @@
-"""Kernel matrices and support gradients, put together from tiles in a fixed order.
+"""Kernel matrices and support gradients, put together from tasks in a fixed order.
 
     dL/dX_s = dL/dK_ss . dK_ss/dX_s + dL/dK_ts . dK_ts/dX_s        (paper, section 2.1)
 
-The kernel as a whole is never differentiated: each tile pulls back its own block of the cotangent.
+The kernel as a whole is never differentiated: each task pulls back its own block of the cotangent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import numpy as np
 
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import Blocks, Tile, plan, tile_size
+from kip.blocks.plan import Blocks, Plan, Task, plan, tiles
+from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import Kernel, entry_bytes
 
-ROW_TILES = 8
-"""Runs of target rows that `KernelBlocks.rows` hands to the executor at a time, so that several devices have work."""
+ROWS_AT_A_TIME = 4096
+"""The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""
 
 
 class KernelMatrices(NamedTuple):
@@ -31,18 +32,18 @@ class KernelMatrices(NamedTuple):
 
 
 class KernelBlocks:
-    """Computes kernel matrices and their vjp tile by tile.
+    """Computes kernel matrices and their vjp task by task.
 
     Args:
-        config: tile memory and dtype.
-        executor: where tiles run; None makes a local one. Closed with this object, when used as a context.
+        config: tile memory, dtype and task size.
+        executor: where tasks run; None makes a local one. Closed with this object, when used as a context.
     """
 
     def __init__(self, config: Blocks | None = None, executor: Executor | None = None):
         self._config = config or Blocks()
         self._executor = executor or LocalExecutor()
         self._images: Images | None = None
-        self._tiles: list[list[Tile]] = []
+        self._plan: Plan | None = None
 
     def __enter__(self) -> KernelBlocks:
         return self
@@ -50,22 +51,26 @@ class KernelBlocks:
     def __exit__(self, *exception: Any) -> None:
         self._executor.close()
 
-    def forward(self, kernel: Kernel, support: np.ndarray, target: np.ndarray) -> KernelMatrices:
+    def forward(
+        self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, source: Source | None = None
+    ) -> KernelMatrices:
         """Return K(X_s, X_s) and K(X_t, X_s), and remember the images for `backward`.
 
         Args:
             kernel: the kernel.
             support: X_s (n, H, W, C), preprocessed.
             target: X_t (m, H, W, C), preprocessed.
+            source: where the targets come from, for executors whose workers hold the data set; None: nowhere known.
 
         Raises:
             ShapeError: if the images do not fit each other or the kernel's poolings.
         """
         n, m = len(support), len(target)
-        self._images = images = self._images_of(kernel, support, target, num_target=m)
-        self._tiles = [plan("ss", n, n, images.size), plan("ts", m, n, images.size)]
+        self._plan, images = self._begin(kernel, support, target, num_target=m)
+        self._images = images = images._replace(source=source)
         self._executor.begin(images)
-        k_ss, k_ts = (self._assemble(tiles, (rows, n)) for tiles, rows in zip(self._tiles, (n, m)))
+        k_ss = self._assemble(self._plan.ss, (n, n))
+        k_ts = self._assemble(self._plan.ts, (m, n))
         # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
         k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)
@@ -80,23 +85,24 @@ class KernelBlocks:
         Raises:
             NonFiniteError: if the gradient holds NaN or infinity.
         """
-        if self._images is None:
+        if self._images is None or self._plan is None:
             raise RuntimeError("backward is called after forward")
-        gradient = np.zeros(self._images.support.shape, self._images.support.dtype)
-        tiles = [tile for matrix in self._tiles for tile in matrix]
-        bars = {"ss": k_ss_bar, "ts": k_ts_bar}
+        images, tasks = self._images, [*self._plan.ss, *self._plan.ts]
+        gradient = np.zeros(images.support.shape, images.support.dtype)
 
-        def cotangent(tile: Tile) -> np.ndarray:
-            rows, columns = tile.where
-            block = bars[tile.matrix][rows, columns]
-            fold = tile.matrix == "ss" and not tile.on_diagonal
-            return block + k_ss_bar[columns, rows].T if fold else block
+        def cotangent(task: Task) -> np.ndarray:
+            rows, columns = task.where
+            if task.matrix == "ts":
+                return self._cast(k_ts_bar[rows, columns])
+            bar = k_ss_bar[rows, columns] + k_ss_bar[columns, rows].T
+            for tile in tiles(task, images.size):
+                if tile.on_diagonal:
+                    within = slice(tile.rows[0] - task.rows[0], tile.rows[1] - task.rows[0])
+                    bar[within, within] = k_ss_bar[tile.where]
+            return self._cast(bar)
 
-        for tile, part in zip(tiles, self._executor.backward(tiles, map(cotangent, tiles))):
-            rows, columns = tile.where
-            gradient[columns] += part.columns
-            if part.rows is not None:
-                gradient[rows] += part.rows
+        for task, part in zip(tasks, self._executor.backward(tasks, map(cotangent, tasks))):
+            gradient[task.where[1]] += part
         if not np.isfinite(gradient).all():
             raise NonFiniteError(
                 "the gradient of the support images holds NaN or infinity",
@@ -104,35 +110,46 @@ class KernelBlocks:
             )
         return gradient
 
-    def rows(self, kernel: Kernel, support: np.ndarray, target: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def rows(
+        self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, source: Source | None = None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield K(X_t, X_s) a run of rows at a time: (slice of the targets, (b, n) block), in order.
 
         The whole matrix is never held, so that the target may be a full train or test set.
         """
-        images = self._images_of(kernel, support, target[:0], num_target=len(target))
         self._images = None  # the executor forgets the last forward's
-        most = images.size.rows * ROW_TILES
-        for start in range(0, len(target), most):
+        count = len(target)
+        most = -(-count // max(1, -(-count // ROWS_AT_A_TIME)))  # even runs, so that all have tiles of one size
+        for start in range(0, count, most):
             part = target[start : start + most]
-            self._executor.begin(images._replace(target=self._cast(part)))
-            tiles = plan("ts", len(part), len(support), images.size)
-            yield slice(start, start + len(part)), self._assemble(tiles, (len(part), len(support)))
+            full, images = self._begin(kernel, support, part, num_target=most)
+            here = source and source._replace(rows=(start, start + len(part)))
+            self._executor.begin(images._replace(source=here))
+            tasks = [task._replace(rows=(task.rows[0], min(task.rows[1], len(part)))) for task in full.ts]
+            tasks = [task for task in tasks if task.rows[0] < task.rows[1]]
+            yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)))
 
-    def _images_of(self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int) -> Images:
+    def _begin(
+        self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
+    ) -> tuple[Plan, Images]:
         for name, images in (("support", support), ("target", target)):
             if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
                 raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
         kernel.check_images(*support.shape[1:3])
+        made = self._plan_of(kernel, support, num_target)
+        return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
+
+    def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
         itemsize = np.dtype(self._config.dtype).itemsize
         per_entry = entry_bytes(kernel, support.shape[1:], itemsize, self._config.implementation)
-        size = tile_size(len(support), num_target, per_entry, self._config.memory_mib << 20)
-        return Images(kernel, self._cast(support), self._cast(target), size, self._config.implementation)
+        memory = self._config.memory_mib << 20
+        return plan(len(support), num_target, per_entry, memory, task_columns=self._config.task_columns)
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
 
-    def _assemble(self, tiles: Sequence[Tile], shape: tuple[int, int]) -> np.ndarray:
+    def _assemble(self, tasks: Sequence[Task], shape: tuple[int, int]) -> np.ndarray:
         matrix = np.zeros(shape, self._config.dtype)
-        for tile, block in zip(tiles, self._executor.forward(tiles)):
-            matrix[tile.where] = block
+        for task, block in zip(tasks, self._executor.forward(tasks)):
+            matrix[task.where] = block
         return matrix

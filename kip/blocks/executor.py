@@ -1,4 +1,4 @@
-"""Where tiles are computed: the protocol that the local executor keeps, and any distributed one.
+"""Where tasks are computed: the protocol that the local executor keeps, and any distributed one.
 
 A step begins with the images; tasks then name rows and columns only. Tasks are deterministic and idempotent: an
 executor may run them anywhere, in any order, more than once, and yields their results in the order of the tasks.
@@ -11,22 +11,25 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kip.blocks.plan import Tile
-from kip.blocks.tile import Images, TileGradient
+from kip.blocks.plan import Task
+from kip.blocks.tile import Images
 
 
 class Executor(Protocol):
-    """Runs tiles somewhere. Not thread-safe: one step at a time."""
+    """Runs tasks somewhere. Not thread-safe: one step at a time."""
 
     def begin(self, images: Images) -> None:
-        """Make a step's images available to the tiles that follow."""
+        """Make a step's images available to the tasks that follow."""
 
-    def forward(self, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
-        """Yield K(rows, columns) of each tile, in order."""
+    def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
+        """Yield the block of each task, (a, b), in order, as `kip.blocks.task.forward` gives it."""
         ...
 
-    def backward(self, tiles: Sequence[Tile], cotangents: Iterable[np.ndarray]) -> Iterator[TileGradient]:
-        """Yield the vjp of each tile with its cotangent (of the tile's shape), in order."""
+    def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the gradient of each task's columns, (b, H, W, C), in order, as `kip.blocks.task.backward` gives it.
+
+        The cotangents come one for each task, of the task's shape, and are taken as the tasks are handed out.
+        """
         ...
 
     def close(self) -> None:

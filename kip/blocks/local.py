@@ -13,19 +13,19 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from kip.blocks import tile as tiling
-from kip.blocks.plan import Tile
-from kip.blocks.tile import Images, TileGradient
+from kip.blocks import task as tasking
+from kip.blocks.plan import Task
+from kip.blocks.tile import Images
 from kip.precision import float64
 
 T = TypeVar("T")
 
-TILES_AHEAD = 2
-"""Tiles handed out for each device at a time: enough to keep it busy, few enough to bound memory."""
+TASKS_AHEAD = 2
+"""Tasks handed out for each device at a time: enough to keep it busy, few enough to bound memory."""
 
 
 class LocalExecutor:
-    """Runs tiles on the devices of this process; keeps the protocol `kip.blocks.Executor`.
+    """Runs tasks on the devices of this process; keeps the protocol `kip.blocks.Executor`.
 
     Args:
         devices: JAX devices; None means all local devices of the default backend.
@@ -49,16 +49,16 @@ class LocalExecutor:
                 for device in self._devices
             ]
 
-    def forward(self, tiles: Sequence[Tile]) -> Iterator[np.ndarray]:
-        """Yield each tile's block of the kernel matrix, in order."""
-        return self._in_order(tiling.forward, ((tile,) for tile in tiles))
+    def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
+        """Yield each task's block of the kernel matrix, in order."""
+        return self._in_order(tasking.forward, ((task,) for task in tasks))
 
-    def backward(self, tiles: Sequence[Tile], cotangents: Iterable[np.ndarray]) -> Iterator[TileGradient]:
-        """Yield each tile's vjp, in order."""
-        return self._in_order(tiling.backward, zip(tiles, cotangents))
+    def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield each task's gradient of its support columns, in order."""
+        return self._in_order(tasking.backward, zip(tasks, cotangents))
 
     def close(self) -> None:
-        """End the threads, dropping tiles that have not begun, and let go of the images."""
+        """End the threads, dropping tasks that have not begun, and let go of the images."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._images = []
 
@@ -77,7 +77,7 @@ class LocalExecutor:
         waiting = deque()
         for task in tasks:
             waiting.append(self._threads.submit(on_my_device, *task))
-            if len(waiting) > TILES_AHEAD * len(self._devices):
+            if len(waiting) > TASKS_AHEAD * len(self._devices):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

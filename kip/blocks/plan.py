@@ -1,8 +1,13 @@
-"""Which tiles a step's kernel matrices are cut into.
+"""Which tasks a step's kernel matrices are cut into, and which tiles a task is computed in.
 
-    K_ts (m, n): all tiles.        K_ss (n, n): the tiles on and above the diagonal; the rest is their transpose.
+    K_ts (m, n): all entries.        K_ss (n, n): those on and above the diagonal; the rest is their transpose.
 
-Tiles name images by position only; nothing here holds an array.
+A *task* is what an executor hands out: some target rows against some support columns. Its result is one block, and
+backward one gradient for its columns. A *tile* is what fits the memory of a device. A task is computed tile by tile
+and its gradient summed in that order, and the gradients of tasks are summed in theirs, so that the bits depend on the
+plan alone; and the plan depends on the configuration and the numbers of images, never on who computes.
+
+Tasks and tiles name images by position only; nothing here holds an array.
 """
 
 from __future__ import annotations
@@ -15,6 +20,17 @@ from pydantic import Field
 from kip.config import value
 from kip.kernels.architecture import Implementation
 
+ROW_RUNS = 3
+"""Runs of target rows in a step. Every run returns a gradient for every support image, so that this many times X_s
+travels from the workers to the server in a step: 3.7 MB for 100 images of 32x32x3."""
+COLUMN_RUNS = 25
+"""The most runs of support columns, where `Blocks.task_columns` does not say otherwise: 75 tasks a step."""
+LEAST_COLUMNS = 4
+"""The fewest support columns of a task, where `Blocks.task_columns` does not say otherwise: narrower tiles waste work
+that is done once for each image."""
+TASK_BYTES = 1 << 30
+"""Temporary memory, summed over all its entries, below which a task is not worth sending: it stands for work."""
+
 
 @value
 class Blocks:
@@ -26,6 +42,9 @@ class Blocks:
     """Of the kernel's computation; the KRR solve is in float64 in any case."""
     implementation: Implementation = "auto"
     """Of networks' kernels: `auto` takes kip's engine where it can, and neural-tangents for the rest."""
+    task_columns: Annotated[int, Field(ge=1)] | None = None
+    """Support columns of one task; None: some 75 tasks a step, fewer for cheap kernels. 1 gives the most tasks, for
+    more than some 20 devices."""
 
 
 class Tile(NamedTuple):
@@ -46,49 +65,102 @@ class Tile(NamedTuple):
         return slice(*self.rows), slice(*self.columns)
 
 
+class Task(NamedTuple):
+    """What is handed to a device: `rows` of the targets (or of the support) against `columns` of the support.
+
+    A task of K_ss is a strip of its upper triangle: rows (a, b) against columns (a, n), of which the entries below
+    the diagonal tiles are not computed, and are zero.
+    """
+
+    matrix: Literal["ss", "ts"]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def where(self) -> tuple[slice, slice]:
+        """The block's place in its matrix."""
+        return slice(*self.rows), slice(*self.columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the block."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+
 class TileSize(NamedTuple):
-    """The size of a full tile: rows of targets, and columns (and, in K_ss, rows) of support images."""
+    """The size of a full tile: rows and columns in K_ts, and the side of the square tiles of K_ss."""
 
     rows: int
     columns: int
+    side: int
 
     def shape(self, tile: Tile) -> tuple[int, int]:
         """The full size that a tile, ragged or not, is computed at."""
-        return (self.columns if tile.matrix == "ss" else self.rows), self.columns
+        return (self.side, self.side) if tile.matrix == "ss" else (self.rows, self.columns)
 
 
-def tile_size(num_support: int, num_target: int, entry_bytes: int, memory_bytes: int) -> TileSize:
-    """Return the largest tile whose entries fit the memory, as square as the matrices allow, then evened out.
+class Plan(NamedTuple):
+    """The tasks of a step, in the order in which their results are summed, and the size of their tiles."""
 
-    A side of 100 images with room for 64 is cut into 50 + 50 and not 64 + 36, because every tile is computed at full
-    size: at most the last tile of a side is ragged, by less than one image for each tile.
+    ss: list[Task]
+    ts: list[Task]
+    size: TileSize
+
+
+def plan(
+    num_support: int, num_target: int, entry_bytes: int, memory_bytes: int, *, task_columns: int | None = None
+) -> Plan:
+    """Return the tasks of K_ss and K_ts, and the largest tiles whose entries fit the memory.
+
+    All runs of a side are of one length, the last one less at most one image for each run: with room for 64, a side
+    of 100 images is cut into 50 + 50 and not 64 + 36, because every tile is computed at full size.
 
     Args:
         num_support: n, at least 1.
         num_target: m; may be 0.
         entry_bytes: temporary memory of forward and vjp for one kernel entry, in bytes.
         memory_bytes: what a tile may take. One entry is computed even if it does not fit.
+        task_columns: see `Blocks.task_columns`.
     """
     entries = max(1, memory_bytes // entry_bytes)
-    columns = min(num_support, math.isqrt(entries))
-    rows = min(max(1, num_target), entries // columns)
-    return TileSize(_even(max(1, num_target), rows), _even(num_support, columns))
+    rows = _even(max(1, num_target), math.ceil(max(1, num_target) / ROW_RUNS))
+    if task_columns is None:
+        worth_sending = math.ceil(TASK_BYTES / (rows * entry_bytes))
+        task_columns = max(LEAST_COLUMNS, math.ceil(num_support / COLUMN_RUNS), worth_sending)
+    columns = _even(num_support, min(num_support, task_columns))
+    tile_columns = _even(columns, min(columns, math.isqrt(entries)))
+    size = TileSize(
+        rows=_even(rows, min(rows, max(1, entries // tile_columns))),
+        columns=tile_columns,
+        side=_even(num_support, min(num_support, math.isqrt(entries))),
+    )
+    ts = [Task("ts", run, across) for run in _split(num_target, rows) for across in _split(num_support, columns)]
+    ss = [Task("ss", strip, (strip[0], num_support)) for strip in _strips(num_support, size.side)]
+    return Plan(ss, ts, size)
 
 
-def plan(matrix: Literal["ss", "ts"], num_rows: int, num_columns: int, size: TileSize) -> list[Tile]:
-    """Return the tiles of one matrix, in the order in which results are summed.
+def tiles(task: Task, size: TileSize) -> list[Tile]:
+    """Return the tiles of a task, in the order in which their results are summed: row by row."""
+    height, width = (size.side, size.side) if task.matrix == "ss" else (size.rows, size.columns)
+    return [
+        Tile(task.matrix, rows, columns)
+        for rows in _split(task.rows[1], height, task.rows[0])
+        for columns in _split(task.columns[1], width, task.columns[0])
+        if task.matrix == "ts" or rows[0] <= columns[0]
+    ]
 
-    `ss` gives the symmetric triangle, row by row; `ts` gives all tiles, row by row.
-    """
-    columns = _split(num_columns, size.columns)
-    if matrix == "ss":
-        return [Tile("ss", columns[i], columns[j]) for i in range(len(columns)) for j in range(i, len(columns))]
-    return [Tile("ts", rows, run) for rows in _split(num_rows, size.rows) for run in columns]
+
+def _strips(length: int, side: int) -> list[tuple[int, int]]:
+    """Cut the rows of a triangle in two parts of about equal area, at a boundary of tiles; one, if it is one tile."""
+    if side >= length:
+        return [(0, length)]
+    cut = max(1, round(length * (1 - math.sqrt(0.5)) / side)) * side
+    return [(0, cut), (cut, length)]
 
 
 def _even(length: int, most: int) -> int:
     return math.ceil(length / math.ceil(length / most))
 
 
-def _split(length: int, size: int) -> list[tuple[int, int]]:
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+def _split(stop: int, size: int, start: int = 0) -> list[tuple[int, int]]:
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]

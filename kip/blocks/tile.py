@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from kip.blocks.plan import Tile, TileSize
+from kip.blocks.source import Source
 from kip.errors import ShapeError
 from kip.kernels import Implementation, Kernel, kernel_function
 
@@ -28,6 +29,7 @@ class Images(NamedTuple):
         target: X_t (m, H, W, C), likewise; m may be 0.
         size: the size of a full tile.
         implementation: who computes the kernel, see `kip.kernels.kernel_function`.
+        source: where the targets come from, for workers that hold the data set; None: not known.
     """
 
     kernel: Kernel
@@ -35,6 +37,7 @@ class Images(NamedTuple):
     target: np.ndarray | Array
     size: TileSize
     implementation: Implementation = "auto"
+    source: Source | None = None
 
 
 class TileGradient(NamedTuple):

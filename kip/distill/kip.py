@@ -69,7 +69,7 @@ def step(config: KIP, problem: Problem, state: State) -> tuple[State, dict[str, 
     """
     kernel = config.kernels[problem.draw("kernel", len(config.kernels), step=state.step)]
     target = problem.target_batch(config.target_batch, step=state.step)
-    k_ss, k_ts = problem.blocks.forward(kernel, state.images, target.images)
+    k_ss, k_ts = problem.blocks.forward(kernel, state.images, target.images, source=target.source)
     bars = krr.cotangents(k_ss, k_ts, state.labels, target.labels, config.ridge, config.reduction)
     gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
     if config.learn_labels:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from kip import krr
+from kip.blocks import Source
 from kip.config import value
 from kip.data import centred_one_hot
 from kip.distill.problem import Problem, State
@@ -57,7 +58,7 @@ def step(config: LabelSolve, problem: Problem, state: State) -> tuple[State, dic
     """
     k_ss, _ = problem.blocks.forward(config.kernel, state.images, state.images[:0])
     solver = krr.LabelSolver(k_ss, problem.num_classes, config.ridge)
-    for rows, k_ts in problem.blocks.rows(config.kernel, state.images, problem.inputs):
+    for rows, k_ts in problem.blocks.rows(config.kernel, state.images, problem.inputs, source=Source("train")):
         solver.add(k_ts, centred_one_hot(problem.labels[rows], problem.num_classes))
     solved = solver.solve()
     metrics = {"loss": solved.loss, "condition": krr.condition_number(k_ss, config.ridge)}

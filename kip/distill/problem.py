@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.blocks import KernelBlocks
-from kip.data import Augment, ClassIndex, augment, centred_one_hot
+from kip.blocks import KernelBlocks, Source
+from kip.blocks.source import checksum, select
+from kip.data import Augment, ClassIndex, centred_one_hot
 from kip.preprocess import Transform
 from kip.rng import generator
 
@@ -34,10 +35,11 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Preprocessed images X_t (m, H, W, C) with their mean-centred one-hot labels y_t (m, c)."""
+    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and where they come from."""
 
     images: np.ndarray
     labels: np.ndarray
+    source: Source
 
 
 class Problem(NamedTuple):
@@ -90,14 +92,14 @@ class Problem(NamedTuple):
             chosen = np.arange(len(self.pixels))
         else:
             chosen = self.classes.sample(count, seed=self.seed, purpose="target batch", step=step)
-        images = self.inputs[chosen]
-        if self.augment.policy != "none":
-            before = self.pixels[chosen]
-            after = augment(before, self.augment, seed=self.seed, step=step, indices=chosen)
-            changed = (after != before).any(axis=(1, 2, 3))
-            if changed.any():
-                images[changed] = self.transform.apply(after[changed])
-        return Batch(images, centred_one_hot(self.labels[chosen], self.num_classes))
+        images = select(
+            self.pixels, self.inputs, chosen, transform=self.transform, policy=self.augment, seed=self.seed, step=step
+        )
+        if self.augment.policy == "none":
+            source = Source("train", None if count is None else chosen)
+        else:
+            source = Source("train", chosen, step, checksum=checksum(images))
+        return Batch(images, centred_one_hot(self.labels[chosen], self.num_classes), source)
 
     def draw(self, purpose: str, count: int, *, step: int) -> int:
         """Return a uniform draw from range(count), a pure function of (seed, purpose, step)."""

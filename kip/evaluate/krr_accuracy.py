@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kip import data, krr, preprocess
-from kip.blocks import KernelBlocks
+from kip.blocks import KernelBlocks, Source
 from kip.errors import DataError
 from kip.export import DistilledSet
 from kip.kernels import Kernel
@@ -31,6 +31,8 @@ def krr_accuracy(
     support_labels: np.ndarray,
     inputs: np.ndarray,
     labels: np.ndarray,
+    *,
+    source: Source | None = None,
 ) -> float:
     """Return the fraction of `inputs` whose largest prediction K_ts A^-1 y_s is at their class.
 
@@ -40,6 +42,7 @@ def krr_accuracy(
         ridge: the regulariser.
         support: X_s (n, H, W, C), preprocessed. support_labels: y_s (n, c).
         inputs: images to classify (m, H, W, C), preprocessed, m >= 1. labels: their classes, (m,).
+        source: where `inputs` come from, for executors whose workers hold the data set; None: not known.
 
     Raises:
         DataError: if there is no image to classify.
@@ -51,7 +54,7 @@ def krr_accuracy(
     k_ss, _ = blocks.forward(kernel, support, support[:0])
     alpha = krr.fit(k_ss, support_labels, ridge)
     correct = 0
-    for rows, k_ts in blocks.rows(kernel, support, inputs):
+    for rows, k_ts in blocks.rows(kernel, support, inputs, source=source):
         correct += int(np.sum((k_ts @ alpha).argmax(axis=1) == labels[rows]))
     return correct / len(inputs)
 

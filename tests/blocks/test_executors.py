@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, TileSize, plan
+from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan, task
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import RBF, Architecture, kernel_function
 from kip.precision import float64
@@ -24,15 +24,19 @@ def executor(request):
         yield made
 
 
+def small_plan(num_support, num_target, size):
+    return plan(num_support, num_target, 1, size * size, task_columns=size)
+
+
 class SmallTiles(KernelBlocks):
-    """Kernel blocks with a given tile size, so that sizes around it can be tried."""
+    """Kernel blocks with tiles, and tasks of so many columns, of a given size, so that sizes around it can be tried."""
 
     def __init__(self, size, executor, dtype="float64"):
         super().__init__(Blocks(dtype=dtype), executor)
         self.size = size
 
-    def _images_of(self, *args, **kwargs):
-        return super()._images_of(*args, **kwargs)._replace(size=TileSize(self.size, self.size))
+    def _plan_of(self, kernel, support, num_target):
+        return small_plan(len(support), num_target, self.size)
 
 
 def images(rng, count, shape=(4, 4, 2)):
@@ -118,22 +122,35 @@ def test_every_device_gets_work(rng):
     assert seen == set(jax.devices())
 
 
-def test_results_come_in_the_order_of_the_tiles(rng, executor):
+def test_results_come_in_the_order_of_the_tasks(rng, executor):
     support, target = images(rng, 9).astype(np.float32), images(rng, 9).astype(np.float32)
-    size = TileSize(2, 2)
-    executor.begin(Images(FC, support, target, size))
-    tiles = plan("ts", 9, 9, size)
+    made = small_plan(9, 9, 2)
+    executor.begin(Images(FC, support, target, made.size))
+    assert len(made.ts) > 9
     expected = np.asarray(kernel_function(FC)(target, support))
-    for tile, block in zip(tiles, executor.forward(tiles), strict=True):
-        np.testing.assert_allclose(block, expected[tile.where], rtol=2e-5)
+    for each, block in zip(made.ts, executor.forward(made.ts), strict=True):
+        np.testing.assert_allclose(block, expected[each.where], rtol=2e-5)
 
 
-def test_a_failing_tile_raises_and_the_executor_lives_on(rng, executor):
+def test_every_executor_gives_the_bits_of_the_plain_task(rng, executor):
+    support, target = images(rng, 5).astype(np.float32), images(rng, 6).astype(np.float32)
+    made = small_plan(5, 6, 2)
+    plain = Images(FC, support, target, made.size)
+    executor.begin(plain)
+    tasks = [*made.ss, *made.ts]
+    bars = [rng.standard_normal(each.shape).astype(np.float32) for each in tasks]
+    for each, block in zip(tasks, executor.forward(tasks), strict=True):
+        np.testing.assert_array_equal(block, task.forward(plain, each))
+    for each, bar, gradient in zip(tasks, bars, executor.backward(tasks, bars), strict=True):
+        np.testing.assert_array_equal(gradient, task.backward(plain, each, bar))
+
+
+def test_a_failing_task_raises_and_the_executor_lives_on(rng, executor):
     support = images(rng, 3).astype(np.float32)
     blocks = SmallTiles(2, executor, "float32")
     blocks.forward(FC, support, support)
-    with pytest.raises(ShapeError, match="cotangent of Tile"):
-        list(executor.backward(plan("ts", 3, 3, TileSize(2, 2)), [np.zeros((5, 5))] * 4))
+    with pytest.raises(ShapeError, match="cotangent of Task"):
+        list(executor.backward(small_plan(3, 3, 2).ts, [np.zeros((5, 5))] * 4))
     assert blocks.forward(FC, support, support).k_ts.shape == (3, 3)
 
 
@@ -143,7 +160,8 @@ def test_closing_twice_is_safe():
     executor.close()
 
 
-def test_rows_give_the_whole_matrix_in_runs(rng, executor):
+def test_rows_give_the_whole_matrix_in_runs(rng, executor, monkeypatch):
+    monkeypatch.setattr("kip.blocks.assemble.ROWS_AT_A_TIME", 16)
     support, target = images(rng, 5), images(rng, 61)
     blocks = SmallTiles(2, executor)
     runs = list(blocks.rows(FC, support, target))

@@ -89,14 +89,15 @@ def test_learned_labels_and_not_classes_make_the_prediction(digits):
     assert wrong < 0.3
 
 
-def test_rows_in_bounded_memory_give_the_same_as_the_whole(digits, tmp_path):
+def test_rows_in_bounded_memory_give_the_same_as_the_whole(digits, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import jax.numpy as jnp\n"
         "def kernel(x, z, get):\n"
         "    return jnp.exp(-((x[:, None] - z[None]) ** 2).mean((2, 3, 4)) / 2)\n"
     )
     runs, accuracy = {}, {}
-    for entry_bytes in (1, 1 << 14):  # of one MiB: everything in one tile, or 64 entries a tile
+    for entry_bytes, rows in ((1, 4096), (1 << 14, 60)):  # of one MiB: everything in one tile, or 64 entries a tile
+        monkeypatch.setattr("kip.blocks.assemble.ROWS_AT_A_TIME", rows)
         kernel = Stax(f"{tmp_path / 'mine.py'}:kernel", entry_bytes=entry_bytes)
         with KernelBlocks(Blocks(memory_mib=1, dtype="float64")) as blocks:
             runs[entry_bytes] = [len(block) for _, block in blocks.rows(kernel, digits[0], digits[2])]

@@ -1,0 +1,155 @@
+"""The executor that runs tasks on workers; keeps the protocol `kip.blocks.Executor`.
+
+Images travel once: X_s with the `begin` of each epoch, to each worker; targets never, where the workers hold the data
+set and the caller says which images they are, and otherwise with `begin` too. A task is five numbers, and backward its
+cotangent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from kip import config
+from kip.blocks import Images, Task
+from kip.errors import ShapeError
+from kip.server.member import Job, Link, Settings
+from kip.server.scheduler import Scheduler
+from kip.workers.codec import Message
+from kip.workers.worker import versions
+
+
+class RemoteExecutor:
+    """Runs tasks on workers, through links that a transport made.
+
+    Args:
+        links: ways to the workers.
+        configuration: digest of what the run computes; a worker refuses tasks of another.
+        recipe: what workers make target images from, as `kip.workers.targets.Recipe` has it; None: they are sent.
+        fingerprint: of the server's own data, to be compared with theirs.
+        settings: the scheduler's patience and limits.
+        on_tick: called with this executor now and then while tasks run.
+        on_close: ends what the transport started.
+    """
+
+    def __init__(
+        self,
+        links: Iterable[Link],
+        *,
+        configuration: str = "",
+        recipe: dict[str, Any] | None = None,
+        fingerprint: dict[str, Any] | None = None,
+        settings: Settings | None = None,
+        on_tick: Callable[[RemoteExecutor], None] = lambda executor: None,
+        on_close: Callable[[], None] = lambda: None,
+    ):
+        self._run = uuid.uuid4().hex
+        self._configuration = configuration
+        self._recipe, self._fingerprint = recipe, fingerprint
+        self._epochs = itertools.count(1)
+        self.epoch = 0
+        self._images: Images | None = None
+        self._digests: dict[str, str] = {}
+        self._on_close = on_close
+        self._closed = False
+        self.scheduler = Scheduler(links, self, settings=settings, on_tick=lambda: on_tick(self))
+
+    def begin(self, images: Images) -> None:
+        """Note the step's images; workers get them when they get their first task."""
+        self.epoch, self._images = next(self._epochs), images
+        self._digests = {"support": _digest(images.support)}
+
+    def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
+        """Yield each task's block of the kernel matrix, in order."""
+        dtype = self._now().support.dtype
+        jobs = (Job(lambda task=task: self._message("forward", task), task.shape, dtype) for task in tasks)
+        return self.scheduler.run(jobs, len(tasks))
+
+    def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield each task's gradient of its support columns, in order."""
+        return self.scheduler.run(map(self._backward_job, tasks, cotangents), len(tasks))
+
+    def close(self) -> None:
+        """Let go of the workers, and end those that the transport started."""
+        if not self._closed:
+            self._closed = True
+            self.scheduler.close()
+            self._on_close()
+
+    def __enter__(self) -> RemoteExecutor:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def opening(self) -> Message:
+        """Return the message that opens the run on a worker."""
+        fields = {
+            "run": self._run,
+            "configuration": self._configuration,
+            "versions": versions(),
+            "recipe": self._recipe,
+            "fingerprint": self._fingerprint,
+        }
+        return Message("open", fields)
+
+    def beginning(self, held: frozenset[str], holds_data: bool) -> tuple[Message, frozenset[str]]:
+        """Return the message that begins the epoch, for a worker that holds these arrays, and what it holds after."""
+        images, arrays, after = self._now(), {}, set()
+
+        def give(name: str, array: np.ndarray) -> str:
+            digest = self._digests[name] = self._digests.get(name) or _digest(array)
+            if digest not in held:
+                arrays[name] = array
+            after.add(digest)
+            return digest
+
+        fields = {
+            **self._names(),
+            "kernel": config.to_dict(images.kernel),
+            "dtype": images.support.dtype.name,
+            "size": list(images.size),
+            "implementation": images.implementation,
+            "support": give("support", np.asarray(images.support)),
+        }
+        source = images.source
+        if source is None or not holds_data:
+            fields["target"] = give("target", np.asarray(images.target))
+        else:
+            rows = None if source.rows is None else list(source.rows)
+            fields["source"] = {
+                "split": source.split, "step": source.step, "rows": rows, "checksum": source.checksum
+            }  # fmt: skip
+            if source.indices is not None:
+                arrays["indices"] = np.asarray(source.indices, np.int64)
+        return Message("begin", fields, arrays), frozenset(after)
+
+    def _names(self) -> dict[str, Any]:
+        return {"run": self._run, "configuration": self._configuration, "epoch": self.epoch}
+
+    def _message(self, kind: str, task: Task, **arrays: np.ndarray) -> Message:
+        return Message(kind, {**self._names(), "task": [task.matrix, *task.rows, *task.columns]}, arrays)
+
+    def _backward_job(self, task: Task, cotangent: np.ndarray) -> Job:
+        images = self._now()
+        shape = (task.shape[1], *images.support.shape[1:])
+        bar = np.asarray(cotangent, images.support.dtype)
+        if bar.shape != task.shape:
+            raise ShapeError(f"cotangent of {task}", got=bar.shape, expected=f"{task.shape}")
+        return Job(lambda: self._message("backward", task, cotangent=bar), shape, images.support.dtype)
+
+    def _now(self) -> Images:
+        if self._images is None:
+            raise RuntimeError("tasks come after begin")
+        return self._images
+
+
+def _digest(array: Any) -> str:
+    content = hashlib.blake2b(f"{array.shape} {array.dtype} ".encode(), digest_size=16)
+    content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()

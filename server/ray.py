@@ -1,0 +1,162 @@
+"""Workers as Ray actors, one for each GPU: on this machine, or on a cluster that runs. The only importer of ray.
+
+Ray starts and restarts the actors' processes and moves the bytes; the loop runs in this process. Ray's own messages,
+around ours, are pickled: open a cluster's ports to nobody who may not run code there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from kip import train
+from kip.errors import ConfigError, MissingExtraError
+from kip.experiment import Experiment
+from kip.server import service
+from kip.server.executor import RemoteExecutor
+from kip.server.member import Settings
+from kip.workers.worker import Worker
+
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's variable that makes a cluster live on 127.0.0.1: its default on Windows and macOS, to be asked for on Linux.
+Ray reads it when it is imported; it turns `ray.init(_node_ip_address="127.0.0.1")` into the machine's outer address."""
+MESSAGES = 4
+"""Messages that an actor handles at a time."""
+
+
+class RayLink:
+    """One actor."""
+
+    def __init__(self, name: str, actor: Any):
+        self.name = name
+        self.actor = actor
+
+    def send(self, payload: bytes) -> Future[bytes]:
+        """Send a message; the future fails if the actor dies, and Ray starts it anew."""
+        return self.actor.handle.remote(payload).future()
+
+    def close(self) -> None:
+        """End the actor."""
+        with contextlib.suppress(Exception):
+            importlib.import_module("ray").kill(self.actor)
+
+
+class _Actor:
+    """The worker's process."""
+
+    def __init__(self, data_dir: str | None, stax: tuple[str, ...]):
+        self._worker = Worker(data_dir=None if data_dir is None else Path(data_dir), stax=stax)
+
+    def handle(self, payload: bytes) -> bytes:
+        return self._worker.handle(payload)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def links(
+    workers: int, *, data_dir: Path | None = None, stax: tuple[str, ...] = (), address: str | None = None
+) -> tuple[list[RayLink], Callable[[], None]]:
+    """Start actors, and return links to them and the function that lets go of Ray.
+
+    Args:
+        workers: how many actors. Each takes one GPU where the cluster has any, and one CPU otherwise.
+        data_dir: where `NAME.npz` is on the actors' machines; None: $KIP_DATA_DIR.
+        stax: the user's own functions that the workers may load.
+        address: of a cluster that runs (`auto`, `HOST:6379`, `ray://HOST:10001`); None starts one on this machine, on
+            loopback, which ends with the run.
+
+    Raises:
+        ConfigError: if there is no such cluster.
+    """
+    ray = _ray(loopback=address is None)
+    begun = not ray.is_initialized()
+    if begun:
+        _connect(ray, workers, address)
+    resources = ray.cluster_resources()
+    share = {"num_gpus": 1, "num_cpus": 0} if resources.get("GPU", 0) >= workers else {"num_cpus": 1}
+    environment = {
+        # Ray sets this to the actor's share of CPUs, and then NumPy's products may differ in their last bits.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
+        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "true"),
+        **{name: os.environ[name] for name in ("KIP_DATA_DIR", "KIP_CACHE_DIR") if name in os.environ},
+    }
+    kind = ray.remote(_Actor).options(
+        max_restarts=-1,
+        max_task_retries=0,  # the scheduler sends a task elsewhere
+        max_concurrency=MESSAGES,
+        runtime_env={"env_vars": environment},
+        **share,
+    )
+    folder = None if data_dir is None else str(Path(data_dir).absolute())
+    made = [RayLink(f"actor-{number}", kind.remote(folder, stax)) for number in range(workers)]
+    return made, ray.shutdown if begun else lambda: None
+
+
+def distill(
+    experiment: Experiment,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    workers: int = 1,
+    address: str | None = None,
+    settings: Settings | None = None,
+    show_progress: bool = True,
+) -> train.Result:
+    """Run an experiment to its end, with its tasks on Ray actors.
+
+    Args:
+        experiment: what to run.
+        out: the run's folder.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        workers: how many actors.
+        address: of a cluster that runs; None starts one on this machine.
+        settings: the scheduler's.
+        show_progress: whether to draw a progress bar on stderr.
+
+    Raises:
+        KipError: as `kip.train.run`, and where no worker is there.
+    """
+    out = Path(out)
+    told = service.introduction(experiment, data_dir)
+    made, close = links(workers, data_dir=data_dir, stax=service.stax_functions(experiment), address=address)
+    os.environ.setdefault(service.PREALLOCATE, "false")  # of this process alone: the actors have theirs
+    with service.log_file(out):
+        executor = RemoteExecutor(made, **told, settings=settings, on_tick=service.StatusFile(out), on_close=close)
+        with executor:
+            return train.run(experiment, out, data_dir=data_dir, executor=executor, show_progress=show_progress)
+
+
+def _ray(*, loopback: bool) -> Any:
+    """Import ray; where it is the first to, so that a cluster of its own listens on loopback only."""
+    if loopback and "ray" not in sys.modules:
+        os.environ[LOOPBACK_ONLY] = "0"  # stays: Ray's own processes read it too
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingExtraError(
+            "ray is not installed", got=str(error), remedy="Run `pip install 'kip[ray]'`."
+        ) from error
+
+
+def _connect(ray: Any, workers: int, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": f"kip-{uuid.uuid4().hex}"}
+    try:
+        if address is None:
+            ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"no Ray cluster at {address or 'this machine'}",
+            got=str(error)[:200],
+            remedy="`ray start --head` starts one; without --address, kip starts its own.",
+        ) from error

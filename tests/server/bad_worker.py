@@ -1,0 +1,27 @@
+"""A worker process that lies: `python bad_worker.py HOST PORT HOW`, with the key in $KIP_WORKERS_KEY."""
+
+import os
+import sys
+
+import numpy as np
+
+from kip.workers.codec import decode, encode
+from kip.workers.connect import serve
+from kip.workers.worker import Worker
+
+HOW = {
+    "nan": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"] * np.nan})),
+    "shape": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"][1:]})),
+    "truncated": lambda answer: encode(answer)[:-5],
+}
+
+
+class Bad(Worker):
+    def handle(self, payload):
+        answer = super().handle(payload)
+        message = decode(answer)
+        return HOW[sys.argv[3]](message) if message.kind == "result" else answer
+
+
+if __name__ == "__main__":
+    serve(Bad(), (sys.argv[1], int(sys.argv[2])), os.environ["KIP_WORKERS_KEY"].encode())

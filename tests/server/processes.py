@@ -1,0 +1,123 @@
+"""Executors whose workers are real processes, and what tests do to those."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kip
+from kip.blocks import LocalExecutor
+from kip.server import service
+from kip.server.executor import RemoteExecutor
+from kip.server.member import Settings
+from kip.server.tcp import Door
+
+QUICK = Settings(deadline=60.0, copy_after=0.5, ping_every=0.1, quarantine=0.2, patience=120.0)
+HERE = Path(__file__).parent
+
+
+def experiment(*, kernel=None, data="digits", steps=6, target_batch=150, policy="rotate_shift", columns=2):
+    """A small real run; some target images are augmented, and tasks are narrow, so that there are many."""
+    return kip.Experiment(
+        kip.KIP(1, steps=steps, target_batch=target_batch, kernels=(kernel or kip.Architecture("FC", 1),)),
+        data=kip.Data(data),
+        augment=kip.Augment(policy, fraction=0.3),
+        blocks=kip.Blocks(task_columns=columns),
+        checkpoint_every=max(1, steps // 2),
+    )
+
+
+class Watched(RemoteExecutor):
+    """Calls `then` once, when so many results have come in."""
+
+    after, then = None, None
+
+    def forward(self, tasks):
+        return self._counted(super().forward(tasks))
+
+    def backward(self, tasks, cotangents):
+        return self._counted(super().backward(tasks, cotangents))
+
+    def _counted(self, results):
+        for result in results:
+            yield result
+            if self.then and self.scheduler.done >= self.after:
+                then, self.then = self.then, None
+                then()
+
+
+class Workers:
+    """A server in this process, and `kip worker` processes that can be killed, frozen and started."""
+
+    def __init__(self, made, *, settings=QUICK, data_dir=None):
+        self.door = Door()
+        self.processes = []
+        self.executor = Watched([], **service.introduction(made, data_dir), settings=settings)
+        self.door.open(self.executor.scheduler.join, self.executor.scheduler.leave)
+        self.environment = {**os.environ, "KIP_WORKERS_KEY": self.door.key.decode(), "JAX_PLATFORMS": "cpu"}
+
+    def start(self, how=None):
+        host, port = self.door.address
+        command = [sys.executable, "-m", "kip.cli", "worker", f"{host}:{port}"]
+        if how:
+            command = [sys.executable, str(HERE / "bad_worker.py"), host, str(port), how]
+        process = subprocess.Popen(command, env=self.environment)
+        self.processes.append(process)
+        return process
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.executor.close()
+        self.door.close()
+        deadline = time.monotonic() + 20
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run_locally(made, out, data_dir=None):
+    kip.run(made, out, data_dir=data_dir, executor=LocalExecutor(), show_progress=False)
+    return (out / "distilled.npz").read_bytes()
+
+
+def ended(pid, seconds=5.0):
+    """Whether a process ends within so many seconds. A zombie has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def listening(pids):
+    """Return the addresses on which these processes listen, as `/proc` has them."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(descriptor)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[3] == "0A" and parts[9] in inodes:
+                found.append(parts[1].rpartition(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, the same in IPv6, and ::1, as `/proc/net/tcp` writes them."""

@@ -1,0 +1,224 @@
+"""The scheduler over workers in threads: the bits of the local executor, whatever the workers do."""
+
+import importlib.util
+import logging
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan
+from kip.errors import ShapeError, WorkerError, WorkersLostError
+from kip.kernels import RBF, Architecture, Stax
+from kip.server.executor import RemoteExecutor
+from kip.server.member import Settings
+from kip.workers.codec import Message, encode
+from kip.workers.worker import Worker
+
+_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
+links = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(links)
+
+KERNEL = Architecture("FC", 1)
+QUICK = Settings(deadline=30.0, copy_after=0.2, ping_every=0.05, quarantine=0.1, patience=5.0)
+
+
+def link(name="a", fault=None, **options):
+    return links.ThreadLink(name, Worker(use_data=False, **options), fault)
+
+
+class SmallTasks(KernelBlocks):
+    """Kernel blocks of many small tasks."""
+
+    def _plan_of(self, kernel, support, num_target):
+        return plan(len(support), num_target, 1, 9, task_columns=2)
+
+
+def step(executor, kernel=KERNEL, n=7, m=20, seed=0):
+    """A step's kernel matrices and gradient."""
+    rng = np.random.default_rng(seed)
+    support, target = (rng.standard_normal((count, 4, 4, 2)).astype(np.float32) for count in (n, m))
+    bars = rng.standard_normal((n, n)), rng.standard_normal((m, n))
+    blocks = SmallTasks(Blocks(), executor)
+    return (*blocks.forward(kernel, support, target), blocks.backward(*bars))
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with LocalExecutor() as executor:
+        return [step(executor, seed=seed) for seed in range(3)]
+
+
+def check(executor, expected, seeds=(0, 1, 2)):
+    for seed in seeds:
+        for ours, theirs in zip(step(executor, seed=seed), expected[seed], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_any_number_of_workers_gives_the_bits_of_the_local_executor(expected, count):
+    with RemoteExecutor([link(str(i)) for i in range(count)], settings=QUICK) as executor:
+        check(executor, expected)
+        members = executor.scheduler.members.values()
+        assert sum(member.tasks for member in members) == executor.scheduler.done
+        assert all(member.tasks for member in members), "every worker gets work"
+        assert executor.scheduler.retries == executor.scheduler.copies == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (links.broken, "the wire was cut"),
+        (links.with_result(lambda result: result * np.nan), "NaN or infinity"),
+        (links.with_result(lambda result: result[:-1]), "a task's result"),
+        (links.with_result(lambda result: result.astype(np.float64)), "a task's result"),
+        (lambda number, payload, answer: answer[:-3], "another length"),
+        (lambda number, payload, answer: b"", "cut short"),
+        (lambda number, payload, answer: encode(Message("opened")), "kind of an answer"),
+        (lambda number, payload, answer: encode(Message("error", {"code": "compute", "problem": "no"})), "no"),
+    ],
+)
+def test_a_worker_that_fails_or_lies_changes_no_bit(expected, caplog, fault, words):
+    caplog.set_level(logging.INFO)
+    with RemoteExecutor([link("good"), link("bad", fault)], settings=QUICK) as executor:
+        check(executor, expected)
+        assert executor.scheduler.members["bad"].tasks == 0
+        assert executor.scheduler.retries > 0
+    assert any("worker bad" in message and words in message for message in caplog.messages)
+
+
+def test_a_worker_that_fails_once_is_used_again(expected):
+    def fault(number, payload, answer):
+        return b"" if number == 0 else answer
+
+    with RemoteExecutor([link("only", fault)], settings=QUICK) as executor:
+        check(executor, expected)
+        assert 1 <= executor.scheduler.retries <= 2, "what failed, and what else it held"
+
+
+def test_a_frozen_worker_is_left_behind_and_taken_back(expected, caplog):
+    thaw = threading.Event()
+
+    def frozen(number, payload, answer):
+        thaw.wait(20)
+        return answer
+
+    settings = QUICK._replace(deadline=0.6)
+    with RemoteExecutor([link("good"), link("frozen", frozen)], settings=settings) as executor:
+        executor.scheduler._settings = QUICK
+        check(executor, expected, [0])
+        executor.scheduler._settings = settings
+        check(executor, expected, [1])
+        assert executor.scheduler.copies + executor.scheduler.retries > 0
+        thaw.set()
+        time.sleep(0.1)
+        check(executor, expected, [2])
+        assert executor.scheduler.members["frozen"].state == "live"
+
+
+def test_silence_past_the_deadline_is_named(expected, caplog):
+    thaw = threading.Event()
+    settings = QUICK._replace(deadline=0.5, copies=1)
+
+    def frozen(number, payload, answer):
+        thaw.wait(20)
+        return answer
+
+    with RemoteExecutor([link("good", links.slow(0.02)), link("frozen", frozen)], settings=settings) as executor:
+        check(executor, expected, [0])
+        assert executor.scheduler.members["frozen"].state == "stalled"
+        thaw.set()
+    assert "worker frozen has not answered" in caplog.text
+
+
+def test_workers_join_and_leave_during_a_step(expected):
+    with RemoteExecutor([link("first", links.slow(0.01))], settings=QUICK) as executor:
+        threading.Timer(0.1, executor.scheduler.join, [link("second")]).start()
+        threading.Timer(0.3, executor.scheduler.leave, ["first"]).start()
+        check(executor, expected)
+        assert list(executor.scheduler.members) == ["second"]
+
+
+def test_a_run_that_starts_without_workers_waits_for_the_first(expected):
+    with RemoteExecutor([], settings=QUICK) as executor:
+        threading.Timer(0.3, executor.scheduler.join, [link()]).start()
+        check(executor, expected, [0])
+
+
+def test_a_restarted_worker_is_told_all_again(expected, caplog):
+    caplog.set_level(logging.INFO)
+    one = link("one")
+    with RemoteExecutor([one], settings=QUICK) as executor:
+        check(executor, expected, [0])
+        one.worker = Worker(use_data=False)  # a new process at the old place
+        check(executor, expected, [0, 1])
+    assert one.asked.count("open") == 2
+
+
+def test_no_worker_for_too_long_ends_the_run():
+    with (
+        RemoteExecutor([link("dead", links.broken)], settings=QUICK._replace(patience=0.3, ping_every=9)) as executor,
+        pytest.raises(WorkersLostError, match="no worker is there"),
+    ):
+        step(executor)
+
+
+def test_nan_that_is_the_kernels_own_is_given_back():
+    images = np.full((2, 4, 4, 1), np.nan, np.float32)
+    for count in (1, 2):
+        with RemoteExecutor([link(str(i)) for i in range(count)], settings=QUICK) as executor:
+            k_ss, _ = SmallTasks(Blocks(), executor).forward(RBF(), images, images)
+            assert np.isnan(k_ss).all()
+
+
+def test_a_kernel_that_fails_everywhere_ends_the_run_with_the_workers_words(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def kernel(x, z, get):\n    raise RuntimeError('my kernel fails')\n")
+    name = f"{path}:kernel"
+    with (
+        RemoteExecutor([link("a", stax=[name]), link("b", stax=[name])], settings=QUICK) as executor,
+        pytest.raises(WorkerError, match="my kernel fails"),
+    ):
+        step(executor, Stax(name))
+
+
+def test_a_misshapen_cotangent_is_refused_before_it_is_sent():
+    with RemoteExecutor([link()], settings=QUICK) as executor:
+        images = np.zeros((3, 4, 4, 1), np.float32)
+        made = plan(3, 3, 1, 9, task_columns=2)
+        executor.begin(Images(KERNEL, images, images, made.size))
+        with pytest.raises(ShapeError, match="cotangent of Task"):
+            list(executor.backward(made.ts, [np.zeros((5, 5))] * len(made.ts)))
+
+
+def test_no_more_than_the_limit_is_in_flight():
+    most = []
+
+    class Counting(links.ThreadLink):
+        running = 0
+
+        def send(self, payload):
+            self.running += 1
+            most.append(self.running)
+            answer = super().send(payload)
+            answer.add_done_callback(lambda _: setattr(self, "running", self.running - 1))
+            return answer
+
+    with RemoteExecutor([Counting("a", Worker(use_data=False), links.slow(0.005))], settings=QUICK) as executor:
+        step(executor)
+    assert max(most) == QUICK.in_flight
+
+
+def test_images_travel_once_a_step_and_not_again_if_they_are_held(expected):
+    one = link()
+    with RemoteExecutor([one], settings=QUICK) as executor:
+        blocks = SmallTasks(Blocks(), executor)
+        support, target = np.zeros((7, 4, 4, 2), np.float32), np.ones((60, 4, 4, 2), np.float32)
+        blocks.forward(KERNEL, support, target)
+        first = one.bytes_in
+        blocks.forward(KERNEL, support, target)
+    assert first > support.nbytes + target.nbytes
+    assert one.bytes_in - first < first - support.nbytes - target.nbytes + 200
+    assert one.asked.count("begin") == 2

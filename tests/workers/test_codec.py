@@ -1,0 +1,115 @@
+"""Messages: what goes in comes out, and anything else is refused with a named error."""
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kip.errors import MessageError
+from kip.workers import codec
+from kip.workers.codec import PREFIX, Message, decode, encode
+
+ARRAYS = st.dictionaries(
+    st.text(max_size=5),
+    st.sampled_from(sorted(codec.DTYPES)).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3))
+    ),
+    max_size=codec.MAX_ARRAYS,
+)
+FIELDS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=5) | st.none() | st.booleans())
+
+
+def packed(header, body=b"", *, magic=codec.MAGIC, version=codec.VERSION, flags=0, lengths=None):
+    """Wrap a header and a body in a right checksum, so that only what is inside can be refused."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    lengths = lengths or (len(text), len(body))
+    return PREFIX.pack(magic, version, flags, *lengths, zlib.crc32(text + body)) + text + body
+
+
+def one(*entry):
+    return {"kind": "k", "fields": {}, "arrays": [list(entry)]}
+
+
+@given(st.text(max_size=9), FIELDS, ARRAYS)
+def test_what_goes_in_comes_out(kind, fields, arrays):
+    out = decode(encode(Message(kind, fields, arrays)))
+    assert (out.kind, out.fields, list(out.arrays)) == (kind, fields, list(arrays))
+    for name, array in arrays.items():
+        assert out.arrays[name].dtype == array.dtype
+        assert out.arrays[name].tobytes() == array.tobytes()
+        assert out.arrays[name].shape == array.shape
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(data):
+    with pytest.raises(MessageError):
+        decode(data)
+
+
+@given(st.data())
+def test_any_changed_bit_and_any_cut_is_refused(data):
+    whole = encode(Message("task", {"a": 1}, {"x": np.arange(5.0)}))
+    changed = bytearray(whole)
+    changed[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(MessageError):
+        decode(bytes(changed))
+    with pytest.raises(MessageError):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(MessageError, match="another length"):
+        decode(whole + b"x")
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (packed({}, magic=b"EVIL"), "no message of kip's"),
+        (packed({}, version=2), "another version"),
+        (packed({}, flags=1), "another version"),
+        (packed({}, lengths=(1 << 31, 0)), "too large"),
+        (packed({}, lengths=(2, 1 << 62)), "too large"),
+        (packed(b"\xff\xfe"), "not JSON"),
+        (packed(b"[" * 100_000), "not JSON"),
+        (packed(b"NaN"), "not JSON"),
+        (packed([1]), "header"),
+        (packed({"kind": "k"}), "header"),
+        (packed({"kind": 1, "fields": {}, "arrays": []}), "wrong types"),
+        (packed({"kind": "k", "fields": [], "arrays": []}), "wrong types"),
+        (packed({"kind": "k", "fields": {}, "arrays": [0] * 99}), "too many"),
+        (packed(one("x", "object", [1]), b"12345678"), "an array"),
+        (packed(one("x", "float32", [-1])), "an array"),
+        (packed(one("x", "float32", [True]), b"1234"), "an array"),
+        (packed(one("x", "float32", [1, 1, 1, 1, 1]), b"1234"), "an array"),
+        (packed(one("x", "float32", [1 << 29, 1 << 29])), "do not fit"),
+        (packed(one("x", "float32", [1 << 30, 0, 1 << 30, 1 << 30])), "an array"),
+        (packed(one("x", "float32", [2]), b"1234"), "do not fit"),
+        (packed(one("x", "float32", [1]), b"12345"), "left over"),
+        (packed(one(5, "float32", [1]), b"1234"), "an array"),
+    ],
+)
+def test_each_kind_of_malformed_message_is_named(data, match):
+    with pytest.raises(MessageError, match=match):
+        decode(data)
+
+
+def test_no_array_of_objects_is_sent():
+    with pytest.raises(MessageError, match="object"):
+        encode(Message("k", {}, {"x": np.array([object()])}))
+
+
+def test_a_message_beyond_the_limits_is_not_sent(monkeypatch):
+    monkeypatch.setattr(codec, "MAX_BODY", 100)
+    with pytest.raises(MessageError, match="too large"):
+        encode(Message("k", {}, {"x": np.zeros(101, np.uint8)}))
+
+
+def test_the_layout_is_what_the_page_says():
+    """Written out by hand, so that a change of the layout has to change the version."""
+    data = encode(Message("k", {"a": 1}, {"x": np.array([1.0], np.float32)}))
+    header = b'{"kind": "k", "fields": {"a": 1}, "arrays": [["x", "float32", [1]]]}'
+    body = struct.pack("<f", 1.0)
+    assert data == struct.pack("<4sHHIQI", b"KIPW", 1, 0, len(header), 4, zlib.crc32(header + body)) + header + body
