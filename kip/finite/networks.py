@@ -282,7 +282,8 @@ class Model:
         """
         module: Any = self._module
         if not train or "batch_stats" not in variables:
-            return Outputs(*module.apply(variables, images, train), variables)
+            logits, features = module.apply(variables, images, train)
+            return Outputs(logits, features, variables)
         (logits, features), moved = module.apply(variables, images, True, mutable=["batch_stats"])
         return Outputs(logits, features, {**variables, **moved})
 
