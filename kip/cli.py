@@ -186,8 +186,68 @@ def transfer(
     listed = [result.to_dict() for result in [*results, *others]]
     summary = {"test_accuracy": best.test_accuracy, "test_spread": best.test_spread, "checkpoint": best.checkpoint}
     found = {**summary, "validation_accuracy": best.validation_accuracy, "results": listed}
-    if out is not None:
-        atomic_write(out, lambda file: file.write(json_module.dumps(found, indent=1).encode()))
+    _save_json(out, found)
+    return found
+
+
+def analyze(
+    distilled: tyro.conf.Positional[Path],
+    *,
+    kernel: str | None = None,
+    get: Literal["ntk", "nngp"] = "ntk",
+    checkpoints: tuple[int, ...] = (),
+    targets: int | None = None,
+    repeats: int = 20,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Measure a distilled set: dimension, spectrum, robustness to subsampling, nearest natural images, labels.
+
+    The same is measured for the natural images that it started from, where the set is given as a run's folder that has
+    its first checkpoint; else for a class-balanced draw. Kernels are computed in float64.
+
+        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 10 20
+
+    Args:
+        distilled: The set, an .npz file; or a run's folder.
+        kernel: Whose features and spectrum are looked at: FC1, ConvNet, RBF, ...; default: the set's own.
+        get: For named networks: the neural tangent kernel, or the Gaussian process kernel.
+        checkpoints: Of a run: steps whose dimensions are measured as well.
+        targets: Test images that bands and subsets are scored on; default: all.
+        repeats: Random subsets of each size.
+        out: Write the results to this JSON file; `kip report` shows RUN/analysis.json.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.blocks import Blocks, KernelBlocks
+    from kip.evaluate.analysis import analyze as measure
+    from kip.kernels.architecture import kernel_named
+
+    with KernelBlocks(Blocks(dtype="float64")) as blocks:
+        found = measure(
+            distilled,
+            blocks,
+            kernel=None if kernel is None else kernel_named(kernel, get),
+            checkpoints=checkpoints,
+            targets=targets,
+            repeats=repeats,
+            data_dir=data_dir,
+        )
+    print(f"{'':22}{'distilled':>12}{'natural':>12}    ({found['natural_images']}; kernel {found['kernel']})")
+    pair = [found["distilled"], found["natural"]]
+    print(f"{'test accuracy':22}" + "".join(f"{100 * one['accuracy']:10.2f} %" for one in pair))
+    for name in pair[0]["dimensions"]:
+        print(
+            f"{name.replace('_', ' ') + ' dimension':22}" + "".join(f"{one['dimensions'][name]:12.1f}" for one in pair)
+        )
+    for index, band in enumerate(pair[0]["bands"]):
+        what = f"eigenvalues {band['first'] + 1}-{band['last']}"
+        print(f"{what:22}" + "".join(f"{100 * one['bands'][index]['accuracy']:10.2f} %" for one in pair))
+    for fraction in pair[0]["subsampled"]:
+        what = f"{100 * float(fraction):.0f} % of the images"
+        print(f"{what:22}" + "".join(f"{100 * one['subsampled'][fraction]:10.2f} %" for one in pair))
+    _save_json(out, found)
     return found
 
 
@@ -260,6 +320,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "label-solve": label_solve,
     "evaluate": evaluate,
     "transfer": transfer,
+    "analyze": analyze,
     "show": show,
     "export": export,
     "configs": configs,
@@ -320,6 +381,11 @@ def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
 
     solved = experiment.with_label_solve(loaded)
     return solved, "" if solved is loaded else "-label-solve"
+
+
+def _save_json(out: Path | None, found: dict[str, Any]) -> None:
+    if out is not None:
+        atomic_write(out, lambda file: file.write(json_module.dumps(found, indent=1).encode()))
 
 
 def _default_out(config: str) -> Path:

@@ -23,19 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kip import data, preprocess, rng
+from kip import data, rng
 from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
-from kip.evaluate.krr_accuracy import check_data
+from kip.evaluate.natural import Support, natural, prepared
 from kip.evaluate.training import Recipe, accuracy, train
 from kip.export import DistilledSet
 from kip.finite import Model, Network
 
 Baseline = Literal["none", "natural", "full"]
-Support = tuple[np.ndarray, np.ndarray]
-"""Images (n, H, W, C), preprocessed, and labels (n, c)."""
 
 
 @value
@@ -203,27 +201,6 @@ def transfer_set(
         checkpoint=int(distilled.metadata["step"]),
         seconds=time.perf_counter() - started,
     )
-
-
-def prepared(distilled: DistilledSet, data_dir: Path | None) -> tuple[Dataset, Callable[[np.ndarray], np.ndarray]]:
-    """Return a set's data set, and the preprocessing of its images.
-
-    Raises:
-        DataError: if the data set differs from the one that the set was distilled from.
-    """
-    experiment = distilled.experiment
-    dataset = data.load(experiment.data, data_dir)
-    check_data(distilled, dataset)
-    return dataset, preprocess.fit(experiment.preprocess, dataset.train.images).apply
-
-
-def natural(dataset: Dataset, apply: Callable[[np.ndarray], np.ndarray], count: int, seed: int, draw: int) -> Support:
-    """Return class-balanced natural train images, preprocessed, with centred one-hot labels."""
-    chosen = data.class_balanced(
-        dataset.train.labels, count, num_classes=dataset.num_classes, seed=seed, purpose="natural baseline", step=draw
-    )
-    labels = data.centred_one_hot(dataset.train.labels[chosen], dataset.num_classes)
-    return apply(dataset.train.images[chosen]), labels
 
 
 def runs_at_once(model: Model, config: Transfer, images: np.ndarray, most: int) -> int:
