@@ -32,7 +32,7 @@ forward = jax.jit(lambda model, v, x: model.apply(v, x).logits, static_argnums=0
 
 @pytest.mark.parametrize("name", ["FC1", "ConvVec1"])
 def test_the_kernel_is_that_of_finite_differences(name, rng):
-    model = network(name, 2, width=3)
+    model = network(name, 2, width=2)
     with float64():
         images = rng.normal(size=(4, 3, 3, 1))
         variables = model.init(jax.random.key(0), (3, 3, 1))
