@@ -190,6 +190,64 @@ def transfer(
     return found
 
 
+def protocols(
+    sets: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    protocol: tuple[str, ...] = ("HL",),
+    network: tuple[str, ...] = ("ConvNet-D3",),
+    width: int | None = None,
+    baseline: tuple[Literal["random", "k-centers"], ...] = (),
+    epochs: int | None = None,
+    seeds: int = 5,
+    teacher: str = "ConvNet-D3",
+    teacher_width: int | None = None,
+    teacher_steps: int = 5000,
+    seed: int = 0,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Judge distilled sets under named protocols: a table of sets x networks x protocols.
+
+    HL trains on hard labels, SL on a teacher's fixed soft labels, SL+KD on the teacher's labels of every augmented
+    view, DC-BENCH as that benchmark does, OWN on the set's own labels. All sets must be of one data set.
+
+        kip protocols runs/mnist_fc1_100/distilled.npz --protocol HL SL SL+KD --baseline random k-centers
+
+    Args:
+        sets: The sets, .npz files, or runs' folders.
+        protocol: HL, SL, SL+KD, DC-BENCH, OWN.
+        network: The students; with several, their average is given as well.
+        width: Channels of the students' first layer; default: each network's own.
+        baseline: Natural images of the same number: a class-balanced draw, or greedy K-centers.
+        epochs: Passes over the set, instead of the protocol's.
+        seeds: Students of each cell.
+        teacher: The teacher's network, trained on the whole train split, for soft labels.
+        teacher_width: Channels of its first layer.
+        teacher_steps: Its updates, in batches of 100.
+        seed: Of initial parameters, batches, augmentations and draws.
+        out: Write the results to this JSON file; `kip report` shows those that are in the run as protocols*.json.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate.protocol_run import Judgement, judge
+    from kip.finite import Network
+
+    judgement = Judgement(
+        protocols=protocol,
+        networks=tuple(Network(name, width) for name in network),
+        baselines=baseline,
+        epochs=epochs,
+        seeds=seeds,
+        teacher=Network(teacher, teacher_width),
+        teacher_steps=teacher_steps,
+        seed=seed,
+    )
+    found = judge(sets, judgement, data_dir=data_dir, progress=functools.partial(print, flush=True))
+    _save_json(out, found)
+    return found
+
+
 def analyze(
     distilled: tyro.conf.Positional[Path],
     *,
@@ -272,6 +330,25 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
     return {"out": str(out), "images": len(loaded.images)}
 
 
+def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
+    """Write a run's report: one HTML page that needs no network and no other file, and fits a phone.
+
+    It shows what lies in the run's folder: scores, curves, images before and after, labels, and the results that
+    `kip transfer`, `kip protocols` and `kip analyze` wrote there with --out RUN/transfer.json, protocols.json and
+    analysis.json.
+
+    Args:
+        run: The run's folder.
+        out: The page; default: RUN/report.html.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip import page
+
+    path = page.write(run, out)
+    print(path)
+    return {"out": str(path), "bytes": path.stat().st_size}
+
+
 def export(
     run: tyro.conf.Positional[Path],
     *,
@@ -320,9 +397,11 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "label-solve": label_solve,
     "evaluate": evaluate,
     "transfer": transfer,
+    "protocols": protocols,
     "analyze": analyze,
     "show": show,
     "export": export,
+    "report": report,
     "configs": configs,
 }
 

@@ -11,13 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["config", "files", "checks", "rng", "precision"],
+    ["config", "files", "checks", "rng", "precision", "charts"],
     ["data", "preprocess", "kernels", "krr"],
     ["blocks"],
     ["distill", "finite"],
     ["experiment"],
     ["checkpoint", "export"],
     ["evaluate", "report"],
+    ["page"],
     ["train"],
     ["overrides"],
     ["cli"],
