@@ -45,6 +45,15 @@ _PUBLIC = {
     "save_set": "kip.export:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.evaluate",
+    # finite networks, and training them on a set
+    "Network": "kip.finite",
+    "network": "kip.finite",
+    "Transfer": "kip.evaluate.transfer",
+    "transfer_set": "kip.evaluate.transfer",
+    "PROTOCOLS": "kip.evaluate.protocols",
+    "protocol_table": "kip.evaluate.protocols:table",
+    "analyze_set": "kip.evaluate.analysis:analyze",
+    "write_report": "kip.page:write",
     # errors
     "KipError": "kip.errors",
     "ConfigError": "kip.errors",

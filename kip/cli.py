@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that `kip --help` answers at once.
 
 from __future__ import annotations
 
+import functools
 import json as json_module
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import tyro
 
 from kip.errors import ConfigError, KipError
+from kip.files import atomic_write
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
@@ -139,6 +141,206 @@ def evaluate(
     return {**mean, "kernels": [result._asdict() for result in results]}
 
 
+def transfer(
+    distilled: tyro.conf.Positional[Path],
+    *,
+    baseline: tuple[Literal["natural", "full"], ...] = (),
+    checkpoints: tuple[int, ...] = (),
+    network: str = "ConvNet",
+    width: int | None = None,
+    norm: Literal["none", "layer", "instance", "batch"] | None = None,
+    parameterization: Literal["standard", "ntk"] = "standard",
+    loss: Literal["mse", "xent"] | None = None,
+    factors: tuple[float, ...] | None = None,
+    l2: tuple[float, ...] | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    evaluations: int | None = None,
+    search_seeds: int | None = None,
+    seeds: int | None = None,
+    validation: int | None = None,
+    vectorise: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Train finite networks on a distilled set, by the paper's scheme, and natural images by the same.
+
+    The learning rate, in units of the critical one of the empirical NTK, and the L2 strength are chosen on validation,
+    and so is when to stop; fresh networks are then trained and tested. The paper's sizes want an accelerator; on two
+    CPU cores, minutes:
+
+        kip transfer runs/mnist_fc1_100/distilled.npz --width 32 --steps 150 --factors 1 2 4 --l2 0 --baseline natural
+
+    Args:
+        distilled: The set, an .npz file; or a run's folder, with --checkpoints.
+        baseline: Also train on natural images of the same number (natural), on the whole train split (full), or both.
+        checkpoints: Of a run: the steps whose sets to train on; the best on validation is reported as the result.
+        network: FC1, ConvVec3, ConvNet, ConvNet-D3, Myrtle5, LeNet, AlexNet, VGG11, ResNet10, ResNet18, MobileNet, ...
+        width: Channels of the first layer; default: the network's own (ConvNet: 1024).
+        norm: Normalisation; default: the network's own (ConvNet: none).
+        parameterization: Of the network.
+        loss: Squared error (default) on the set's labels, or cross-entropy with their argmax.
+        factors: Learning rates in units of the critical one; default: 0.5 1 2 4.
+        l2: L2 strengths; default: 0 1e-7 1e-5 1e-3 1e-1.
+        steps: Updates; default: 5000.
+        batch: Images of an update; default: 100.
+        evaluations: Validations of each training; default: 20.
+        search_seeds: Networks that judge each point of the grid; default: 1.
+        seeds: Networks that the chosen point trains; default: 5.
+        validation: Validation images that are looked at; default: all.
+        vectorise: Networks trained at once; default: one on a CPU, else as many as the memory takes.
+        seed: Of initial parameters, batches and natural images; default: 0.
+        out: Write the results to this JSON file; `kip report` shows those that lie in a run's folder as transfer*.json.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate import runs
+    from kip.evaluate.transfer import Transfer, transfer_set
+    from kip.finite import Network
+
+    options = {
+        "loss": loss, "factors": factors, "l2": l2, "steps": steps, "batch": batch, "evaluations": evaluations,
+        "search_seeds": search_seeds, "seeds": seeds, "validation": validation, "vectorise": vectorise, "seed": seed,
+    }  # fmt: skip
+    given = {name: option for name, option in options.items() if option is not None}
+    config = Transfer(Network(network, width, norm, parameterization), **given)
+    progress = functools.partial(print, file=sys.stderr, flush=True)
+    sets = runs.sets(distilled, checkpoints, data_dir)
+    results = [transfer_set(one, config, data_dir=data_dir, progress=progress) for one in sets]
+    best = max(results, key=lambda result: result.validation_accuracy)
+    others = [transfer_set(sets[0], config, baseline=b, data_dir=data_dir, progress=progress) for b in baseline]
+    for result in [*results, *others]:
+        test, spread = 100 * result.test_accuracy, 100 * result.test_spread
+        step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
+        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %")
+    listed = [result.to_dict() for result in [*results, *others]]
+    summary = {"test_accuracy": best.test_accuracy, "test_spread": best.test_spread, "checkpoint": best.checkpoint}
+    found = {**summary, "validation_accuracy": best.validation_accuracy, "results": listed}
+    _save_json(out, found)
+    return found
+
+
+def protocols(
+    sets: tyro.conf.Positional[tuple[Path, ...]],
+    *,
+    protocol: tuple[str, ...] = ("HL",),
+    network: tuple[str, ...] = ("ConvNet-D3",),
+    width: int | None = None,
+    baseline: tuple[Literal["random", "k-centers"], ...] = (),
+    epochs: int | None = None,
+    seeds: int = 5,
+    teacher: str = "ConvNet-D3",
+    teacher_width: int | None = None,
+    teacher_steps: int = 5000,
+    seed: int = 0,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Judge distilled sets under named protocols: a table of sets x networks x protocols.
+
+    HL trains on hard labels, SL on a teacher's fixed soft labels, SL+KD on the teacher's labels of every augmented
+    view, DC-BENCH as that benchmark does, OWN on the set's own labels. All sets must be of one data set.
+
+        kip protocols runs/mnist_fc1_100/distilled.npz --protocol HL SL SL+KD --baseline random k-centers
+
+    Args:
+        sets: The sets, .npz files, or runs' folders.
+        protocol: HL, SL, SL+KD, DC-BENCH, OWN.
+        network: The students; with several, their average is given as well.
+        width: Channels of the students' first layer; default: each network's own.
+        baseline: Natural images of the same number: a class-balanced draw, or greedy K-centers.
+        epochs: Passes over the set, instead of the protocol's.
+        seeds: Students of each cell.
+        teacher: The teacher's network, trained on the whole train split, for soft labels.
+        teacher_width: Channels of its first layer.
+        teacher_steps: Its updates, in batches of 100.
+        seed: Of initial parameters, batches, augmentations and draws.
+        out: Write the results to this JSON file; `kip report` shows those that are in the run as protocols*.json.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate.protocol_run import Judgement, judge
+    from kip.finite import Network
+
+    judgement = Judgement(
+        protocols=protocol,
+        networks=tuple(Network(name, width) for name in network),
+        baselines=baseline,
+        epochs=epochs,
+        seeds=seeds,
+        teacher=Network(teacher, teacher_width),
+        teacher_steps=teacher_steps,
+        seed=seed,
+    )
+    found = judge(sets, judgement, data_dir=data_dir, progress=functools.partial(print, flush=True))
+    _save_json(out, found)
+    return found
+
+
+def analyze(
+    distilled: tyro.conf.Positional[Path],
+    *,
+    kernel: str | None = None,
+    get: Literal["ntk", "nngp"] = "ntk",
+    checkpoints: tuple[int, ...] = (),
+    targets: int | None = None,
+    repeats: int = 20,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Measure a distilled set: dimension, spectrum, robustness to subsampling, nearest natural images, labels.
+
+    The same is measured for the natural images that it started from, where the set is given as a run's folder that has
+    its first checkpoint; else for a class-balanced draw. Kernels are computed in float64.
+
+        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 10 20
+
+    Args:
+        distilled: The set, an .npz file; or a run's folder.
+        kernel: Whose features and spectrum are looked at: FC1, ConvNet, RBF, ...; default: the set's own.
+        get: For named networks: the neural tangent kernel, or the Gaussian process kernel.
+        checkpoints: Of a run: steps whose dimensions are measured as well.
+        targets: Test images that bands and subsets are scored on; default: all.
+        repeats: Random subsets of each size.
+        out: Write the results to this JSON file; `kip report` shows RUN/analysis.json.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.blocks import Blocks, KernelBlocks
+    from kip.evaluate.analysis import analyze as measure
+    from kip.kernels.architecture import kernel_named
+
+    with KernelBlocks(Blocks(dtype="float64")) as blocks:
+        found = measure(
+            distilled,
+            blocks,
+            kernel=None if kernel is None else kernel_named(kernel, get),
+            checkpoints=checkpoints,
+            targets=targets,
+            repeats=repeats,
+            data_dir=data_dir,
+        )
+    print(f"{'':22}{'distilled':>12}{'natural':>12}    ({found['natural_images']}; kernel {found['kernel']})")
+    pair = [found["distilled"], found["natural"]]
+    print(f"{'test accuracy':22}" + "".join(f"{100 * one['accuracy']:10.2f} %" for one in pair))
+    for name in pair[0]["dimensions"]:
+        print(
+            f"{name.replace('_', ' ') + ' dimension':22}" + "".join(f"{one['dimensions'][name]:12.1f}" for one in pair)
+        )
+    for index, band in enumerate(pair[0]["bands"]):
+        what = f"eigenvalues {band['first'] + 1}-{band['last']}"
+        print(f"{what:22}" + "".join(f"{100 * one['bands'][index]['accuracy']:10.2f} %" for one in pair))
+    for fraction in pair[0]["subsampled"]:
+        what = f"{100 * float(fraction):.0f} % of the images"
+        print(f"{what:22}" + "".join(f"{100 * one['subsampled'][fraction]:10.2f} %" for one in pair))
+    _save_json(out, found)
+    return found
+
+
 def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
     """Draw a distilled set as a picture: its images by class, and its labels.
 
@@ -158,6 +360,25 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
     report.save_images(out, loaded.images, loaded.labels, loaded.class_index, title=title)
     print(out)
     return {"out": str(out), "images": len(loaded.images)}
+
+
+def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
+    """Write a run's report: one HTML page that needs no network and no other file, and fits a phone.
+
+    It shows what lies in the run's folder: scores, curves, images before and after, labels, and the results that
+    `kip transfer`, `kip protocols` and `kip analyze` wrote there with --out RUN/transfer.json, protocols.json and
+    analysis.json.
+
+    Args:
+        run: The run's folder.
+        out: The page; default: RUN/report.html.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip import page
+
+    path = page.write(run, out)
+    print(path)
+    return {"out": str(path), "bytes": path.stat().st_size}
 
 
 def export(
@@ -298,8 +519,12 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "distill": distill,
     "label-solve": label_solve,
     "evaluate": evaluate,
+    "transfer": transfer,
+    "protocols": protocols,
+    "analyze": analyze,
     "show": show,
     "export": export,
+    "report": report,
     "configs": configs,
     "bench": bench,
     "worker": worker,
@@ -362,6 +587,11 @@ def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
 
     solved = experiment.with_label_solve(loaded)
     return solved, "" if solved is loaded else "-label-solve"
+
+
+def _save_json(out: Path | None, found: dict[str, Any]) -> None:
+    if out is not None:
+        atomic_write(out, lambda file: file.write(json_module.dumps(found, indent=1).encode()))
 
 
 def _default_out(config: str) -> Path:

@@ -58,7 +58,7 @@ def test_a_command_of_the_readme_parses(arguments, user_folder, monkeypatch, cap
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)
         assert not stop.value.code
-    elif arguments in (["distill"], ["label-solve"], ["evaluate"]):  # the text speaks of the command as such
+    elif len(arguments) == 1 and arguments != ["configs"]:  # the text speaks of the command as such
         assert arguments[0] in cli.COMMANDS
     else:
         assert cli.main(arguments) == 0, capsys.readouterr().err

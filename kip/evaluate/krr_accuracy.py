@@ -79,14 +79,7 @@ def evaluate_set(
     """
     experiment = distilled.experiment
     dataset = data.load(experiment.data, data_dir)
-    digest = dataset.train.digest()
-    if digest != distilled.metadata["train_sha256"]:
-        raise DataError(
-            f"the data set {experiment.data.name!r} is not the one that this set was distilled from",
-            got=f"a train split of SHA-256 {digest[:12]}...",
-            expected=f"{distilled.metadata['train_sha256'][:12]}...",
-            remedy="Point --data-dir to the original data.",
-        )
+    check_data(distilled, dataset)
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
     splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
     ridge = experiment.method.ridge
@@ -98,3 +91,19 @@ def evaluate_set(
         ]
         results.append(Evaluation(kernel.label, *accuracy))
     return results
+
+
+def check_data(distilled: DistilledSet, dataset: data.Dataset) -> None:
+    """Refuse a data set that is not the one that the set was distilled from.
+
+    Raises:
+        DataError: if the digest of its train split differs.
+    """
+    digest = dataset.train.digest()
+    if digest != distilled.metadata["train_sha256"]:
+        raise DataError(
+            f"the data set {dataset.name!r} is not the one that this set was distilled from",
+            got=f"a train split of SHA-256 {digest[:12]}...",
+            expected=f"{distilled.metadata['train_sha256'][:12]}...",
+            remedy="Point --data-dir to the original data.",
+        )

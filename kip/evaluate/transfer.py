@@ -1,0 +1,249 @@
+"""Transfer: train finite networks on a distilled set by the paper's scheme, and natural images by the same.
+
+    eta = c eta_critical,   c in factors;    loss + L2 / 2 |parameters|^2,   L2 in strengths
+
+1. Search: every (c, L2) is trained and judged by its best validation accuracy over training (early stopping).
+2. Final: the best pair trains `seeds` fresh networks, each stopped early by validation; only then are test images read.
+
+The error bar is the deviation over those networks (the paper's is over the 20 best measurements of its search). The
+baseline's networks have each their own draw of natural images, so that its error bar holds the luck of the draw too.
+
+Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", sections 3.2 and A.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from kip import data, rng
+from kip.config import value
+from kip.data import Dataset
+from kip.errors import ConfigError
+from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
+from kip.evaluate.natural import Support, natural, prepared
+from kip.evaluate.training import Recipe, accuracy, train
+from kip.export import DistilledSet
+from kip.finite import Model, Network
+
+Baseline = Literal["none", "natural", "full"]
+
+
+@value
+class Transfer:
+    """The scheme; defaults are the paper's."""
+
+    network: Network = Network("ConvNet")
+    """What is trained."""
+    loss: Literal["mse", "xent"] = "mse"
+    """Squared error on the set's labels, or cross-entropy with their argmax."""
+    factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 4.0)
+    """c: learning rates in units of the critical one."""
+    l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0, 1e-7, 1e-5, 1e-3, 1e-1)
+    """Strengths of the L2 penalty."""
+    steps: Annotated[int, Field(ge=1)] = 5000
+    """Updates. The paper: 25 000 for CIFAR-100 with `mse`, 10 000 for SVHN."""
+    batch: Annotated[int, Field(ge=1)] = 100
+    """Images of an update; sets of at most this size are taken whole."""
+    evaluations: Annotated[int, Field(ge=1)] = 20
+    """Validations of each training, evenly."""
+    search_seeds: Annotated[int, Field(ge=1)] = 1
+    """Networks that judge each point of the grid, by their mean."""
+    seeds: Annotated[int, Field(ge=1)] = 5
+    """Networks that the best point trains."""
+    validation: Annotated[int, Field(ge=1)] | None = None
+    """Validation images that are looked at, the first of the split; None: all."""
+    vectorise: Annotated[int, Field(ge=1)] | None = None
+    """Networks trained at once; None: as many as the accelerator's memory takes, and one on a CPU, where grouped
+    convolutions cost several times as much."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of initial parameters, batches, and the baseline's draws."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What one training is."""
+        return Recipe(self.loss, steps=self.steps, batch=self.batch, evaluations=self.evaluations)
+
+
+class Choice(NamedTuple):
+    """What the search found, on validation alone."""
+
+    factor: float
+    l2: float
+    learning_rate: float
+    critical_learning_rate: float
+    grid: list[dict[str, float]]
+    """Each point's `factor`, `l2` and mean `validation_accuracy`."""
+
+
+class TransferResult(NamedTuple):
+    """Accuracies of the networks that the chosen point trained, as fractions."""
+
+    trained_on: str
+    """`distilled`, `natural` or `full`."""
+    network: str
+    loss: str
+    images: int
+    test_accuracy: float
+    """Mean over networks."""
+    test_spread: float
+    """Standard deviation over networks (n - 1), 0 for one."""
+    test_accuracies: list[float]
+    validation_accuracy: float
+    choice: Choice
+    stopped: list[int]
+    """Updates after which each network was best on validation."""
+    curve: list[list[float]]
+    """Validation accuracy of each network at each evaluation."""
+    checkpoint: int
+    """The distilled set's step."""
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready dictionaries."""
+        return {**self._asdict(), "choice": self.choice._asdict()}
+
+
+def search(model: Model, config: Transfer, supports: list[Support], validation: Support) -> Choice:
+    """Choose the factor of the learning rate and the L2 strength; test images are no argument.
+
+    Args:
+        model: the network.
+        config: the grid.
+        supports: what to train on, one for each of `config.search_seeds`.
+        validation: images and classes (M,).
+    """
+    points = [(factor, l2) for factor in config.factors for l2 in config.l2]
+    critical = _critical(model, config, supports[0][0])
+    found = np.zeros((config.search_seeds, len(points)))
+    at_once = config.vectorise or runs_at_once(model, config, supports[0][0], len(points))
+    for index, support in enumerate(supports):
+        key = _key(config.seed, "transfer search", index)
+        for start in range(0, len(points), at_once):
+            part = points[start : start + at_once]
+            rates, decays = np.array([[c * critical, l2] for c, l2 in part], np.float32).T
+            trained = train(
+                model, config.recipe, jnp.stack([key] * len(part)), rates, decays, *support, validation
+            )  # one key: the points of a grid start from the same parameters
+            found[index, start : start + len(part)] = trained.validation_accuracy
+    means = found.mean(0)
+    factor, l2 = points[int(means.argmax())]
+    grid = [{"factor": c, "l2": s, "validation_accuracy": float(m)} for (c, s), m in zip(points, means)]
+    return Choice(factor, l2, factor * critical, critical, grid)
+
+
+def transfer_set(
+    distilled: DistilledSet,
+    config: Transfer,
+    *,
+    baseline: Baseline = "none",
+    data_dir: Path | None = None,
+    progress: Callable[[str], Any] = lambda line: None,
+) -> TransferResult:
+    """Train networks on a distilled set, or on natural images in its place, and test them.
+
+    Args:
+        distilled: the set; it names data set and preprocessing.
+        config: the scheme.
+        baseline: `natural` trains on class-balanced natural images of the same number with centred one-hot labels,
+            another draw for each network; `full` on the whole train split.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        progress: called with a line after each part.
+
+    Raises:
+        DataError: if the data set differs from the one that the set was distilled from.
+        ConfigError: if there is no validation image.
+        ShapeError: if the images are too small for the network.
+    """
+    started = time.perf_counter()
+    dataset, apply = prepared(distilled, data_dir)
+    images, classes = dataset.validation.images[: config.validation], dataset.validation.labels[: config.validation]
+    if len(images) == 0:
+        raise ConfigError(
+            "validation images for a transfer", got="none", expected="some", remedy="Distil with data.validation > 0."
+        )
+    model = Model(config.network, dataset.num_classes)
+    model.check_images(*dataset.train.images.shape[1:3])
+    draws = _supports(distilled, dataset, apply, baseline, config)
+    validation = apply(images), classes
+    choice = search(model, config, draws[: config.search_seeds], validation)
+    progress(
+        f"chosen on validation: factor {choice.factor:g}, L2 {choice.l2:g}, learning rate {choice.learning_rate:.3g}"
+    )
+    finals = draws[config.search_seeds :]
+    results = []
+    for index, support in enumerate(finals):
+        keys = _key(config.seed, "transfer final", index)[None]
+        rates, decays = np.array([[choice.learning_rate], [choice.l2]], np.float32)
+        results.append(train(model, config.recipe, keys, rates, decays, *support, validation))
+        progress(f"network {index + 1} of {len(finals)}: validation {100 * results[-1].validation_accuracy[0]:.2f} %")
+    test = apply(dataset.test.images), dataset.test.labels
+    tested = [float(accuracy(model, trained.variables[0], *test)) for trained in results]
+    return TransferResult(
+        trained_on="distilled" if baseline == "none" else baseline,
+        network=config.network.label,
+        loss=config.loss,
+        images=len(finals[0][0]),
+        test_accuracy=float(np.mean(tested)),
+        test_spread=float(np.std(tested, ddof=1)) if len(tested) > 1 else 0.0,
+        test_accuracies=tested,
+        validation_accuracy=float(np.mean([trained.validation_accuracy[0] for trained in results])),
+        choice=choice,
+        stopped=[int(trained.step[0]) for trained in results],
+        curve=[trained.curve[0].tolist() for trained in results],
+        checkpoint=int(distilled.metadata["step"]),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def runs_at_once(model: Model, config: Transfer, images: np.ndarray, most: int) -> int:
+    """Return how many networks fit into an accelerator's free memory, with their updates; 1 on a CPU."""
+    device = jax.devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    if limit is None:
+        return 1
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images.shape[1:]))  # type: ignore[arg-type]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    batch = images[: config.batch]
+    gradient = jax.jit(jax.grad(lambda v, x: model.apply(v, x, train=True).logits.sum()))
+    temporary = gradient.lower(variables, jax.ShapeDtypeStruct(batch.shape, jnp.float32)).compile().memory_analysis()
+    one = 5 * 4 * parameters + (temporary.temp_size_in_bytes if temporary else 0)  # now, best, memory, gradient, new
+    return int(np.clip(0.7 * limit / one, 1, most))
+
+
+def _critical(model: Model, config: Transfer, images: np.ndarray) -> float:
+    """Return eta_critical on min(64, n) training images, at the parameters that the search starts from."""
+    key = _key(config.seed, "transfer search", 0)
+    variables = model.init(jax.random.fold_in(key, 0), images.shape[1:])  # type: ignore[arg-type]
+    count = min(POINTS, len(images))
+    chosen = rng.generator(config.seed, "transfer points").choice(len(images), count, replace=False)
+    divisor = count * (model.num_outputs if config.loss == "mse" else 1)
+    return critical_learning_rate(model, variables, images[np.sort(chosen)], divisor=divisor)
+
+
+def _supports(
+    distilled: DistilledSet,
+    dataset: Dataset,
+    apply: Callable[[np.ndarray], np.ndarray],
+    baseline: Baseline,
+    config: Transfer,
+) -> list[Support]:
+    """Return what each network of the search, and then each final one, trains on."""
+    count = config.search_seeds + config.seeds
+    if baseline == "natural":
+        return [natural(dataset, apply, len(distilled.images), config.seed, draw) for draw in range(count)]
+    if baseline == "full":
+        labels = data.centred_one_hot(dataset.train.labels, dataset.num_classes)
+        return [(apply(dataset.train.images), labels)] * count
+    return [(distilled.images_preprocessed, distilled.labels)] * count
+
+
+def _key(seed: int, purpose: str, index: int) -> jax.Array:
+    return jax.random.key(int(rng.generator(seed, purpose, index).integers(2**31)))
