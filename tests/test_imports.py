@@ -33,6 +33,7 @@ HOMES = {
     "matplotlib": ["kip/report.py"],
     "sklearn": ["kip/data/sources.py"],
     "optax": ["kip/distill/kip.py"],
+    "flax": ["kip/finite/layers.py", "kip/finite/networks.py"],
     "tyro": ["kip/cli.py", "kip/overrides.py"],
     "launchpad": [],
     "ray": [],

@@ -1,0 +1,169 @@
+"""Finite networks: every builder at every size, parameterisations, normalisation, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip.errors import ConfigError, ShapeError
+from kip.finite import NETWORKS, Network, network
+from kip.finite.layers import Normalise
+from kip.precision import float64
+
+NAMES = [*NETWORKS, "FC1", "FC3", "ConvVec3", "ConvVec8"]
+SHAPES = [(28, 28, 1), (32, 32, 3), (64, 64, 3)]
+PARAMETERS = {
+    "LeNet": 62_006,
+    "ConvNet-D3": 320_010,
+    "ResNet10": 4_903_242,
+    "ResNet18": 11_173_962,
+    "MobileNet": 3_217_226,
+    "FC2": 3072 * 1024 + 1024 + 1024 * 1024 + 1024 + 10_250,
+    "ConvNet": 3 * 9 * 1024 + 1024 + 3 * (1024 * 9 * 1024 + 1024) + 16 * 1024 * 10 + 10,
+}
+"""At 32x32x3 and ten classes: figures known from the literature and public code, or written out."""
+WITHOUT_BIAS = ("ResNet10", "ResNet18", "MobileNet")
+"""Public code has no bias in convolutions that are normalised; ours has, and it is not counted."""
+
+
+def abstract(model, shape):
+    """Return the shapes of variables and outputs, without computing any."""
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    return variables, jax.eval_shape(lambda v, x: model.apply(v, x, train=True), variables, images)
+
+
+def count(variables, *, without_bias=False):
+    paths = jax.tree_util.tree_leaves_with_path(variables["params"])
+    conv_biases = [leaf.size for path, leaf in paths if "Conv" in path[-2].key and path[-1].key == "bias"]
+    return sum(leaf.size for _, leaf in paths) - (sum(conv_biases) if without_bias else 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_takes_every_size(name, shape):
+    variables, outputs = abstract(network(name, 7, width=12), shape)
+    assert outputs.logits.shape == (2, 7)
+    assert outputs.features.shape == (2, variables["params"]["readout"]["kernel"].shape[0])
+    assert jax.tree.map(jnp.shape, outputs.variables) == jax.tree.map(jnp.shape, variables)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_number_of_parameters_is_the_known_one(name):
+    variables, _ = abstract(network(name, 10), (32, 32, 3))
+    assert count(variables, without_bias=name in WITHOUT_BIAS) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "instance", "batch"])
+@pytest.mark.parametrize("name", ["ConvVec3", "ConvNet-D3", "Myrtle5", "AlexNet", "ResNet10"])
+def test_every_norm_makes_another_network(name, norm):
+    variables, _ = abstract(network(name, 10, width=12, norm=norm), (32, 32, 3))
+    plain, _ = abstract(network(name, 10, width=12, norm="none"), (32, 32, 3))
+    assert (count(variables) == count(plain)) == (norm == "none")
+    assert ("batch_stats" in variables) == (norm == "batch")
+
+
+def test_both_parameterisations_are_one_function_at_the_start_with_other_gradients(rng):
+    images = rng.normal(size=(3, 8, 8, 1))
+    outputs, gradients = [], []
+    with float64():
+        for parameterization in ("standard", "ntk"):
+            model = network("ConvNet", 4, width=6, parameterization=parameterization)
+            variables = model.init(jax.random.key(1), (8, 8, 1))
+            outputs.append(model.apply(variables, images).logits)
+            total = jax.grad(lambda v, model=model: model.apply(v, images).logits.sum())(variables)
+            gradients.append(np.asarray(total["params"]["Conv_1"]["kernel"]))
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-12)
+    np.testing.assert_allclose(gradients[1], gradients[0] * np.sqrt(2 / (9 * 6)), rtol=1e-12)
+
+
+def test_the_empirical_kernel_of_a_wide_network_is_near_the_infinite_one(rng):
+    from kip.kernels import kernel_function
+    from kip.kernels.architecture import Architecture
+
+    images = rng.normal(size=(3, 5, 5, 1)).astype(np.float32)
+    model = network("FC1", 1, width=8192, parameterization="ntk")
+    variables = model.init(jax.random.key(0), (5, 5, 1))
+    jacobian = jax.jacrev(lambda v: model.apply(v, images).logits[:, 0])(variables)
+    rows = np.concatenate([np.asarray(leaf).reshape(3, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    infinite = kernel_function(Architecture("FC", 1))(images, images)
+    np.testing.assert_allclose(rows @ rows.T, infinite, rtol=0.1)  # the deviation falls as 1 / sqrt(width) = 0.011
+
+
+def test_layer_and_instance_norm_do_what_they_say(rng):
+    images = jnp.asarray(rng.normal(3, 2, size=(4, 8, 8, 1)), jnp.float32)
+    for norm, axes in (("layer", (1, 2, 3)), ("instance", (1, 2)), ("batch", (0, 1, 2))):
+        module = Normalise(norm)
+        x = jnp.tile(images, (1, 1, 1, 3)) * jnp.asarray([1.0, 2.0, 5.0])
+        variables = module.init(jax.random.key(0), x, True)
+        y, _ = module.apply(variables, x, True, mutable=["batch_stats", "moments"])
+        np.testing.assert_allclose(y.mean(axes), 0, atol=1e-5)
+        np.testing.assert_allclose(y.std(axes), 1, atol=1e-4)
+
+
+def test_training_moves_running_statistics_and_testing_uses_them(rng):
+    images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
+    model = network("ConvNet", 3, width=4, norm="batch")
+    variables = model.init(jax.random.key(0), (8, 8, 1))
+    same = model.apply(variables, images)
+    assert same.variables is variables
+    train = jax.jit(lambda v: model.apply(v, images, train=True))
+    trained = train(variables)
+    for _ in range(200):
+        trained = train(trained.variables)
+    assert not np.allclose(same.logits, trained.logits, atol=0.01)
+    tested = model.apply(trained.variables, images)
+    np.testing.assert_allclose(tested.logits, trained.logits, atol=1e-3)  # after 200 moves they are the batch's
+
+
+def test_batch_moments_are_those_of_what_batch_normalisation_sees(rng):
+    images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
+    model = network("ConvNet-D3", 3, width=4, norm="batch")
+    variables = model.init(jax.random.key(0), (8, 8, 1))
+    assert set(variables) == {"params", "batch_stats"}
+    moments = model.moments(variables, images)
+    assert moments.keys() == variables["batch_stats"].keys()
+    kernel, bias = (variables["params"]["Conv_0"][name] for name in ("kernel", "bias"))
+    convolved = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(moments["Normalise_0"]["mean"], (convolved + bias).mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(moments["Normalise_0"]["var"], convolved.var((0, 1, 2)), rtol=1e-4)
+    assert network("ConvNet", 3, width=4).moments(variables, images) == {}
+
+
+def test_growth_widens_each_block():
+    variables, outputs = abstract(network("ConvNet-D3", 10, width=8, growth=2), (32, 32, 3))
+    assert [variables["params"][f"Conv_{i}"]["bias"].size for i in range(3)] == [8, 16, 32]
+    assert outputs.features.shape == (2, 32 * 16)
+
+
+def test_a_model_may_be_static_in_jit():
+    forward = jax.jit(lambda model, v, x: model.apply(v, x).logits, static_argnums=0)
+    for model in (network("FC1", 3, width=4), network("FC1", 3, width=4)):
+        variables = model.init(jax.random.key(0), (4, 4, 1))
+        forward(model, variables, jnp.zeros((2, 4, 4, 1)))
+    assert forward._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["ConvNet2", "FC", "FC0", "convnet", ""])
+def test_an_unknown_network_is_refused_with_the_list(name):
+    with pytest.raises(ConfigError, match="MobileNet"):
+        Network(name)
+
+
+@pytest.mark.parametrize(
+    "options", [{"growth": 2}, {"name": "FC2", "norm": "instance"}, {"width": 0}, {"norm": "group"}], ids=str
+)
+def test_options_that_do_not_apply_are_refused(options):
+    with pytest.raises(ConfigError):
+        Network(**options)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ConvNet", {}), ("ResNet18", {"norm": "instance"}), ("Myrtle5", {})])
+def test_images_that_are_too_small_are_refused(name, options):
+    with pytest.raises(ShapeError, match="too small"):
+        network(name, 10, **options).init(jax.random.key(0), (3, 3, 1))
+
+
+def test_a_label_says_what_differs():
+    assert Network().label == "ConvNet"
+    assert Network("ResNet18", width=16, norm="none").label == "ResNet18 width=16 norm=none"
