@@ -37,6 +37,10 @@ _PUBLIC = {
     # methods
     "KIP": "kip.distill",
     "LabelSolve": "kip.distill",
+    "LD": "kip.finite.ld",
+    "LabelBaseline": "kip.finite.label_baseline",
+    "Training": "kip.finite.learner",
+    "Network": "kip.finite.networks",
     # runs and their results
     "run": "kip.train",
     "Result": "kip.train",

@@ -102,8 +102,9 @@ def evaluate(
         results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
     for result in results:
         test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
-        print(f"{result.kernel:12} test {test:.2f} %  validation {validation:.2f} %")
-    mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in results[0]._fields[1:]}
+        spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
+        print(f"{result.kernel:12} test {test:.2f}{spread} %  validation {validation:.2f} %")
+    mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in results[0]._fields[1:3]}
     return {**mean, "kernels": [result._asdict() for result in results]}
 
 
@@ -122,8 +123,9 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     experiment = loaded.experiment
-    title = f"{experiment.data.name}, {experiment.method.kernels[0].label}, step {loaded.metadata['step']}"
-    report.save_images(out, loaded.images, loaded.labels, loaded.class_index, title=title)
+    title = f"{experiment.data.name}, {experiment.method.label}, step {loaded.metadata['step']}"
+    class_index = report.shown_class(loaded.labels, loaded.class_index)
+    report.save_images(out, loaded.images, loaded.labels, class_index, title=title)
     print(out)
     return {"out": str(out), "images": len(loaded.images)}
 

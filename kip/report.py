@@ -185,6 +185,11 @@ def save_curves(
         _save(figure, path)
 
 
+def shown_class(labels: np.ndarray, class_index: np.ndarray) -> np.ndarray:
+    """Return the class that each image is drawn under, (n,): its own, or, of another data set, its largest label's."""
+    return labels.argmax(axis=1) if np.max(class_index) >= labels.shape[1] else class_index
+
+
 def are_learned(labels: np.ndarray, class_index: np.ndarray) -> bool:
     """Return whether labels (n, c) are neither one-hot nor centred one-hot for their classes (n,)."""
     one_hot = np.eye(labels.shape[1])[class_index]

@@ -1,5 +1,7 @@
-"""How good is a distilled set: KRR accuracy under any kernel."""
+"""How good is a distilled set: KRR accuracy under any kernel, or that of networks trained on it."""
 
-from kip.evaluate.krr_accuracy import Evaluation, evaluate_set, krr_accuracy
+from kip.evaluate.evaluate_set import Evaluation, evaluate_set
+from kip.evaluate.krr_accuracy import krr_accuracy
+from kip.evaluate.set_accuracy import set_accuracies, trains_networks
 
-__all__ = ["Evaluation", "evaluate_set", "krr_accuracy"]
+__all__ = ["Evaluation", "evaluate_set", "krr_accuracy", "set_accuracies", "trains_networks"]
