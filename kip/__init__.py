@@ -40,6 +40,9 @@ _PUBLIC = {
     "LD": "kip.finite.ld",
     "LabelBaseline": "kip.finite.label_baseline",
     "Training": "kip.finite.learner",
+    "FRePo": "kip.finite.frepo",
+    "Pool": "kip.finite.pool",
+    "Optimizer": "kip.finite.pool",
     "Network": "kip.finite.networks",
     # runs and their results
     "run": "kip.train",

@@ -24,14 +24,21 @@ from kip.distill import kip, label_solve
 from kip.distill.kip import KIP
 from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError, KipError
-from kip.finite import label_baseline, ld
+from kip.finite import frepo, label_baseline, ld
+from kip.finite.frepo import FRePo
 from kip.finite.label_baseline import LabelBaseline
 from kip.finite.ld import LD
 from kip.preprocess import Preprocess
 
-Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline], Field(discriminator="name")]
+Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo], Field(discriminator="name")]
 
-METHODS: dict[type, ModuleType] = {KIP: kip, LabelSolve: label_solve, LD: ld, LabelBaseline: label_baseline}
+METHODS: dict[type, ModuleType] = {
+    KIP: kip,
+    LabelSolve: label_solve,
+    LD: ld,
+    LabelBaseline: label_baseline,
+    FRePo: frepo,
+}
 """Each method's module, with its `init` and `step`."""
 
 
