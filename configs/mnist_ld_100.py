@@ -3,7 +3,7 @@ import kip
 config = kip.Experiment(
     data=kip.Data("mnist", validation=10000),
     preprocess=kip.Preprocess("standardize"),
-    method=kip.LD(images_per_class=10, target_batch=128, learning_rate=4e-3, steps=4000),
+    method=kip.LD(images_per_class=10, target_batch=128, learning_rate=4e-3, steps=3000),
     checkpoint_every=200,
     reference=kip.Reference("Bohdal et al. 2020, Table 5, MNIST (LD), trial 1", accuracy=0.8727, spread=0.0069),
 )

@@ -41,6 +41,8 @@ _PUBLIC = {
     "LabelBaseline": "kip.finite.label_baseline",
     "Training": "kip.finite.learner",
     "FRePo": "kip.finite.frepo",
+    "KRRST": "kip.finite.krr_st",
+    "Teacher": "kip.finite.teacher",
     "Pool": "kip.finite.pool",
     "Optimizer": "kip.finite.pool",
     "Network": "kip.finite.networks",

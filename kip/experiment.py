@@ -24,13 +24,14 @@ from kip.distill import kip, label_solve
 from kip.distill.kip import KIP
 from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError, KipError
-from kip.finite import frepo, label_baseline, ld
+from kip.finite import frepo, krr_st, label_baseline, ld
 from kip.finite.frepo import FRePo
+from kip.finite.krr_st import KRRST
 from kip.finite.label_baseline import LabelBaseline
 from kip.finite.ld import LD
 from kip.preprocess import Preprocess
 
-Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo], Field(discriminator="name")]
+Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo, KRRST], Field(discriminator="name")]
 
 METHODS: dict[type, ModuleType] = {
     KIP: kip,
@@ -38,6 +39,7 @@ METHODS: dict[type, ModuleType] = {
     LD: ld,
     LabelBaseline: label_baseline,
     FRePo: frepo,
+    KRRST: krr_st,
 }
 """Each method's module, with its `init` and `step`."""
 
@@ -106,7 +108,7 @@ class Experiment:
         """
         parts = self.to_dict()
         parts.pop("reference")
-        if parts["method"].get("schedule") != "cosine":
+        if parts["method"].get("schedule") not in ("cosine", "linear"):
             parts["method"].pop("steps", None)
         return parts
 

@@ -7,8 +7,9 @@
 | labels | (n, c) float32 | mean-centred one-hot, probabilities, or learned |
 | class_index | (n,) int64 | the class that each image started from |
 | image_statistics | (n, 2) float64 | mean and scale put back in `images`, where preprocessing normalises each image |
-| metadata | JSON string | experiment, preprocessing with its parameters, step, accuracies, versions; `deployment_steps`,
-how long to train a network on the set, where its method says so |
+| metadata | JSON string | experiment, preprocessing with its parameters, step, accuracies, versions |
+
+`metadata` says with `deployment_steps` how long to train a network on the set, where its method finds that out.
 
 Layer normalisation (ZCA `zca` and `zca_notebook`) loses each image's mean and scale, and a learned image has none of
 its own: `images` is inverted with those of the natural image that it started from.

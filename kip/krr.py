@@ -40,8 +40,8 @@ class Ridge:
     strength: Annotated[float, Field(ge=0)] = 1e-6
     """lam_0: relative to the mean of the diagonal (`trace`) or its sum (`trace_sum`), or lam itself (`absolute`)."""
     scale: Literal["trace", "trace_sum", "absolute"] = "trace"
-    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve). `trace_sum`:
-    lam = lam_0 tr(K_ss), n times as large, and taken as a constant in derivatives (the public KRR-ST)."""
+    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve).
+    `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in derivatives (the public KRR-ST)."""
 
 
 class Cotangents(NamedTuple):

@@ -48,8 +48,8 @@ class Result(NamedTuple):
     """What a run reached. Accuracies are fractions, times in seconds.
 
     Attributes:
-        test_accuracy: of the exported set, KRR under the run's kernel (the mean over them, if several); or the mean over
-            fresh networks trained on it, where the method makes sets for that.
+        test_accuracy: of the exported set, KRR under the run's kernel (the mean over them, if several); or the mean
+            over fresh networks trained on it, where the method makes sets for that.
         validation_accuracy: likewise; the exported set is the checkpoint where it was highest.
         initial_test_accuracy: of the natural images that the run started from.
         paper_test_accuracy: mean over the (at most) 5 checkpoints of lowest train loss, as the KIP paper reports; where
@@ -281,7 +281,8 @@ class _Run:
     def _accuracies(
         self, state: State, inputs: np.ndarray, split: Split, part: Literal["validation", "test"]
     ) -> np.ndarray:
-        return set_accuracies(self.experiment, self.blocks, state, inputs, split.labels, part=part)
+        train = self.problem.inputs, self.problem.labels
+        return set_accuracies(self.experiment, self.blocks, state, inputs, split.labels, part=part, train=train)
 
     def _stale(self) -> bool:
         patience = self.experiment.patience
@@ -357,7 +358,9 @@ def _check(experiment: Experiment, dataset: data.Dataset) -> None:
     smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
     target_batch = getattr(method, "target_batch", None)
     other_images = getattr(method, "base", None) is not None
-    per_class = {} if other_images else {"method.images_per_class": method.images_per_class}
+    images_per_class = getattr(method, "images_per_class", None)
+    drawn_by_class = images_per_class is not None and not other_images
+    per_class = {"method.images_per_class": images_per_class} if drawn_by_class else {}
     if target_batch is not None and target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-target_batch // dataset.num_classes)
     for name, wanted in per_class.items():

@@ -36,9 +36,11 @@ HOMES = {
     "optax": [
         "kip/distill/kip.py",
         "kip/finite/frepo.py",
+        "kip/finite/krr_st.py",
         "kip/finite/ld.py",
         "kip/finite/learner.py",
         "kip/finite/pool.py",
+        "kip/finite/teacher.py",
     ],
     "flax": ["kip/finite/layers.py", "kip/finite/networks.py"],
     "tyro": ["kip/cli.py", "kip/overrides.py"],

@@ -1,4 +1,4 @@
-"""What every method promises, whatever it learns: refusal, a falling loss, resuming to the same bits, export, evaluation.
+"""What every method promises, whatever it learns: refusal, a falling loss, resuming, export, evaluation.
 
 That gradients are those of finite differences is shown for each in its own file: `distill/test_methods.py`,
 `finite/test_ld.py`, `finite/test_frepo.py`, `finite/test_krr_st.py`.
@@ -19,12 +19,15 @@ from kip.errors import CheckpointError, ConfigError
 from kip.evaluate import evaluate_set
 from kip.experiment import METHODS, Experiment
 from kip.finite.frepo import FRePo
+from kip.finite.krr_st import KRRST
 from kip.finite.label_baseline import LabelBaseline
 from kip.finite.ld import LD
 from kip.finite.learner import Training
 from kip.finite.networks import Network
 from kip.finite.pool import Optimizer, Pool
+from kip.finite.teacher import Teacher
 from kip.kernels import Architecture
+from kip.krr import Ridge
 from kip.preprocess import Preprocess, fit
 
 FC = Architecture("FC", 1)
@@ -33,7 +36,9 @@ QUICK = {"test_networks": 2, "validation_networks": 1}
 METHOD_VALUES = {
     "KIP": KIP(1, kernels=(FC,), target_batch=60, steps=5),
     "Label Solve": LabelSolve(1, kernel=FC),
-    "LD": LD(1, training=Training(network=SMALL, batch=5), window=2, target_batch=60, steps=5, learning_rate=0.02, **QUICK),
+    "LD": LD(
+        1, training=Training(network=SMALL, batch=5), window=2, target_batch=60, steps=5, learning_rate=0.02, **QUICK,
+    ),
     "LD RR": LD(
         1, training=Training("ridge", network=SMALL, batch=5, rate=0.1), window=2, target_batch=60, steps=5,
         learning_rate=0.02, **QUICK,
@@ -42,6 +47,12 @@ METHOD_VALUES = {
     "FRePo": FRePo(
         1, network=SMALL, pool=Pool(3, max_updates=2), steps=5, learning_rate=0.01, target_batch=60,
         evaluation_network=SMALL, evaluation_steps=5, **QUICK,
+    ),
+    "KRR-ST": KRRST(
+        40, teacher=Teacher(SMALL, embedding=8, steps=5, batch=20, pad=1, flip=False), network=SMALL,
+        pool=Pool(3, max_updates=2, optimizer=Optimizer("sgd", 0.01, momentum=0.9), loss="mean"), steps=5,
+        learning_rate=0.03, target_batch=60, ridge=Ridge(1e-3, "trace_sum"), pretraining=Optimizer("sgd", 0.01),
+        pretraining_steps=5, probe_images=50, **QUICK,
     ),
 }  # fmt: skip
 
@@ -92,7 +103,8 @@ def test_every_method_is_in_the_suite():
 
 def test_a_wrong_configuration_is_refused_when_it_is_made(name):
     kind = type(METHOD_VALUES[name])
-    for wrong in ({"stepz": 3}, {"images_per_class": 0}, {"name": "another"}):
+    size = "images" if kind is KRRST else "images_per_class"
+    for wrong in ({"stepz": 3}, {size: 0}, {"name": "another"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             kind(**wrong)
 

@@ -24,8 +24,8 @@ class State(NamedTuple):
         statistics: (n, 2) float64, mean and scale that layer normalisation took from the image each started from;
             they invert the preprocessing (see `kip.preprocess`).
         optimizer: the optimiser's state, a pytree of arrays; () where there is none.
-        deployment_steps: updates after which a network trained on the set is used, int; () where the set is not made for
-            such a training.
+        deployment_steps: updates after which a network trained on the set is used, int; () where the set is not made
+            for such a training.
         owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
             whose structure and shapes never change; () where there is nothing.
     """

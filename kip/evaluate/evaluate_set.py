@@ -64,7 +64,7 @@ def evaluate_set(
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
     splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
     if kernels is None:
-        return _as_in_its_run(distilled, blocks, splits)
+        return _as_in_its_run(distilled, blocks, splits, (transform.apply(dataset.train.images), dataset.train.labels))
     # A ridge of a method with networks is one of its features, and says nothing of kernels.
     ridge = krr.Ridge() if trains_networks(experiment) else experiment.method.ridge
     results = []
@@ -78,7 +78,10 @@ def evaluate_set(
 
 
 def _as_in_its_run(
-    distilled: DistilledSet, blocks: KernelBlocks, splits: list[tuple[np.ndarray, np.ndarray]]
+    distilled: DistilledSet,
+    blocks: KernelBlocks,
+    splits: list[tuple[np.ndarray, np.ndarray]],
+    train: tuple[np.ndarray, np.ndarray],
 ) -> list[Evaluation]:
     """Judge the set as the loop does at the end of its run, on both splits."""
     experiment = distilled.experiment
@@ -91,7 +94,8 @@ def _as_in_its_run(
         deployment_steps=distilled.metadata.get("deployment_steps", ()),
     )
     validation, test = (
-        set_accuracies(experiment, blocks, support, inputs, labels, part="test") for inputs, labels in splits
+        set_accuracies(experiment, blocks, support, inputs, labels, part="test", train=train)
+        for inputs, labels in splits
     )
     if trains_networks(experiment):
         return [Evaluation(experiment.method.label, float(validation.mean()), float(test.mean()), float(test.std()))]

@@ -3,14 +3,14 @@
 A set made under a kernel is judged by kernel ridge regression. A set made for training networks is judged by networks
 trained on it: its method's module has a function
 
-    accuracies(config, support, inputs, classes, *, networks, seed) -> one accuracy for each fresh network
+    accuracies(config, support, inputs, classes, *, networks, seed, train) -> one accuracy for each fresh network
 
 and its configuration says how many: `validation_networks` at each checkpoint, `test_networks` at the end.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def set_accuracies(
     classes: np.ndarray,
     *,
     part: Literal["validation", "test"],
+    train: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
     """Return the accuracy on `inputs` under each of the method's kernels, or of each network trained on the set.
 
@@ -42,15 +43,16 @@ def set_accuracies(
         support: the set; its images, labels and, for networks, deployment steps count.
         inputs: images to classify (m, H, W, C), preprocessed. classes: their classes, (m,).
         part: which they are; selects the number of networks.
+        train: the train split's images, preprocessed, and classes, for methods whose networks need a classifier.
 
     Returns:
         Fractions, (kernels,) or (networks,).
     """
-    method = experiment.method
+    method: Any = experiment.method
     if trains_networks(experiment):
         networks = getattr(method, f"{part}_networks")
         return experiment.module.accuracies(
-            method, support, inputs, classes, networks=networks, seed=experiment.seed
+            method, support, inputs, classes, networks=networks, seed=experiment.seed, train=train
         )
     each = [
         krr_accuracy(blocks, kernel, method.ridge, support.images, support.labels, inputs, classes)

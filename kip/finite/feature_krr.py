@@ -5,8 +5,8 @@ With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), a column of ones appended wher
     K_ss = F_s F_s^T,   K_ts = F_t F_s^T,   L = the loss of `kip.krr`,
     dL/dF_s = (Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t,   dL/dX_s = (df/dX_s)^T dL/dF_s.
 
-Features are the device's, in float32; the regression is `kip.krr`'s, on the host and in float64: with a ridge of 1e-6 of
-the trace, float32 has no digits left. No gradient goes through F_t. Batch normalisation is in test mode.
+Features are the device's, in float32; the regression is `kip.krr`'s, on the host and in float64: with a ridge of 1e-6
+of the trace, float32 has no digits left. No gradient goes through F_t. Batch normalisation is in test mode.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""FRePo, neural feature regression with pooling: images and labels learned under KRR on the features of trained networks.
+"""FRePo, neural feature regression with pooling: images and labels learned under KRR on features of trained networks.
 
 Each step draws a network of the pool, and the set follows, by LAMB, the gradient of
 
     L = 1/(2m) |Y_t - K_ts (K_ss + lam I)^-1 Y_s|^2  -  mean_n min(y_n(1) - y_n(2), 1/C),
 
-K the inner products of the network's features, lam = 1e-6 tr(K_ss)/n, and y(1), y(2) a label's largest and second largest
-entry: the last term keeps labels apart from each other up to a margin of 1/C. Then the network learns from the set
-for a step (`kip.finite.pool`).
+K the inner products of the network's features, lam = 1e-6 tr(K_ss)/n, and y(1), y(2) the largest and second largest
+entry of a label: the last term asks of each label a margin of 1/C. Then the network learns from the set for a step
+(`kip.finite.pool`).
 
-Labels start at (one-hot - 1/C) / sqrt(C/10), and targets are made alike. A set is judged by fresh networks trained on it
-by Adam on the squared error; the public code also averages their weights and augments CIFAR's images, which is
-left out here.
+Labels start at (one-hot - 1/C) / sqrt(C/10), and targets are made alike. A set is judged by fresh networks trained on
+it by Adam on the squared error; the public code also averages their weights and augments CIFAR's images, which is left
+out here.
 
 Reference: Zhou, Nezhadarya, Ba 2022, "Dataset Distillation using Neural Feature Regression"; public code, `frepo.py`.
 """
@@ -116,13 +116,9 @@ def step(config: FRePo, problem: Problem, state: State) -> tuple[State, dict[str
     margin, to_margin = _margin(state.labels)
     if config.learn_labels:
         gradient["labels"] = found.labels / count + np.asarray(to_margin)
-    learned, optimizer = _update(
-        gradient, state.optimizer, _learned(config, state.images, state.labels), config=config
-    )
+    learned, optimizer = _update(gradient, state.optimizer, _learned(config, state.images, state.labels), config=config)
     moved = state._replace(step=state.step + 1, optimizer=jax.tree.map(np.asarray, optimizer), **learned)
-    slots = pool.advance(
-        config.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed
-    )
+    slots = pool.advance(config.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed)
     metrics = {
         "loss": found.loss / count + (float(margin) if config.learn_labels else 0.0),
         "batch_accuracy": float(np.mean(found.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
@@ -132,7 +128,7 @@ def step(config: FRePo, problem: Problem, state: State) -> tuple[State, dict[str
 
 
 def accuracies(
-    config: FRePo, support: State, inputs: np.ndarray, classes: np.ndarray, *, networks: int, seed: int
+    config: FRePo, support: State, inputs: np.ndarray, classes: np.ndarray, *, networks: int, seed: int, **_: Any
 ) -> np.ndarray:
     """Return the accuracy on `inputs` of fresh networks trained on a set, (networks,)."""
     return regression.accuracies(

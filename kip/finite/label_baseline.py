@@ -70,7 +70,14 @@ def step(config: LabelBaseline, problem: Problem, state: State) -> tuple[State, 
 
 
 def accuracies(
-    config: LabelBaseline, support: State, inputs: np.ndarray, classes: np.ndarray, *, networks: int, seed: int
+    config: LabelBaseline,
+    support: State,
+    inputs: np.ndarray,
+    classes: np.ndarray,
+    *,
+    networks: int,
+    seed: int,
+    **_: Any,
 ) -> np.ndarray:
     """Return the accuracy on `inputs` of fresh networks trained on a set for its deployment steps, (networks,)."""
     steps = int(support.deployment_steps)

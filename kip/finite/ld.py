@@ -45,7 +45,7 @@ class LD:
     images_per_class: Annotated[int, Field(ge=1)] = 10
     """Base examples for each class of the target set."""
     base: Annotated[str, Field(min_length=1)] | None = None
-    """The data set of the base examples, drawn without a look at their classes; None: the target set, class-balanced."""
+    """The data set of the base examples, drawn without a look at classes; None: the target set, class-balanced."""
     training: Training = Training()
     """How networks learn from the set; its `head` selects the form, second order or ridge regression."""
     steps: Annotated[int, Field(ge=1)] = 20000
@@ -125,7 +125,7 @@ def step(config: LD, problem: Problem, state: State) -> tuple[State, dict[str, A
 
 
 def accuracies(
-    config: LD, support: State, inputs: np.ndarray, classes: np.ndarray, *, networks: int, seed: int
+    config: LD, support: State, inputs: np.ndarray, classes: np.ndarray, *, networks: int, seed: int, **_: Any
 ) -> np.ndarray:
     """Return the accuracy on `inputs` of fresh networks trained on a set for its deployment steps, (networks,)."""
     steps = int(support.deployment_steps)

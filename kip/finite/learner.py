@@ -1,4 +1,4 @@
-"""A network that learns from images with soft labels, a minibatch at a time: what label distillation trains and deploys.
+"""A network that learns from images with soft labels, a minibatch at a time: what label distillation deploys.
 
 It has one of two heads. `dense` is the network's own last layer, learned with the rest by Adam. `ridge` replaces it by
 global weights w (d + 1, c), d features and a bias, which follow the ridge solution of each minibatch:
@@ -138,7 +138,7 @@ def update(
         training: its configuration.
         learner: before.
         images: (b, H, W, C). labels: (b, c).
-        labels_of_loss: what the `ridge` head's features learn, if not `labels`, which its w follows; no gradient either.
+        labels_of_loss: what the `ridge` head's features learn, if not `labels`, which its w follows.
     """
     if training.head == "dense":
         apply = training.model(labels.shape[1]).apply

@@ -3,7 +3,8 @@
 Each slot holds a network, its optimiser, and the updates t that the network has had. A step of a method draws a slot,
 uses the network's features, and then lets it learn from the set for one step of the full batch, by
 
-    L(theta) = 1/2 mean_n |f_theta(x_n) - y_n|^2      (squared error summed over outputs)
+    L(theta) = 1/2 mean_n |f_theta(x_n) - y_n|^2               `loss` half_sum: FRePo
+    L(theta) = mean_n mean_j (f_theta(x_n)_j - y_nj)^2         `loss` mean: KRR-ST's public code
 
 until t reaches `max_updates`. What comes then differs, `resets`:
 
@@ -30,6 +31,8 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.finite.networks import Model
 from kip.rng import generator
+
+Loss = Literal["half_sum", "mean"]
 
 
 @value
@@ -70,6 +73,8 @@ class Pool:
     """Of the networks. FRePo: Adam, 3e-4; KRR-ST: SGD, 0.1, momentum 0.9, weight decay 1e-3."""
     resets: Literal["algorithm", "public_krr_st"] = "algorithm"
     """What becomes of a slot's counter when its network is replaced."""
+    loss: Loss = "half_sum"
+    """What the networks minimise."""
 
 
 class Slot(NamedTuple):
@@ -88,9 +93,7 @@ class Slot(NamedTuple):
     drawn: np.ndarray
 
 
-def start(
-    pool: Pool, model: Model, images: np.ndarray, labels: np.ndarray, *, seed: int
-) -> tuple[Slot, ...]:
+def start(pool: Pool, model: Model, images: np.ndarray, labels: np.ndarray, *, seed: int) -> tuple[Slot, ...]:
     """Return a pool whose networks have learned from the set for 1 to `max_updates` steps, drawn uniformly.
 
     Args:
@@ -124,22 +127,33 @@ def advance(
     return (*slots[:index], jax.tree.map(np.asarray, slot), *slots[index + 1 :])
 
 
-def regression_loss(model: Model, variables: Any, images: Array, labels: Array) -> tuple[Array, Any]:
-    """Return 1/2 mean_n |f(x_n) - y_n|^2 in training mode, and the variables with their statistics moved."""
+def regression_loss(
+    model: Model, variables: Any, images: Array, labels: Array, loss: Loss = "half_sum"
+) -> tuple[Array, Any]:
+    """Return L in training mode, and the variables with their statistics moved."""
     outputs = model.apply(variables, images, train=True)
-    return 0.5 * jnp.mean(jnp.sum((outputs.logits - labels) ** 2, axis=1)), outputs.variables
+    squares = (outputs.logits - labels) ** 2
+    error = 0.5 * jnp.mean(jnp.sum(squares, axis=1)) if loss == "half_sum" else jnp.mean(squares)
+    return error, outputs.variables
 
 
-@partial(jax.jit, static_argnames=("model", "optimizer"))
+@partial(jax.jit, static_argnames=("model", "optimizer", "loss"))
 def learn(
-    variables: Any, state: Any, images: Array, labels: Array, *, model: Model, optimizer: Optimizer
+    variables: Any,
+    state: Any,
+    images: Array,
+    labels: Array,
+    *,
+    model: Model,
+    optimizer: Optimizer,
+    loss: Loss = "half_sum",
 ) -> tuple[Any, Any]:
     """Return variables and optimiser's state after one step on `regression_loss`."""
 
-    def loss(parameters: Any) -> tuple[Array, Any]:
-        return regression_loss(model, {**variables, "params": parameters}, images, labels)
+    def error(parameters: Any) -> tuple[Array, Any]:
+        return regression_loss(model, {**variables, "params": parameters}, images, labels, loss)
 
-    gradient, moved = jax.grad(loss, has_aux=True)(variables["params"])
+    gradient, moved = jax.grad(error, has_aux=True)(variables["params"])
     updates, state = optimizer.make().update(gradient, state, variables["params"])
     return {**moved, "params": optax.apply_updates(variables["params"], updates)}, state
 
@@ -156,5 +170,7 @@ def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: 
 
 
 def _learn(pool: Pool, model: Model, slot: Slot, images: np.ndarray, labels: np.ndarray) -> Slot:
-    variables, state = learn(slot.variables, slot.optimizer, images, labels, model=model, optimizer=pool.optimizer)
+    variables, state = learn(
+        slot.variables, slot.optimizer, images, labels, model=model, optimizer=pool.optimizer, loss=pool.loss
+    )
     return slot._replace(variables=variables, optimizer=state, updates=slot.updates + 1)

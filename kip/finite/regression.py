@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from kip.finite.networks import Model
-from kip.finite.pool import Optimizer, fresh, learn
+from kip.finite.pool import Loss, Optimizer, fresh, learn
 from kip.rng import generator
 
 BATCH = 500
@@ -20,24 +20,33 @@ ROWS = 2048
 
 
 def train(
-    model: Model, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray, steps: int, *, key: tuple[int, str, int]
+    model: Model,
+    optimizer: Optimizer,
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: int,
+    *,
+    key: tuple[int, str, int],
+    loss: Loss = "half_sum",
 ) -> Any:
-    """Return a fresh network's variables after `steps` updates on 1/2 mean_n |f(x_n) - y_n|^2.
+    """Return a fresh network's variables after `steps` updates on the squared error.
 
     Args:
         model: the network. optimizer: its optimiser.
         images: (n, H, W, C). labels: (n, c), any real targets.
         steps: updates, of the whole set, or of 500 images drawn without replacement.
         key: seed, purpose and counter; they determine initial values and minibatches.
+        loss: how errors are summed; see `kip.finite.pool`.
     """
     seed, purpose, counter = key
     variables, state = fresh(model, optimizer, images.shape[1:], key=key)
     for step in range(steps):
+        chosen: Any = slice(None)
         if len(images) > BATCH:
             chosen = generator(seed, f"{purpose} minibatch", counter, step).permutation(len(images))[:BATCH]
-            variables, state = learn(variables, state, images[chosen], labels[chosen], model=model, optimizer=optimizer)
-        else:
-            variables, state = learn(variables, state, images, labels, model=model, optimizer=optimizer)
+        variables, state = learn(
+            variables, state, images[chosen], labels[chosen], model=model, optimizer=optimizer, loss=loss
+        )
     return variables
 
 

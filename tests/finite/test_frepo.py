@@ -69,7 +69,9 @@ def test_the_pool_starts_at_different_ages_and_its_networks_differ(rng):
     assert not any(np.allclose(kernels[0], other) for other in kernels[1:])
 
 
-@pytest.mark.parametrize(("resets", "counts"), [("algorithm", [1, 2, 0, 1, 2, 0]), ("public_krr_st", [1, 2, 2, 2, 2, 2])])
+@pytest.mark.parametrize(
+    ("resets", "counts"), [("algorithm", [1, 2, 0, 1, 2, 0]), ("public_krr_st", [1, 2, 2, 2, 2, 2])]
+)
 def test_a_slot_is_replaced_after_its_updates(rng, resets, counts):
     """The algorithm counts from 0 again; the public code's counter stays, so that every later draw replaces."""
     images, labels = toy(rng)
@@ -99,7 +101,9 @@ def test_weight_decay_shrinks_what_has_no_gradient(rng):
     images = np.zeros((2, *SHAPE), np.float32)
     variables, state = pool.fresh(MODEL, Optimizer("sgd", 0.1, weight_decay=0.5), SHAPE, key=(0, "test"))
     labels = np.asarray(MODEL.apply(variables, images).logits)
-    moved, _ = pool.learn(variables, state, images, labels, model=MODEL, optimizer=Optimizer("sgd", 0.1, weight_decay=0.5))
+    moved, _ = pool.learn(
+        variables, state, images, labels, model=MODEL, optimizer=Optimizer("sgd", 0.1, weight_decay=0.5)
+    )
     before, after = (tree["params"]["readout"]["kernel"] for tree in (variables, moved))
     np.testing.assert_allclose(after, 0.95 * before, rtol=1e-5)
 
@@ -113,7 +117,12 @@ def test_the_plain_loss_agrees_for_a_ridge_by_the_sum_of_the_diagonal(rng):
     """`krr.loss` by JAX and `krr.cotangents` by hand, for the ridge that takes no part in derivatives."""
     with float64():
         a = rng.standard_normal((5, 4))
-        k_ss, k_ts, y_s, y_t = a @ a.T, rng.standard_normal((6, 5)), rng.standard_normal((5, 2)), rng.standard_normal((6, 2))
+        k_ss, k_ts, y_s, y_t = (
+            a @ a.T,
+            rng.standard_normal((6, 5)),
+            rng.standard_normal((5, 2)),
+            rng.standard_normal((6, 2)),
+        )
         ridge = Ridge(0.1, "trace_sum")
         bars = krr.cotangents(k_ss, k_ts, y_s, y_t, ridge)
         plain, by_jax = jax.value_and_grad(lambda k: krr.loss(k, k_ts, y_s, y_t, ridge))(jnp.asarray(k_ss))
