@@ -248,10 +248,12 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None) -> dict[str, 
 
     result = train.run(experiment, out, data_dir=data_dir)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
-    print(f"  natural images     {100 * result.initial_test_accuracy:.2f} %")
-    if result.steps > 1:
+    networks = getattr(experiment.method, "test_networks", None)
+    print(f"  {'at step 0     ' if networks else 'natural images'}     {100 * result.initial_test_accuracy:.2f} %")
+    if networks or result.steps > 1:
         mean, spread = 100 * result.paper_test_accuracy, 100 * result.paper_test_spread
-        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  (checkpoints of lowest train loss)")
+        over = f"fresh networks trained on it: {networks}" if networks else "checkpoints of lowest train loss"
+        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  ({over})")
     if experiment.reference:
         print(f"  published          {experiment.reference}")
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")
