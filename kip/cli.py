@@ -108,14 +108,19 @@ def evaluate(
     return {**mean, "kernels": [result._asdict() for result in results]}
 
 
-def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
+def show(
+    distilled: tyro.conf.Positional[Path], *, prototypes: bool = False, out: Path | None = None, json: Json = False
+) -> dict[str, Any]:
     """Draw a distilled set as a picture: its images by class, and its labels.
 
     Args:
         distilled: The set, an .npz file.
+        prototypes: Draw one image a class instead, the mean of all images with their labels for it as weights.
         out: The picture, a .png file; default: beside the set, with its name.
         json: Print one JSON object with the results as the last line of stdout.
     """
+    import numpy as np
+
     from kip import export, report
 
     loaded = export.load(distilled)
@@ -124,10 +129,15 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     experiment = loaded.experiment
     title = f"{experiment.data.name}, {experiment.method.label}, step {loaded.metadata['step']}"
-    class_index = report.shown_class(loaded.labels, loaded.class_index)
-    report.save_images(out, loaded.images, loaded.labels, class_index, title=title)
+    if prototypes:
+        images = report.prototypes(loaded.images, loaded.labels)
+        labels, class_index = np.eye(len(images)), np.arange(len(images))
+    else:
+        images, labels = loaded.images, loaded.labels
+        class_index = report.shown_class(labels, loaded.class_index)
+    report.save_images(out, images, labels, class_index, title=title)
     print(out)
-    return {"out": str(out), "images": len(loaded.images)}
+    return {"out": str(out), "images": len(images)}
 
 
 def export(
