@@ -54,6 +54,7 @@ _PUBLIC = {
     "save_set": "kip.export:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.evaluate",
+    "pretraining_accuracies": "kip.evaluate",
     # errors
     "KipError": "kip.errors",
     "ConfigError": "kip.errors",
