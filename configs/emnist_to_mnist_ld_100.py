@@ -1,3 +1,13 @@
+"""MNIST by 100 English letters: label distillation, second order, base examples from EMNIST letters.
+
+Paper: Bohdal et al. 2020, Table 5, E to M: 77.09 +- 1.66, 76.81 +- 1.47, 77.10 +- 1.74 % in three trials.
+Reached: not run to its end.
+Shorter than the paper, as `mnist_ld_100`.
+Command:
+
+    kip distill emnist_to_mnist_ld_100
+"""
+
 import kip
 
 config = kip.Experiment(

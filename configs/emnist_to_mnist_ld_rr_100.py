@@ -1,3 +1,13 @@
+"""MNIST by 100 English letters: label distillation by ridge regression, base examples from EMNIST letters.
+
+Paper: Bohdal et al. 2020, Table 5, E to M: 82.70 +- 1.33, 83.06 +- 1.43, 81.46 +- 1.70 % in three trials.
+Reached: not run to its end.
+Shorter than the paper, as `mnist_ld_100`.
+Command:
+
+    kip distill emnist_to_mnist_ld_rr_100
+"""
+
 import kip
 
 config = kip.Experiment(

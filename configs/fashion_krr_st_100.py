@@ -1,4 +1,13 @@
-"""placeholder"""
+"""Fashion-MNIST, KRR-ST, 100 images and their representations, on small networks.
+
+Paper: Lee et al. 2024; it distils CIFAR-100, TinyImageNet and ImageNet with ResNet-18 as teacher.
+Reached: not run to its end. 0.25 s of a core for a step.
+Command:
+
+    kip distill fashion_krr_st_100
+
+and then `kip.pretraining_accuracies` for probes on a second data set, such as MNIST.
+"""
 
 import kip
 

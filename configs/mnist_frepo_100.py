@@ -1,4 +1,11 @@
-"""placeholder"""
+"""MNIST, FRePo, 10 images a class, on a small network.
+
+Paper: Zhou et al. 2022, with 500 000 steps on networks of width 128.
+Reached: not run to its end. 0.2 s of a core for a step.
+Command:
+
+    kip distill mnist_frepo_100
+"""
 
 import kip
 

@@ -1,4 +1,13 @@
-"""placeholder"""
+"""MNIST, 100 images with true or smoothed labels: the baselines of label distillation, under each of its two heads.
+
+The number of training steps, a multiple of 100 up to 600, is chosen on validation images; the paper tries 1000.
+Paper: Bohdal et al. 2020, Table 7 (base examples optimised): true 84.86 +- 1.16, smoothed 86.98 +- 0.99, ridge head
+    true 84.70 +- 0.81, smoothed 85.63 +- 0.95 %.
+Reached: not run to its end.
+Command:
+
+    kip distill mnist_label_baselines:dense_true
+"""
 
 import kip
 
