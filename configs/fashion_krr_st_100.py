@@ -21,7 +21,7 @@ config = kip.Experiment(
         teacher=kip.Teacher(
             kip.Network("ConvNet-D3", width=16, norm="batch", growth=2), embedding=256, steps=600, batch=128
         ),
-        network=kip.Network("ConvNet-D3", width=16, norm="batch"),
+        network=kip.Network("ConvNet-D3", width=16, norm="batch", w_std=3**-0.5),
         pool=kip.Pool(max_updates=100, optimizer=SGD, loss="mean"),
         steps=1200,
         learning_rate=1e-2,

@@ -43,8 +43,8 @@ class FRePo:
     """Images of each class."""
     learn_labels: bool = True
     """Whether labels are learned with the images."""
-    network: Network = Network("ConvNet-D3", norm="batch", growth=2)
-    """The pool's networks."""
+    network: Network = Network("ConvNet-D3", norm="batch", w_std=1.0, growth=2)
+    """The pool's networks; by default with the deviation of weights that Flax draws, as the public code."""
     pool: Pool = Pool()
     """The pool."""
     steps: Annotated[int, Field(ge=1)] = 500_000
@@ -57,7 +57,7 @@ class FRePo:
     """Target images of each step; None means the whole train set."""
     ridge: krr.Ridge = krr.Ridge()
     """Regulariser of the KRR."""
-    evaluation_network: Network = Network("ConvNet-D3", norm="none", growth=2)
+    evaluation_network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2)
     """What is trained on the set to judge it; without batch normalisation in the paper."""
     evaluation_optimizer: Optimizer = Optimizer()
     """Its optimiser."""

@@ -48,8 +48,8 @@ class KRRST:
     """m, images of the set, drawn without a look at classes."""
     teacher: Teacher = Teacher()
     """The self-supervised target model."""
-    network: Network = Network("ConvNet-D3", norm="batch")
-    """The pool's networks, and those that are pre-trained on the set."""
+    network: Network = Network("ConvNet-D3", norm="batch", w_std=3**-0.5)
+    """The pool's networks, and those that are pre-trained on the set; by default with PyTorch's initial deviation."""
     pool: Pool = Pool(max_updates=1000, optimizer=SGD, loss="mean")
     """The pool."""
     steps: Annotated[int, Field(ge=1)] = 160_000
