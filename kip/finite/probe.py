@@ -1,7 +1,7 @@
 """The linear probe: how good are a network's features for classification, with the network left as it is.
 
-A ridge regression from the features f(x) of labelled images to centred one-hot labels, in its dual form: that is KRR
-with the kernel of inner products, and so `kip.krr` solves it.
+A ridge regression from the features f(x) of labelled images, and a constant, to centred one-hot labels, in its dual
+form: that is KRR with the kernel of inner products, and so `kip.krr` solves it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def linear_probe(
     ours = features(model, variables, train_inputs[chosen])
     mean, deviation = ours.mean(axis=0), ours.std(axis=0)
     scale = np.where(deviation > 1e-6, deviation, 1.0)
-    ours, theirs = ((part - mean) / scale for part in (ours, features(model, variables, inputs)))
+    ours, theirs = (
+        np.concatenate([(part - mean) / scale, np.ones((len(part), 1))], axis=1)
+        for part in (ours, features(model, variables, inputs))
+    )
     alpha = krr.fit(ours @ ours.T, centred_one_hot(train_classes[chosen], num_classes), ridge)
     predicted = theirs @ (ours.T @ alpha)
     return float(np.mean(predicted.argmax(axis=1) == classes))
