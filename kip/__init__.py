@@ -37,6 +37,15 @@ _PUBLIC = {
     # methods
     "KIP": "kip.distill",
     "LabelSolve": "kip.distill",
+    "LD": "kip.finite.ld",
+    "LabelBaseline": "kip.finite.label_baseline",
+    "Training": "kip.finite.learner",
+    "FRePo": "kip.finite.frepo",
+    "KRRST": "kip.finite.krr_st",
+    "Teacher": "kip.finite.teacher",
+    "Pool": "kip.finite.pool",
+    "Optimizer": "kip.finite.pool",
+    "Network": "kip.finite.networks",
     # runs and their results
     "run": "kip.train",
     "Result": "kip.train",
@@ -45,8 +54,8 @@ _PUBLIC = {
     "save_set": "kip.export:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.evaluate",
+    "pretraining_accuracies": "kip.evaluate",
     # finite networks, and training them on a set
-    "Network": "kip.finite",
     "network": "kip.finite",
     "Transfer": "kip.evaluate.transfer",
     "transfer_set": "kip.evaluate.transfer",

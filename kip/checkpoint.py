@@ -148,7 +148,7 @@ class Checkpoints:
 
 
 def read(folder: Path, step: int | None = None) -> tuple[State, Progress]:
-    """Read a checkpoint without knowing its method: the state comes without the optimiser's.
+    """Read a checkpoint without knowing its method: the state comes without the optimiser's and what the method owns.
 
     Args:
         folder: a run's `checkpoints` folder.
@@ -164,7 +164,7 @@ def read(folder: Path, step: int | None = None) -> tuple[State, Progress]:
     if step is None:
         step = _progress(_read(_path(folder, steps[-1]))[0]).best.step
     meta, arrays = _read(_path(folder, step))
-    fields = {name: arrays[f".{name}"] for name in State._fields if name not in ("step", "optimizer")}
+    fields = {name: arrays[f".{name}"] for name in State._fields if name != "step" and f".{name}" in arrays}
     return State(step=step, **fields), _progress(meta)
 
 

@@ -136,8 +136,9 @@ def evaluate(
         results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
     for result in results:
         test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
-        print(f"{result.kernel:12} test {test:.2f} %  validation {validation:.2f} %")
-    mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in results[0]._fields[1:]}
+        spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
+        print(f"{result.kernel:12} test {test:.2f}{spread} %  validation {validation:.2f} %")
+    mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in results[0]._fields[1:3]}
     return {**mean, "kernels": [result._asdict() for result in results]}
 
 
@@ -341,14 +342,19 @@ def analyze(
     return found
 
 
-def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
+def show(
+    distilled: tyro.conf.Positional[Path], *, prototypes: bool = False, out: Path | None = None, json: Json = False
+) -> dict[str, Any]:
     """Draw a distilled set as a picture: its images by class, and its labels.
 
     Args:
         distilled: The set, an .npz file.
+        prototypes: Draw one image a class instead, the mean of all images with their labels for it as weights.
         out: The picture, a .png file; default: beside the set, with its name.
         json: Print one JSON object with the results as the last line of stdout.
     """
+    import numpy as np
+
     from kip import export, report
 
     loaded = export.load(distilled)
@@ -356,10 +362,16 @@ def show(distilled: tyro.conf.Positional[Path], *, out: Path | None = None, json
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     experiment = loaded.experiment
-    title = f"{experiment.data.name}, {experiment.method.kernels[0].label}, step {loaded.metadata['step']}"
-    report.save_images(out, loaded.images, loaded.labels, loaded.class_index, title=title)
+    title = f"{experiment.data.name}, {experiment.method.label}, step {loaded.metadata['step']}"
+    if prototypes:
+        images = report.prototypes(loaded.images, loaded.labels)
+        labels, class_index = np.eye(len(images)), np.arange(len(images))
+    else:
+        images, labels = loaded.images, loaded.labels
+        class_index = report.shown_class(labels, loaded.class_index)
+    report.save_images(out, images, labels, class_index, title=title)
     print(out)
-    return {"out": str(out), "images": len(loaded.images)}
+    return {"out": str(out), "images": len(images)}
 
 
 def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
@@ -601,10 +613,12 @@ def _default_out(config: str) -> Path:
 def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
     result = _train(experiment, out, data_dir, where)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
-    print(f"  natural images     {100 * result.initial_test_accuracy:.2f} %")
-    if result.steps > 1:
+    networks = getattr(experiment.method, "test_networks", None)
+    print(f"  {'at step 0     ' if networks else 'natural images'}     {100 * result.initial_test_accuracy:.2f} %")
+    if networks or result.steps > 1:
         mean, spread = 100 * result.paper_test_accuracy, 100 * result.paper_test_spread
-        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  (checkpoints of lowest train loss)")
+        over = f"fresh networks trained on it: {networks}" if networks else "checkpoints of lowest train loss"
+        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  ({over})")
     if experiment.reference:
         print(f"  published          {experiment.reference}")
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")

@@ -24,11 +24,23 @@ from kip.distill import kip, label_solve
 from kip.distill.kip import KIP
 from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError, KipError
+from kip.finite import frepo, krr_st, label_baseline, ld
+from kip.finite.frepo import FRePo
+from kip.finite.krr_st import KRRST
+from kip.finite.label_baseline import LabelBaseline
+from kip.finite.ld import LD
 from kip.preprocess import Preprocess
 
-Method = Annotated[Union[KIP, LabelSolve], Field(discriminator="name")]
+Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo, KRRST], Field(discriminator="name")]
 
-METHODS: dict[type, ModuleType] = {KIP: kip, LabelSolve: label_solve}
+METHODS: dict[type, ModuleType] = {
+    KIP: kip,
+    LabelSolve: label_solve,
+    LD: ld,
+    LabelBaseline: label_baseline,
+    FRePo: frepo,
+    KRRST: krr_st,
+}
 """Each method's module, with its `init` and `step`."""
 
 
@@ -96,7 +108,7 @@ class Experiment:
         """
         parts = self.to_dict()
         parts.pop("reference")
-        if parts["method"].get("schedule") != "cosine":
+        if parts["method"].get("schedule") not in ("cosine", "linear"):
             parts["method"].pop("steps", None)
         return parts
 
@@ -110,7 +122,7 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     method = experiment.method
     if isinstance(method, LabelSolve):
         return experiment
-    if len(method.kernels) != 1:
+    if len(method.kernels) != 1 or not isinstance(method, KIP):
         raise ConfigError("kernels for Label Solve", got=len(method.kernels), expected="one")
     solve = LabelSolve(method.images_per_class, kernel=method.kernels[0], ridge=method.ridge)
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)

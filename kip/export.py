@@ -4,10 +4,12 @@
 |---|---|---|
 | images | (n, H, W, C) float32 | pixel space, 1.0 is white; learned images may lie somewhat outside [0, 1] |
 | images_preprocessed | (n, H, W, C) float32 | what the kernel saw: train on these for the published numbers |
-| labels | (n, c) float32 | mean-centred one-hot, or learned |
+| labels | (n, c) float32 | mean-centred one-hot, probabilities, or learned |
 | class_index | (n,) int64 | the class that each image started from |
 | image_statistics | (n, 2) float64 | mean and scale put back in `images`, where preprocessing normalises each image |
 | metadata | JSON string | experiment, preprocessing with its parameters, step, accuracies, versions |
+
+`metadata` says with `deployment_steps` how long to train a network on the set, where its method finds that out.
 
 Layer normalisation (ZCA `zca` and `zca_notebook`) loses each image's mean and scale, and a learned image has none of
 its own: `images` is inverted with those of the natural image that it started from.
@@ -83,6 +85,8 @@ def distilled_set(
         "test_accuracy": test_accuracy,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
     }
+    if np.ndim(state.deployment_steps) == 0:
+        metadata["deployment_steps"] = int(state.deployment_steps)
     images = transform.invert(state.images, state.statistics)
     return DistilledSet(
         np.asarray(images, np.float32), state.images, state.labels, state.class_index, state.statistics, metadata

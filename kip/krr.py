@@ -38,9 +38,10 @@ class Ridge:
     """The regulariser lam of A = K_ss + lam I."""
 
     strength: Annotated[float, Field(ge=0)] = 1e-6
-    """lam_0: relative to the mean of the diagonal (`trace`), or lam itself (`absolute`)."""
-    scale: Literal["trace", "absolute"] = "trace"
-    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve)."""
+    """lam_0: relative to the mean of the diagonal (`trace`) or its sum (`trace_sum`), or lam itself (`absolute`)."""
+    scale: Literal["trace", "trace_sum", "absolute"] = "trace"
+    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve).
+    `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in derivatives (the public KRR-ST)."""
 
 
 class Cotangents(NamedTuple):
@@ -64,9 +65,13 @@ class Cotangents(NamedTuple):
 
 
 def ridge_value(k_ss: Array, ridge: Ridge) -> Array:
-    """Return lam: `strength * tr(K_ss) / n`, or `strength`, by `ridge.scale`. Gradients flow through the trace."""
+    """Return lam by `ridge.scale`: `strength * tr(K_ss) / n`, through which gradients flow; `strength * tr(K_ss)`,
+    through which none do; or `strength`.
+    """
     if ridge.scale == "absolute":
         return jnp.asarray(ridge.strength, k_ss.dtype)
+    if ridge.scale == "trace_sum":
+        return ridge.strength * jax.lax.stop_gradient(jnp.trace(k_ss))
     return ridge.strength * jnp.trace(k_ss) / k_ss.shape[0]
 
 
@@ -103,7 +108,7 @@ def cotangents(
         dL/dK_ts = r alpha^T
         dL/dy_s  = w
         dL/dA    = -(w alpha^T + alpha w^T) / 2
-        dL/dK_ss = dL/dA + (strength / n) tr(dL/dA) I        (the last term only where the ridge scales by the trace)
+        dL/dK_ss = dL/dA + (strength / n) tr(dL/dA) I        (the last term only for `trace`)
 
     Raises:
         ShapeError: if the shapes do not fit each other.
@@ -135,7 +140,7 @@ def condition_number(k_ss: ArrayLike, ridge: Ridge) -> float:
         NotPositiveDefiniteError: if A has no Cholesky factor.
     """
     a = np.asarray(k_ss, np.float64)
-    lam = ridge.strength * (np.trace(a) / len(a) if ridge.scale == "trace" else 1.0)
+    lam = ridge.strength * {"trace": np.trace(a) / len(a), "trace_sum": np.trace(a), "absolute": 1.0}[ridge.scale]
     a = a + lam * np.eye(len(a))
     factor, info = scipy.linalg.lapack.dpotrf(a, lower=True)
     reciprocal = 0.0 if info else scipy.linalg.lapack.dpocon(factor, np.abs(a).sum(0).max(), uplo="L")[0]

@@ -185,6 +185,36 @@ def save_curves(
         _save(figure, path)
 
 
+def prototypes(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what each class looks like as its labels mix the images: x_c = sum_n y_nc x_n / sum_n y_nc, (c, H, W, C).
+
+    For label distillation between data sets: letters, mixed by their learned digit labels, resemble digits. A class
+    without any label is zeros.
+
+    Args:
+        images: pixel space, (n, H, W, C).
+        labels: probabilities, (n, c).
+
+    Raises:
+        ShapeError: if a label is negative: such labels mix no image.
+
+    Reference: Bohdal et al. 2020, figure 9.
+    """
+    if np.min(labels) < 0:
+        raise ShapeError(
+            "labels for prototypes", got=f"a least entry of {np.min(labels):.3g}", expected="probabilities",
+            remedy="Label distillation learns such labels; those of KIP are centred.",
+        )  # fmt: skip
+    total = labels.sum(axis=0)
+    weights = labels / np.where(total > 0, total, 1)
+    return np.tensordot(weights.T, images, axes=1)
+
+
+def shown_class(labels: np.ndarray, class_index: np.ndarray) -> np.ndarray:
+    """Return the class that each image is drawn under, (n,): its own, or, of another data set, its largest label's."""
+    return labels.argmax(axis=1) if np.max(class_index) >= labels.shape[1] else class_index
+
+
 def are_learned(labels: np.ndarray, class_index: np.ndarray) -> bool:
     """Return whether labels (n, c) are neither one-hot nor centred one-hot for their classes (n,)."""
     one_hot = np.eye(labels.shape[1])[class_index]

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from kip import checkpoint, data, export, preprocess, report
 from kip.blocks import Executor, KernelBlocks, Source
 from kip.checkpoint import Checkpoints, Progress, Record
-from kip.data import ClassIndex
+from kip.data import ClassIndex, Split
 from kip.distill import Problem, State
 from kip.errors import ConfigError, NonFiniteError, NotPositiveDefiniteError, OutputError
-from kip.evaluate import krr_accuracy
+from kip.evaluate import set_accuracies, trains_networks
 from kip.experiment import Experiment
 from kip.experiment import load as load_experiment
 from kip.files import atomic_write
@@ -48,11 +48,13 @@ class Result(NamedTuple):
     """What a run reached. Accuracies are fractions, times in seconds.
 
     Attributes:
-        test_accuracy: of the exported set, KRR under the run's kernel (the mean over them, if several).
+        test_accuracy: of the exported set, KRR under the run's kernel (the mean over them, if several); or the mean
+            over fresh networks trained on it, where the method makes sets for that.
         validation_accuracy: likewise; the exported set is the checkpoint where it was highest.
         initial_test_accuracy: of the natural images that the run started from.
-        paper_test_accuracy: mean over the (at most) 5 checkpoints of lowest train loss, as the paper reports.
-        paper_test_spread: their standard deviation.
+        paper_test_accuracy: mean over the (at most) 5 checkpoints of lowest train loss, as the KIP paper reports; where
+            networks are trained, that over them.
+        paper_test_spread: the standard deviation over the same.
         paper_steps: those checkpoints.
         exported_step: the step of the exported set.
         steps: updates made.
@@ -160,7 +162,7 @@ class _Run:
         _check(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
         self.train_digest = self.dataset.train.digest()
-        self.problem = _problem(experiment, self.dataset, self.transform, blocks)
+        self.problem = _problem(experiment, self.dataset, self.transform, blocks, data_dir)
         self.validation_inputs = self.transform.apply(self.dataset.validation.images)
         self.initial: State = experiment.module.init(experiment.method, self.problem)
         self.checkpoints = Checkpoints(out / "checkpoints", experiment.identity(), self.initial)
@@ -199,17 +201,19 @@ class _Run:
         """Export the best set, test it and the checkpoints of the paper's report, draw the pictures."""
         self.progress = self.checkpoints.without_damaged(self.progress)
         best = self.progress.best
-        reported = [record.step for record in self.progress.lowest_loss()]
+        networks = trains_networks(self.experiment)
+        reported = [best.step] if networks else [record.step for record in self.progress.lowest_loss()]
         test_inputs = self.transform.apply(self.dataset.test.images)
-        accuracy = {
-            step: self._accuracy(self._state_at(step), test_inputs, "test")
+        accuracies = {
+            step: self._accuracies(self._state_at(step), test_inputs, self.dataset.test, "test")
             for step in tqdm(
                 dict.fromkeys([0, best.step, *reported]), desc="test", leave=False, disable=not self.show_progress
             )
         }
+        accuracy = {step: float(each.mean()) for step, each in accuracies.items()}
         self._export(accuracy[best.step])
         self._draw()
-        over = np.array([accuracy[step] for step in reported])
+        over = accuracies[best.step] if networks else np.array([accuracy[step] for step in reported])
         result = Result(
             test_accuracy=accuracy[best.step],
             validation_accuracy=best.validation_accuracy,
@@ -229,7 +233,8 @@ class _Run:
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Validate, note the row, save, and export if this is the best so far."""
-        accuracy = self._accuracy(self.state, self.validation_inputs, "validation")
+        each = self._accuracies(self.state, self.validation_inputs, self.dataset.validation, "validation")
+        accuracy = float(each.mean())
         record = Record(self.state.step, row.get("loss"), accuracy)
         self.progress = self.progress._replace(records=(*self.progress.records, record))
         self.metrics.add({**row, "validation_accuracy": accuracy})
@@ -260,10 +265,11 @@ class _Run:
         state = self._state_at(self.progress.best.step)
         pixels = [self.transform.invert(each.images, each.statistics) for each in (self.initial, state)]
         method = self.experiment.method
-        title = f"{self.experiment.data.name}, {method.kernels[0].label}, {method.name}, step {state.step}"
+        title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
         report.save_images(
-            self.out / "images.png", pixels[1], state.labels, state.class_index, before=pixels[0], title=title
-        )
+            self.out / "images.png", pixels[1], state.labels, report.shown_class(state.labels, state.class_index),
+            before=pixels[0], title=title,
+        )  # fmt: skip
         report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()
 
@@ -272,14 +278,13 @@ class _Run:
             return self.state
         return self.initial if step == 0 else self.checkpoints.restore(step)[0]
 
-    def _accuracy(self, state: State, inputs: np.ndarray, split: Literal["validation", "test"]) -> float:
-        """The KRR accuracy on a split, averaged over the method's kernels."""
-        method, labels, source = self.experiment.method, getattr(self.dataset, split).labels, Source(split)
-        each = [
-            krr_accuracy(self.blocks, kernel, method.ridge, state.images, state.labels, inputs, labels, source=source)
-            for kernel in method.kernels
-        ]
-        return float(np.mean(each))
+    def _accuracies(
+        self, state: State, inputs: np.ndarray, split: Split, part: Literal["validation", "test"]
+    ) -> np.ndarray:
+        train = self.problem.inputs, self.problem.labels
+        return set_accuracies(
+            self.experiment, self.blocks, state, inputs, split.labels, part=part, train=train, source=Source(part)
+        )
 
     def _stale(self) -> bool:
         patience = self.experiment.patience
@@ -289,7 +294,7 @@ class _Run:
         return self._seconds_before + time.monotonic() - self._resumed
 
     def _postfix(self, metrics: dict[str, Any]) -> str:
-        parts = [f"loss {metrics['loss']:.4g}"]
+        parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
         if "batch_accuracy" in metrics:
             parts.append(f"batch {100 * metrics['batch_accuracy']:.1f} %")
         parts.append(f"validation {100 * self.progress.records[-1].validation_accuracy:.1f} %")
@@ -354,7 +359,10 @@ def _check(experiment: Experiment, dataset: data.Dataset) -> None:
         kernel.check_images(height, width)
     smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
     target_batch = getattr(method, "target_batch", None)
-    per_class = {"method.images_per_class": method.images_per_class}
+    other_images = getattr(method, "base", None) is not None
+    images_per_class = getattr(method, "images_per_class", None)
+    drawn_by_class = images_per_class is not None and not other_images
+    per_class: dict[str, Any] = {"method.images_per_class": images_per_class} if drawn_by_class else {}
     if target_batch is not None and target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-target_batch // dataset.num_classes)
     for name, wanted in per_class.items():
@@ -374,8 +382,11 @@ def _check(experiment: Experiment, dataset: data.Dataset) -> None:
         )
 
 
-def _problem(experiment: Experiment, dataset: data.Dataset, transform: Transform, blocks: KernelBlocks) -> Problem:
+def _problem(
+    experiment: Experiment, dataset: data.Dataset, transform: Transform, blocks: KernelBlocks, data_dir: Path | None
+) -> Problem:
     train = dataset.train
+    base = getattr(experiment.method, "base", None)
     return Problem(
         pixels=train.images,
         inputs=transform.apply(train.images),
@@ -386,6 +397,7 @@ def _problem(experiment: Experiment, dataset: data.Dataset, transform: Transform
         augment=experiment.augment,
         blocks=blocks,
         seed=experiment.seed,
+        base=None if base is None else data.load(data.Data(base), data_dir).train,
     )
 
 

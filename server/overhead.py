@@ -73,7 +73,8 @@ def _step(experiment: Experiment, executor: Executor, columns: int, step: int) -
     assert isinstance(method, KIP)
     blocks = KernelBlocks(Blocks(task_columns=columns), executor)
     dataset = data.load(experiment.data)
-    problem = train._problem(experiment, dataset, preprocess.fit(experiment.preprocess, dataset.train.images), blocks)
+    transform = preprocess.fit(experiment.preprocess, dataset.train.images)
+    problem = train._problem(experiment, dataset, transform, blocks, None)
     state, batch = (
         problem.natural_support(method.images_per_class),
         problem.target_batch(method.target_batch, step=step),

@@ -8,8 +8,12 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-LEAST = {"digits": {"ten learned images": 90.0, "NumPy alone": 90.0, "recorded": 90.0}}
-"""Accuracies in percent that a notebook prints, which must reach: 94, less three deviations of 359 test images."""
+LEAST = {
+    "digits": {"ten learned images": 90.0, "NumPy alone": 90.0, "recorded": 90.0},
+    "theorem_1": {"self-supervised gradient, standard errors from the truth": 10.0},
+}
+"""What a notebook prints, and what it must reach. Of digits, percent: 94, less three deviations of 359 test images."""
+PICTURES = {"digits": 2, "theorem_1": 1}
 
 
 def name(path):
@@ -38,6 +42,6 @@ def test_a_notebook_runs_and_reaches_its_accuracies(path, tmp_path, monkeypatch)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     text = printed(notebook)
     for what, least in LEAST[path.stem].items():
-        assert float(re.search(rf"{what}: ([\d.]+) %", text)[1]) >= least, text
+        assert float(re.search(rf"{what}: ([\d.]+)", text)[1]) >= least, text
     pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) == 2
+    assert len(pictures) == PICTURES[path.stem]

@@ -314,3 +314,19 @@ def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         save_curves(tmp_path / "file" / "curves.png", rows(1), title="A run")
+
+
+def test_prototypes_are_means_with_the_labels_as_weights(rng):
+    images, labels = rng.random((3, 2, 2, 1)), np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    found = report.prototypes(images, labels)
+    np.testing.assert_allclose(found[0], (images[0] + 0.5 * images[1]) / 1.5)
+    np.testing.assert_allclose(found[1], (0.5 * images[1] + images[2]) / 1.5)
+    np.testing.assert_array_equal(found[2], 0)
+    with pytest.raises(ShapeError, match="probabilities"):
+        report.prototypes(images, labels - 1 / 3)
+
+
+def test_images_of_another_data_set_are_drawn_under_their_largest_label():
+    labels = np.array([[0.1, 0.9], [0.8, 0.2]])
+    np.testing.assert_array_equal(report.shown_class(labels, np.array([25, 0])), [1, 0])
+    np.testing.assert_array_equal(report.shown_class(labels, np.array([1, 1])), [1, 1])

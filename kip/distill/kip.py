@@ -52,6 +52,11 @@ class KIP:
         if len(set(self.kernels)) < len(self.kernels):
             raise ConfigError("kernels", got="the same kernel twice", expected="different kernels")
 
+    @property
+    def label(self) -> str:
+        """The first kernel, for titles."""
+        return self.kernels[0].label
+
 
 def init(config: KIP, problem: Problem) -> State:
     """Return step 0: class-balanced natural images, centred one-hot labels, a fresh optimiser."""

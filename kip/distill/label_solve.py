@@ -43,6 +43,11 @@ class LabelSolve:
         """The kernel, as every method names its kernels."""
         return (self.kernel,)
 
+    @property
+    def label(self) -> str:
+        """The kernel, for titles."""
+        return self.kernel.label
+
 
 def init(config: LabelSolve, problem: Problem) -> State:
     """Return step 0: class-balanced natural images with centred one-hot labels."""

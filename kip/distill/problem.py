@@ -8,7 +8,8 @@ import numpy as np
 
 from kip.blocks import KernelBlocks, Source
 from kip.blocks.source import checksum, select
-from kip.data import Augment, ClassIndex, centred_one_hot
+from kip.data import Augment, ClassIndex, Split, centred_one_hot
+from kip.errors import DataError
 from kip.preprocess import Transform
 from kip.rng import generator
 
@@ -24,6 +25,10 @@ class State(NamedTuple):
         statistics: (n, 2) float64, mean and scale that layer normalisation took from the image each started from;
             they invert the preprocessing (see `kip.preprocess`).
         optimizer: the optimiser's state, a pytree of arrays; () where there is none.
+        deployment_steps: updates after which a network trained on the set is used, int; () where the set is not made
+            for such a training.
+        owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
+            whose structure and shapes never change; () where there is nothing.
     """
 
     step: int
@@ -32,6 +37,8 @@ class State(NamedTuple):
     class_index: np.ndarray
     statistics: np.ndarray
     optimizer: Any = ()
+    deployment_steps: Any = ()
+    owned: Any = ()
 
 
 class Batch(NamedTuple):
@@ -55,6 +62,7 @@ class Problem(NamedTuple):
         augment: how target batches are augmented.
         blocks: computes kernels.
         seed: the root seed.
+        base: another data set's train images, for methods that learn labels of those (`base` in their configuration).
     """
 
     pixels: np.ndarray
@@ -66,6 +74,7 @@ class Problem(NamedTuple):
     augment: Augment
     blocks: KernelBlocks
     seed: int
+    base: Split | None = None
 
     def natural_support(self, images_per_class: int) -> State:
         """Return step 0 of any method: class-balanced train images with mean-centred one-hot labels."""
@@ -77,6 +86,28 @@ class Problem(NamedTuple):
             labels=centred_one_hot(class_index, self.num_classes),
             class_index=class_index,
             statistics=self.transform.statistics(self.pixels[chosen]),
+        )
+
+    def base_support(self, count: int) -> State:
+        """Return step 0 with `count` images of the other data set, drawn without a look at their classes.
+
+        Their labels are uniform, 1/C: an image of another data set has no class here. `class_index` is its class there.
+
+        Raises:
+            ShapeError: if they differ in shape from the train images.
+            DataError: if there are fewer than `count`.
+        """
+        assert self.base is not None
+        if count > len(self.base.labels):
+            raise DataError("images of the base data set", got=len(self.base.labels), expected=f"at least {count}")
+        chosen = generator(self.seed, "base examples").choice(len(self.base.labels), count, replace=False)
+        pixels = self.base.images[chosen]
+        return State(
+            step=0,
+            images=self.transform.apply(pixels),
+            labels=np.full((count, self.num_classes), 1 / self.num_classes, np.float32),
+            class_index=self.base.labels[chosen],
+            statistics=self.transform.statistics(pixels),
         )
 
     def target_batch(self, count: int | None, *, step: int) -> Batch:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kip.blocks import KernelBlocks
+from kip.errors import ConfigError
 from kip.evaluate import measures, runs
 from kip.evaluate.natural import Support, natural, prepared
 from kip.export import DistilledSet
@@ -50,8 +51,15 @@ def analyze(
     """
     (distilled,) = runs.sets(path)
     dataset, apply = prepared(distilled, data_dir)
-    chosen = kernel or distilled.experiment.method.kernels[0]
-    ridge = distilled.experiment.method.ridge
+    method: Any = distilled.experiment.method
+    if not hasattr(method, "kernels"):
+        raise ConfigError(
+            "the set of an analysis",
+            got=f"one of {method.label}, which has no kernel",
+            expected="a set of KIP or Label Solve",
+        )
+    chosen = kernel or method.kernels[0]
+    ridge = method.ridge
     test, classes = apply(dataset.test.images[:targets]), dataset.test.labels[:targets]
     origin, compared = _natural(path, distilled, lambda: natural(dataset, apply, len(distilled.images), 0, 0), data_dir)
     found: dict[str, Any] = {"kernel": chosen.label, "images": len(distilled.images), "natural_images": origin}

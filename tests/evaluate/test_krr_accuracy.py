@@ -131,7 +131,7 @@ def test_evaluating_a_set_reproduces_the_accuracy_that_its_run_reported(run):
     result, distilled = run
     with KernelBlocks(distilled.experiment.blocks) as blocks:
         (found,) = evaluate_set(distilled, blocks)
-    assert found == ("FC1", result.validation_accuracy, result.test_accuracy)
+    assert found == ("FC1", result.validation_accuracy, result.test_accuracy, None)
 
 
 def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):

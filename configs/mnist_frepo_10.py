@@ -1,0 +1,31 @@
+"""MNIST, FRePo, 1 image a class, on a small network.
+
+Paper: Zhou et al. 2022, with 500 000 steps on networks of width 128; no reproduction is tried here.
+Reached: 56.2 +- 2.2 % test over 5 fresh networks of width 16, from 36.6 % with natural images; validation 58.0 %, at
+    step 1050 of 1500. KRR on the features of the pool's networks, which is what is learned, classifies 81 to 92 % of
+    target batches in the last steps.
+Time: 15 minutes on 2 cores that were busy with other work for most of it; 0.07 s of a core for a step.
+Command:
+
+    kip distill mnist_frepo_10
+"""
+
+import kip
+
+NETWORK = kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2)
+
+config = kip.Experiment(
+    data=kip.Data("mnist"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.FRePo(
+        images_per_class=1,
+        network=NETWORK,
+        evaluation_network=NETWORK,
+        steps=1500,
+        learning_rate=0.02,
+        target_batch=256,
+        evaluation_steps=500,
+        test_networks=5,
+    ),
+    checkpoint_every=150,
+)

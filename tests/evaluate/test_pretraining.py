@@ -1,0 +1,49 @@
+"""Pre-training on a set, random images or nothing, judged by probes on a second data set."""
+
+import numpy as np
+import pytest
+
+from kip import train
+from kip.data import Data
+from kip.errors import ConfigError
+from kip.evaluate import pretraining_accuracies
+from kip.experiment import Experiment
+from kip.export import load
+from kip.finite.krr_st import KRRST
+from kip.finite.ld import LD
+from kip.finite.learner import Training
+from kip.finite.networks import Network
+from kip.finite.pool import Optimizer, Pool
+from kip.finite.teacher import Teacher
+
+SMALL = Network("FC1", width=16)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    method = KRRST(
+        20, teacher=Teacher(SMALL, embedding=8, steps=20, batch=40, pad=1, flip=False), network=SMALL,
+        pool=Pool(2, max_updates=2, optimizer=Optimizer("sgd", 0.01), loss="mean"), steps=2, target_batch=50,
+        pretraining=Optimizer("sgd", 0.01), pretraining_steps=5, probe_images=50, test_networks=1,
+    )  # fmt: skip
+    out = tmp_path_factory.mktemp("run")
+    train.run(Experiment(method, checkpoint_every=2), out, show_progress=False)
+    return load(out / "distilled.npz")
+
+
+def test_each_start_gives_its_own_networks(distilled):
+    starts = ("distilled", "random", "none")
+    found = [pretraining_accuracies(distilled, Data("digits"), start=start, seeds=2, labelled=100) for start in starts]
+    for each in found:
+        assert each.shape == (2,)
+        assert (each > 0.3).all(), "features of digits, whatever the network, classify some"
+    assert len({tuple(each) for each in found}) == 3
+    again = pretraining_accuracies(distilled, Data("digits"), start="distilled", seeds=2, labelled=100)
+    np.testing.assert_array_equal(again, found[0])
+
+
+def test_a_set_of_another_method_is_refused(distilled):
+    method = LD(1, training=Training(network=SMALL))
+    metadata = {**distilled.metadata, "experiment": Experiment(method).to_dict()}
+    with pytest.raises(ConfigError, match="got ld; expected krr_st"):
+        pretraining_accuracies(distilled._replace(metadata=metadata), Data("digits"), start="none")

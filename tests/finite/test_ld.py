@@ -1,0 +1,244 @@
+"""Label distillation: its gradients, the constraint on labels, restarts, other base examples, the baselines."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip import data, train
+from kip.data import Augment, ClassIndex, Split
+from kip.distill import Problem
+from kip.errors import ConfigError, DataError, NonFiniteError, ShapeError
+from kip.finite import label_baseline, learner, restarts
+from kip.finite import ld as method
+from kip.finite.label_baseline import LabelBaseline
+from kip.finite.ld import LD
+from kip.finite.learner import Training
+from kip.finite.networks import Network
+from kip.krr import Ridge
+from kip.precision import float64
+from kip.preprocess import Preprocess, fit
+
+SMALL = Network("FC1", width=16)
+HEADS = ("dense", "ridge")
+
+
+def config(head="dense", **options):
+    settings = {"images_per_class": 2, "steps": 50, "learning_rate": 0.02, "target_batch": 60, **options}
+    training = Training(head=head, network=SMALL, learning_rate=0.01, batch=8, ridge=Ridge(1.0, "absolute"), rate=0.1)
+    return LD(training=training, **settings)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    dataset = data.load(data.Data("digits"))
+    transform = fit(Preprocess("standardize"), dataset.train.images)
+    return Problem(
+        pixels=dataset.train.images,
+        inputs=transform.apply(dataset.train.images),
+        labels=dataset.train.labels,
+        num_classes=10,
+        classes=ClassIndex(dataset.train.labels, 10),
+        transform=transform,
+        augment=Augment("none"),
+        blocks=None,
+        seed=0,
+    )
+
+
+def run(settings, problem, steps):
+    state = method.init(settings, problem)
+    rows = []
+    for _ in range(steps):
+        state, metrics = method.step(settings, problem, state)
+        rows.append(metrics)
+    return state, rows
+
+
+def test_the_label_gradient_of_one_sigmoid_layer_is_the_closed_form():
+    """lr (sigma(theta'^T x) - y) x^T x~: the paper's section B."""
+    rng = np.random.default_rng(0)
+    with float64():
+        for _ in range(5):
+            theta, x, base = (jnp.asarray(rng.standard_normal(7)) for _ in range(3))
+            y, soft, rate = float(rng.integers(2)), jnp.asarray(rng.random()), 0.3
+
+            def entropy(logit, label):
+                return -label * jax.nn.log_sigmoid(logit) - (1 - label) * jax.nn.log_sigmoid(-logit)
+
+            def outer(weights, x=x, y=y):
+                return entropy(weights @ x, y), weights @ x
+
+            def inner(weights, label, base=base):
+                return entropy(weights @ base, label)
+
+            _, gradient = method.through_update(inner, outer, theta, soft, rate)
+            moved = theta - rate * (jax.nn.sigmoid(theta @ base) - soft) * base
+            closed = rate * (jax.nn.sigmoid(moved @ x) - y) * (x @ base)
+            np.testing.assert_allclose(gradient, closed, rtol=1e-6, atol=0)
+            np.testing.assert_allclose(gradient, closed, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_label_gradient_is_that_of_finite_differences(head, problem):
+    settings = config(head)
+    rng = np.random.default_rng(1)
+    with float64():
+        network = learner.start(settings.training, (8, 8, 1), 10, key=(0, "network", 0))
+        if head == "ridge":  # weights of zero would hide the decay
+            network = network._replace(weights=jnp.asarray(rng.standard_normal(network.weights.shape)))
+        images, target = (jnp.asarray(problem.inputs[rows], jnp.float64) for rows in (slice(8), slice(100, 140)))
+        labels, direction = jnp.asarray(rng.random((8, 10))), rng.standard_normal((8, 10))
+
+        def loss(labels):
+            rest = images, target, problem.labels[100:140]
+            return method.label_gradient(settings, network, labels, *rest)
+
+        _, gradient = loss(labels)
+        step = 1e-5
+        slope = (loss(labels + step * direction)[0][0] - loss(labels - step * direction)[0][0]) / (2 * step)
+        np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-6)
+        assert np.abs(slope) > 1e-7
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_labels_stay_probabilities_and_the_target_loss_falls(head, problem):
+    state, rows = run(config(head), problem, 60)
+    np.testing.assert_allclose(state.labels.sum(axis=1), 1, atol=1e-5)
+    assert state.labels.min() >= 0
+    assert state.labels.max() > 0.3, "labels have left their uniform start"
+    early, late = (np.mean([row["loss"] for row in part]) for part in (rows[:10], rows[-10:]))
+    assert late < early - 0.1
+
+
+def test_a_row_of_labels_that_is_clipped_to_zero_becomes_uniform():
+    labels = method.constrained(jnp.asarray([[-1.0, -2.0], [0.5, 1.5], [0.2, 0.6]]))
+    np.testing.assert_allclose(labels, [[0.5, 0.5], [1 / 3, 2 / 3], [0.25, 0.75]], rtol=1e-6)
+
+
+def test_the_ridge_weights_are_the_primal_ridge_solution(problem):
+    """Z^T (Z Z^T + I)^-1 y = (Z^T Z + I)^-1 Z^T y, mixed into what was there."""
+    training = dataclasses.replace(config("ridge").training, rate=0.25)
+    rng = np.random.default_rng(2)
+    with float64():
+        network = learner.start(training, (8, 8, 1), 10, key=(0, "network", 0))
+        before = rng.standard_normal(network.weights.shape)
+        images, labels = jnp.asarray(problem.inputs[:8], jnp.float64), rng.random((8, 10))
+        after = learner.moved_weights(training, network.variables, before, images, jnp.asarray(labels))
+        z = np.asarray(learner.with_bias(training.model(10).apply(network.variables, images).features))
+    primal = np.linalg.solve(z.T @ z + np.eye(z.shape[1]), z.T @ labels)
+    np.testing.assert_allclose(after, 0.75 * before + 0.25 * primal, rtol=1e-9)
+
+
+def test_a_network_restarts_when_its_average_error_stops_falling():
+    counters, window = restarts.start(5), 5
+    for step in range(1, 100):  # the error falls to step 20, then rises
+        counters, again = restarts.note(counters, abs(step - 20) / 100)
+        if again:
+            break
+    # The window's average is lowest when it is centred on step 20: after step 22. The wait is `window` steps and one.
+    assert counters.counts.tolist() == [-1, -1, 22]
+    assert step == 22 + window + 1
+    assert counters.deployment_steps == 22
+    assert (int(counters.number), int(counters.steps)) == (1, 0)
+
+
+def test_deployment_steps_are_the_mean_of_the_last_three_restarts():
+    counters = restarts.start(5)._replace(counts=np.array([10, 20, 33]), steps=np.asarray(7))
+    assert counters.deployment_steps == 21
+    assert restarts.start(5)._replace(steps=np.asarray(7)).deployment_steps == 7
+
+
+def test_a_restart_draws_another_network_and_forgets_its_optimiser(problem):
+    settings = config(window=1, learning_rate=1e-12)
+    state = method.init(settings, problem)
+    first = state.owned["learner"]
+    for _ in range(30):
+        before = state
+        state, metrics = method.step(settings, problem, state)
+        if metrics["restarts"]:
+            break
+    assert metrics["restarts"] == 1
+    fresh = state.owned["learner"]
+    assert int(fresh.optimizer[0].count) == 0 < int(before.owned["learner"].optimizer[0].count)
+    kernel = [leaf.variables["params"]["readout"]["kernel"] for leaf in (first, fresh)]
+    assert not np.allclose(*kernel)
+
+
+def test_base_examples_of_another_data_set_are_drawn_without_their_classes(problem):
+    other = Split(problem.pixels[:500][::-1], np.arange(500) % 26)
+    state = method.init(config(base="letters"), problem._replace(base=other))
+    assert state.labels.shape == (20, 10)
+    np.testing.assert_array_equal(state.labels, np.float32(0.1))
+    assert state.class_index.max() > 9
+    for image, pixels in zip(state.images, problem.transform.invert(state.images, state.statistics), strict=True):
+        assert (problem.inputs == image).all(axis=(1, 2, 3)).any(), "preprocessed as the target is"
+        assert pixels.max() <= 1
+    with pytest.raises(DataError, match="got 500; expected at least 510"):
+        method.init(config(base="letters", images_per_class=51), problem._replace(base=other))
+    with pytest.raises(ShapeError):
+        method.init(config(base="letters"), problem._replace(base=Split(other.images[:, :7], other.labels)))
+
+
+def test_equal_seeds_give_equal_networks_in_evaluation_and_others_do_not(problem):
+    settings = config()
+    state, _ = run(settings, problem, 3)
+    given = problem.inputs[:200], problem.labels[:200]
+    first, again, other = (
+        method.accuracies(settings, state._replace(deployment_steps=5), *given, networks=2, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (2,)
+    assert not np.array_equal(first, other)
+    assert first[0] != first[1]
+
+
+def test_baselines_have_true_or_smoothed_labels_and_count_training_steps(problem):
+    true = LabelBaseline(images_per_class=1, training=config().training, stride=7)
+    smooth = dataclasses.replace(true, smoothing=0.1)
+    one_hot = np.eye(10)
+    np.testing.assert_allclose(label_baseline.init(true, problem).labels, one_hot)
+    np.testing.assert_allclose(label_baseline.init(smooth, problem).labels, 0.9 * one_hot + 0.01, atol=1e-7)
+    state, _ = label_baseline.step(true, problem, label_baseline.init(true, problem))
+    state, _ = label_baseline.step(true, problem, state)
+    assert (state.step, state.deployment_steps) == (2, 14)
+
+
+def test_more_training_steps_on_true_labels_classify_better(problem):
+    training = Training(network=SMALL, batch=20)
+    images, labels = problem.inputs[:200], np.eye(10, dtype=np.float32)[problem.labels[:200]]
+    given = training, images, labels
+    few, many = (
+        learner.accuracies(*given, steps, problem.inputs[500:], problem.labels[500:], networks=2, seed=0).mean()
+        for steps in (0, 100)
+    )
+    assert many > few + 0.3
+
+
+def test_a_network_with_batch_normalisation_is_refused(problem):
+    settings = LD(training=Training(network=Network("ConvNet-D3", width=4, norm="batch")))
+    with pytest.raises(ConfigError, match=r"training\.network.*batch normalisation"):
+        method.init(settings, problem)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(problem):
+    settings = config()
+    state = method.init(settings, problem)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan if leaf.dtype.kind == "f" else leaf, state.owned["learner"])
+    with pytest.raises(NonFiniteError, match="Lower the learning rates"):
+        method.step(settings, problem, state._replace(owned={**state.owned, "learner": broken}))
+
+
+def test_a_base_data_set_is_loaded_by_name(tmp_path):
+    dataset = data.load(data.Data("digits"))
+    np.savez(
+        tmp_path / "letters.npz", x_train=dataset.train.images[:300, ::-1], y_train=np.arange(300) % 26,
+        x_test=dataset.test.images[:26], y_test=np.arange(26),
+    )  # fmt: skip
+    experiment = train.Experiment(config(base="letters", steps=2, test_networks=2), checkpoint_every=1)
+    result = train.run(experiment, tmp_path / "out", data_dir=tmp_path, show_progress=False)
+    assert result.steps == 2
+    assert (tmp_path / "out" / "images.png").exists()
