@@ -11,8 +11,7 @@ import numpy as np
 from kip import data, krr, preprocess
 from kip.blocks import KernelBlocks
 from kip.distill import State
-from kip.errors import DataError
-from kip.evaluate.krr_accuracy import krr_accuracy
+from kip.evaluate.krr_accuracy import check_data, krr_accuracy
 from kip.evaluate.set_accuracy import set_accuracies, trains_networks
 from kip.export import DistilledSet
 from kip.kernels import Kernel
@@ -53,14 +52,7 @@ def evaluate_set(
     """
     experiment = distilled.experiment
     dataset = data.load(experiment.data, data_dir)
-    digest = dataset.train.digest()
-    if digest != distilled.metadata["train_sha256"]:
-        raise DataError(
-            f"the data set {experiment.data.name!r} is not the one that this set was distilled from",
-            got=f"a train split of SHA-256 {digest[:12]}...",
-            expected=f"{distilled.metadata['train_sha256'][:12]}...",
-            remedy="Point --data-dir to the original data.",
-        )
+    check_data(distilled, dataset)
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
     splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
     if kernels is None:

@@ -109,8 +109,8 @@ class Normalise(nn.Module):
             return nn.GroupNorm(num_groups=None, group_size=1, epsilon=EPSILON, param_dtype=dtype)(x)
         if self.norm == "batch":
             axes = tuple(range(x.ndim - 1))
-            self.sow("moments", "mean", jnp.mean(x, axes), init_fn=lambda: None, reduce_fn=lambda _, new: new)
-            self.sow("moments", "var", jnp.var(x, axes), init_fn=lambda: None, reduce_fn=lambda _, new: new)
+            for name, moment in (("mean", jnp.mean(x, axes)), ("var", jnp.var(x, axes))):
+                self.sow("moments", name, moment, init_fn=lambda: jnp.zeros(()), reduce_fn=lambda _, new: new)
             return nn.BatchNorm(
                 use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, param_dtype=dtype, name="batch"
             )(x)

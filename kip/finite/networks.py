@@ -280,9 +280,11 @@ class Model:
             train: normalise by the batch's statistics and move the running ones; matters for batch normalisation only.
                 To test by batch statistics, pass True and drop the variables.
         """
+        module: Any = self._module
         if not train or "batch_stats" not in variables:
-            return Outputs(*self._module.apply(variables, images, train), variables)
-        (logits, features), moved = self._module.apply(variables, images, True, mutable=["batch_stats"])
+            logits, features = module.apply(variables, images, train)
+            return Outputs(logits, features, variables)
+        (logits, features), moved = module.apply(variables, images, True, mutable=["batch_stats"])
         return Outputs(logits, features, {**variables, **moved})
 
     def moments(self, variables: Variables, images: Array, *, train: bool = False) -> dict[str, Any]:
@@ -291,7 +293,8 @@ class Model:
         The tree has `mean` and `var` where `variables["batch_stats"]` has a layer's running `mean` and `var` under
         `batch`; it is empty for networks without batch normalisation.
         """
-        _, found = self._module.apply(variables, images, train, mutable=["moments", "batch_stats"])
+        module: Any = self._module
+        _, found = module.apply(variables, images, train, mutable=["moments", "batch_stats"])
         return dict(found.get("moments", {}))
 
     def check_images(self, height: int, width: int) -> None:

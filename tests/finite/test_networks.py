@@ -127,7 +127,8 @@ def test_batch_moments_are_those_of_what_batch_normalisation_sees(rng):
     convolved = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(moments["Normalise_0"]["mean"], (convolved + bias).mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(moments["Normalise_0"]["var"], convolved.var((0, 1, 2)), rtol=1e-4)
-    assert network("ConvNet", 3, width=4).moments(variables, images) == {}
+    plain = network("ConvNet-D3", 3, width=4, norm="none")
+    assert plain.moments(plain.init(jax.random.key(0), (8, 8, 1)), images) == {}
 
 
 def test_growth_widens_each_block():
