@@ -361,8 +361,9 @@ def _check(experiment: Experiment, dataset: data.Dataset) -> None:
     target_batch = getattr(method, "target_batch", None)
     other_images = getattr(method, "base", None) is not None
     images_per_class = getattr(method, "images_per_class", None)
-    drawn_by_class = images_per_class is not None and not other_images
-    per_class: dict[str, Any] = {"method.images_per_class": images_per_class} if drawn_by_class else {}
+    per_class: dict[str, int] = {}
+    if images_per_class is not None and not other_images:
+        per_class["method.images_per_class"] = images_per_class
     if target_batch is not None and target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-target_batch // dataset.num_classes)
     for name, wanted in per_class.items():

@@ -11,8 +11,7 @@ import numpy as np
 from kip import data, krr, preprocess
 from kip.blocks import KernelBlocks
 from kip.distill import State
-from kip.errors import DataError
-from kip.evaluate.krr_accuracy import krr_accuracy
+from kip.evaluate.krr_accuracy import check_data, krr_accuracy
 from kip.evaluate.set_accuracy import set_accuracies, trains_networks
 from kip.export import DistilledSet
 from kip.kernels import Kernel
@@ -69,22 +68,6 @@ def evaluate_set(
         ]
         results.append(Evaluation(kernel.label, *accuracy))
     return results
-
-
-def check_data(distilled: DistilledSet, dataset: data.Dataset) -> None:
-    """Refuse a data set that is not the one that the set was distilled from.
-
-    Raises:
-        DataError: if the digest of its train split differs.
-    """
-    digest = dataset.train.digest()
-    if digest != distilled.metadata["train_sha256"]:
-        raise DataError(
-            f"the data set {dataset.name!r} is not the one that this set was distilled from",
-            got=f"a train split of SHA-256 {digest[:12]}...",
-            expected=f"{distilled.metadata['train_sha256'][:12]}...",
-            remedy="Point --data-dir to the original data.",
-        )
 
 
 def _as_in_its_run(

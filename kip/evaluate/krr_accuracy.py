@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kip import krr
+from kip import data, krr
 from kip.blocks import KernelBlocks, Source
 from kip.errors import DataError
+from kip.export import DistilledSet
 from kip.kernels import Kernel
 
 
@@ -44,3 +45,19 @@ def krr_accuracy(
     for rows, k_ts in blocks.rows(kernel, support, inputs, source=source):
         correct += int(np.sum((k_ts @ alpha).argmax(axis=1) == labels[rows]))
     return correct / len(inputs)
+
+
+def check_data(distilled: DistilledSet, dataset: data.Dataset) -> None:
+    """Refuse a data set that is not the one that the set was distilled from.
+
+    Raises:
+        DataError: if the digest of its train split differs.
+    """
+    digest = dataset.train.digest()
+    if digest != distilled.metadata["train_sha256"]:
+        raise DataError(
+            f"the data set {dataset.name!r} is not the one that this set was distilled from",
+            got=f"a train split of SHA-256 {digest[:12]}...",
+            expected=f"{distilled.metadata['train_sha256'][:12]}...",
+            remedy="Point --data-dir to the original data.",
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from kip import data, preprocess
 from kip.data import Dataset
-from kip.evaluate.evaluate_set import check_data
+from kip.evaluate.krr_accuracy import check_data
 from kip.export import DistilledSet
 
 Support = tuple[np.ndarray, np.ndarray]
