@@ -20,6 +20,7 @@ import numpy as np
 from kip.files import atomic_write
 from kip.kernels import Architecture, Implementation, kernel_function
 from kip.kernels.architecture import kernel_named
+from kip.kernels.levels import levels
 
 ENOUGH_S = 10.0
 """Runs are repeated until they have taken so long, seconds, or `repeats` times."""
@@ -142,8 +143,6 @@ def best_time(run: Callable[[], Any], repeats: int) -> float:
 
 def position_pairs(architecture: Architecture, image: tuple[int, int, int]) -> int:
     """Return how many position pairs go through a ReLU for one entry, over all layers, in the engine."""
-    from kip.kernels.engine.levels import levels
-
     found = levels(architecture, *image[:2])
     return sum(level.convs * level.shifts * level.plane_size for level in found)
 

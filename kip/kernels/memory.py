@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture, Implementation, Kernel, Stax
+from kip.kernels.levels import levels
 
 _SMALL_TILE = 64
 
@@ -50,8 +51,6 @@ def entry_bytes(
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
     elif implementation != "neural_tangents" and kernel.activation == "relu":
-        from kip.kernels.engine.levels import levels
-
         first, *above = levels(kernel, height, width)
         numbers = 6 * first.plane_size + (2 * above[0].shifts * above[0].plane_size if above else 0)
     elif kernel.family == "ConvVec":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kip.kernels import Architecture
-from kip.kernels.engine.levels import levels, variance_levels
+from kip.kernels.levels import levels, variance_levels
 
 A = Architecture
 CASES = [

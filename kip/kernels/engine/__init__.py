@@ -3,7 +3,7 @@
 They follow the same recursion as neural-tangents, which stays the reference (`kip.kernels.neural_tangents`) and which
 the tests compare with, and differ in how it is computed:
 
-- `levels.py`: only the position pairs that the poolings need, exactly, and none twice;
+- `kip.kernels.levels`: only the position pairs that the poolings need, exactly, and none twice;
 - `planes.py`: image pairs as minor axis, so that a convolution is a sum of slices and everything vectorises;
 - `relu.py`: one root and two polynomials a pair, accurate for equal and nearly equal images; a hand-written vjp;
 - `pairs.py`: what depends on one image once an image, the rest in a loop that stays in cache and recomputes its

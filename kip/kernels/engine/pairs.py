@@ -28,8 +28,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from kip.kernels.architecture import Architecture
 from kip.kernels.engine import planes as P
-from kip.kernels.engine.levels import Level, levels, variance_levels
 from kip.kernels.engine.relu import Variance, rectified, relu, variance
+from kip.kernels.levels import Level, levels, variance_levels
 
 CHUNK = {"cpu": 16}
 """Pairs in a chunk, by backend: on a CPU, two or one vector registers, and planes that fit the cache."""

@@ -6,7 +6,7 @@ A *plane* holds the covariances of P image pairs for one shift s along y and all
     all:   K[y, x, x', pair]   of positions (y, x) and (y + s, x')
 
 Pairs are the minor axis, so that everything vectorises over them. A plane is the unit that a level's loop goes over: it
-passes through all the level's convolutions and ReLUs on its own (see `kip.kernels.engine.levels`). Positions whose
+passes through all the level's convolutions and ReLUs on its own (see `kip.kernels.levels`). Positions whose
 partner lies outside the image hold finite rubbish, which `box` masks away.
 """
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.kernels.engine.levels import Level
+from kip.kernels.levels import Level
 
 
 def x_side(array: Array, level: Level) -> Array:
