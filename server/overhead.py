@@ -17,9 +17,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kip import train
+from kip import data, preprocess, train
 from kip.blocks import Blocks, Executor, KernelBlocks, LocalExecutor
-from kip.distill import KIP
+from kip.distill import KIP, Problem
 from kip.experiment import Experiment
 from kip.kernels import Architecture
 from kip.server import service
@@ -37,7 +37,8 @@ def measure(workers: int, turns: int, *, kernel: Architecture, target: int, colu
         target: target images.
         columns: support columns of a task.
     """
-    experiment = Experiment(KIP(2, kernels=(kernel,), target_batch=target))
+    method = KIP(2, kernels=(kernel,), target_batch=target)
+    experiment = Experiment(method)
     door = Door()
     remote = RemoteExecutor([], **service.introduction(experiment, None), on_close=door.close)
     door.open(remote.scheduler.join, remote.scheduler.leave)
@@ -47,14 +48,16 @@ def measure(workers: int, turns: int, *, kernel: Architecture, target: int, colu
     processes = [subprocess.Popen(command, env=environment) for _ in range(workers)]
     try:
         with LocalExecutor() as local, remote:
+            executors: dict[str, Executor] = {"local": local, "distributed": remote}
+            problems = {name: _problem(experiment, executor, columns) for name, executor in executors.items()}
             seconds: dict[str, list[float]] = {"local": [], "distributed": []}
             for turn in range(turns + 2):  # the first two compile
                 results = []
-                for name, executor in (("local", local), ("distributed", remote)):
-                    began = time.monotonic()
-                    results.append(_step(experiment, executor, columns, turn))
+                for name, problem in problems.items():
+                    took, result = _step(problem, method, turn)
+                    results.append(result)
                     if turn > 1:
-                        seconds[name].append(time.monotonic() - began)
+                        seconds[name].append(took)
                 for ours, theirs in zip(*results, strict=True):
                     np.testing.assert_array_equal(ours, theirs)
             if len(remote.scheduler.members) < workers:
@@ -66,21 +69,21 @@ def measure(workers: int, turns: int, *, kernel: Architecture, target: int, colu
     return {**medians, "ratio": round(medians["distributed"] / medians["local"], 4), "workers": workers, "turns": turns}
 
 
-def _step(experiment: Experiment, executor: Executor, columns: int, step: int) -> tuple[np.ndarray, ...]:
-    from kip import data, preprocess
-
-    method = experiment.method
-    assert isinstance(method, KIP)
-    blocks = KernelBlocks(Blocks(task_columns=columns), executor)
+def _problem(experiment: Experiment, executor: Executor, columns: int) -> Problem:
     dataset = data.load(experiment.data)
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
-    problem = train._problem(experiment, dataset, transform, blocks, None)
-    state, batch = (
-        problem.natural_support(method.images_per_class),
-        problem.target_batch(method.target_batch, step=step),
-    )
-    k_ss, k_ts = blocks.forward(method.kernels[0], state.images, batch.images, source=batch.source)
-    return k_ss, k_ts, blocks.backward(k_ss, k_ts)
+    blocks = KernelBlocks(Blocks(task_columns=columns), executor)
+    return train._problem(experiment, dataset, transform, blocks, None)
+
+
+def _step(problem: Problem, method: KIP, step: int) -> tuple[float, tuple[np.ndarray, ...]]:
+    """Return the seconds of a step's kernel matrices and gradient, and these."""
+    state = problem.natural_support(method.images_per_class)
+    batch = problem.target_batch(method.target_batch, step=step)
+    began = time.monotonic()
+    k_ss, k_ts = problem.blocks.forward(method.kernels[0], state.images, batch.images, source=batch.source)
+    gradient = problem.blocks.backward(k_ss, k_ts)
+    return time.monotonic() - began, (k_ss, k_ts, gradient)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
