@@ -186,6 +186,7 @@ def test_the_natural_baseline_draws_anew_for_each_network_and_from_train_only(di
         assert sorted(labels.argmax(1)) == list(range(10))
 
 
+@pytest.mark.slow
 def test_the_full_baseline_takes_the_train_split_and_beats_ten_images(distilled):
     config = Transfer(FC, factors=(2.0,), l2=(0.0,), steps=1000, evaluations=2, seeds=1)
     full = transfer_set(distilled, config, baseline="full")
