@@ -52,6 +52,7 @@ def oracle(shift):
     return Teacher(model, {"params": {"Dense_0": body, "readout": readout}})
 
 
+@pytest.mark.slow
 def test_hard_labels_take_the_argmax_and_soft_labels_the_teachers(world):
     candidate, test = world
     chosen = [short("HL", rate=0.05), short("SL", rate=0.02), short("SL+KD", rate=0.02), short("OWN", rate=0.05)]
@@ -133,6 +134,7 @@ def test_each_operation_does_what_it_says(rng):
     np.testing.assert_allclose(quarter[..., 0], np.rot90(images[0][..., 0], 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_table(tmp_path, capsys):
     method = KIP(images_per_class=1, target_batch=200, steps=2, kernels=(Architecture("FC", 1),))
     train.run(Experiment(method=method), tmp_path / "tiny", show_progress=False)
