@@ -1,7 +1,7 @@
 """MNIST, label distillation through the inner update (second order), 100 base examples.
 
 Paper: Bohdal et al. 2020, Table 5, LD: 87.27 +- 0.69, 87.49 +- 0.44, 86.77 +- 0.77 % in three trials.
-Reached: validation 83.66 % with one fresh network, at step 2000 of 3000; the test was not run.
+Reached: 84.28 +- 0.76 % test over 20 fresh networks, validation 83.71 %, at step 3000.
 Shorter than the paper, which takes 19 600 steps with 1024 target images and a learning rate of 1e-3: 3000 steps with
     128 and 4e-3.
 Command:
