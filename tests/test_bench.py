@@ -1,0 +1,35 @@
+"""The kernel benchmark: that it runs, compares the same numbers, and counts position pairs. No test looks at a time."""
+
+import json
+
+import pytest
+
+from kip import bench, cli
+from kip.kernels import Architecture
+
+A = Architecture
+
+
+def test_the_command_compares_with_neural_tangents(capsys):
+    command = "bench kernel --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"
+    assert cli.main(command.split()) == 0
+    out = capsys.readouterr().out.splitlines()
+    (row,) = json.loads(out[-1])["rows"]
+    assert row["kernel"] == "FC1"
+    assert row["difference"] < 1e-5
+    assert row["ours"]["forward_us"] > 0
+    assert row["forward_ratio"] == pytest.approx(row["neural_tangents"]["forward_us"] / row["ours"]["forward_us"])
+    assert any("FC1" in line and "2x2" in line for line in out)
+
+
+def test_position_pairs_are_those_of_the_band():
+    # 15 x 15 shifts at 32x32 for two convolutions, 7 x 7 at 16x16 and 3 x 3 at 8x8 for one each.
+    assert bench.position_pairs(A("ConvNet"), (32, 32, 3)) == 2 * 225 * 1024 + 49 * 256 + 9 * 64
+    assert bench.position_pairs(A("ConvVec", 2), (5, 7, 1)) == 2 * 35
+
+
+def test_growth_is_drawn(tmp_path):
+    cost = bench.Cost(10.0, 40.0, 5.0)
+    points = [(x, cost) for x in (1, 2, 4)]
+    bench.draw_growth(bench.Growth(points, points, points), tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
