@@ -194,7 +194,7 @@ def problem_of(experiment) -> Problem:
 
     dataset = data.load(experiment.data)
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
-    return train._problem(experiment, dataset, transform, KernelBlocks())
+    return train._problem(experiment, dataset, transform, KernelBlocks(), None)
 
 
 # Hostile payloads
