@@ -163,6 +163,7 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
     rows = _Rows(level, state, variances)
     first = isinstance(state, Pixels)
     channels = state.x.shape[2] if first else 0
+    x_by_partner = rows.x_by_partner if first else []
 
     def pull(i, bar):
         """Return the cotangents of one plane: of its input, and of each image's values; for z, summed over partners."""
@@ -179,7 +180,7 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
         products_bar = inputs_bar.nngp * (1 / channels)
         moved = P.by_partner(products_bar, level)
         to_x = to_x + [products_bar * z for z in rows.take(rows.z, i)]
-        to_z = to_z + [P.sum_z(moved * x) for x in rows.x_by_partner]
+        to_z = to_z + [P.sum_z(moved * x) for x in x_by_partner]
         return None, to_x, to_z
 
     def step(carry, inputs):
@@ -192,7 +193,7 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
     parts = jax.tree.map(
         lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: pull(0, jax.tree.map(lambda a: a[0], bars)))
     )
-    # One row above the image takes what is added before the first step: zeros.
+    # Before the first step there are zeros to add, wherever an index of -1 falls.
     totals_z = [jnp.zeros((part.shape[0] + 2 * level.rows, *part.shape[1:]), part.dtype) for part in parts[2]]
     carry, late = jax.lax.scan(step, (parts, parts[1], totals_z), (jnp.arange(rows.count), bars))
     (planes_bar, to_x, to_z), total_x, total_z = carry
