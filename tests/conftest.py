@@ -22,6 +22,28 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="module")
+def problem():
+    """The digits as a method gets them: standardised, not augmented."""
+    from kip import data, preprocess
+    from kip.blocks import KernelBlocks
+    from kip.distill import Problem
+
+    train = data.load(data.Data("digits")).train
+    transform = preprocess.fit(preprocess.Preprocess("standardize"), train.images)
+    return Problem(
+        pixels=train.images,
+        inputs=transform.apply(train.images),
+        labels=train.labels,
+        num_classes=10,
+        classes=data.ClassIndex(train.labels, 10),
+        transform=transform,
+        augment=data.Augment("none"),
+        blocks=KernelBlocks(),
+        seed=0,
+    )
+
+
 @pytest.fixture
 def real_data():
     """The folder of real data sets, NAME.npz each."""

@@ -11,10 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from kip import checkpoint, config, data, export, train
+from kip import checkpoint, config, export, train
 from kip.blocks import KernelBlocks
-from kip.data import Augment, ClassIndex, Data
-from kip.distill import KIP, LabelSolve, Problem
+from kip.distill import KIP, LabelSolve
 from kip.errors import CheckpointError, ConfigError
 from kip.evaluate import evaluate_set
 from kip.experiment import METHODS, Experiment
@@ -28,7 +27,6 @@ from kip.finite.pool import Optimizer, Pool
 from kip.finite.teacher import Teacher
 from kip.kernels import Architecture
 from kip.krr import Ridge
-from kip.preprocess import Preprocess, fit
 
 FC = Architecture("FC", 1)
 SMALL = Network("FC1", width=16)
@@ -64,23 +62,6 @@ def experiment(name):
 @pytest.fixture(params=METHOD_VALUES)
 def name(request):
     return request.param
-
-
-@pytest.fixture(scope="module")
-def problem():
-    dataset = data.load(Data("digits"))
-    transform = fit(Preprocess("standardize"), dataset.train.images)
-    return Problem(
-        pixels=dataset.train.images,
-        inputs=transform.apply(dataset.train.images),
-        labels=dataset.train.labels,
-        num_classes=10,
-        classes=ClassIndex(dataset.train.labels, 10),
-        transform=transform,
-        augment=Augment("none"),
-        blocks=KernelBlocks(),
-        seed=0,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ class LabelBaseline:
     @property
     def label(self) -> str:
         """The network, for titles."""
-        return f"{self.training.network.label} ({self.training.head})"
+        return self.training.label
 
 
 def init(config: LabelBaseline, problem: Problem) -> State:

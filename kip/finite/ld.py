@@ -72,7 +72,7 @@ class LD:
     @property
     def label(self) -> str:
         """The network, for titles."""
-        return f"{self.training.network.label} ({self.training.head})"
+        return self.training.label
 
 
 def init(config: LD, problem: Problem) -> State:

@@ -52,6 +52,11 @@ class Training:
     rate: Annotated[float, Field(gt=0, le=1)] = 0.01
     """How far the global weights of the `ridge` head go towards a minibatch's own."""
 
+    @property
+    def label(self) -> str:
+        """The network and its head, for titles."""
+        return f"{self.network.label} ({self.head})"
+
     def model(self, num_classes: int) -> Model:
         """Return the network for c classes."""
         return Model(self.network, num_classes)

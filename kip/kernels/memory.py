@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kip.kernels.architecture import MYRTLE_BLOCKS, Architecture, Implementation, Kernel, Stax
+from kip.kernels.architecture import Architecture, Implementation, Kernel, Stax
 from kip.kernels.levels import levels
 
 _SMALL_TILE = 64
@@ -56,16 +56,8 @@ def entry_bytes(
     elif kernel.family == "ConvVec":
         numbers = height * width * (2 + 8 * kernel.layers)
     else:
-        pairs = [((height >> level) * (width >> level)) ** 2 for level in _activation_levels(kernel)]
-        numbers = 1.5 * (height * width) ** 2 + 10.5 * sum(pairs)
+        pairs = sum(level.convs * (level.height * level.width) ** 2 for level in levels(kernel, height, width))
+        numbers = 1.5 * (height * width) ** 2 + 10.5 * pairs
         if itemsize == 8:
             numbers *= 2  # the shifted sums that stand for float64 convolutions keep more than a convolution does
     return max(1, round(itemsize * numbers))
-
-
-def _activation_levels(architecture: Architecture) -> list[int]:
-    """List, for each activation, how many 2x2 poolings come before it."""
-    if architecture.family == "Myrtle":
-        return [0] + [level for level, convs in enumerate(MYRTLE_BLOCKS[architecture.layers]) for _ in range(convs)]
-    prepended = [0] if architecture.family == "ConvNet" else []
-    return prepended + list(range(architecture.layers))

@@ -6,10 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from kip import data
-from kip.blocks import KernelBlocks
-from kip.data import Augment, ClassIndex
-from kip.distill import Problem
 from kip.errors import NonFiniteError
 from kip.finite import feature_krr, krr_st, probe, teacher
 from kip.finite.krr_st import KRRST
@@ -18,27 +14,9 @@ from kip.finite.pool import Optimizer, Pool
 from kip.finite.teacher import Teacher
 from kip.krr import Ridge
 from kip.precision import float64
-from kip.preprocess import Preprocess, fit
 
 SMALL = Network("FC1", width=16)
 TEACHER = Teacher(SMALL, embedding=8, steps=30, batch=40, pad=1, flip=False, learning_rate=0.01)
-
-
-@pytest.fixture(scope="module")
-def problem():
-    dataset = data.load(data.Data("digits"))
-    transform = fit(Preprocess("standardize"), dataset.train.images)
-    return Problem(
-        pixels=dataset.train.images,
-        inputs=transform.apply(dataset.train.images),
-        labels=dataset.train.labels,
-        num_classes=10,
-        classes=ClassIndex(dataset.train.labels, 10),
-        transform=transform,
-        augment=Augment("none"),
-        blocks=KernelBlocks(),
-        seed=0,
-    )
 
 
 @pytest.fixture

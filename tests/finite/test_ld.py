@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from kip import data, train
-from kip.data import Augment, ClassIndex, Split
-from kip.distill import Problem
+from kip.data import Split
 from kip.errors import ConfigError, DataError, NonFiniteError, ShapeError
 from kip.finite import label_baseline, learner, restarts
 from kip.finite import ld as method
@@ -19,7 +18,6 @@ from kip.finite.learner import Training
 from kip.finite.networks import Network
 from kip.krr import Ridge
 from kip.precision import float64
-from kip.preprocess import Preprocess, fit
 
 SMALL = Network("FC1", width=16)
 HEADS = ("dense", "ridge")
@@ -29,23 +27,6 @@ def config(head="dense", **options):
     settings = {"images_per_class": 2, "steps": 50, "learning_rate": 0.02, "target_batch": 60, **options}
     training = Training(head=head, network=SMALL, learning_rate=0.01, batch=8, ridge=Ridge(1.0, "absolute"), rate=0.1)
     return LD(training=training, **settings)
-
-
-@pytest.fixture(scope="module")
-def problem():
-    dataset = data.load(data.Data("digits"))
-    transform = fit(Preprocess("standardize"), dataset.train.images)
-    return Problem(
-        pixels=dataset.train.images,
-        inputs=transform.apply(dataset.train.images),
-        labels=dataset.train.labels,
-        num_classes=10,
-        classes=ClassIndex(dataset.train.labels, 10),
-        transform=transform,
-        augment=Augment("none"),
-        blocks=None,
-        seed=0,
-    )
 
 
 def run(settings, problem, steps):
