@@ -31,6 +31,7 @@ from kip.blocks import Executor, KernelBlocks, Source
 from kip.checkpoint import Checkpoints, Progress, Record
 from kip.data import ClassIndex, Split
 from kip.distill import Problem, State
+from kip.distill.ahead import Ahead
 from kip.errors import ConfigError, NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.evaluate import set_accuracies, trains_networks
 from kip.experiment import Experiment
@@ -399,6 +400,7 @@ def _problem(
         blocks=blocks,
         seed=experiment.seed,
         base=None if base is None else data.load(data.Data(base), data_dir).train,
+        ahead=Ahead(),
     )
 
 

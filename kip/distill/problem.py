@@ -9,6 +9,7 @@ import numpy as np
 from kip.blocks import KernelBlocks, Source
 from kip.blocks.source import checksum, select
 from kip.data import Augment, ClassIndex, Split, centred_one_hot
+from kip.distill.ahead import Ahead
 from kip.errors import DataError
 from kip.preprocess import Transform
 from kip.rng import generator
@@ -63,6 +64,7 @@ class Problem(NamedTuple):
         blocks: computes kernels.
         seed: the root seed.
         base: another data set's train images, for methods that learn labels of those (`base` in their configuration).
+        ahead: makes the next step's augmented batch in the meantime; None makes each when it is asked for.
     """
 
     pixels: np.ndarray
@@ -75,6 +77,7 @@ class Problem(NamedTuple):
     blocks: KernelBlocks
     seed: int
     base: Split | None = None
+    ahead: Ahead | None = None
 
     def natural_support(self, images_per_class: int) -> State:
         """Return step 0 of any method: class-balanced train images with mean-centred one-hot labels."""
@@ -119,6 +122,11 @@ class Problem(NamedTuple):
             count: images, m; None means the whole train set, in its order.
             step: the step it is for.
         """
+        if self.ahead is None or self.augment.policy == "none":
+            return self._target_batch(count=count, step=step)
+        return self.ahead(self._target_batch, count=count, step=step)
+
+    def _target_batch(self, *, count: int | None, step: int) -> Batch:
         if count is None:
             chosen = np.arange(len(self.pixels))
         else:

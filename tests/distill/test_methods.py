@@ -1,6 +1,7 @@
 """The contract of every method: a step lowers its loss, is a pure function, and follows its configuration."""
 
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from kip import krr
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import Augment, ClassIndex, centred_one_hot
 from kip.distill import KIP, LabelSolve, Problem
+from kip.distill.ahead import Ahead
 from kip.errors import ConfigError, DataError
 from kip.experiment import METHODS
 from kip.kernels import RBF, Architecture
@@ -195,6 +197,32 @@ def test_augmentation_changes_the_given_fraction_of_the_targets():
     assert 0.3 < changed < 0.7
     again = half.target_batch(240, step=3).images
     np.testing.assert_array_equal(after, again)
+
+
+def test_a_batch_made_ahead_is_the_same_batch():
+    problem = toy_problem(augment=Augment("rotate_shift"), count=300)
+    ahead = problem._replace(ahead=Ahead())
+    for count, step in ((30, 0), (30, 1), (30, 2), (30, 7), (60, 8), (60, 9), (60, 9)):  # in turn, and not
+        ours, plain = (each.target_batch(count, step=step) for each in (ahead, problem))
+        np.testing.assert_array_equal(ours.images, plain.images)
+        np.testing.assert_array_equal(ours.source.indices, plain.source.indices)
+        assert ours.source.step == step
+
+
+def test_what_is_made_ahead_is_made_once_elsewhere_and_its_error_reaches_who_asks():
+    made = []
+
+    def make(*, step):
+        made.append((step, threading.current_thread() is threading.main_thread()))
+        if step == 2:
+            raise ValueError("step 2")
+        return step
+
+    ahead = Ahead()
+    assert [ahead(make, step=0), ahead(make, step=1)] == [0, 1]
+    with pytest.raises(ValueError, match="step 2"):
+        ahead(make, step=2)
+    assert made == [(0, True), (1, False), (2, False)]
 
 
 def test_support_larger_than_a_class_is_refused():

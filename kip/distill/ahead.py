@@ -1,0 +1,41 @@
+"""The next step's target batch, made while this step computes: augmentation takes one core, kernels take the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Ahead:
+    """Holds one result that is being made in a thread of its own: that of the step after the last one asked for.
+
+    What is made must be a pure function of its arguments; then this changes when it is made, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        """Start no thread yet."""
+        self._next: tuple[dict[str, Any], Future[Any]] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, make: Callable[..., T], *, step: int, **others: Any) -> T:
+        """Return make(step=step, **others), and begin that of the next step.
+
+        Args:
+            make: the same function at every call.
+            step: the step.
+            others: what usually stays the same from step to step.
+        """
+        with self._lock:
+            wanted = {"step": step, **others}
+            prepared, self._next = self._next, None
+            result = prepared[1].result() if prepared is not None and prepared[0] == wanted else make(**wanted)
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="kip-ahead")
+            following = {"step": step + 1, **others}
+            self._next = following, self._thread.submit(make, **following)
+            return result
