@@ -116,29 +116,61 @@ def pool_columns(plane: Array, level: Level) -> Array:
     half = level.width // 2
     height, _, _, pairs = plane.shape
     if level.columns is None:
-        cut = plane[:, : 2 * half, : 2 * half].reshape(height, half, 2, half, 2, pairs)
-        return 0.25 * (cut[:, :, 0, :, 0] + cut[:, :, 0, :, 1] + cut[:, :, 1, :, 0] + cut[:, :, 1, :, 1])
-    cells = plane[:, :, : 2 * half].reshape(height, -1, half, 2, pairs)
-    return _pool_shifts(cells[:, :, :, 0], cells[:, :, :, 1], 1)
+        return _pool_positions(plane[:, : 2 * half, : 2 * half].reshape(height, half, 2, half, 2, pairs))
+    return _pool_shifts(plane[:, :, : 2 * half].reshape(height, -1, half, 2, pairs), 1)
 
 
 def pool_rows(planes: Array, level: Level) -> Array:
     """Return the 2-average pool along y of all the planes of a level, (shifts, ...)."""
     half = level.height // 2
-    cells = planes[:, : 2 * half].reshape(len(planes), half, 2, *planes.shape[2:])
-    return _pool_shifts(cells[:, :, 0], cells[:, :, 1], 0)
+    return _pool_shifts(planes[:, : 2 * half].reshape(len(planes), half, 2, *planes.shape[2:]), 0)
 
 
-def _pool_shifts(even: Array, odd: Array, axis: int) -> Array:
-    """Pool shifts -r .. r to -(r - 1) / 2 .. (r - 1) / 2, from even and odd positions; r is odd."""
+# Both poolings bring their transposes, repetitions of what comes back: those of slices would be sums of padded arrays.
 
-    def at(cells: Array, i: int) -> Array:
-        return jax.lax.index_in_dim(cells, i, axis, keepdims=False)
 
-    shifts = even.shape[axis]
+@jax.custom_vjp
+def _pool_positions(cells: Array) -> Array:
+    """Pool all pairs of positions along x, (h, w / 2, 2, w / 2, 2, P)."""
+    return 0.25 * (cells[:, :, 0, :, 0] + cells[:, :, 0, :, 1] + cells[:, :, 1, :, 0] + cells[:, :, 1, :, 1])
+
+
+def _spread_positions(_, bar: Array) -> tuple[Array]:
+    height, half, _, pairs = bar.shape
+    return (jnp.broadcast_to(0.25 * bar[:, :, None, :, None], (height, half, 2, half, 2, pairs)),)
+
+
+_pool_positions.defvjp(lambda cells: (_pool_positions(cells), None), _spread_positions)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _pool_shifts(cells: Array, axis: int) -> Array:
+    """Pool shifts -r .. r to -(r - 1) / 2 .. (r - 1) / 2; r is odd.
+
+    Args:
+        cells: (..., shifts, positions, 2, ...), even and odd positions apart.
+        axis: of the shifts.
+    """
+    even, odd = (jax.lax.index_in_dim(cells, parity, axis + 2, keepdims=False) for parity in (0, 1))
+
+    def at(part: Array, i: int) -> Array:
+        return jax.lax.index_in_dim(part, i, axis, keepdims=False)
+
+    # Stacked, and not as slices with stride 2: XLA for CPUs would fuse those with all that computes the cells.
     return 0.25 * jnp.stack(
-        [at(even, i) + at(odd, i) + at(even, i + 1) + at(odd, i - 1) for i in range(1, shifts, 2)], axis
+        [at(even, i) + at(odd, i) + at(even, i + 1) + at(odd, i - 1) for i in range(1, cells.shape[axis], 2)], axis
     )
+
+
+def _spread_shifts(axis: int, _, bar: Array) -> tuple[Array]:
+    count = 2 * bar.shape[axis] + 1
+    padding = [(int(i == axis),) * 2 for i in range(bar.ndim)]
+    twice = jnp.pad(jnp.repeat(0.25 * bar, 2, axis), padding)
+    even, odd = (jax.lax.slice_in_dim(twice, start, start + count, 1, axis) for start in (0, 1))
+    return (jnp.stack([even, odd], axis + 2),)
+
+
+_pool_shifts.defvjp(lambda cells, axis: (_pool_shifts(cells, axis), None), _spread_shifts)
 
 
 def read_out(plane: Array, mask: Array, level: Level) -> Array:
