@@ -19,13 +19,13 @@ def entry_bytes(
     |---|---|
     | RBF, Laplace | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
-    | the engine's convolutional networks | a (2 (second level's planes) + 6 (a plane of the first)) |
+    | the engine's convolutional networks | a (2 (second level's planes) + 8 (a plane of the first)) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
     | neural-tangents' other networks | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2) |
 
     The form is what has to be kept for the backward pass; the constants are fitted to what XLA's compiler reports (JAX
     0.6.2 to 0.12, CPU) for sides of 8 to 32 pixels, and lie above it. They cover what is kept for each image or each
-    chunk of pairs, and not for each entry, in tiles of at least 16 x 16 images for the engine's convolutional networks,
+    chunk of pairs, and not for each entry, in tiles of at least 32 x 32 images for the engine's convolutional networks,
     4 x 4 for neural-tangents' and 64 x 64 for the others. Smaller tiles take more an entry. With itemsize 8
     neural-tangents' convolutional networks take twice as much again.
 
@@ -52,7 +52,7 @@ def entry_bytes(
         numbers = 6 + 6 * kernel.layers + share_of_images
     elif implementation != "neural_tangents" and kernel.activation == "relu":
         first, *above = levels(kernel, height, width)
-        numbers = 6 * first.plane_size + (2 * above[0].shifts * above[0].plane_size if above else 0)
+        numbers = 8 * first.plane_size + (2 * above[0].shifts * above[0].plane_size if above else 0)
     elif kernel.family == "ConvVec":
         numbers = height * width * (2 + 8 * kernel.layers)
     else:

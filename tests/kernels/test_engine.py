@@ -12,7 +12,7 @@ from kip import data, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor
 from kip.errors import ConfigError
 from kip.kernels import Architecture, engine, kernel_function
-from kip.kernels.engine import pairs, relu
+from kip.kernels.engine import chunks, relu
 from kip.precision import float64
 
 A = Architecture
@@ -128,13 +128,25 @@ def test_constant_and_black_images_give_finite_values_and_gradients(architecture
         assert np.isfinite(part).all()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "most"), [(1, 1, 16), (4, 4, 16), (10, 10, 16), (10, 10, 128), (3, 17, 16), (2, 600, 64)]
+)
+def test_chunks_are_within_bounds_and_small_blocks_are_not_cut(first, second, most):
+    chunk = chunks.chunk_of(first, second, most)
+    assert 1 <= chunk.first <= first
+    assert 1 <= chunk.second <= second
+    assert chunk.first * chunk.second <= most
+    if first * second <= most:
+        assert chunk == (first, second)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8, 64])
 def test_results_do_not_depend_on_the_chunks(monkeypatch, size):
     architecture, shape = A("ConvNet", 1), (4, 9, 2)
     x, z, bar = images(5, shape, 0), images(3, shape, 1), images(5, (3,), 2)
     with float64():
         expected = value_and_gradients(architecture, "engine", x, z, bar)
-        monkeypatch.setattr(pairs, "CHUNK", {"cpu": size})
+        monkeypatch.setattr(chunks, "most_pairs", lambda plane_size, shifts: size)
         for ours, theirs in zip(value_and_gradients(architecture, "engine", x, z, bar), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 

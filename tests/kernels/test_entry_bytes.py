@@ -15,11 +15,11 @@ CASES = [
     (A(family="FC"), (8, 8, 3), (128, 64)),
     (A(family="FC", depth=5, activation="erf"), (16, 16, 3), (128, 64)),
     (A(family="ConvVec", depth=4), (16, 16, 3), (16, 16)),
-    (A(family="ConvNet", depth=1), (16, 16, 1), (16, 32)),
-    (A(), (8, 8, 1), (16, 16)),
-    (A(get="nngp"), (12, 9, 3), (16, 16)),
+    (A(family="ConvNet", depth=1), (16, 16, 1), (32, 32)),
+    (A(), (8, 8, 1), (32, 32)),
+    (A(get="nngp"), (12, 9, 3), (32, 32)),
     (A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8)),
-    (A(family="Myrtle"), (8, 8, 1), (24, 16)),
+    (A(family="Myrtle"), (8, 8, 1), (32, 32)),
     pytest.param(A(), (32, 32, 3), (16, 16), marks=pytest.mark.slow),
     (RBF(), (16, 16, 3), (128, 64)),
     (Laplace(), (8, 8, 1), (128, 64)),
@@ -45,10 +45,10 @@ def test_estimate_lies_above_what_xla_takes_and_not_far(kernel, shape, tile):
 def test_estimate_covers_float64():
     kernel, function = A(family="ConvNet", depth=1), kernel_function(A(family="ConvNet", depth=1))
     with float64():
-        images, block = (jax.ShapeDtypeStruct(s, jnp.float64) for s in ((16, 8, 8, 1), (16, 16)))
+        images, block = (jax.ShapeDtypeStruct(s, jnp.float64) for s in ((32, 8, 8, 1), (32, 32)))
         program = jax.jit(lambda x, z, cotangent: jax.vjp(function, x, z)[1](cotangent))
         compiled = program.lower(images, images, block).compile()
-    measured = compiled.memory_analysis().temp_size_in_bytes / 256
+    measured = compiled.memory_analysis().temp_size_in_bytes / 1024
     assert measured <= entry_bytes(kernel, (8, 8, 1), itemsize=8) <= 12 * measured
 
 

@@ -8,9 +8,9 @@
 for weights W_std^2 = w and biases b_std^2 = b; K_0 is the mean over channels of x z', T_0 = 0. What depends on one
 image is computed once an image: its variances K(p, p) at every ReLU, which poolings make a small kernel of their own.
 
-Pairs go through in chunks, and a chunk's planes in a loop over the shifts along y, so that what a plane needs stays in
-cache on a CPU, and memory does not grow with the block. The vjp computes each plane again, pulls it back, and sums what
-belongs to one image over planes and pairs before it follows that image's variances to its pixels.
+Pairs go through in chunks (`chunks.py`), and a chunk's planes in a loop over the shifts along y, so that what a plane
+needs stays in cache on a CPU, and memory does not grow with the block. The vjp computes each plane again, pulls it
+back, and sums what belongs to one image over planes and pairs before it follows that image's variances to its pixels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,10 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from kip.kernels.architecture import Architecture
+from kip.kernels.engine import chunks
 from kip.kernels.engine import planes as P
 from kip.kernels.engine.relu import Variance, rectified, relu, variance
 from kip.kernels.levels import Level, levels, variance_levels
-
-CHUNK = {"cpu": 16}
-"""Pairs in a chunk, by backend: on a CPU, two or one vector registers, and planes that fit the cache."""
-CHUNK_ELSEWHERE = 256
-"""Pairs in a chunk on accelerators: enough elements in a plane to fill them."""
 
 
 class Scale(NamedTuple):
@@ -61,32 +57,36 @@ class Planes(NamedTuple):
 class Variances(NamedTuple):
     """The variances of both images at each convolution of a level, (h, w, P)."""
 
-    x: Sequence[Array]
-    z: Sequence[Array]
+    x: Sequence[Variance]
+    z: Sequence[Variance]
 
 
 def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
     """Return the kernel (N, M) of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64."""
     block = functools.partial(pair_values, architecture)
-    rows, columns = (index.reshape(-1) for index in np.indices((len(x), len(z))))
+    most = _most_pairs(levels(architecture, *x.shape[1:3]))
     # z goes first: the gradient with respect to a pair's first image needs no values moved to their partners, and a
     # tile of K(X_t, X_s) asks for that of its columns only.
-    values = _in_chunks(block, (features(architecture, z), features(architecture, x)), (columns, rows))
-    return values.reshape(len(x), len(z))
+    return chunks.over_pairs(block, features(architecture, z), features(architecture, x), most).T
 
 
 class Features(NamedTuple):
     """What a kernel needs of each image: pixels (H, W, C, N), and variances [level][conv] (h, w, N)."""
 
     pixels: Array
-    variances: list[list[Array]]
+    variances: list[list[Variance]]
 
 
 def features(architecture: Architecture, images: Array) -> Features:
     """Return the features of images (N, H, W, C)."""
     pixels = jnp.moveaxis(images, 0, -1)
-    variances = functools.partial(_variances, architecture)
-    return Features(pixels, _in_chunks(variances, (pixels,), (np.arange(len(images)),)))
+    most = _most_pairs(variance_levels(levels(architecture, *images.shape[1:3])))
+    return Features(pixels, chunks.over_images(functools.partial(_variances, architecture), pixels, most))
+
+
+def _most_pairs(of: Sequence[Level]) -> int:
+    """Return how many pairs a chunk takes that goes through these levels; through none, as many as there are."""
+    return chunks.most_pairs(of[0].plane_size, of[0].shifts) if of else chunks.MOST
 
 
 def pair_values(architecture: Architecture, x: Features, z: Features) -> Array:
@@ -98,12 +98,12 @@ def pair_values(architecture: Architecture, x: Features, z: Features) -> Array:
         state = _level(level, Scale(w / 9, b), with_ntk, state, Variances(x.variances[i], z.variances[i]))
         if i == 0:
             # The vjp of a block keeps this much of a pair, and computes all else again.
-            state = Planes(*(None if part is None else checkpoint_name(part, "pooled") for part in state))
+            state = Planes(*(None if part is None else checkpoint_name(part, chunks.KEPT) for part in state))
     nngp = w * state.nngp + b
     return nngp if state.ntk is None else nngp + w * state.ntk
 
 
-def _variances(architecture: Architecture, pixels: Array) -> list[list[Array]]:
+def _variances(architecture: Architecture, pixels: Array) -> list[list[Variance]]:
     """Return K(p, p) at every ReLU, [level][conv] (h, w, N), for pixels (H, W, C, N)."""
     scale = Scale(architecture.w_std**2 / 9, architecture.b_std**2)
     pair_levels = levels(architecture, *pixels.shape[:2])
@@ -111,12 +111,13 @@ def _variances(architecture: Architecture, pixels: Array) -> list[list[Array]]:
     everywhere = np.ones((1, 1, 1, 1), pixels.dtype)
     channels = list(jnp.moveaxis(pixels, 2, 0))
     state, value = Pixels(pixels, pixels), _mean_product(channels, channels)
-    maps: list[list[Array]] = []
+    maps: list[list[Variance]] = []
     for i, pair_level in enumerate(pair_levels):
         maps.append([])
         for _ in range(pair_level.convs):
-            maps[i].append(scale.w * P.box(value[:, None], everywhere, True)[:, 0] + scale.b)
-            value = rectified(maps[i][-1])
+            value = scale.w * P.box(value[:, None], everywhere, True)[:, 0] + scale.b
+            maps[i].append(Variance(value, variance(value).inverse_root))
+            value = rectified(value)
         if i < len(own_levels):
             level = own_levels[i]
             state = _level(level, scale, False, state, Variances(maps[i], maps[i]))
@@ -203,7 +204,7 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
     convs = level.convs
     variances_bar = Variances(
         *(
-            [jnp.where(v > 0, bar / jnp.where(v > 0, v, 1), 0) for v, bar in zip(values, total[:convs])]
+            [Variance(bar * v.inverse_root**2, jnp.zeros_like(bar)) for v, bar in zip(values, total[:convs])]
             for values, total in zip(variances, (total_x, total_z))
         )
     )
@@ -229,8 +230,8 @@ class _Rows:
         dtype = state[0].dtype
         self._mask = jnp.asarray(P.inside(level, dtype))
         self.count = len(self._mask)
-        self._v_x = [Variance(*(P.x_side(part, level) for part in variance(v))) for v in variances.x]
-        self._v_z = [Variance(*(P.z_side(part, level, 1) for part in variance(v))) for v in variances.z]
+        self._v_x = [Variance(*(P.x_side(part, level) for part in v)) for v in variances.x]
+        self._v_z = [Variance(*(P.z_side(part, level, 1) for part in v)) for v in variances.z]
         if isinstance(state, Pixels):
             channels = range(state.x.shape[2])
             self._x = [P.x_side(state.x[:, :, c], level) for c in channels]
@@ -282,32 +283,3 @@ def _plane(
     if level.end == "pool":
         return Planes(*(None if part is None else P.pool_columns(part, level) for part in (nngp, ntk)))
     return Planes(*(None if part is None else P.read_out(part, mask, level) for part in (nngp, ntk)))
-
-
-def _in_chunks(function, features, indices: Sequence[np.ndarray]):
-    """Apply a function of features, whose last axis goes over pairs or images, to all of them in chunks.
-
-    Args:
-        function: of as many trees of arrays (..., P) as there are `features`; its results end in the axis P too.
-        features: trees of arrays (..., N).
-        indices: for each of the features, which of them, int (K,).
-
-    Returns:
-        The results, trees of arrays (..., K).
-    """
-    count = len(indices[0])
-    most = CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE)
-    chunks = -(-count // most)
-    size = -(-count // chunks)
-    if size > 4:
-        size = -(-size // 8) * 8
-    # The last chunk is filled with copies of the last pair, whose results are cut off.
-    grid = np.minimum(np.arange(chunks * size), count - 1).reshape(chunks, size)
-    picks = [jnp.asarray(index[grid]) for index in indices]
-
-    def run(picks):
-        return function(*(jax.tree.map(lambda a, i=i: a[..., i], part) for part, i in zip(features, picks)))
-
-    run = jax.checkpoint(run, policy=jax.checkpoint_policies.save_only_these_names("pooled"))
-    results = jax.lax.map(run, picks)
-    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)[..., :count], results)

@@ -1,0 +1,119 @@
+"""A block of image pairs in chunks, so that memory does not grow with the block and a chunk's planes stay in cache.
+
+A chunk pairs n first images with m second ones, P = n m on the minor axis, pair i m + j of images i and j. What belongs
+to one image is laid out for its pairs once a chunk's row or column, by repetition: gathering it for each pair would
+cost as much as the arithmetic where there is little of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+ELEMENTS = {"cpu": 1 << 18}
+"""Position pairs of a plane times image pairs of a chunk, by backend: on a CPU, a plane of 1 MiB stays in cache."""
+ELEMENTS_ELSEWHERE = 1 << 22
+"""The same on accelerators: enough to fill them."""
+FEWEST, MOST = 16, 128
+"""Image pairs in a chunk on CPUs, however large or small the planes: one or two vector registers at least; more than
+the most have not been faster."""
+LANES = 8
+"""Values of float32 in a vector register, to which XLA for CPUs rounds a minor axis up."""
+KEPT = "kept"
+"""The name of what a function of pairs wants kept for its vjp; all else is computed again."""
+
+
+class Chunk(NamedTuple):
+    """How many first and second images a chunk pairs."""
+
+    first: int
+    second: int
+
+
+def most_pairs(plane_size: int, shifts: int) -> int:
+    """Return how many image pairs to put into a chunk.
+
+    Args:
+        plane_size: position pairs in its largest plane.
+        shifts: how many planes there are; a single one (ConvVec) has no loop whose cost more pairs would share.
+    """
+    elements = ELEMENTS.get(jax.default_backend())
+    if elements is None:
+        return max(FEWEST, ELEMENTS_ELSEWHERE // plane_size)
+    return FEWEST if shifts == 1 else min(max(FEWEST, elements // plane_size), MOST)
+
+
+def chunk_of(first: int, second: int, most: int) -> Chunk:
+    """Return the chunk, of at most so many pairs, that covers a block at the least cost.
+
+    A chunk costs its pairs, rounded up to vector registers, and one register for what its loops cost by themselves.
+    Among equals it is the largest, and among those the one of the fewest first images.
+    """
+
+    def cost(chunk: Chunk) -> int:
+        chunks = -(-first // chunk.first) * -(-second // chunk.second)
+        return chunks * (-(-chunk.first * chunk.second // LANES) + 1)
+
+    candidates = [Chunk(n, m) for m in range(1, min(second, most) + 1) for n in range(1, min(first, most // m) + 1)]
+    return min(candidates, key=lambda chunk: (cost(chunk), -chunk.first * chunk.second, chunk.first))
+
+
+def over_images(function: Callable[[Any], Any], images: Any, most: int) -> Any:
+    """Apply a function of images to all of them in chunks.
+
+    Args:
+        function: of a tree of arrays (..., P), with P on the last axis of its results too.
+        images: a tree of arrays (..., N).
+        most: images in a chunk.
+
+    Returns:
+        The results, trees of arrays (..., N).
+    """
+    count = jax.tree.leaves(images)[0].shape[-1]
+    chunk = chunk_of(1, count, most).second
+    results = jax.lax.map(jax.checkpoint(function), _blocks(images, chunk))
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], -1)[..., :count], results)
+
+
+def over_pairs(function: Callable[[Any, Any], Array], first: Any, second: Any, most: int) -> Array:
+    """Apply a function of pairs to all pairs of images in chunks.
+
+    Args:
+        function: of two trees of arrays (..., P), the first and the second images of P pairs; returns (P,).
+        first: a tree of arrays (..., N).
+        second: a tree of arrays (..., M).
+        most: pairs in a chunk.
+
+    Returns:
+        (N, M).
+    """
+    rows, columns = (jax.tree.leaves(images)[0].shape[-1] for images in (first, second))
+    n, m = chunk_of(rows, columns, most)
+    policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+    pairs = jax.checkpoint(function, policy=policy)
+
+    def row(first: Any, second: Any) -> Array:
+        beside = jax.tree.map(lambda a: jnp.repeat(a, m, axis=-1), first)
+        return jax.lax.map(lambda block: pairs(beside, block), second)
+
+    row = jax.checkpoint(row, policy=policy)
+    beside = jax.tree.map(lambda a: jnp.concatenate([a] * n, axis=-1), _blocks(second, m))
+    values = jax.lax.map(lambda block: row(block, beside), _blocks(first, n))
+    values = values.reshape(*values.shape[:2], n, m).transpose(0, 2, 1, 3)
+    return values.reshape(values.shape[0] * n, -1)[:rows, :columns]
+
+
+def _blocks(images: Any, size: int) -> Any:
+    """Cut arrays (..., N) into blocks (K, ..., size); the last is filled with copies of the last image."""
+
+    def cut(a: Array) -> Array:
+        blocks = -(-a.shape[-1] // size)
+        missing = blocks * size - a.shape[-1]
+        a = jnp.concatenate([a, jnp.repeat(a[..., -1:], missing, axis=-1)], axis=-1) if missing else a
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], blocks, size), -2, 0)
+
+    return jax.tree.map(cut, images)
