@@ -342,6 +342,68 @@ def analyze(
     return found
 
 
+def natural(
+    data: tyro.conf.Positional[str],
+    *,
+    kernel: str = "ConvNet",
+    get: Literal["ntk", "nngp"] = "ntk",
+    per_class: tuple[int, ...] = (1, 2, 4),
+    subsets: int = 20,
+    targets: int | None = None,
+    preprocess: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo"] = "standardize",
+    regularization: float = 0.1,
+    ridge: float = 1e-6,
+    seed: int = 0,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Score random natural images as support sets: what any distilled set of their number has to beat.
+
+        kip natural cifar10 --kernel ConvNet --per-class 1 2 4 --subsets 5 --targets 1000
+
+    Args:
+        data: The data set: digits, mnist, cifar10, ...
+        kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...
+        get: For named networks: the neural tangent kernel, or the Gaussian process kernel.
+        per_class: Sizes of the subsets, images a class.
+        subsets: Random subsets of each size; a draw's smaller ones are parts of its largest.
+        targets: Test images to score on, class-balanced; default: all.
+        preprocess: What is done to pixels before a kernel sees them.
+        regularization: ZCA only: added to every eigenvalue of the covariance, in units of their mean.
+        ridge: Added to the kernel's diagonal, in units of its mean.
+        seed: Of the draws.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from tqdm import tqdm
+
+    from kip import data as sources
+    from kip import krr
+    from kip import preprocess as preprocessing
+    from kip.blocks import Blocks, KernelBlocks
+    from kip.evaluate.natural_subsets import natural_subsets
+    from kip.kernels.architecture import kernel_named
+
+    loaded = sources.load(sources.Data(data), data_dir)
+    transform = preprocessing.fit(preprocessing.Preprocess(preprocess, regularization), loaded.train.images)
+    with KernelBlocks(Blocks()) as blocks:
+        found = natural_subsets(
+            loaded,
+            transform.apply,
+            blocks,
+            kernel_named(kernel, get),
+            krr.Ridge(ridge),
+            per_class=per_class,
+            subsets=subsets,
+            targets=targets,
+            seed=seed,
+            progress=lambda numbers: tqdm(numbers, "subsets", file=sys.stderr),
+        )
+    for each in found:
+        print(f"{each.per_class:5} a class  test {100 * each.mean:.2f} +- {100 * each.std:.2f} %")
+    return {"subsets": [{**each._asdict(), "mean": each.mean, "std": each.std} for each in found]}
+
+
 def show(
     distilled: tyro.conf.Positional[Path], *, prototypes: bool = False, out: Path | None = None, json: Json = False
 ) -> dict[str, Any]:
@@ -534,6 +596,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "transfer": transfer,
     "protocols": protocols,
     "analyze": analyze,
+    "natural": natural,
     "show": show,
     "export": export,
     "report": report,

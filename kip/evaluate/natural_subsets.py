@@ -1,0 +1,91 @@
+"""`kip natural`: KRR accuracy of random natural images, what any distilled set has to beat.
+
+Reference: Nguyen et al. 2021, Table A1 (ConvNet kernel, standard preprocessing, twenty subsets of each size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kip import data, krr
+from kip.blocks import KernelBlocks
+from kip.data import Dataset
+from kip.errors import DataError
+from kip.kernels import Kernel
+
+
+class SubsetAccuracy(NamedTuple):
+    """Accuracy of random class-balanced subsets of one size."""
+
+    per_class: int
+    accuracies: tuple[float, ...]
+    """Of each subset, in [0, 1]."""
+
+    @property
+    def mean(self) -> float:
+        """Over the subsets."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float:
+        """Over the subsets: how far a single one lies from the mean; 0 for a single subset."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+
+
+def natural_subsets(
+    dataset: Dataset,
+    apply: Callable[[np.ndarray], np.ndarray],
+    blocks: KernelBlocks,
+    kernel: Kernel,
+    ridge: krr.Ridge,
+    *,
+    per_class: Sequence[int],
+    subsets: int,
+    targets: int | None,
+    seed: int = 0,
+    progress: Callable[[range], Sequence[int]] = lambda numbers: numbers,
+) -> list[SubsetAccuracy]:
+    """Return test accuracies of random natural subsets of the train split, for each size.
+
+    A draw's smaller subsets are parts of its largest, whose kernel is computed once.
+
+    Args:
+        dataset: the data set.
+        apply: its fitted preprocessing.
+        blocks: computes kernels.
+        kernel: the kernel.
+        ridge: the regulariser.
+        per_class: sizes, images a class.
+        subsets: draws.
+        targets: test images, class-balanced and the same for all draws; None: the whole test split.
+        seed: of all draws.
+        progress: wraps the draws' numbers, for a progress bar.
+
+    Raises:
+        DataError: if a class has fewer images than the largest subset takes, or there are fewer test images.
+    """
+    train, test, classes = dataset.train, dataset.test, dataset.num_classes
+    if targets is None:
+        chosen = np.arange(len(test.labels))
+    else:
+        if not 1 <= targets <= len(test.labels):
+            raise DataError("targets", got=targets, expected=f"1 to {len(test.labels)} test images")
+        chosen = data.class_balanced(test.labels, targets, num_classes=classes, seed=seed, purpose="natural targets")
+    target_inputs, target_labels = apply(test.images[chosen]), test.labels[chosen]
+    most = max(per_class)
+    accuracies: dict[int, list[float]] = {size: [] for size in per_class}
+    for draw in progress(range(subsets)):
+        largest = data.class_balanced(
+            train.labels, most * classes, num_classes=classes, seed=seed, purpose="natural baseline", step=draw
+        )
+        inputs, labels = apply(train.images[largest]), train.labels[largest]
+        place = np.array([np.sum(labels[:i] == label) for i, label in enumerate(labels)])  # within its class
+        k_ss, k_ts = blocks.forward(kernel, inputs, target_inputs)
+        for size in per_class:
+            kept = place < size
+            alpha = krr.fit(k_ss[np.ix_(kept, kept)], data.centred_one_hot(labels[kept], classes), ridge)
+            accuracies[size].append(float(np.mean((k_ts[:, kept] @ alpha).argmax(1) == target_labels)))
+    return [SubsetAccuracy(size, tuple(found)) for size, found in accuracies.items()]
