@@ -48,7 +48,7 @@ HOMES = {
         "kip/finite/teacher.py",
     ],
     "flax": ["kip/finite/layers.py", "kip/finite/networks.py"],
-    "tyro": ["kip/cli.py", "kip/overrides.py"],
+    "tyro": ["kip/cli/__init__.py", "kip/cli/machine.py", "kip/cli/runs.py", "kip/cli/sets.py", "kip/overrides.py"],
     "launchpad": ["server/launchpad.py"],
     "ray": ["server/ray.py"],
 }

@@ -5,7 +5,7 @@ Reference: Nguyen et al. 2021, Table A1 (ConvNet kernel, standard preprocessing,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ def natural_subsets(
     subsets: int,
     targets: int | None,
     seed: int = 0,
-    progress: Callable[[range], Sequence[int]] = lambda numbers: numbers,
+    progress: Callable[[range], Iterable[int]] = lambda numbers: numbers,
 ) -> list[SubsetAccuracy]:
     """Return test accuracies of random natural subsets of the train split, for each size.
 

@@ -1,109 +1,16 @@
-"""The command line: thin. Every command is one function that calls the library and returns its results as a dict.
-
-Heavy imports happen inside the commands, so that `kip --help` answers at once.
-"""
+"""Commands that look at distilled sets and judge them, and what they are compared with."""
 
 from __future__ import annotations
 
 import functools
-import json as json_module
-import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import tyro
 
-from kip.errors import ConfigError, KipError
-from kip.files import atomic_write
-
-if TYPE_CHECKING:
-    from kip.experiment import Experiment
-    from kip.train import Result
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
-CLOSED_PIPE = 141
-"""Exit status where the reader of stdout has gone, as shells have it."""
-
-DataDir = Path | None
-Json = bool
-Executor = Literal["local", "launchpad", "ray"]
-
-
-class Where(NamedTuple):
-    """Where kernel tiles are computed: the options of `kip distill` and `kip label-solve`."""
-
-    executor: Executor = "local"
-    workers: int = 1
-    address: str | None = None
-
-
-def distill(
-    config: tyro.conf.Positional[str],
-    *,
-    out: Path | None = None,
-    data_dir: DataDir = None,
-    executor: Executor = "local",
-    workers: int = 1,
-    address: str | None = None,
-    json: Json = False,
-) -> dict[str, Any]:
-    """Distil a data set: run any method to its end, and export, evaluate and draw what it learned.
-
-    Running the same command again resumes from the last checkpoint. Every value of the configuration can be
-    overridden: `kip distill CONFIG --help` lists them, as in
-
-        kip distill digits_convnet
-        kip distill cifar10_fc1_100 --data-dir DATA --method.steps 500 --seed 1 --out runs/short
-
-    Args:
-        config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder; default: runs/CONFIG.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Without a file, tensorflow-datasets is asked.
-        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
-        workers: Worker processes, for launchpad and ray.
-        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import experiment
-
-    where = Where(executor, workers, address)
-    return _run(experiment.load(config), out or _default_out(config), data_dir, where)
-
-
-def label_solve(
-    config: tyro.conf.Positional[str],
-    *,
-    out: Path | None = None,
-    data_dir: DataDir = None,
-    executor: Executor = "local",
-    workers: int = 1,
-    address: str | None = None,
-    json: Json = False,
-) -> dict[str, Any]:
-    """Solve for the labels of fixed natural images in closed form, over the whole train set.
-
-    A KIP configuration is taken for its data, preprocessing, kernel, ridge and number of images.
-
-        kip label-solve cifar10_fc1_500_label_solve
-
-    Args:
-        config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder; default: runs/CONFIG, with -label-solve after a KIP configuration's name.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
-        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
-        workers: Worker processes, for launchpad and ray.
-        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import experiment
-
-    solved, suffix = _label_solve(experiment.load(config))
-    where = Where(executor, workers, address)
-    return _run(solved, out or _default_out(config + suffix), data_dir, where)
+from kip.cli.options import DataDir, Json, save_json
+from kip.errors import ConfigError
 
 
 def evaluate(
@@ -219,7 +126,7 @@ def transfer(
     listed = [result.to_dict() for result in [*results, *others]]
     summary = {"test_accuracy": best.test_accuracy, "test_spread": best.test_spread, "checkpoint": best.checkpoint}
     found = {**summary, "validation_accuracy": best.validation_accuracy, "results": listed}
-    _save_json(out, found)
+    save_json(out, found)
     return found
 
 
@@ -277,7 +184,7 @@ def protocols(
         seed=seed,
     )
     found = judge(sets, judgement, data_dir=data_dir, progress=functools.partial(print, flush=True))
-    _save_json(out, found)
+    save_json(out, found)
     return found
 
 
@@ -338,7 +245,7 @@ def analyze(
     for fraction in pair[0]["subsampled"]:
         what = f"{100 * float(fraction):.0f} % of the images"
         print(f"{what:22}" + "".join(f"{100 * one['subsampled'][fraction]:10.2f} %" for one in pair))
-    _save_json(out, found)
+    save_json(out, found)
     return found
 
 
@@ -453,268 +360,3 @@ def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Js
     path = page.write(run, out)
     print(path)
     return {"out": str(path), "bytes": path.stat().st_size}
-
-
-def export(
-    run: tyro.conf.Positional[Path],
-    *,
-    step: int | None = None,
-    out: Path | None = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> dict[str, Any]:
-    """Export a run's distilled set as NumPy, also of a run that goes on or was stopped.
-
-    The file loads with numpy.load(FILE, allow_pickle=False); its arrays are images (pixel space, 1.0 is white),
-    images_preprocessed, labels, class_index, image_statistics and metadata (a JSON string).
-
-    Args:
-        run: The run's folder.
-        step: The checkpoint's step; default: the best on validation.
-        out: The file; default: RUN/distilled.npz, or RUN/distilled_STEP.npz with --step.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip.train import export_run
-
-    result = export_run(run, step=step, out=out, data_dir=data_dir)
-    print(result["out"])
-    return result
-
-
-def configs(*, json: Json = False) -> dict[str, Any]:
-    """List the configurations that come with kip, with the published result that each reproduces.
-
-    Args:
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import experiment
-
-    listed = {}
-    for name in experiment.names():
-        reference = experiment.load(name).reference
-        listed[name] = str(reference) if reference else experiment.describe(name)
-        print(f"{name:44} {listed[name]}")
-    return {"configs": listed}
-
-
-def bench(
-    what: tyro.conf.Positional[Literal["kernel", "growth"]],
-    *,
-    kernels: tuple[str, ...] = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5", "FC1"),
-    side: int = 32,
-    channels: int = 3,
-    blocks: tuple[int, ...] = (4, 16),
-    repeats: int = 10,
-    out: Path = Path("growth.png"),
-    json: Json = False,
-) -> dict[str, Any]:
-    """Measure the kernel engine: against neural-tangents in this process, or how its cost grows.
-
-        kip bench kernel --kernels ConvNet FC1 --side 32 --blocks 4 16
-        kip bench growth --out growth.png
-
-    Args:
-        what: `kernel` prints a table beside neural-tangents; `growth` draws time against image side, depth and block.
-        kernels: For `kernel`: names such as ConvNet, ConvVec3, Myrtle5, FC1.
-        side: For `kernel`: pixels on each side of an image.
-        channels: For `kernel`: 1 or 3.
-        blocks: For `kernel`: images on each side of a block.
-        repeats: Runs of each program at most, of which the best counts; slow ones stop after ten seconds.
-        out: For `growth`: the picture.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import bench
-
-    if what == "growth":
-        found = bench.growth(repeats)
-        bench.draw_growth(found, out)
-        print(f"the picture is {out}")
-        return {
-            "out": out,
-            **{name: [[x, cost._asdict()] for x, cost in part] for name, part in found._asdict().items()},
-        }
-    from tqdm import tqdm
-
-    compared = bench.compare(kernels, (side, side, channels), blocks, repeats)
-    rows = list(tqdm(compared, "kernels", len(kernels) * len(blocks), file=sys.stderr))
-    print(bench.table(rows))
-    print(
-        "ratio: neural-tangents' time through kip's. of peak: the time that the forward's arithmetic would take alone."
-    )
-    nested = ("ours", "neural_tangents")
-    return {"rows": [row._asdict() | {name: getattr(row, name)._asdict() for name in nested} for row in rows]}
-
-
-def worker(
-    address: tyro.conf.Positional[str],
-    *,
-    key_file: Path | None = None,
-    data_dir: DataDir = None,
-    stax: tuple[str, ...] = (),
-    json: Json = False,
-) -> dict[str, Any]:
-    """Compute kernel tiles for a run of --executor launchpad, until it ends; workers may join and leave at any time.
-
-        kip worker 127.0.0.1:7710 --key-file runs/big/workers.key
-
-    Args:
-        address: HOST:PORT that the run's --address names.
-        key_file: The run's workers.key, copied to this machine; default: the key in $KIP_WORKERS_KEY.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Without the data set, its images are sent.
-        stax: The functions of Stax kernels that may be loaded, as the run's configuration names them.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip.workers import connect
-    from kip.workers.worker import Worker
-
-    host = connect.parse_address(address)
-    served = connect.serve(Worker(data_dir=data_dir, stax=stax), host, connect.read_key(key_file))
-    return {"messages": served}
-
-
-def status(run: tyro.conf.Positional[Path], *, json: Json = False) -> dict[str, Any]:
-    """Tell how far a run is and what its workers do.
-
-        kip status runs/digits_convnet
-
-    Args:
-        run: The run's folder.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip.server import service
-
-    found = service.status(run)
-    print(service.as_text(found))
-    return found
-
-
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "distill": distill,
-    "label-solve": label_solve,
-    "evaluate": evaluate,
-    "transfer": transfer,
-    "protocols": protocols,
-    "analyze": analyze,
-    "natural": natural,
-    "show": show,
-    "export": export,
-    "report": report,
-    "configs": configs,
-    "bench": bench,
-    "worker": worker,
-    "status": status,
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    try:
-        results = _dispatch(arguments)
-        if "--json" in arguments:
-            print(json_module.dumps(results))
-        sys.stdout.flush()
-    except KipError as error:
-        print(f"kip: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("kip: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has gone, as in `kip configs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return CLOSED_PIPE
-    return 0
-
-
-def _dispatch(arguments: list[str]) -> dict[str, Any]:
-    takes_overrides = arguments[:1] in (["distill"], ["label-solve"])
-    if takes_overrides and len(arguments) > 1 and not arguments[1].startswith("-"):
-        return _with_overrides(arguments[0], arguments[1], arguments[2:])
-    app = tyro.extras.SubcommandApp()
-    for name, command in COMMANDS.items():
-        app.command(name=name)(command)
-    return app.cli(
-        prog="kip",
-        description="Dataset distillation with infinitely wide networks. `kip COMMAND --help` explains each command.",
-        args=arguments or ["--help"],
-    )
-
-
-def _with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
-    """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG."""
-    from kip import experiment, overrides
-
-    loaded = experiment.load(name)
-    suffix = ""
-    if command == "label-solve":
-        loaded, suffix = _label_solve(loaded)
-    description = (COMMANDS[command].__doc__ or "").partition("\n\n")[0]
-    given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
-    where = Where(given.executor, given.workers, given.address)
-    return _run(given.experiment, given.out or _default_out(name + suffix), given.data_dir, where)
-
-
-def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
-    """The experiment with Label Solve as its method, and what tells its folder from the original's."""
-    from kip import experiment
-
-    solved = experiment.with_label_solve(loaded)
-    return solved, "" if solved is loaded else "-label-solve"
-
-
-def _save_json(out: Path | None, found: dict[str, Any]) -> None:
-    if out is not None:
-        atomic_write(out, lambda file: file.write(json_module.dumps(found, indent=1).encode()))
-
-
-def _default_out(config: str) -> Path:
-    return Path("runs") / Path(config).name.removesuffix(".py").removesuffix(".json").replace(":", "-")
-
-
-def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
-    result = _train(experiment, out, data_dir, where)
-    print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
-    networks = getattr(experiment.method, "test_networks", None)
-    print(f"  {'at step 0     ' if networks else 'natural images'}     {100 * result.initial_test_accuracy:.2f} %")
-    if networks or result.steps > 1:
-        mean, spread = 100 * result.paper_test_accuracy, 100 * result.paper_test_spread
-        over = f"fresh networks trained on it: {networks}" if networks else "checkpoints of lowest train loss"
-        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  ({over})")
-    if experiment.reference:
-        print(f"  published          {experiment.reference}")
-    print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")
-    print(f"{result.steps} steps in {result.seconds:.0f} s; the set and pictures are in {result.out}")
-    return result._asdict()
-
-
-def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
-    executor, workers, address = where
-    if executor == "local":
-        if workers != 1 or address is not None:
-            raise ConfigError(
-                "--workers and --address with --executor local",
-                got=f"{workers} workers, address {address}",
-                expected="neither",
-                remedy="Add --executor launchpad or --executor ray; local uses every device of this process.",
-            )
-        from kip import train
-
-        return train.run(experiment, out, data_dir=data_dir)
-    if workers < (executor == "ray"):
-        raise ConfigError("--workers", got=workers, expected="at least 1")
-    if executor == "launchpad":
-        from kip.server import launchpad
-        from kip.workers.connect import parse_address
-
-        listen = None if address is None else parse_address(address)
-        print(f"kip: the processes' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
-        return launchpad.distill(experiment, out, data_dir=data_dir, workers=workers, listen=listen)
-    from kip.server import ray
-
-    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from kip.files import atomic_write
+
+DataDir = Path | None
+Json = bool
+Executor = Literal["local", "launchpad", "ray"]
+
+
+class Where(NamedTuple):
+    """Where kernel tiles are computed: the options of `kip distill` and `kip label-solve`."""
+
+    executor: Executor = "local"
+    workers: int = 1
+    address: str | None = None
+
+
+def save_json(out: Path | None, found: dict[str, Any]) -> None:
+    """Write results to the file of --out, where one is given."""
+    if out is not None:
+        atomic_write(out, lambda file: file.write(json.dumps(found, indent=1).encode()))
