@@ -41,6 +41,10 @@ METHOD_VALUES = {
         1, training=Training("ridge", network=SMALL, batch=5, rate=0.1), window=2, target_batch=60, steps=5,
         learning_rate=0.02, **QUICK,
     ),
+    "DD": LD(
+        1, learn="images", training=Training(network=SMALL, batch=5), window=2, target_batch=60, steps=5,
+        learning_rate=0.05, **QUICK,
+    ),
     "baseline": LabelBaseline(1, training=Training(network=SMALL, batch=5), stride=5, steps=5, **QUICK),
     "FRePo": FRePo(
         1, network=SMALL, pool=Pool(3, max_updates=2), steps=5, learning_rate=0.01, target_batch=60,

@@ -53,7 +53,7 @@ def test_a_command_of_the_readme_parses(arguments, user_folder, monkeypatch, cap
         return functools.wraps(command)(lambda *args, **options: ran.append(args) or {})
 
     monkeypatch.setattr(cli, "COMMANDS", {name: idle(command) for name, command in cli.COMMANDS.items()})
-    monkeypatch.setattr(cli, "_run", lambda *args: ran.append(args) or {})
+    monkeypatch.setattr(cli.runs, "_run", lambda *args: ran.append(args) or {})
     if "--help" in arguments:
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)

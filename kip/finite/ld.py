@@ -8,8 +8,9 @@ the loss on a target batch (x, y) through that step:
     ridge regression (head `ridge`)  w' = (1 - rate) w + rate w_local(x~, y~),
                                      y~ <- y~ - Adam(dL(w' f_theta(x), y) / dy~)
 
-then are clipped to [0, 1] and each row is divided by its sum. Then the network moves, by Adam (`kip.finite.learner`).
-It starts anew whenever its error stops falling (`kip.finite.restarts`).
+then are clipped to [0, 1] and each row is divided by its sum. With `learn="images"` (the paper's own DD and DD RR) the
+labels stay one-hot, and the base examples x~ follow their gradient instead, free of any constraint. Then the network
+moves, by Adam (`kip.finite.learner`). It starts anew whenever its error stops falling (`kip.finite.restarts`).
 
 Where sources differ: the network's step of the second-order form takes the labels from before their update, that of the
 ridge form those from after it, both as in the public code. The base examples are of the train split alone; the public
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,25 +34,27 @@ from pydantic import Field
 
 from kip.config import value
 from kip.distill.problem import Problem, State
-from kip.errors import NonFiniteError
+from kip.errors import ConfigError, NonFiniteError
 from kip.finite import learner, restarts
 from kip.finite.learner import Learner, Training, cross_entropy
 
 
 @value
 class LD:
-    """Label distillation: learn the labels of fixed natural images."""
+    """Label distillation: learn the labels of fixed natural images; or these images, with fixed labels."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10
     """Base examples for each class of the target set."""
     base: Annotated[str, Field(min_length=1)] | None = None
     """The data set of the base examples, drawn without a look at classes; None: the target set, class-balanced."""
+    learn: Literal["labels", "images"] = "labels"
+    """`labels`: LD. `images`: DD and DD RR, the same gradients with respect to the images of one-hot labels."""
     training: Training = Training()
     """How networks learn from the set; its `head` selects the form, second order or ridge regression."""
     steps: Annotated[int, Field(ge=1)] = 20000
     """Updates at the most. The paper: 400 epochs of 50 000 images."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Adam's, for the labels."""
+    """Adam's, for the labels or images."""
     inner_learning_rate: Annotated[float, Field(gt=0)] = 0.01
     """lr of the step that the second-order gradient goes through; head `dense` only."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
@@ -76,51 +79,62 @@ class LD:
 
 
 def init(config: LD, problem: Problem) -> State:
-    """Return step 0: natural images with uniform labels, fresh optimisers and a fresh network.
+    """Return step 0: natural images with uniform labels (one-hot ones if images are learned), fresh optimisers and a
+    fresh network.
 
     Raises:
+        ConfigError: if images of another data set are to be learned, which have no class here.
         ConfigError, ShapeError: if the network does not fit; see `kip.finite.learner.start`.
         DataError: if there are not enough base examples.
     """
+    if config.learn == "images" and config.base:
+        raise ConfigError(
+            "method.base with method.learn 'images'", got=config.base, expected="none: its images have no class here"
+        )
     count = config.images_per_class * problem.num_classes
     state = problem.base_support(count) if config.base else problem.natural_support(config.images_per_class)
-    labels = np.full((count, problem.num_classes), 1 / problem.num_classes, np.float32)
-    network = _network(config, problem, 0)
+    if config.learn == "images":
+        labels = np.eye(problem.num_classes, dtype=np.float32)[state.class_index]
+    else:
+        labels = np.full((count, problem.num_classes), 1 / problem.num_classes, np.float32)
+    learned = jnp.asarray(labels if config.learn == "labels" else state.images)
     return state._replace(
         labels=labels,
-        optimizer=_host(optax.adam(config.learning_rate).init(jnp.asarray(labels))),
+        optimizer=_host(optax.adam(config.learning_rate).init(learned)),
         deployment_steps=0,
-        owned={"learner": network, "restarts": restarts.start(config.window)},
+        owned={"learner": _network(config, problem, 0), "restarts": restarts.start(config.window)},
     )
 
 
 def step(config: LD, problem: Problem, state: State) -> tuple[State, dict[str, Any]]:
-    """Return the state after one update of the labels and one of the network.
+    """Return the state after one update of the labels or images and one of the network.
 
     Raises:
-        NonFiniteError: if the loss or a label is not finite.
+        NonFiniteError: if the loss or what is learned is not finite.
     """
     target = problem.target_batch(config.target_batch, step=state.step)
     chosen = learner.minibatch(
         len(state.images), config.training.batch, key=(problem.seed, "base examples", 0), step=state.step
     )
     moved = _step(
-        state.owned["learner"], state.labels, state.optimizer, state.images[chosen], chosen,
+        state.owned["learner"], Examples(state.images, state.labels), state.optimizer, chosen,
         target.images, target.labels.argmax(axis=1), config=config,
     )  # fmt: skip
-    network, labels, optimizer, loss, accuracy = _host(moved)
-    if not (np.isfinite(loss) and np.isfinite(labels).all()):
-        raise NonFiniteError("the loss or a label holds NaN or infinity", remedy="Lower the learning rates.")
+    network, learned, optimizer, loss, accuracy = _host(moved)
+    if not (np.isfinite(loss) and np.isfinite(learned).all()):
+        raise NonFiniteError(
+            f"the loss or the learned {config.learn} hold NaN or infinity", remedy="Lower the learning rates."
+        )
     counters, again = restarts.note(state.owned["restarts"], 1 - float(accuracy))
     if again:
         network = _network(config, problem, int(counters.number))
     metrics = {"loss": float(loss), "batch_accuracy": float(accuracy), "restarts": int(counters.number)}
     return state._replace(
         step=state.step + 1,
-        labels=labels,
         optimizer=optimizer,
         deployment_steps=counters.deployment_steps,
         owned={"learner": network, "restarts": counters},
+        **{config.learn: learned},
     ), metrics
 
 
@@ -134,63 +148,75 @@ def accuracies(
     )
 
 
+class Examples(NamedTuple):
+    """Base examples: x~ (b, H, W, C) and y~ (b, c)."""
+
+    images: Any
+    labels: Any
+
+
 def through_update(
-    inner: Callable[[Any, Array], Array],
+    inner: Callable[[Any, Any], Array],
     outer: Callable[[Any], tuple[Array, Array]],
     parameters: Any,
-    labels: Array,
+    learned: Any,
     learning_rate: float,
-) -> tuple[tuple[Array, Array], Array]:
-    """Return outer(theta') with its second result, and its derivative by the labels, (n, c), through
+) -> tuple[tuple[Array, Array], Any]:
+    """Return outer(theta') with its second result, and its derivative by what is learned, l (y~ or x~), through
 
-        theta' = theta - lr grad_theta inner(theta, y~).
+        theta' = theta - lr grad_theta inner(theta, l).
 
     Args:
-        inner: the loss on base examples, a function of (theta, y~).
+        inner: the loss on base examples, a function of (theta, l).
         outer: the loss on target images at theta', and anything else.
-        parameters: theta, a pytree. labels: y~.
+        parameters: theta, a pytree. learned: l.
         learning_rate: lr.
     """
 
-    def loss(labels: Array) -> tuple[Array, Array]:
-        gradient = jax.grad(inner)(parameters, labels)
+    def loss(learned: Any) -> tuple[Array, Array]:
+        gradient = jax.grad(inner)(parameters, learned)
         return outer(jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradient))
 
-    return jax.value_and_grad(loss, has_aux=True)(labels)
+    return jax.value_and_grad(loss, has_aux=True)(learned)
 
 
-def label_gradient(
-    config: LD, network: Learner, labels: Array, images: Array, target: Array, classes: Array
+def learned_gradient(
+    config: LD, network: Learner, examples: Examples, target: Array, classes: Array
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return the loss on a target batch after the inner update, its logits (m, c), and dloss/dy~ (b, c).
+    """Return the loss on a target batch after the inner update, its logits (m, c), and dloss/dy~ (or dloss/dx~).
 
     Args:
         config: the method.
         network: before the update.
-        labels: y~ of the minibatch, (b, c). images: x~, (b, H, W, C).
+        examples: the minibatch.
         target: x, (m, H, W, C). classes: their classes, (m,).
     """
     training = config.training
-    model = training.model(labels.shape[1])
+    model = training.model(examples.labels.shape[1])
+
+    def with_learned(learned: Array) -> Examples:
+        return examples._replace(**{config.learn: learned})
 
     def loss(logits: Array) -> tuple[Array, Array]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean(), logits
 
+    def inner(variables: Any, learned: Array) -> Array:
+        images, labels = with_learned(learned)
+        return cross_entropy(model.apply(variables, images).logits, labels)
+
+    learned = getattr(examples, config.learn)
     if training.head == "dense":
         return through_update(
-            lambda variables, labels: cross_entropy(model.apply(variables, images).logits, labels),
-            lambda variables: loss(model.apply(variables, target).logits),
-            network.variables,
-            labels,
+            inner, lambda variables: loss(model.apply(variables, target).logits), network.variables, learned,
             config.inner_learning_rate,
-        )
+        )  # fmt: skip
     z = learner.with_bias(model.apply(network.variables, target).features)
 
-    def ridge(labels: Array) -> tuple[Array, Array]:
-        weights = learner.moved_weights(training, network.variables, network.weights, images, labels)
+    def ridge(learned: Array) -> tuple[Array, Array]:
+        weights = learner.moved_weights(training, network.variables, network.weights, *with_learned(learned))
         return loss(network.scale * (z @ weights))
 
-    return jax.value_and_grad(ridge, has_aux=True)(labels)
+    return jax.value_and_grad(ridge, has_aux=True)(learned)
 
 
 def constrained(labels: Array) -> Array:
@@ -202,24 +228,20 @@ def constrained(labels: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("config",))
 def _step(
-    network: Learner,
-    labels: Array,
-    optimizer: Any,
-    images: Array,
-    chosen: Array,
-    target: Array,
-    classes: Array,
-    *,
-    config: LD,
+    network: Learner, examples: Examples, optimizer: Any, chosen: Array, target: Array, classes: Array, *, config: LD
 ) -> tuple[Learner, Array, Any, Array, Array]:
-    """One update on the device: the network, labels and optimiser after it, loss and accuracy on the target batch."""
-    before = labels[chosen]
-    (loss, logits), to_chosen = label_gradient(config, network, before, images, target, classes)
-    gradient = jnp.zeros_like(labels).at[chosen].set(to_chosen)
+    """One update on the device: the network, what is learned and its optimiser after it; loss and target accuracy."""
+    before = Examples(*(part[chosen] for part in examples))
+    (loss, logits), to_chosen = learned_gradient(config, network, before, target, classes)
+    learned = getattr(examples, config.learn)
+    gradient = jnp.zeros_like(learned).at[chosen].set(to_chosen)
     updates, optimizer = optax.adam(config.learning_rate).update(gradient, optimizer)
-    labels = constrained(labels + updates)
-    network = learner.update(config.training, network, images, before, labels_of_loss=labels[chosen])
-    return network, labels, optimizer, loss, jnp.mean(logits.argmax(axis=1) == classes)
+    learned = learned + updates
+    if config.learn == "labels":
+        learned = constrained(learned)
+    labels_after = (learned if config.learn == "labels" else examples.labels)[chosen]
+    network = learner.update(config.training, network, *before, labels_of_loss=labels_after)
+    return network, learned, optimizer, loss, jnp.mean(logits.argmax(axis=1) == classes)
 
 
 def _network(config: LD, problem: Problem, number: int) -> Learner:

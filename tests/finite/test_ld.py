@@ -62,26 +62,45 @@ def test_the_label_gradient_of_one_sigmoid_layer_is_the_closed_form():
             np.testing.assert_allclose(gradient, closed, rtol=1e-11, atol=0)
 
 
+@pytest.mark.parametrize("learn", ["labels", "images"])
 @pytest.mark.parametrize("head", HEADS)
-def test_the_label_gradient_is_that_of_finite_differences(head, problem):
-    settings = config(head)
+def test_the_gradient_is_that_of_finite_differences(head, learn, problem):
+    settings = config(head, learn=learn)
     rng = np.random.default_rng(1)
     with float64():
         network = learner.start(settings.training, (8, 8, 1), 10, key=(0, "network", 0))
         if head == "ridge":  # weights of zero would hide the decay
             network = network._replace(weights=jnp.asarray(rng.standard_normal(network.weights.shape)))
         images, target = (jnp.asarray(problem.inputs[rows], jnp.float64) for rows in (slice(8), slice(100, 140)))
-        labels, direction = jnp.asarray(rng.random((8, 10))), rng.standard_normal((8, 10))
+        examples = method.Examples(images, jnp.asarray(rng.random((8, 10))))
+        at = getattr(examples, learn)
+        direction = rng.standard_normal(at.shape)
 
-        def loss(labels):
-            rest = images, target, problem.labels[100:140]
-            return method.label_gradient(settings, network, labels, *rest)
+        def loss(learned):
+            moved = examples._replace(**{learn: learned})
+            return method.learned_gradient(settings, network, moved, target, problem.labels[100:140])
 
-        _, gradient = loss(labels)
-        step = 1e-5
-        slope = (loss(labels + step * direction)[0][0] - loss(labels - step * direction)[0][0]) / (2 * step)
-        np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-6)
+        _, gradient = loss(at)
+        step = 1e-6
+        slope = (loss(at + step * direction)[0][0] - loss(at - step * direction)[0][0]) / (2 * step)
+        np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-5)
         assert np.abs(slope) > 1e-7
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_images_are_learned_with_one_hot_labels_and_the_target_loss_falls(head, problem):
+    settings = config(head, learn="images", learning_rate=0.05)
+    start = method.init(settings, problem)
+    state, rows = run(settings, problem, 60)
+    np.testing.assert_array_equal(state.labels, np.eye(10)[start.class_index])
+    assert np.abs(state.images - start.images).max() > 0.1
+    early, late = (np.mean([row["loss"] for row in part]) for part in (rows[:10], rows[-10:]))
+    assert late < early - 0.1
+
+
+def test_images_of_another_data_set_cannot_be_learned(problem):
+    with pytest.raises(ConfigError, match="have no class here"):
+        method.init(config(learn="images", base="digits"), problem)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -1,0 +1,26 @@
+"""MNIST, 100 learned images with fixed labels: image distillation by LD's ridge regression (DD RR).
+
+Paper: Bohdal et al. 2020, Table 17, DD RR: 36.43 +- 5.50 %, which they call neither strong nor stable.
+Reached: not run.
+Shorter than the paper, as `mnist_ld_rr_100`.
+Command:
+
+    kip distill mnist_dd_rr_100
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("mnist", validation=10000),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.LD(
+        images_per_class=10,
+        learn="images",
+        training=kip.Training(head="ridge"),
+        target_batch=256,
+        learning_rate=0.02,
+        steps=2000,
+    ),
+    checkpoint_every=200,
+    reference=kip.Reference("Bohdal et al. 2020, Table 17, MNIST (DD RR)", accuracy=0.3643, spread=0.0550),
+)
