@@ -6,6 +6,7 @@ the tests compare with, and differ in how it is computed:
 - `kip.kernels.levels`: only the position pairs that the poolings need, exactly, and none twice;
 - `planes.py`: image pairs as minor axis, so that a convolution is a sum of slices and everything vectorises;
 - `relu.py`: one root and two polynomials a pair, accurate for equal and nearly equal images; a hand-written vjp;
+- `chunks.py`: a block of pairs in parts that stay in cache, each image's values laid out once for all its pairs;
 - `pairs.py`: what depends on one image once an image, the rest in a loop that stays in cache and recomputes its
   planes in the vjp.
 

@@ -85,7 +85,7 @@ def features(architecture: Architecture, images: Array) -> Features:
 
 
 def _most_pairs(of: Sequence[Level]) -> int:
-    """Return how many pairs a chunk takes that goes through these levels; through none, as many as there are."""
+    """Return how many pairs a chunk takes that goes through these levels: what suits the first, the largest."""
     return chunks.most_pairs(of[0].plane_size, of[0].shifts) if of else chunks.MOST
 
 
