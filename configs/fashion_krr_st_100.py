@@ -5,8 +5,7 @@ Reached: not run to its end. 0.25 s of a core for a step.
 Command:
 
     kip distill fashion_krr_st_100
-
-and then `kip.pretraining_accuracies` for probes on a second data set, such as MNIST.
+    kip pretraining runs/fashion_krr_st_100/distilled.npz --data mnist
 """
 
 import kip

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "protocols": sets.protocols,
     "analyze": sets.analyze,
     "natural": sets.natural,
+    "pretraining": sets.pretraining,
     "show": sets.show,
     "export": runs.export,
     "report": sets.report,

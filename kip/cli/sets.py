@@ -311,6 +311,52 @@ def natural(
     return {"subsets": [{**each._asdict(), "mean": each.mean, "std": each.std} for each in found]}
 
 
+def pretraining(
+    distilled: tyro.conf.Positional[Path],
+    *,
+    data: str,
+    start: tuple[Literal["distilled", "random", "none"], ...] = ("distilled", "random", "none"),
+    how: Literal["probe", "fine-tune"] = "probe",
+    steps: int = 5000,
+    seeds: int = 3,
+    labelled: int = 1000,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Judge a KRR-ST set: pre-train networks on it, and use them on a second data set.
+
+        kip pretraining runs/fashion_krr_st_100/distilled.npz --data mnist --how probe --seeds 3
+
+    Args:
+        distilled: The set, an .npz file.
+        data: The second data set, of images of the same shape.
+        start: What networks are pre-trained on: the set; as many random images of its source, with the teacher's
+            representations; nothing.
+        how: A linear probe of frozen features, or fine-tuning of the whole network behind a fresh last layer.
+        steps: Updates of fine-tuning.
+        seeds: Networks for each start.
+        labelled: Train images of the second data set that a probe or fine-tuning learns from.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from tqdm import tqdm
+
+    from kip import data as sources
+    from kip import export
+    from kip.evaluate import pretraining_accuracies
+
+    loaded, second = export.load(distilled), sources.Data(data)
+    settings: dict[str, Any] = {"how": how, "steps": steps, "seeds": seeds, "labelled": labelled, "data_dir": data_dir}
+    found = {
+        each: [float(one) for one in pretraining_accuracies(loaded, second, start=each, **settings)]
+        for each in tqdm(start, "starts", file=sys.stderr)
+    }
+    for name, accuracies in found.items():
+        mean = sum(accuracies) / len(accuracies)
+        print(f"{name:10} {100 * mean:.2f} %  ({', '.join(f'{100 * one:.2f}' for one in accuracies)})")
+    return {"data": data, "how": how, "accuracies": found}
+
+
 def show(
     distilled: tyro.conf.Positional[Path], *, prototypes: bool = False, out: Path | None = None, json: Json = False
 ) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def train(
     validation: tuple[np.ndarray, np.ndarray],
     *,
     teacher: Teacher | None = None,
+    begin: Callable[[Variables], Variables] | None = None,
 ) -> Trained:
     """Train r fresh networks at once on one set.
 
@@ -108,6 +109,7 @@ def train(
         images: (N, H, W, C), preprocessed. labels: (N, c).
         validation: images (M, H, W, C) and classes (M,).
         teacher: labels each augmented view in place of `labels`, by its logits.
+        begin: returns the values to begin with, given fresh ones (stacked, if r > 1); None: the fresh ones.
     """
     runs = len(keys)
     parts = _compiled(model, recipe, images.shape, teacher.model if teacher else None, runs > 1)
@@ -115,6 +117,8 @@ def train(
     of_run = [_squeezed(jnp.asarray(array)) for array in (keys, rates, decays)]
     seen, targets = jnp.asarray(images), jnp.asarray(labels)
     state, bounds = parts.start(of_run[0]), np.linspace(0, recipe.steps, recipe.evaluations + 1).round().astype(int)
+    if begin is not None:
+        state = state._replace(variables=begin(state.variables))
     kept, best, at = state.variables, np.full(runs, -1.0), np.zeros(runs, int)
     curve, losses = np.zeros((2, runs, recipe.evaluations))
     for stage, (start, stop) in enumerate(itertools.pairwise(bounds)):

@@ -60,6 +60,8 @@ from kip.kernels.architecture import MYRTLE_BLOCKS
 
 Variables = dict[str, Any]
 """A network's parameters, under `params`, and running statistics of batch normalisation, under `batch_stats`."""
+READOUT = "readout"
+"""The name of every network's last dense layer in its parameters."""
 
 
 def _fc(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Array:
@@ -251,7 +253,7 @@ class _Classifier(nn.Module):
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
         """Return logits and features."""
         features = self.body(self.style, self.width, pad_to(x, self.padded), train)
-        return Dense(self.num_outputs, self.style, name="readout")(features), features
+        return Dense(self.num_outputs, self.style, name=READOUT)(features), features
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Pre-training on a set, random images or nothing, judged by probes on a second data set."""
 
+import json
+
 import numpy as np
 import pytest
 
-from kip import train
+from kip import cli, train
 from kip.data import Data
 from kip.errors import ConfigError
 from kip.evaluate import pretraining_accuracies
@@ -20,7 +22,7 @@ SMALL = Network("FC1", width=16)
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory):
+def distilled_file(tmp_path_factory):
     method = KRRST(
         20, teacher=Teacher(SMALL, embedding=8, steps=20, batch=40, pad=1, flip=False), network=SMALL,
         pool=Pool(2, max_updates=2, optimizer=Optimizer("sgd", 0.01), loss="mean"), steps=2, target_batch=50,
@@ -28,7 +30,12 @@ def distilled(tmp_path_factory):
     )  # fmt: skip
     out = tmp_path_factory.mktemp("run")
     train.run(Experiment(method, checkpoint_every=2), out, show_progress=False)
-    return load(out / "distilled.npz")
+    return out / "distilled.npz"
+
+
+@pytest.fixture(scope="module")
+def distilled(distilled_file):
+    return load(distilled_file)
 
 
 def test_each_start_gives_its_own_networks(distilled):
@@ -40,6 +47,26 @@ def test_each_start_gives_its_own_networks(distilled):
     assert len({tuple(each) for each in found}) == 3
     again = pretraining_accuracies(distilled, Data("digits"), start="distilled", seeds=2, labelled=100)
     np.testing.assert_array_equal(again, found[0])
+
+
+def test_fine_tuning_moves_the_whole_network_from_where_pretraining_left_it(distilled):
+    settings = {"how": "fine-tune", "steps": 60, "seeds": 1, "labelled": 200}
+    tuned = [
+        pretraining_accuracies(distilled, Data("digits"), start=start, **settings) for start in ("distilled", "none")
+    ]
+    assert tuned[0] != tuned[1]
+    assert min(tuned) > 0.5
+    stopped = pretraining_accuracies(distilled, Data("digits"), start="distilled", **{**settings, "steps": 1})
+    assert stopped < tuned[0]
+
+
+def test_the_command_prints_a_line_for_each_start(distilled_file, capsys):
+    arguments = ["--data", "digits", "--seeds", "2", "--labelled", "100", "--start", "distilled", "none", "--json"]
+    assert cli.main(["pretraining", str(distilled_file), *arguments]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["distilled", "none"]
+    expected = pretraining_accuracies(load(distilled_file), Data("digits"), start="none", seeds=2, labelled=100)
+    assert json.loads(last)["accuracies"]["none"] == pytest.approx(expected)
 
 
 def test_a_set_of_another_method_is_refused(distilled):
