@@ -35,8 +35,8 @@ HOMES = {
     "neural_tangents": ["kip/kernels/neural_tangents.py"],
     "tensorflow_datasets": ["kip/data/tfds.py"],
     "tensorflow": ["kip/data/tfds.py"],
-    "matplotlib": ["kip/bench.py", "kip/report.py"],
-    "sklearn": ["kip/data/sources.py", "kip/evaluate/measures.py"],
+    "matplotlib": ["kip/bench.py", "kip/evaluate/embedding.py", "kip/report.py"],
+    "sklearn": ["kip/data/sources.py", "kip/evaluate/embedding.py", "kip/evaluate/measures.py"],
     "optax": [
         "kip/distill/kip.py",
         "kip/evaluate/training.py",

@@ -358,14 +358,23 @@ def pretraining(
 
 
 def show(
-    distilled: tyro.conf.Positional[Path], *, prototypes: bool = False, out: Path | None = None, json: Json = False
+    distilled: tyro.conf.Positional[Path],
+    *,
+    prototypes: bool = False,
+    representations: bool = False,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
 ) -> dict[str, Any]:
     """Draw a distilled set as a picture: its images by class, and its labels.
 
     Args:
         distilled: The set, an .npz file.
         prototypes: Draw one image a class instead, the mean of all images with their labels for it as weights.
+        representations: Of a KRR-ST set: draw where its images and labels lie among real images, by t-SNE of the
+            teacher's representations, instead.
         out: The picture, a .png file; default: beside the set, with its name.
+        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Needed for representations only.
         json: Print one JSON object with the results as the last line of stdout.
     """
     import numpy as np
@@ -378,6 +387,13 @@ def show(
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     experiment = loaded.experiment
     title = f"{experiment.data.name}, {experiment.method.label}, step {loaded.metadata['step']}"
+    if representations:
+        from kip.evaluate import embedding
+
+        found = embedding.representations(loaded, data_dir=data_dir)
+        embedding.draw(embedding.embed(found), out, title=title)
+        print(out)
+        return {"out": str(out), "images": len(loaded.images)}
     if prototypes:
         images = report.prototypes(loaded.images, loaded.labels)
         labels, class_index = np.eye(len(images)), np.arange(len(images))

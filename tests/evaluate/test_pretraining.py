@@ -8,7 +8,7 @@ import pytest
 from kip import cli, train
 from kip.data import Data
 from kip.errors import ConfigError
-from kip.evaluate import pretraining_accuracies
+from kip.evaluate import embedding, pretraining_accuracies
 from kip.experiment import Experiment
 from kip.export import load
 from kip.finite.krr_st import KRRST
@@ -67,6 +67,27 @@ def test_the_command_prints_a_line_for_each_start(distilled_file, capsys):
     assert [line.split()[0] for line in lines] == ["distilled", "none"]
     expected = pretraining_accuracies(load(distilled_file), Data("digits"), start="none", seeds=2, labelled=100)
     assert json.loads(last)["accuracies"]["none"] == pytest.approx(expected)
+
+
+def test_representations_are_drawn_in_the_plane(distilled_file, tmp_path):
+    found = embedding.representations(load(distilled_file), real=60)
+    assert {name: part.shape for name, part in found.items()} == {
+        "real images": (60, 16), "learned images": (20, 16), "learned labels": (20, 16),
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["learned labels"], load(distilled_file).labels)
+    planes = embedding.embed(found)
+    assert {name: part.shape for name, part in planes.items()} == {name: (len(part), 2) for name, part in found.items()}
+    out = tmp_path / "plane.png"
+    assert cli.main(["show", str(distilled_file), "--representations", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_groups_that_lie_apart_are_apart_in_the_plane(rng):
+    near, far = rng.standard_normal((40, 5)), rng.standard_normal((40, 5)) + 50
+    planes = embedding.embed({"real images": near, "learned images": far})
+    centres = [planes[name].mean(axis=0) for name in planes]
+    spread = max(planes[name].std() for name in planes)
+    assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
 
 
 def test_a_set_of_another_method_is_refused(distilled):
