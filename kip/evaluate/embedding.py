@@ -22,9 +22,11 @@ PERPLEXITY = 30.0
 STYLES = {"real images": ("o", 6, "#bdbdbd"), "learned images": ("o", 18, "#2f6db3"), "learned labels": ("x", 18, "#c0504d")}  # fmt: skip  # noqa: E501
 
 
-def representations(
-    distilled: DistilledSet, *, real: int = 1000, data_dir: Path | None = None
-) -> dict[str, np.ndarray]:
+Groups = dict[str, np.ndarray]
+"""Points (n, d) by the name of what they are."""
+
+
+def representations(distilled: DistilledSet, *, real: int = 1000, data_dir: Path | None = None) -> Groups:
     """Return the teacher's representations of real train images and of a set's, and the set's labels, each (n, d).
 
     Args:
