@@ -1,7 +1,8 @@
 """MNIST by 100 English letters: label distillation by ridge regression, base examples from EMNIST letters.
 
 Paper: Bohdal et al. 2020, Table 5, E to M: 82.70 +- 1.33, 83.06 +- 1.43, 81.46 +- 1.70 % in three trials.
-Reached: not run to its end.
+Reached: 80.40 +- 1.52 % test over 20 fresh networks, validation 80.66 %, at step 2000.
+Time: 250 s for the steps on 2 cores that were shared with other work, and as long for the 20 networks.
 Shorter than the paper, as `mnist_ld_100`.
 Command:
 
