@@ -1,7 +1,8 @@
 """MNIST averaged to 14x14, ConvNet kernel, 1 image a class, labels learned: KIP as the paper has it, in minutes.
 
 Paper: no row; at 28x28 Table 1 has 97.3 +- 0.1 %.
-Reached: 93.24 % test from 43.36 %, validation 94.20 %, at step 550; the paper's report 92.9 +- 0.5 %. It was still rising.
+Reached: 93.24 % test from 43.36 %, validation 94.20 %, at step 550; the paper's report 92.9 +- 0.5 %. It was
+    still rising.
 Time: 993 s, 1.65 s a step, on 2 cores that were shared with light work.
 Command:
 
