@@ -28,8 +28,11 @@ def test_position_pairs_are_those_of_the_band():
     assert bench.position_pairs(A("ConvVec", 2), (5, 7, 1)) == 2 * 35
 
 
-def test_growth_is_drawn(tmp_path):
-    cost = bench.Cost(10.0, 40.0, 5.0)
-    points = [(x, cost) for x in (1, 2, 4)]
-    bench.draw_growth(bench.Growth(points, points, points), tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
+    points = [(x, bench.Cost(10.0, 40.0, 5.0)) for x in (1, 2, 4)]
+    monkeypatch.setattr(bench, "growth", lambda repeats: bench.Growth(points, points, points))
+    out = tmp_path / "growth.png"
+    assert cli.main(["bench", "growth", "--out", str(out), "--json"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["by_depth"][1] == [2, {"forward_us": 10.0, "vjp_us": 40.0, "memory_kib": 5.0}]

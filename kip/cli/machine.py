@@ -44,7 +44,7 @@ def bench(
         bench.draw_growth(found, out)
         print(f"the picture is {out}")
         return {
-            "out": out,
+            "out": str(out),
             **{name: [[x, cost._asdict()] for x, cost in part] for name, part in found._asdict().items()},
         }
     from tqdm import tqdm
