@@ -1,7 +1,8 @@
 """MNIST by 100 English letters: label distillation, second order, base examples from EMNIST letters.
 
 Paper: Bohdal et al. 2020, Table 5, E to M: 77.09 +- 1.66, 76.81 +- 1.47, 77.10 +- 1.74 % in three trials.
-Reached: not run to its end.
+Reached: 74.06 +- 1.05 % test over 20 fresh networks, validation 73.27 %, at step 2500, the last.
+Time: 454 s for the steps on 2 cores that were shared with other work, held up among it.
 Shorter than the paper, as `mnist_ld_100`.
 Command:
 
