@@ -1,10 +1,9 @@
 """MNIST, FRePo, 1 image a class, on a small network.
 
 Paper: Zhou et al. 2022, with 500 000 steps on networks of width 128; no reproduction is tried here.
-Reached: not run with these initial weights, which are the public code's. With larger ones, w_std=sqrt(2): 56.2 +- 2.2 %
-    test over 5 fresh networks, from 36.6 % with natural images, validation 58.0 %, at step 1050; KRR on the features of
-    the pool, which is what is learned, classified 81 to 92 % of target batches in the last steps.
-Time: 0.07 s of a core for a step.
+Reached: 76.62 +- 2.52 % test over 5 fresh networks, from 44.05 % with natural images, validation 78.48 %, at step 1500,
+    the last. KRR on the features of the pool, which is what is learned, classified 84 % of the last target batch.
+Time: 61 s for the steps on 2 cores.
 Command:
 
     kip distill mnist_frepo_10
