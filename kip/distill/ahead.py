@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -19,8 +18,7 @@ class Ahead:
     def __init__(self) -> None:
         """Start no thread yet."""
         self._next: tuple[dict[str, Any], Future[Any]] | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kip-ahead")
 
     def __call__(self, make: Callable[..., T], *, step: int, **others: Any) -> T:
         """Return make(step=step, **others), and begin that of the next step.
@@ -30,12 +28,9 @@ class Ahead:
             step: the step.
             others: what usually stays the same from step to step.
         """
-        with self._lock:
-            wanted = {"step": step, **others}
-            prepared, self._next = self._next, None
-            result = prepared[1].result() if prepared is not None and prepared[0] == wanted else make(**wanted)
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="kip-ahead")
-            following = {"step": step + 1, **others}
-            self._next = following, self._thread.submit(make, **following)
-            return result
+        wanted = {"step": step, **others}
+        prepared, self._next = self._next, None
+        result = prepared[1].result() if prepared is not None and prepared[0] == wanted else make(**wanted)
+        following = {"step": step + 1, **others}
+        self._next = following, self._thread.submit(make, **following)
+        return result

@@ -14,6 +14,7 @@ from kip import data, krr
 from kip.blocks import KernelBlocks
 from kip.data import Dataset
 from kip.errors import DataError
+from kip.evaluate.natural import natural
 from kip.kernels import Kernel
 
 
@@ -67,7 +68,7 @@ def natural_subsets(
     Raises:
         DataError: if a class has fewer images than the largest subset takes, or there are fewer test images.
     """
-    train, test, classes = dataset.train, dataset.test, dataset.num_classes
+    test, classes = dataset.test, dataset.num_classes
     if targets is None:
         chosen = np.arange(len(test.labels))
     else:
@@ -78,14 +79,12 @@ def natural_subsets(
     most = max(per_class)
     accuracies: dict[int, list[float]] = {size: [] for size in per_class}
     for draw in progress(range(subsets)):
-        largest = data.class_balanced(
-            train.labels, most * classes, num_classes=classes, seed=seed, purpose="natural baseline", step=draw
-        )
-        inputs, labels = apply(train.images[largest]), train.labels[largest]
-        place = np.array([np.sum(labels[:i] == label) for i, label in enumerate(labels)])  # within its class
+        inputs, labels = natural(dataset, apply, most * classes, seed, draw)
+        own = labels.argmax(1)
+        place = np.array([np.sum(own[:i] == one) for i, one in enumerate(own)])  # within its class
         k_ss, k_ts = blocks.forward(kernel, inputs, target_inputs)
         for size in per_class:
             kept = place < size
-            alpha = krr.fit(k_ss[np.ix_(kept, kept)], data.centred_one_hot(labels[kept], classes), ridge)
+            alpha = krr.fit(k_ss[np.ix_(kept, kept)], labels[kept], ridge)
             accuracies[size].append(float(np.mean((k_ts[:, kept] @ alpha).argmax(1) == target_labels)))
     return [SubsetAccuracy(size, tuple(found)) for size, found in accuracies.items()]

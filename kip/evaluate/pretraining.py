@@ -10,7 +10,6 @@ Reference: Lee et al. 2024 (KRR-ST), section 4.1 and Table 1: fine-tuning by SGD
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +68,7 @@ def pretraining_accuracies(
     source = data.load(experiment.data, data_dir)
     transform = preprocess.fit(experiment.preprocess, source.train.images)
     other = data.load(second, data_dir)
-    train, test = (transform.apply(split.images) for split in (other.train, other.test))
+    train, test, validation = (transform.apply(split.images) for split in (other.train, other.test, other.validation))
     inputs = transform.apply(source.train.images) if start == "random" else None
     model = Model(config.network, distilled.labels.shape[1])
     results = []
@@ -85,7 +84,7 @@ def pretraining_accuracies(
         else:
             variables = model.init(jax.random.key(seed), train.shape[1:])
         if how == "fine-tune":
-            accuracy = _fine_tuned(model, variables, other, transform.apply, steps=steps, labelled=labelled, seed=seed)
+            accuracy = _fine_tuned(model, variables, other, train, test, validation, steps, labelled, seed)
         else:
             accuracy = probe.linear_probe(
                 model, variables, train, other.train.labels, test, other.test.labels, count=labelled, seed=seed
@@ -98,8 +97,9 @@ def _fine_tuned(
     model: Model,
     pretrained: Variables,
     other: data.Dataset,
-    apply: Callable[[np.ndarray], np.ndarray],
-    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    validation: np.ndarray,
     steps: int,
     labelled: int,
     seed: int,
@@ -108,7 +108,7 @@ def _fine_tuned(
     chosen = data.class_balanced(
         other.train.labels, labelled, num_classes=other.num_classes, seed=seed, purpose="linear probe"
     )
-    images, labels = apply(other.train.images[chosen]), np.eye(other.num_classes)[other.train.labels[chosen]]
+    images, labels = train[chosen], np.eye(other.num_classes)[other.train.labels[chosen]]
     network = Model(model.network, other.num_classes)
 
     def begin(fresh: Variables) -> Variables:
@@ -119,6 +119,6 @@ def _fine_tuned(
     keys = jax.random.key(seed)[None]
     trained = training.train(
         network, recipe, keys, np.array([RATE]), np.array([DECAY]), images, labels,
-        (apply(other.validation.images), other.validation.labels), begin=begin,
+        (validation, other.validation.labels), begin=begin,
     )  # fmt: skip
-    return float(training.accuracy(network, trained.variables[0], apply(other.test.images), other.test.labels))
+    return float(training.accuracy(network, trained.variables[0], test, other.test.labels))
