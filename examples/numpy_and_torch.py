@@ -47,7 +47,7 @@ def train(images, labels, *, steps=300, seed=0):
         loss = torch.nn.functional.mse_loss(network(images), labels)
         loss.backward()
         optimizer.step()
-    return network, float(loss)
+    return network, loss.item()
 
 
 if __name__ == "__main__":

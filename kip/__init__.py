@@ -54,13 +54,14 @@ _PUBLIC = {
     "save_set": "kip.export:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.evaluate",
-    "pretraining_accuracies": "kip.evaluate",
     # finite networks, and training them on a set
     "network": "kip.finite",
     "Transfer": "kip.evaluate.transfer",
     "transfer_set": "kip.evaluate.transfer",
     "PROTOCOLS": "kip.evaluate.protocols",
     "protocol_table": "kip.evaluate.protocols:table",
+    "Pretraining": "kip.evaluate.pretraining",
+    "pretraining_table": "kip.evaluate.pretraining:pretraining",
     "analyze_set": "kip.evaluate.analysis:analyze",
     "write_report": "kip.page:write",
     # errors

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 36
+LEFT, RIGHT, TOP, BOTTOM = 58, 18, 10, 36
 COLOURS = ("#1f77b4", "#d9730d", "#2e8b57", "#9b4dca")
 Points = Sequence[tuple[float, float]]
 
@@ -35,7 +35,7 @@ def lines(series: Mapping[str, Points], *, x: str, y: str, percent: bool = False
     parts = [_frame(x, y)]
     for tick in across.ticks():
         parts.append(_text(across(tick), HEIGHT - BOTTOM + 13, _number(tick), "middle"))
-    for tick in up.ticks():
+    for tick in up.powers() if log else up.ticks():
         at = up(tick)
         written = _number(10**tick) if log else f"{100 * tick:.3g} %" if percent else _number(tick)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
@@ -110,6 +110,17 @@ class _Axis:
         found = [step * k for k in range(first, first + 10) if step * k <= self.high + 1e-9 * step]
         return found or [self.low]
 
+    def powers(self) -> list[float]:
+        """Return logarithms of round values: powers of ten, or 1, 2 and 5 times them, or else evenly spaced ones."""
+        exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for digits in ((1,), (1, 2, 5)):
+            found = [k + math.log10(digit) for k in exponents for digit in digits]
+            found = [tick for tick in found if self.low <= tick <= self.high]
+            if len(found) > 2:
+                return found
+        even = _Axis(10**self.low, 10**self.high, 0, 1).ticks()
+        return [math.log10(value) for value in even]
+
 
 def _svg(parts: Sequence[str], height: float = HEIGHT) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'
@@ -137,4 +148,4 @@ def _colours(count: int) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1e4 else f"{value / 1000:g}k"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value / 1000:g}k"

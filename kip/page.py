@@ -1,7 +1,8 @@
 """`kip report`: a run as one HTML page that needs no network, no script and no other file, and fits a phone.
 
 Everything that lies in the run's folder is shown: scores, learning curves, the images before and after, the label
-matrix, and where they were made, `transfer*.json`, `protocols*.json` and `analysis.json`. What is missing is left out.
+matrix, and where they were made, `transfer*.json`, `protocols*.json`, `pretraining*.json` and `analysis.json`. What is
+missing is left out.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def write(run: Path, out: Path | None = None) -> Path:
         ("Labels", _labels(distilled)),
         *[(f"Networks trained on it: {p.stem}", _transfer(_read(p))) for p in sorted(run.glob("transfer*.json"))],
         *[(f"Protocols: {p.stem}", _protocols(_read(p))) for p in sorted(run.glob("protocols*.json"))],
+        *[(f"Pre-training: {p.stem}", _pretraining(_read(p))) for p in sorted(run.glob("pretraining*.json"))],
         ("Analysis", _analysis(_read(run / "analysis.json"))),
         ("Configuration", f"<details><summary>Show</summary><pre>{_configuration(experiment)}</pre></details>"),
     ]
@@ -85,7 +87,8 @@ def write(run: Path, out: Path | None = None) -> Path:
 
 def _scores(experiment: Experiment, distilled: DistilledSet, result: Any) -> str:
     about = distilled.metadata
-    rows = [("kernels", ", ".join(kernel.label for kernel in experiment.method.kernels))]
+    kernels = ", ".join(kernel.label for kernel in experiment.method.kernels)
+    rows = [("kernels", kernels) if kernels else ("network", experiment.method.label)]
     rows += [("preprocessing", experiment.preprocess.kind), ("exported step", str(about["step"]))]
     test = about.get("test_accuracy")
     if result:
@@ -96,7 +99,8 @@ def _scores(experiment: Experiment, distilled: DistilledSet, result: Any) -> str
         rows.append(("validation", _percent(about["validation_accuracy"])))
     if experiment.reference:
         rows.append(("published", str(experiment.reference)))
-    figure = "" if test is None else f'<p class="figure">{_percent(test)}</p><p class="note">test accuracy, KRR</p>'
+    how = "KRR" if kernels else "networks trained on the set"
+    figure = "" if test is None else f'<p class="figure">{_percent(test)}</p><p class="note">test accuracy, {how}</p>'
     return figure + _table(["", ""], [list(row) for row in rows])
 
 
@@ -183,6 +187,19 @@ def _protocols(found: Any) -> str:
         score = f"{100 * cell['mean']:.2f} ± {100 * cell['deviation']:.2f} %"
         rows.append([cell["candidate"], cell["network"], cell["protocol"], score])
     return _table(["set", "network", "protocol", "test"], rows)
+
+
+def _pretraining(found: Any) -> str:
+    if not found:
+        return ""
+    rows = []
+    for cell in found["cells"]:
+        score = f"{100 * cell['mean']:.2f} ± {100 * cell['deviation']:.2f} %"
+        rows.append([cell["candidate"], cell["network"], cell["how"], cell["start"], score])
+    labelled = "all" if found["labelled"] is None else found["labelled"]
+    note = f"Networks pre-trained on the set and used on {found['data']}; probes and fine-tuning: {labelled} labels."
+    head = ["set", "network", "protocol", "pre-trained on", "test"]
+    return f'<p class="note">{escape(note)}</p>' + _table(head, rows)
 
 
 def _analysis(found: Any) -> str:

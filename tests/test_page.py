@@ -112,3 +112,17 @@ def test_ticks_are_round_and_inside(low, high):
     ticks = axis.ticks()
     assert 1 <= len(ticks) <= 7
     assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "written"),
+    [
+        (1e-3, 10, ["0.001", "0.01", "0.1", "1", "10"]),
+        (0.03, 0.6, ["0.05", "0.1", "0.2", "0.5"]),
+        (0.014, 0.034, ["0.015", "0.02", "0.025", "0.03"]),
+    ],
+)
+def test_a_logarithmic_axis_has_round_numbers(low, high, written):
+    drawn = charts.lines({"a": [(0, low), (1, high)]}, x="x", y="y", log=True)
+    labels = [part.split("<")[0] for part in drawn.split('text-anchor="end">')[1:]]
+    assert labels == written

@@ -312,49 +312,71 @@ def natural(
 
 
 def pretraining(
-    distilled: tyro.conf.Positional[Path],
+    sets: tyro.conf.Positional[tuple[Path, ...]],
     *,
     data: str,
+    how: tuple[Literal["probe", "fine-tune", "data-free-kd"], ...] = ("probe",),
     start: tuple[Literal["distilled", "random", "none"], ...] = ("distilled", "random", "none"),
-    how: Literal["probe", "fine-tune"] = "probe",
-    steps: int = 5000,
+    network: tuple[str, ...] = (),
+    width: int | None = None,
+    norm: Literal["none", "layer", "instance", "batch"] | None = None,
+    labelled: int | None = 1000,
+    steps: int | None = None,
+    teacher: str = "ConvNet-D3",
+    teacher_width: int | None = None,
+    teacher_steps: int = 5000,
     seeds: int = 3,
-    labelled: int = 1000,
+    out: Path | None = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Judge a KRR-ST set: pre-train networks on it, and use them on a second data set.
+    """Pre-train networks on distilled sets and use them on a second data set: a table of sets x networks x protocols.
 
-        kip pretraining runs/fashion_krr_st_100/distilled.npz --data mnist --how probe --seeds 3
+    probe fits a linear classifier to frozen features, fine-tune trains the whole network behind a fresh last layer, and
+    data-free-kd teaches it a teacher's answers on the set, without images of the second data set.
+
+        kip pretraining runs/fashion_krr_st_100/distilled.npz --data mnist --how probe fine-tune --labelled 100
 
     Args:
-        distilled: The set, an .npz file.
+        sets: The sets, .npz files, or runs' folders.
         data: The second data set, of images of the same shape.
-        start: What networks are pre-trained on: the set; as many random images of its source, with the teacher's
-            representations; nothing.
-        how: A linear probe of frozen features, or fine-tuning of the whole network behind a fresh last layer.
-        steps: Updates of fine-tuning.
-        seeds: Networks for each start.
-        labelled: Train images of the second data set that a probe or fine-tuning learns from.
+        how: What becomes of a pre-trained network.
+        start: What networks are pre-trained on: the set; as many random images of its source, labelled alike; nothing.
+        network: What is pre-trained; default: the network that a KRR-ST set was made for, or KRR-ST's default.
+        width: Channels of its first layer; default: each network's own. Given with --network.
+        norm: Its normalisation; default: each network's own. Given with --network.
+        labelled: Train images of the second data set that probes and fine-tuning learn from; None: all.
+        steps: Updates of fine-tuning and data-free KD; default: 5000, and 1000 epochs.
+        teacher: The teacher's network for data-free-kd, with batch normalisation.
+        teacher_width: Channels of its first layer.
+        teacher_steps: Its updates, in batches of 100.
+        seeds: Networks of each cell.
+        out: Write the results to this JSON file; `kip report` shows those that are in the run as pretraining*.json.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from tqdm import tqdm
-
     from kip import data as sources
-    from kip import export
-    from kip.evaluate import pretraining_accuracies
+    from kip.evaluate.pretraining import Pretraining
+    from kip.evaluate.pretraining import pretraining as measure
+    from kip.finite import Network
 
-    loaded, second = export.load(distilled), sources.Data(data)
-    settings: dict[str, Any] = {"how": how, "steps": steps, "seeds": seeds, "labelled": labelled, "data_dir": data_dir}
-    found = {
-        each: [float(one) for one in pretraining_accuracies(loaded, second, start=each, **settings)]
-        for each in tqdm(start, "starts", file=sys.stderr)
-    }
-    for name, accuracies in found.items():
-        mean = sum(accuracies) / len(accuracies)
-        print(f"{name:10} {100 * mean:.2f} %  ({', '.join(f'{100 * one:.2f}' for one in accuracies)})")
-    return {"data": data, "how": how, "accuracies": found}
+    if not network and (width is not None or norm is not None):
+        raise ConfigError("--width and --norm", got="no --network", expected="them with --network", remedy="Name one.")
+    config = Pretraining(
+        sources.Data(data),
+        how=how,
+        starts=start,
+        networks=tuple(Network(name, width, norm) for name in network),
+        labelled=labelled,
+        steps=steps,
+        teacher=Network(teacher, teacher_width, "batch"),
+        teacher_steps=teacher_steps,
+        seeds=seeds,
+    )
+    cells = measure(sets, config, data_dir=data_dir, progress=functools.partial(print, flush=True))
+    found = {"data": data, "labelled": labelled, "cells": [cell._asdict() for cell in cells]}
+    save_json(out, found)
+    return found
 
 
 def show(
@@ -409,8 +431,8 @@ def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Js
     """Write a run's report: one HTML page that needs no network and no other file, and fits a phone.
 
     It shows what lies in the run's folder: scores, curves, images before and after, labels, and the results that
-    `kip transfer`, `kip protocols` and `kip analyze` wrote there with --out RUN/transfer.json, protocols.json and
-    analysis.json.
+    `kip transfer`, `kip protocols`, `kip pretraining` and `kip analyze` wrote there with --out RUN/transfer.json,
+    protocols.json, pretraining.json and analysis.json.
 
     Args:
         run: The run's folder.

@@ -13,15 +13,18 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.ndimage import map_coordinates
 
-Augmentation = Literal["none", "shift", "flip_shift", "dsa", "dsa_digits"]
+Augmentation = Literal["none", "shift", "flip_shift", "dsa", "dsa_digits", "noise"]
 """`shift`: up to an eighth of the side, each axis. `flip_shift`: and mirrored at random. `dsa`: of differentiable
-siamese augmentation, one operation a batch: colour, shift, cutout, flip, scale, rotation. `dsa_digits`: no flip."""
+siamese augmentation, one operation a batch: colour, shift, cutout, flip, scale, rotation. `dsa_digits`: no flip.
+`noise`: standard normal noise in place of the images, for comparison."""
 
 
 def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
     """Return images (N, H, W, C), augmented; each image has a draw of its own."""
     if kind == "none":
         return images
+    if kind == "noise":
+        return jax.random.normal(key, images.shape, images.dtype)
     keys = jax.random.split(key, 3)
     if kind in ("shift", "flip_shift"):
         shifted = _shift(keys[0], images)

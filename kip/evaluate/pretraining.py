@@ -1,124 +1,280 @@
-"""Does pre-training on a KRR-ST set help on a second data set: against as many real images, and against none.
+"""Is a set worth pre-training on? Protocols on a second data set: sets x networks x protocols x starts.
 
-For each seed a fresh network is pre-trained; then a linear probe of its frozen features is fitted to labelled images of
-the second data set, or all of it is fine-tuned on them behind a fresh last layer.
+For each seed a fresh network learns the labels of a set by squared error: representations for KRR-ST, class labels for
+other methods. What then becomes of it on the second data set:
 
-Reference: Lee et al. 2024 (KRR-ST), section 4.1 and Table 1: fine-tuning by SGD at 0.01 with momentum 0.9, weight decay
-5e-4, cosine, batches of 256, 10 000 or 5000 updates.
+| name | what is done | paper |
+|---|---|---|
+| probe | ridge regression on frozen features of labelled images | none |
+| fine-tune | SGD on labelled images, behind a fresh last layer | 001, Table 1 |
+| data-free-kd | it learns a teacher's answers on the set; only the teacher saw the second data set | 001, Table 4 |
+
+Fine-tuning: 5000 updates in batches of 256, learning rate 0.01 falling as a cosine, momentum 0.9, weight decay 5e-4.
+
+Data-free KD: cross-entropy with the teacher's probabilities, AdamW at 1e-4, 1000 epochs in batches of 512. Batch
+normalisation takes the statistics of the batch at hand, in teacher and student, and also at test, since the two data
+sets' differ. Started from nothing, the student sees standard normal noise, drawn anew for each update ("Gaussian").
+
+Reference: Lee et al. 2024 (KRR-ST, paper 001), section 4 and Tables 1 and 4.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from pydantic import Field
 
-from kip import data, preprocess
-from kip.errors import ConfigError
-from kip.evaluate import training
-from kip.evaluate.training import Recipe
+from kip import data
+from kip.config import value
+from kip.errors import ConfigError, ShapeError
+from kip.evaluate import runs, training
+from kip.evaluate.natural import Support, natural, prepared
+from kip.evaluate.protocols import train_teacher
+from kip.evaluate.training import Recipe, Teacher
 from kip.export import DistilledSet
-from kip.finite import krr_st, probe, teacher
+from kip.finite import Model, Network, krr_st, probe
+from kip.finite import teacher as self_supervised
 from kip.finite.krr_st import KRRST
-from kip.finite.networks import READOUT, Model, Variables
+from kip.finite.networks import READOUT, Variables
 from kip.rng import generator
 
 Start = Literal["distilled", "random", "none"]
-How = Literal["probe", "fine-tune"]
+"""`random`: as many natural images of the set's source, drawn anew for each seed, with the labels that the set's have:
+the self-supervised teacher's representations of them, or their classes. `none`: no pre-training."""
+How = Literal["probe", "fine-tune", "data-free-kd"]
 
 FINE_TUNING = Recipe(loss="xent", steps=5000, batch=256, evaluations=1, keep="last")
-RATE, DECAY = 0.01, 5e-4
-"""Learning rate at its highest and weight decay of fine-tuning."""
+DATA_FREE = Recipe(loss="kl", optimizer="adamw", schedule="constant", batch=512, evaluations=1, keep="last")
+EPOCHS = 1000
+"""Of data-free KD."""
+RATES = {"fine-tune": (0.01, 5e-4), "data-free-kd": (1e-4, 1e-2)}
+"""Learning rate at its highest, and weight decay. Table 4 gives no decay: PyTorch's for AdamW."""
 
 
-def pretraining_accuracies(
-    distilled: DistilledSet,
-    second: data.Data,
+@value
+class Pretraining:
+    """What is compared, and how."""
+
+    data: data.Data
+    """The second data set; its images have the shape of the source's."""
+    how: Annotated[tuple[How, ...], Field(min_length=1)] = ("probe",)
+    """Protocols."""
+    starts: Annotated[tuple[Start, ...], Field(min_length=1)] = ("distilled", "random", "none")
+    """What networks are pre-trained on."""
+    networks: tuple[Network, ...] = ()
+    """What is pre-trained; empty: the network that a KRR-ST set was made for, or KRR-ST's default."""
+    labelled: Annotated[int, Field(ge=1)] | None = 1000
+    """Labelled train images of the second data set for probes and fine-tuning, class-balanced; None: all."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Updates of fine-tuning and data-free KD; None: the paper's."""
+    teacher: Network = Network("ConvNet-D3", norm="batch")
+    """Of data-free KD; trained on the whole train split of the second data set."""
+    teacher_steps: Annotated[int, Field(ge=1)] = 5000
+    """Its updates, in batches of 100."""
+    seeds: Annotated[int, Field(ge=1)] = 3
+    """Networks of each cell."""
+
+
+class Cell(NamedTuple):
+    """One cell of the table: mean and standard deviation over seeds, as fractions of the second data set's test."""
+
+    candidate: str
+    network: str
+    how: How
+    start: Start
+    mean: float
+    deviation: float
+    accuracies: list[float]
+
+
+class _Second(NamedTuple):
+    """The second data set, preprocessed as the source is."""
+
+    classes: int
+    train: Support
+    test: Support
+    labels: np.ndarray
+    """Of train, centred one-hot."""
+    validation: Support
+
+
+def pretraining(
+    paths: Sequence[Path],
+    config: Pretraining,
     *,
-    start: Start,
-    how: How = "probe",
-    steps: int = FINE_TUNING.steps,
-    seeds: int = 3,
-    labelled: int = 1000,
     data_dir: Path | None = None,
-) -> np.ndarray:
-    """Return the test accuracy on a second data set of pre-trained networks, (seeds,).
+    progress: Callable[[str], Any] = lambda line: None,
+) -> list[Cell]:
+    """Return the table.
 
     Args:
-        distilled: a set of KRR-ST; it says with what network and how long to pre-train.
-        second: the data set that they are judged on; its images have the shape of the source's.
-        start: what networks are pre-trained on: the set; or as many random train images of its source, with the
-            teacher's representations of them, drawn anew for each seed; or nothing.
-        how: a linear probe of frozen features, or fine-tuning of the whole network.
-        steps: updates of fine-tuning.
-        seeds: networks. labelled: train images of the second data set that a probe or fine-tuning learns from.
+        paths: .npz files or runs' folders.
+        config: the rest.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        progress: called with a line after each cell.
 
     Raises:
-        ConfigError: if the set is of another method.
+        ConfigError: if there is no set.
+        DataError: if a set cannot be read, or is of other data.
         ShapeError: if the second data set's images have another shape.
     """
-    experiment = distilled.experiment
-    config = experiment.method
-    if not isinstance(config, KRRST):
-        raise ConfigError("the method of the set", got=config.name, expected="krr_st")
-    source = data.load(experiment.data, data_dir)
-    transform = preprocess.fit(experiment.preprocess, source.train.images)
-    other = data.load(second, data_dir)
-    train, test, validation = (transform.apply(split.images) for split in (other.train, other.test, other.validation))
-    inputs = transform.apply(source.train.images) if start == "random" else None
-    model = Model(config.network, distilled.labels.shape[1])
-    results = []
-    for seed in range(seeds):
-        key = (seed, "pretraining", 0)
-        if inputs is not None:
-            chosen = generator(seed, "random images").choice(len(inputs), len(distilled.labels), replace=False)
-            guide, known = teacher.train(config.teacher, inputs, seed=experiment.seed)
-            images = inputs[chosen]
-            variables = krr_st.pretrained(config, images, teacher.represent(guide, known, images), key=key)
-        elif start == "distilled":
-            variables = krr_st.pretrained(config, distilled.images_preprocessed, distilled.labels, key=key)
-        else:
-            variables = model.init(jax.random.key(seed), train.shape[1:])
-        if how == "fine-tune":
-            accuracy = _fine_tuned(model, variables, other, train, test, validation, steps, labelled, seed)
-        else:
-            accuracy = probe.linear_probe(
-                model, variables, train, other.train.labels, test, other.test.labels, count=labelled, seed=seed
-            )
-        results.append(accuracy)
-    return np.array(results)
+    if not paths:
+        raise ConfigError("sets", got="none", expected="at least one")
+    cells = []
+    for path in paths:
+        name = path.parent.name if path.name == runs.EXPORTED else path.stem
+        for cell in _cells(name, runs.sets(path)[0], config, data_dir):
+            progress(line(cell))
+            cells.append(cell)
+    return cells
 
 
-def _fine_tuned(
-    model: Model,
+def line(cell: Cell) -> str:
+    """Return a cell as a line of text."""
+    each = ", ".join(f"{100 * one:.2f}" for one in cell.accuracies)
+    return (
+        f"{cell.candidate:20} {cell.network:24} {cell.how:12} {cell.start:9} "
+        f"{100 * cell.mean:.2f} +- {100 * cell.deviation:.2f} %  ({each})"
+    )
+
+
+def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Path | None) -> Any:
+    source, apply = prepared(distilled, data_dir)
+    second = _second(data.load(config.data, data_dir), apply, distilled)
+    method = distilled.experiment.method
+    settings = method if isinstance(method, KRRST) else KRRST()
+    represent = _representation(distilled, source, apply) if isinstance(method, KRRST) else None
+    teacher = None
+    if "data-free-kd" in config.how:
+        teacher, _ = train_teacher(
+            config.teacher, *second.train[:1], second.labels, _first(second.validation), steps=config.teacher_steps
+        )
+        teacher = teacher._replace(batch_statistics=True)
+    for network in config.networks or (settings.network,):
+        changed = dataclasses.replace(settings, network=network)
+        found: dict[tuple[How, Start], list[float]] = {}
+        for start in config.starts:
+            for seed in range(config.seeds):
+                support = _support(start, seed, distilled, source, apply, represent)
+                pretrained = _pretrained(changed, support, second, start, seed)
+                for how in config.how:
+                    accuracy = _judged(how, config, network, pretrained, support[0], start, second, teacher, seed)
+                    found.setdefault((how, start), []).append(accuracy)
+        for (how, start), each in sorted(found.items(), key=lambda item: config.how.index(item[0][0])):
+            deviation = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+            yield Cell(name, network.label, how, start, float(np.mean(each)), deviation, each)
+
+
+def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], distilled: DistilledSet) -> _Second:
+    if dataset.train.images.shape[1:] != distilled.images.shape[1:]:
+        raise ShapeError(
+            "images of the second data set",
+            got=dataset.train.images.shape[1:],
+            expected=f"{distilled.images.shape[1:]}, the set's",
+            remedy="Choose another data set, or give Data the size and channels of the source.",
+        )
+    train, test, validation = (
+        (apply(split.images), split.labels) for split in (dataset.train, dataset.test, dataset.validation)
+    )
+    labels = data.centred_one_hot(dataset.train.labels, dataset.num_classes)
+    return _Second(dataset.num_classes, train, test, labels, validation)
+
+
+def _representation(
+    distilled: DistilledSet, source: data.Dataset, apply: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what the set's self-supervised teacher, found in the cache or trained again, makes of images."""
+    config = distilled.experiment.method.teacher
+    found: list[Any] = []
+
+    def represent(images: np.ndarray) -> np.ndarray:
+        if not found:
+            found.extend(self_supervised.train(config, apply(source.train.images), seed=distilled.experiment.seed))
+        return self_supervised.represent(*found, images)
+
+    return represent
+
+
+def _support(
+    start: Start,
+    seed: int,
+    distilled: DistilledSet,
+    source: data.Dataset,
+    apply: Callable[[np.ndarray], np.ndarray],
+    represent: Callable[[np.ndarray], np.ndarray] | None,
+) -> Support:
+    if start != "random":
+        return distilled.images_preprocessed, distilled.labels
+    if represent is None:
+        return natural(source, apply, len(distilled.images), seed, 0)
+    pixels = source.train.images
+    chosen = generator(seed, "random images").choice(len(pixels), len(distilled.images), replace=False)
+    images = apply(pixels[chosen])
+    return images, represent(images)
+
+
+def _pretrained(config: KRRST, support: Support, second: _Second, start: Start, seed: int) -> Variables:
+    if start == "none":
+        model = Model(config.network, support[1].shape[1])
+        return model.init(jax.random.key(seed), second.train[0].shape[1:])  # type: ignore[arg-type]
+    return krr_st.pretrained(config, *support, key=(seed, "pretraining", 0))
+
+
+def _judged(
+    how: How,
+    config: Pretraining,
+    network: Network,
     pretrained: Variables,
-    other: data.Dataset,
-    train: np.ndarray,
-    test: np.ndarray,
-    validation: np.ndarray,
-    steps: int,
-    labelled: int,
+    images: np.ndarray,
+    start: Start,
+    second: _Second,
+    teacher: Teacher | None,
     seed: int,
 ) -> float:
-    """Return the test accuracy of a pre-trained network that has learned labelled images, its last layer anew."""
-    chosen = data.class_balanced(
-        other.train.labels, labelled, num_classes=other.num_classes, seed=seed, purpose="linear probe"
-    )
-    images, labels = train[chosen], np.eye(other.num_classes)[other.train.labels[chosen]]
-    network = Model(model.network, other.num_classes)
+    """Return the test accuracy that a pre-trained network reaches by one protocol."""
+    labelled = config.labelled or len(second.train[0])
+    if how == "probe":
+        outputs = pretrained["params"][READOUT]["bias"].shape[0]
+        return probe.linear_probe(
+            Model(network, outputs), pretrained, *second.train, *second.test, count=labelled, seed=seed
+        )
+    model = Model(network, second.classes)
+    labels, recipe = np.zeros((len(images), second.classes), np.float32), DATA_FREE  # the teacher gives the labels
+    if how == "fine-tune":
+        chosen = data.class_balanced(
+            second.train[1], labelled, num_classes=second.classes, seed=seed, purpose="linear probe"
+        )
+        images, labels, recipe = second.train[0][chosen], second.labels[chosen], FINE_TUNING
+        steps = config.steps or recipe.steps
+    else:
+        steps = config.steps or EPOCHS * max(1, len(images) // recipe.batch)
 
     def begin(fresh: Variables) -> Variables:
         params = {**pretrained["params"], READOUT: fresh["params"][READOUT]}
         return {**pretrained, "params": params}
 
-    recipe = dataclasses.replace(FINE_TUNING, steps=steps)
-    keys = jax.random.key(seed)[None]
+    free = how == "data-free-kd"
+    rate, decay = RATES[how]
     trained = training.train(
-        network, recipe, keys, np.array([RATE]), np.array([DECAY]), images, labels,
-        (validation, other.validation.labels), begin=begin,
-    )  # fmt: skip
-    return float(training.accuracy(network, trained.variables[0], test, other.test.labels))
+        model,
+        dataclasses.replace(recipe, steps=steps, augment="noise" if free and start == "none" else "none"),
+        jax.random.key(seed)[None],
+        np.array([rate], np.float32),
+        np.array([decay], np.float32),
+        images,
+        labels,
+        _first(second.validation),
+        teacher=teacher if free else None,
+        begin=begin,
+    )
+    return float(training.accuracy(model, trained.variables[0], *second.test, batch_statistics=free))
+
+
+def _first(validation: Support) -> Support:
+    """Return one image: nothing is chosen here."""
+    return validation[0][:1], validation[1][:1]

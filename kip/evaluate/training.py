@@ -76,6 +76,8 @@ class Teacher(NamedTuple):
 
     model: Model
     variables: Variables
+    batch_statistics: bool = False
+    """Whether its batch normalisation takes the statistics of each batch, and not those of its training."""
 
 
 class _State(NamedTuple):
@@ -112,7 +114,8 @@ def train(
         begin: returns the values to begin with, given fresh ones (stacked, if r > 1); None: the fresh ones.
     """
     runs = len(keys)
-    parts = _compiled(model, recipe, images.shape, teacher.model if teacher else None, runs > 1)
+    labelling = (teacher.model, teacher.batch_statistics) if teacher else None
+    parts = _compiled(model, recipe, images.shape, labelling, runs > 1)
     of_teacher = teacher.variables if teacher else {}
     of_run = [_squeezed(jnp.asarray(array)) for array in (keys, rates, decays)]
     seen, targets = jnp.asarray(images), jnp.asarray(labels)
@@ -143,7 +146,9 @@ class _Parts(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(model: Model, recipe: Recipe, shape: tuple[int, ...], teacher: Model | None, many: bool) -> _Parts:
+def _compiled(
+    model: Model, recipe: Recipe, shape: tuple[int, ...], labelling: tuple[Model, bool] | None, many: bool
+) -> _Parts:
     transform = optax.trace(recipe.momentum) if recipe.optimizer == "momentum" else optax.scale_by_adam()
 
     def start(key: Array) -> _State:
@@ -156,8 +161,8 @@ def _compiled(model: Model, recipe: Recipe, shape: tuple[int, ...], teacher: Mod
         chosen = _batch(jax.random.fold_in(key, 1), step, len(images), recipe.batch)
         seen, target = images[chosen], labels[chosen]
         seen = augmented(recipe.augment, jax.random.fold_in(jax.random.fold_in(key, 2), step), seen)
-        if teacher is not None:
-            target = teacher.apply(of_teacher, seen).logits
+        if labelling is not None:
+            target = labelling[0].apply(of_teacher, seen, train=labelling[1]).logits
         params = state.variables["params"]
 
         def loss(params: Any) -> tuple[Array, Variables]:

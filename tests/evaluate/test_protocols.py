@@ -100,7 +100,7 @@ def test_k_centers_takes_the_middle_and_then_the_farthest():
     assert set(k_centers(line[:5], classes[:5], 3)) == {3, 4, 0}
 
 
-@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_digits"])
+@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_digits", "noise"])
 def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
     import jax
 
