@@ -41,6 +41,7 @@ _PUBLIC = {
     "LabelBaseline": "kip.finite.label_baseline",
     "Training": "kip.finite.learner",
     "FRePo": "kip.finite.frepo",
+    "RFAD": "kip.finite.rfad",
     "KRRST": "kip.finite.krr_st",
     "Teacher": "kip.finite.teacher",
     "Pool": "kip.finite.pool",

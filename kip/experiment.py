@@ -24,14 +24,15 @@ from kip.distill import kip, label_solve
 from kip.distill.kip import KIP
 from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError, KipError
-from kip.finite import frepo, krr_st, label_baseline, ld
+from kip.finite import frepo, krr_st, label_baseline, ld, rfad
 from kip.finite.frepo import FRePo
 from kip.finite.krr_st import KRRST
 from kip.finite.label_baseline import LabelBaseline
 from kip.finite.ld import LD
+from kip.finite.rfad import RFAD
 from kip.preprocess import Preprocess
 
-Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo, KRRST], Field(discriminator="name")]
+Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo, KRRST, RFAD], Field(discriminator="name")]
 
 METHODS: dict[type, ModuleType] = {
     KIP: kip,
@@ -40,6 +41,7 @@ METHODS: dict[type, ModuleType] = {
     LabelBaseline: label_baseline,
     FRePo: frepo,
     KRRST: krr_st,
+    RFAD: rfad,
 }
 """Each method's module, with its `init` and `step`."""
 

@@ -54,6 +54,7 @@ class Cotangents(NamedTuple):
         k_ss: dL/dK_ss, (n, n), every entry taken as independent; symmetric.
         k_ts: dL/dK_ts, (m, n).
         y_s: dL/dy_s, (n, c).
+        scale: dL/ds of cross-entropy's scale s; 0 for the squared error.
     """
 
     loss: float
@@ -62,6 +63,7 @@ class Cotangents(NamedTuple):
     k_ss: np.ndarray
     k_ts: np.ndarray
     y_s: np.ndarray
+    scale: float
 
 
 def ridge_value(k_ss: Array, ridge: Ridge) -> Array:
@@ -85,7 +87,15 @@ def solve(k_ss: Array, y_s: Array, ridge: Ridge) -> Array:
     return cho_solve(cho_factor(regularise(k_ss, ridge)), y_s)
 
 
-def loss(k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, ridge: Ridge, reduction: Reduction = "mean") -> Array:
+def loss(
+    k_ss: Array,
+    k_ts: Array,
+    y_s: Array,
+    y_t: Array,
+    ridge: Ridge,
+    reduction: Reduction = "mean",
+    scale: Array | float | None = None,
+) -> Array:
     """Return L = 1/2 |y_t - K_ts A^-1 y_s|^2, differentiable by JAX: the plain path beside `cotangents`.
 
     Args:
@@ -93,22 +103,31 @@ def loss(k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, ridge: Ridge, reducti
         ridge: the regulariser.
         reduction: `sum` is equation 1 of the paper; `mean` divides by m c, as the authors' notebook does. Adam's steps
             are the same for both but for its epsilon.
+        scale: s; given, L is the cross-entropy of softmax(e^s f) with the classes argmax y_t instead (Platt scaling),
+            over m for `mean`.
     """
-    residual = k_ts @ solve(k_ss, y_s, ridge) - y_t
-    return 0.5 * jnp.sum(residual**2) / _divisor(residual, reduction)
+    return _of_predictions(k_ts @ solve(k_ss, y_s, ridge), y_t, reduction, scale)
 
 
 def cotangents(
-    k_ss: ArrayLike, k_ts: ArrayLike, y_s: ArrayLike, y_t: ArrayLike, ridge: Ridge, reduction: Reduction = "mean"
+    k_ss: ArrayLike,
+    k_ts: ArrayLike,
+    y_s: ArrayLike,
+    y_t: ArrayLike,
+    ridge: Ridge,
+    reduction: Reduction = "mean",
+    scale: float | None = None,
 ) -> Cotangents:
     """Return the KRR loss with dL/dK_ss, dL/dK_ts and dL/dy_s (host, float64), from one Cholesky factor.
 
-    With residual r = (f - y_t) / (1 or m c), v = K_ts^T r and w = A^-1 v:
+    With r = dL/df, which is (f - y_t) / (1 or m c) for the squared error, v = K_ts^T r and w = A^-1 v:
 
         dL/dK_ts = r alpha^T
         dL/dy_s  = w
         dL/dA    = -(w alpha^T + alpha w^T) / 2
         dL/dK_ss = dL/dA + (strength / n) tr(dL/dA) I        (the last term only for `trace`)
+
+    `scale` is as in `loss`.
 
     Raises:
         ShapeError: if the shapes do not fit each other.
@@ -118,8 +137,9 @@ def cotangents(
     arrays = _checked(k_ss, k_ts, y_s, y_t)
     condition = condition_number(arrays[0], ridge)
     with float64():
-        loss, *rest = map(np.asarray, _cotangents(*arrays, ridge=ridge, reduction=reduction))
-    return Cotangents(float(loss), condition, *rest)
+        found = _cotangents(*arrays, 0.0 if scale is None else scale, ridge, reduction, scale is None)
+        loss, *rest, to_scale = map(np.asarray, found)
+    return Cotangents(float(loss), condition, *rest, float(to_scale))
 
 
 def fit(k_ss: ArrayLike, y_s: ArrayLike, ridge: Ridge) -> np.ndarray:
@@ -224,8 +244,11 @@ class LabelSolver:
         return SolvedLabels(labels, float(0.5 * np.sum(residual**2) / (self.num_targets * self._num_classes)))
 
 
-def _divisor(residual: Array, reduction: Reduction) -> int:
-    return residual.size if reduction == "mean" else 1
+def _of_predictions(f: Array, y_t: Array, reduction: Reduction, scale: Array | float | None) -> Array:
+    if scale is None:
+        return 0.5 * jnp.sum((f - y_t) ** 2) / (f.size if reduction == "mean" else 1)
+    right = jnp.take_along_axis(jax.nn.log_softmax(jnp.exp(scale) * f), y_t.argmax(1)[:, None], axis=1)
+    return -jnp.sum(right) / (len(f) if reduction == "mean" else 1)
 
 
 @partial(jax.jit, static_argnames=("ridge",))
@@ -233,20 +256,25 @@ def _solve(k_ss: Array, y_s: Array, *, ridge: Ridge) -> Array:
     return solve(k_ss, y_s, ridge)
 
 
-@partial(jax.jit, static_argnames=("ridge", "reduction"))
-def _cotangents(k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, *, ridge: Ridge, reduction: Reduction):
+@partial(jax.jit, static_argnums=(5, 6, 7))
+def _cotangents(
+    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, scale: Array, ridge: Ridge, reduction: Reduction, squared: bool
+) -> tuple[Array, ...]:
     factor = cho_factor(regularise(k_ss, ridge))
     alpha = cho_solve(factor, y_s)
     predictions = k_ts @ alpha
-    residual = predictions - y_t
-    scaled = residual / _divisor(residual, reduction)
-    w = cho_solve(factor, k_ts.T @ scaled)
+
+    def of_predictions(f: Array, scale: Array) -> Array:
+        return _of_predictions(f, y_t, reduction, None if squared else scale)
+
+    value, (to_f, to_scale) = jax.value_and_grad(of_predictions, argnums=(0, 1))(predictions, scale)
+    w = cho_solve(factor, k_ts.T @ to_f)
     outer = w @ alpha.T
     to_a = -0.5 * (outer + outer.T)
     to_k_ss = to_a
     if ridge.scale == "trace":
         to_k_ss = to_a + ridge.strength / len(k_ss) * jnp.trace(to_a) * jnp.eye(len(k_ss), dtype=k_ss.dtype)
-    return 0.5 * jnp.vdot(residual, scaled), predictions, to_k_ss, scaled @ alpha.T, w
+    return value, predictions, to_k_ss, to_f @ alpha.T, w, to_scale
 
 
 def _checked(

@@ -37,6 +37,34 @@ def test_cotangents_are_the_derivatives_of_the_plain_loss(rng, ridge, reduction)
     np.testing.assert_allclose(ours.y_s, y_s, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize(("ridge", "reduction"), list(itertools.product(RIDGES, ["mean", "sum"])))
+def test_cotangents_of_the_cross_entropy_are_the_derivatives_of_the_plain_loss(rng, ridge, reduction):
+    arrays = problem(rng)
+    ours = krr.cotangents(*arrays, ridge, reduction, 0.7)
+    with float64():
+        loss, derivatives = jax.value_and_grad(krr.loss, argnums=(0, 1, 2, 6))(
+            *map(jnp.asarray, arrays), ridge, reduction, jnp.asarray(0.7)
+        )
+        k_ss, k_ts, y_s, scale = map(np.asarray, derivatives)
+    np.testing.assert_allclose(ours.loss, loss, rtol=1e-12)
+    np.testing.assert_allclose(ours.k_ss, (k_ss + k_ss.T) / 2, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(ours.k_ts, k_ts, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(ours.y_s, y_s, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(ours.scale, scale, rtol=1e-9)
+
+
+def test_the_cross_entropy_is_of_the_scaled_predictions(rng):
+    k_ss, k_ts, y_s, y_t = problem(rng)
+    ridge = krr.Ridge(1e-3, "absolute")
+    f = k_ts @ np.linalg.solve(k_ss + 1e-3 * np.eye(len(k_ss)), y_s)
+    scaled = np.exp(0.3) * f
+    chosen = scaled[np.arange(len(f)), y_t.argmax(1)]
+    expected = np.mean(np.log(np.exp(scaled).sum(1)) - chosen)
+    found = krr.cotangents(k_ss, k_ts, y_s, y_t, ridge, scale=0.3)
+    np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
+    assert krr.cotangents(k_ss, k_ts, y_s, y_t, ridge).scale == 0
+
+
 @pytest.mark.parametrize("ridge", RIDGES)
 def test_cotangents_agree_with_finite_differences(rng, ridge):
     arrays = problem(rng)

@@ -1,7 +1,7 @@
 """What every method promises, whatever it learns: refusal, a falling loss, resuming, export, evaluation.
 
 That gradients are those of finite differences is shown for each in its own file: `distill/test_methods.py`,
-`finite/test_ld.py`, `finite/test_frepo.py`, `finite/test_krr_st.py`.
+`finite/test_ld.py`, `finite/test_frepo.py`, `finite/test_krr_st.py`, `finite/test_rfad.py`.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from kip.finite.ld import LD
 from kip.finite.learner import Training
 from kip.finite.networks import Network
 from kip.finite.pool import Optimizer, Pool
+from kip.finite.rfad import RFAD
 from kip.finite.teacher import Teacher
 from kip.kernels import Architecture
 from kip.krr import Ridge
@@ -56,6 +57,7 @@ METHOD_VALUES = {
         learning_rate=0.03, target_batch=60, ridge=Ridge(1e-3, "trace_sum"), pretraining=Optimizer("sgd", 0.01),
         pretraining_steps=5, probe_images=50, **QUICK,
     ),
+    "RFAD": RFAD(1, network=SMALL, networks=3, steps=5, learning_rate=0.03, target_batch=60, **QUICK),
 }  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def step(config: FRePo, problem: Problem, state: State) -> tuple[State, dict[str
     index = problem.draw("pool", config.pool.size, step=state.step)
     target = problem.target_batch(config.target_batch, step=state.step)
     found = feature_krr.gradient(
-        model, state.owned[index].variables, state.images, state.labels,
+        model, [state.owned[index].variables], state.images, state.labels,
         target.images, target.labels / _scale(problem), ridge=config.ridge, reduction="sum",
     )  # fmt: skip
     count = len(target.images)

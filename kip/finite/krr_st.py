@@ -123,7 +123,7 @@ def step(config: KRRST, problem: Problem, state: State) -> tuple[State, dict[str
     wanted = teacher.represent(guide, state.owned["teacher"], target.images)
     slots = state.owned["pool"]
     found = feature_krr.gradient(
-        learner, slots[index].variables, state.images, state.labels, target.images, wanted,
+        learner, [slots[index].variables], state.images, state.labels, target.images, wanted,
         ridge=config.ridge, reduction="mean", bias=True,
     )  # fmt: skip
     # krr's loss has a half that the public code's has not.

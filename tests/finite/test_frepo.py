@@ -32,12 +32,12 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
 
         def at(images, labels, ridge):
             return feature_krr.gradient(
-                MODEL, variables, images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias
+                MODEL, [variables], images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias
             )
 
         found = at(images, labels, ridge)
         if scale == "trace_sum":
-            features = feature_krr.features(MODEL, variables, images, bias=bias)
+            features = feature_krr.side_by_side(MODEL, [variables], images, bias=bias)
             ridge = Ridge(1e-2 * float(np.sum(features**2)), "absolute")
             np.testing.assert_allclose(at(images, labels, ridge).loss, found.loss, rtol=1e-9)
         di, dl, step = rng.standard_normal(images.shape), rng.standard_normal(labels.shape), 1e-6

@@ -110,7 +110,7 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config):
     target = problem.target_batch(50, step=0)
     learner = Model(config.network, state.labels.shape[1])
     f_s, f_t = (
-        feature_krr.features(learner, state.owned["pool"][index].variables, images, bias=True)
+        feature_krr.side_by_side(learner, [state.owned["pool"][index].variables], images, bias=True)
         for images in (state.images, target.images)
     )
     k_ss = f_s @ f_s.T
@@ -131,7 +131,9 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config):
         wanted = np.random.default_rng(0).standard_normal((50, labels.shape[1]))
 
         def at(images, labels):
-            return feature_krr.gradient(model, variables, images, labels, target, wanted, ridge=config.ridge, bias=True)
+            return feature_krr.gradient(
+                model, [variables], images, labels, target, wanted, ridge=config.ridge, bias=True
+            )
 
         found, step = at(images, labels), 1e-6
         di, dl = (np.random.default_rng(1).standard_normal(part.shape) for part in (images, labels))

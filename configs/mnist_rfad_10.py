@@ -1,0 +1,23 @@
+"""MNIST, RFAD, 1 image a class, on small networks.
+
+Paper: Loo et al. 2022, with wider networks and larger target batches.
+Command:
+
+    kip distill mnist_rfad_10
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("mnist"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.RFAD(
+        images_per_class=1,
+        network=kip.Network("ConvNet-D3", width=32, norm="none"),
+        networks=4,
+        steps=800,
+        target_batch=512,
+        test_networks=5,
+    ),
+    checkpoint_every=100,
+)
