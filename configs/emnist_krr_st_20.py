@@ -9,7 +9,7 @@ Command:
 
 import kip
 
-SGD = kip.Optimizer("sgd", 0.1, momentum=0.9, weight_decay=1e-3)
+SGD = kip.Optimizer("sgd", 1.0, momentum=0.9, weight_decay=1e-3)
 
 config = kip.Experiment(
     data=kip.Data("emnist_letters"),
@@ -21,12 +21,12 @@ config = kip.Experiment(
             embedding=256, steps=600, batch=128, pad=3, flip=False,
         ),
         network=kip.Network("ConvNet-D3", width=16, norm="batch", w_std=3**-0.5),
-        pool=kip.Pool(max_updates=500, optimizer=SGD, loss="mean"),
-        steps=2000,
-        learning_rate=1e-2,
-        target_batch=256,
+        pool=kip.Pool(max_updates=300, optimizer=SGD, loss="mean"),
+        steps=3000,
+        learning_rate=3e-3,
+        target_batch=512,
         pretraining=SGD,
-        pretraining_steps=500,
+        pretraining_steps=300,
     ),
     checkpoint_every=250,
 )  # fmt: skip

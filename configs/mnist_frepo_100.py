@@ -1,7 +1,9 @@
 """MNIST, FRePo, 10 images a class, on a small network.
 
 Paper: Zhou et al. 2022, with 500 000 steps on networks of width 128.
-Reached: not run to its end. 0.2 s of a core for a step.
+Reached: 94.29 +- 0.73 % test over 3 fresh networks, from 87.90 % with natural images, validation 94.46 %, at step 1500,
+    the last.
+Time: 604 s for the steps on 2 cores that were shared with other work.
 Command:
 
     kip distill mnist_frepo_100

@@ -4,7 +4,8 @@ The number of training steps, a multiple of 100 up to 600, is chosen on validati
 Paper: Bohdal et al. 2020, Table 7 (base examples optimised): true 84.86 +- 1.16, smoothed 86.98 +- 0.99, ridge head
     true 84.70 +- 0.81, smoothed 85.63 +- 0.95 %.
 Reached, over 20 networks: dense_true 82.20 +- 1.55 % (validation 81.05 %, 300 steps), dense_smoothed 85.43 +- 0.89 %
-    (validation 84.05 %). The rows with the ridge head were not run.
+    (validation 84.05 %), ridge_true 82.05 +- 1.09 % (validation 81.16 %, 100 steps), ridge_smoothed 83.52 +- 0.87 %
+    (validation 82.55 %, 400 steps).
 Command:
 
     kip distill mnist_label_baselines:dense_true

@@ -82,6 +82,17 @@ def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
         assert words in text
 
 
+def test_the_page_shows_pretraining(run, tmp_path):
+    cell = {"candidate": "digits", "network": "FC1", "how": "probe", "start": "none", "mean": 0.5, "deviation": 0.1}
+    written = {"data": "mnist", "labelled": None, "cells": [{**cell, "accuracies": [0.4, 0.6]}]}
+    path = run / "pretraining_mnist.json"
+    path.write_text(json.dumps(written))
+    _, text = read(page.write(run, tmp_path / "page.html"))
+    path.unlink()
+    for words in ("Pre-training: pretraining_mnist", "used on mnist", "all labels", "50.00 ± 10.00 %"):
+        assert words in text
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a run's folder"):
         page.write(tmp_path)

@@ -15,7 +15,7 @@ from kip.data import centred_one_hot, class_balanced
 from kip.finite.feature_krr import features
 from kip.finite.networks import Model
 
-RIDGE = krr.Ridge(1e-3)
+RIDGE = krr.Ridge(1e-1)
 """Regulariser of the probe, relative to the mean of the kernel's diagonal."""
 
 
