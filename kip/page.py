@@ -1,8 +1,8 @@
 """`kip report`: a run as one HTML page that needs no network, no script and no other file, and fits a phone.
 
 Everything that lies in the run's folder is shown: scores, learning curves, the images before and after, the label
-matrix, and where they were made, `transfer*.json`, `protocols*.json`, `pretraining*.json` and `analysis.json`. What is
-missing is left out.
+matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `protocols*.json`, `pretraining*.json` and
+`analysis.json`. What is missing is left out.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def write(run: Path, out: Path | None = None) -> Path:
         ("Learning curves", _curves(run / "metrics.jsonl")),
         ("Images", _images(distilled, _before(run, distilled), run / "images.png")),
         ("Labels", _labels(distilled)),
+        *[(f"Under other kernels: {p.stem}", _evaluation(_read(p))) for p in sorted(run.glob("evaluation*.json"))],
         *[(f"Networks trained on it: {p.stem}", _transfer(_read(p))) for p in sorted(run.glob("transfer*.json"))],
         *[(f"Protocols: {p.stem}", _protocols(_read(p))) for p in sorted(run.glob("protocols*.json"))],
         *[(f"Pre-training: {p.stem}", _pretraining(_read(p))) for p in sorted(run.glob("pretraining*.json"))],
@@ -156,6 +157,17 @@ def _labels(distilled: DistilledSet) -> str:
         parts.append(f"<details><summary>All {len(order)} x {classes}</summary>{whole}</details>")
     note = f'<p class="note">{_percent(same)} of the labels are largest at the class that they started from.</p>'
     return note + f'<div class="charts">{"".join(parts)}</div>'
+
+
+def _evaluation(found: Any) -> str:
+    if not found:
+        return ""
+    kernels = list(dict.fromkeys(each["kernel"] for one in found["sets"] for each in one["kernels"]))
+    rows = []
+    for one in found["sets"]:
+        known = {each["kernel"]: _percent(each["test_accuracy"]) for each in one["kernels"]}
+        rows.append([one["set"], *[known.get(kernel, "") for kernel in kernels]])
+    return _table(["set", *kernels], rows)
 
 
 def _transfer(found: Any) -> str:

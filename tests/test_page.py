@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,23 @@ def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
     assert [row["step"] for row in analysis["dimensions"]] == [0, 10, 20]
     assert analysis["dimensions"][0]["linear"] == analysis["natural"]["dimensions"]["linear"]
     for words in ("Protocols: protocols", "intrinsic dimension (Two-NN)", "bands of eigenvalues", "random subsets"):
+        assert words in text
+
+
+def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
+    sets = [str(run / "distilled.npz"), str(tmp_path / "other.npz")]
+    Path(sets[1]).write_bytes(Path(sets[0]).read_bytes())
+    out = run / "evaluation.json"
+    assert cli.main(["evaluate", *sets, "--kernel", "FC1", "RBF", "--out", str(out)]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["digits", "FC1"], ["digits", "RBF"], ["other", "FC1"], ["other", "RBF"],
+    ]  # fmt: skip
+    _, text = read(page.write(run, tmp_path / "page.html"))
+    found = json.loads(out.read_text())
+    out.unlink()
+    assert [one["set"] for one in found["sets"]] == ["digits", "other"]
+    assert found["sets"][0]["kernels"] == found["sets"][1]["kernels"]
+    for words in ("Under other kernels: evaluation", f"{100 * found['kernels'][1]['test_accuracy']:.2f} %"):
         assert words in text
 
 

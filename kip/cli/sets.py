@@ -14,39 +14,52 @@ from kip.errors import ConfigError
 
 
 def evaluate(
-    distilled: tyro.conf.Positional[Path],
+    sets: tyro.conf.Positional[tuple[Path, ...]],
     *,
     kernel: tuple[str, ...] = (),
     get: Literal["ntk", "nngp"] = "ntk",
+    out: Path | None = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Evaluate a distilled set: KRR accuracy on its data set, under the kernel it was made with or any other.
+    """Evaluate distilled sets: KRR accuracy on their data sets, under the kernels they were made with or any others.
 
         kip evaluate runs/digits_convnet/distilled.npz --kernel FC1 ConvVec3 RBF
 
+    Several sets give a table of sets x kernels: how well each, learned under one kernel, serves under the others.
+
     Args:
-        distilled: The set, an .npz file.
-        kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...; default: the set's own.
+        sets: The sets, .npz files.
+        kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...; default: each set's own.
         get: For named networks: the neural tangent kernel, or the Gaussian process kernel.
+        out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import export
     from kip.blocks import KernelBlocks
-    from kip.evaluate import evaluate_set
+    from kip.evaluate import evaluate_set, runs
     from kip.kernels.architecture import kernel_named
 
-    loaded = export.load(distilled)
+    if not sets:
+        raise ConfigError("sets", got="none", expected="at least one")
     kernels = [kernel_named(name, get) for name in kernel] or None
-    with KernelBlocks(loaded.experiment.blocks) as blocks:
-        results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
-    for result in results:
-        test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
-        spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
-        print(f"{result.kernel:12} test {test:.2f}{spread} %  validation {validation:.2f} %")
-    mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in results[0]._fields[1:3]}
-    return {**mean, "kernels": [result._asdict() for result in results]}
+    found = []
+    for path in sets:
+        loaded = export.load(path)
+        with KernelBlocks(loaded.experiment.blocks) as blocks:
+            results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
+        name = runs.name(path)
+        for result in results:
+            test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
+            spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
+            whose = f"{name:24} " if len(sets) > 1 else ""
+            print(f"{whose}{result.kernel:12} test {test:.2f}{spread} %  validation {validation:.2f} %", flush=True)
+        mean = {field: sum(getattr(r, field) for r in results) / len(results) for field in results[0]._fields[1:3]}
+        found.append({"set": name, **mean, "kernels": [result._asdict() for result in results]})
+    summary = {**found[0], "sets": found}
+    save_json(out, summary)
+    return summary
 
 
 def transfer(
@@ -431,8 +444,8 @@ def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Js
     """Write a run's report: one HTML page that needs no network and no other file, and fits a phone.
 
     It shows what lies in the run's folder: scores, curves, images before and after, labels, and the results that
-    `kip transfer`, `kip protocols`, `kip pretraining` and `kip analyze` wrote there with --out RUN/transfer.json,
-    protocols.json, pretraining.json and analysis.json.
+    `kip evaluate`, `kip transfer`, `kip protocols`, `kip pretraining` and `kip analyze` wrote there with
+    --out RUN/evaluation.json, transfer.json, protocols.json, pretraining.json and analysis.json.
 
     Args:
         run: The run's folder.

@@ -127,8 +127,7 @@ def pretraining(
         raise ConfigError("sets", got="none", expected="at least one")
     cells = []
     for path in paths:
-        name = path.parent.name if path.name == runs.EXPORTED else path.stem
-        for cell in _cells(name, runs.sets(path)[0], config, data_dir):
+        for cell in _cells(runs.name(path), runs.sets(path)[0], config, data_dir):
             progress(line(cell))
             cells.append(cell)
     return cells

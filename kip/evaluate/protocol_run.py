@@ -76,7 +76,7 @@ def judge(
         if (one.experiment.data, one.experiment.preprocess) != (first.experiment.data, first.experiment.preprocess):
             raise ConfigError("sets of one table", got=f"{path} with other data or preprocessing", expected="the same")
     dataset, apply = prepared(first, data_dir)
-    names = [path.parent.name if path.name == runs.EXPORTED else path.stem for path in paths]
+    names = [runs.name(path) for path in paths]
     candidates = [Candidate(name, one.images_preprocessed, one.labels) for name, one in zip(names, loaded)]
     count = len(first.images)
     if "random" in judgement.baselines:

@@ -13,6 +13,11 @@ from kip.export import DistilledSet
 EXPORTED = "distilled.npz"
 
 
+def name(path: Path) -> str:
+    """Return what tables call a set: its run's name, or its file's."""
+    return path.parent.name if path.name == EXPORTED else path.stem
+
+
 def sets(path: Path, checkpoints: Sequence[int] = (), data_dir: Path | None = None) -> list[DistilledSet]:
     """Return the set of a file, of a run, or those of a run's checkpoints.
 
