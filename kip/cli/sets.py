@@ -14,7 +14,8 @@ from kip.errors import ConfigError
 
 
 def evaluate(
-    sets: tyro.conf.Positional[tuple[Path, ...]],
+    distilled: tyro.conf.Positional[Path],
+    others: tyro.conf.Positional[tuple[Path, ...]] = (),
     *,
     kernel: tuple[str, ...] = (),
     get: Literal["ntk", "nngp"] = "ntk",
@@ -29,7 +30,8 @@ def evaluate(
     Several sets give a table of sets x kernels: how well each, learned under one kernel, serves under the others.
 
     Args:
-        sets: The sets, .npz files.
+        distilled: The set, an .npz file.
+        others: More sets.
         kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...; default: each set's own.
         get: For named networks: the neural tangent kernel, or the Gaussian process kernel.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
@@ -41,8 +43,7 @@ def evaluate(
     from kip.evaluate import evaluate_set, runs
     from kip.kernels.architecture import kernel_named
 
-    if not sets:
-        raise ConfigError("sets", got="none", expected="at least one")
+    sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel] or None
     found = []
     for path in sets:
