@@ -19,7 +19,7 @@ config = kip.Experiment(
         learning_rate=0.06,
         schedule="cosine",
         target_batch=60,
-        steps=80,
+        steps=40,
     ),
-    checkpoint_every=20,
+    checkpoint_every=10,
 )

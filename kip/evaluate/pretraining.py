@@ -21,7 +21,7 @@ Reference: Lee et al. 2024 (KRR-ST, paper 001), section 4 and Tables 1 and 4.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -142,7 +142,7 @@ def line(cell: Cell) -> str:
     )
 
 
-def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Path | None) -> Any:
+def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Path | None) -> Iterator[Cell]:
     source, apply = prepared(distilled, data_dir)
     second = _second(data.load(config.data, data_dir), apply, distilled)
     method = distilled.experiment.method
@@ -156,17 +156,16 @@ def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Pa
         teacher = teacher._replace(batch_statistics=True)
     for network in config.networks or (settings.network,):
         changed = dataclasses.replace(settings, network=network)
-        found: dict[tuple[How, Start], list[float]] = {}
         for start in config.starts:
+            found: dict[How, list[float]] = {how: [] for how in config.how}
             for seed in range(config.seeds):
                 support = _support(start, seed, distilled, source, apply, represent)
                 pretrained = _pretrained(changed, support, second, start, seed)
-                for how in config.how:
-                    accuracy = _judged(how, config, network, pretrained, support[0], start, second, teacher, seed)
-                    found.setdefault((how, start), []).append(accuracy)
-        for (how, start), each in sorted(found.items(), key=lambda item: config.how.index(item[0][0])):
-            deviation = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
-            yield Cell(name, network.label, how, start, float(np.mean(each)), deviation, each)
+                for how, each in found.items():
+                    each.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
+            for how, each in found.items():
+                deviation = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+                yield Cell(name, network.label, how, start, float(np.mean(each)), deviation, each)
 
 
 def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], distilled: DistilledSet) -> _Second:

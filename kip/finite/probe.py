@@ -16,7 +16,8 @@ from kip.finite.feature_krr import features
 from kip.finite.networks import Model
 
 RIDGE = krr.Ridge(1e-1)
-"""Regulariser of the probe, relative to the mean of the kernel's diagonal."""
+"""Regulariser of the probe, relative to the mean of the kernel's diagonal; the best of 1e-3, 1e-2, 0.1, 1 and 10 on
+MNIST's validation images, for trained, pre-trained and random features alike, with 1000 labelled images."""
 
 
 def linear_probe(

@@ -79,8 +79,8 @@ def test_a_set_of_any_method_and_any_network_has_its_rows(kip_run):
     assert [(cell.network, cell.how, cell.start) for cell in cells] == [
         (network.label, how, start)
         for network in networks
-        for how in ("probe", "fine-tune")
         for start in ("random", "none")
+        for how in ("probe", "fine-tune")
     ]
 
 
