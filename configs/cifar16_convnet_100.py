@@ -4,7 +4,8 @@ Paper: no row; at 32x32 Table A5 has such sets.
 Command:
 
     kip distill cifar16_convnet_100
-    kip transfer runs/cifar16_convnet_100 --width 64 --baseline natural
+    kip transfer runs/cifar16_convnet_100 --baseline natural --width 32 --norm layer --loss xent
+        --steps 400 --factors 1 2 4 --l2 0 1e-3
 """
 
 import kip
