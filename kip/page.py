@@ -41,7 +41,7 @@ svg{width:100%;height:auto}svg text{font-size:10px;fill:currentColor}
 .images img{width:100%;image-rendering:pixelated;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #8884}
-td:first-child,th:first-child{text-align:left}pre{overflow-x:auto;font-size:.75rem}
+td:first-child,th:first-child{text-align:left}.number{white-space:nowrap}pre{overflow-x:auto;font-size:.75rem}
 .figure{font-size:2rem;font-weight:600;margin:0}.note{color:#888;font-size:.85rem;margin:.2rem 0}
 """
 
@@ -243,9 +243,14 @@ def _analysis(found: Any) -> str:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head) if any(head) else ""
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
     first = f"<tr>{top}</tr>" if top else ""
     return f'<div class="scroll"><table>{first}{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    """Return a cell of a table; a mean and its deviation stay on one line."""
+    return f'<td class="number">{escape(text)}</td>' if "±" in text else f"<td>{escape(text)}</td>"
 
 
 def _png(image: np.ndarray) -> str:
