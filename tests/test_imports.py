@@ -45,6 +45,7 @@ HOMES = {
         "kip/finite/ld.py",
         "kip/finite/learner.py",
         "kip/finite/pool.py",
+        "kip/finite/rfad.py",
         "kip/finite/teacher.py",
     ],
     "flax": ["kip/finite/layers.py", "kip/finite/networks.py"],
