@@ -137,9 +137,10 @@ def cotangents(
     arrays = _checked(k_ss, k_ts, y_s, y_t)
     condition = condition_number(arrays[0], ridge)
     with float64():
-        found = _cotangents(*arrays, 0.0 if scale is None else scale, ridge, reduction, scale is None)
+        given = 0.0 if scale is None else scale
+        found = _cotangents(*arrays, scale=given, ridge=ridge, reduction=reduction, squared=scale is None)
         loss, *rest, to_scale = map(np.asarray, found)
-    return Cotangents(float(loss), condition, *rest, float(to_scale))
+    return Cotangents(float(loss), condition, *rest, scale=float(to_scale))
 
 
 def fit(k_ss: ArrayLike, y_s: ArrayLike, ridge: Ridge) -> np.ndarray:
@@ -256,9 +257,9 @@ def _solve(k_ss: Array, y_s: Array, *, ridge: Ridge) -> Array:
     return solve(k_ss, y_s, ridge)
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7))
+@partial(jax.jit, static_argnames=("ridge", "reduction", "squared"))
 def _cotangents(
-    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, scale: Array, ridge: Ridge, reduction: Reduction, squared: bool
+    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, *, scale: Array, ridge: Ridge, reduction: Reduction, squared: bool
 ) -> tuple[Array, ...]:
     factor = cho_factor(regularise(k_ss, ridge))
     alpha = cho_solve(factor, y_s)

@@ -21,6 +21,7 @@ Reference: Lee et al. 2024 (KRR-ST, paper 001), section 4 and Tables 1 and 4.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -147,11 +148,12 @@ def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Pa
     second = _second(data.load(config.data, data_dir), apply, distilled)
     method = distilled.experiment.method
     settings = method if isinstance(method, KRRST) else KRRST()
-    represent = _representation(distilled, source, apply) if isinstance(method, KRRST) else None
-    teacher = None
+    represent, teacher = None, None
+    if isinstance(method, KRRST):
+        represent = _representation(method.teacher, source, apply, distilled.experiment.seed)
     if "data-free-kd" in config.how:
         teacher, _ = train_teacher(
-            config.teacher, *second.train[:1], second.labels, _first(second.validation), steps=config.teacher_steps
+            config.teacher, second.train[0], second.labels, _first(second.validation), steps=config.teacher_steps
         )
         teacher = teacher._replace(batch_statistics=True)
     for network in config.networks or (settings.network,):
@@ -184,18 +186,11 @@ def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], di
 
 
 def _representation(
-    distilled: DistilledSet, source: data.Dataset, apply: Callable[[np.ndarray], np.ndarray]
+    config: self_supervised.Teacher, source: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what the set's self-supervised teacher, found in the cache or trained again, makes of images."""
-    config = distilled.experiment.method.teacher
-    found: list[Any] = []
-
-    def represent(images: np.ndarray) -> np.ndarray:
-        if not found:
-            found.extend(self_supervised.train(config, apply(source.train.images), seed=distilled.experiment.seed))
-        return self_supervised.represent(*found, images)
-
-    return represent
+    """Return what a set's self-supervised teacher makes of images; it is found in the cache, or trained, when asked."""
+    trained = functools.cache(lambda: self_supervised.train(config, apply(source.train.images), seed=seed))
+    return lambda images: self_supervised.represent(*trained(), images)
 
 
 def _support(

@@ -81,9 +81,8 @@ def gradient(
         to_features = to_features[:, :-1]
     dtype = images.dtype
     to_each = np.split(to_features.astype(dtype), len(networks), axis=1)
-    to_images = sum(
-        np.asarray(_pull_back(variables, images, to_one, model=model)) for variables, to_one in zip(networks, to_each)
-    )
+    pulled = [_pull_back(variables, images, to_one, model=model) for variables, to_one in zip(networks, to_each)]
+    to_images = np.sum(np.stack([np.asarray(part) for part in pulled]), axis=0)
     if not np.isfinite(to_images).all():
         raise NonFiniteError("the gradient of the images holds NaN or infinity", remedy="Lower the learning rate.")
     return Gradient(bars.loss, bars.condition, bars.predictions, to_images, bars.y_s.astype(dtype), bars.scale)
