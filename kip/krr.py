@@ -137,8 +137,7 @@ def cotangents(
     arrays = _checked(k_ss, k_ts, y_s, y_t)
     condition = condition_number(arrays[0], ridge)
     with float64():
-        given = 0.0 if scale is None else scale
-        found = _cotangents(*arrays, scale=given, ridge=ridge, reduction=reduction, squared=scale is None)
+        found = _cotangents(*arrays, scale=scale, ridge=ridge, reduction=reduction)
         loss, *rest, to_scale = map(np.asarray, found)
     return Cotangents(float(loss), condition, *rest, scale=float(to_scale))
 
@@ -257,16 +256,16 @@ def _solve(k_ss: Array, y_s: Array, *, ridge: Ridge) -> Array:
     return solve(k_ss, y_s, ridge)
 
 
-@partial(jax.jit, static_argnames=("ridge", "reduction", "squared"))
+@partial(jax.jit, static_argnames=("ridge", "reduction"))
 def _cotangents(
-    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, *, scale: Array, ridge: Ridge, reduction: Reduction, squared: bool
+    k_ss: Array, k_ts: Array, y_s: Array, y_t: Array, *, scale: Array | None, ridge: Ridge, reduction: Reduction
 ) -> tuple[Array, ...]:
     factor = cho_factor(regularise(k_ss, ridge))
     alpha = cho_solve(factor, y_s)
     predictions = k_ts @ alpha
 
-    def of_predictions(f: Array, scale: Array) -> Array:
-        return _of_predictions(f, y_t, reduction, None if squared else scale)
+    def of_predictions(f: Array, scale: Array | None) -> Array:
+        return _of_predictions(f, y_t, reduction, scale)
 
     value, (to_f, to_scale) = jax.value_and_grad(of_predictions, argnums=(0, 1))(predictions, scale)
     w = cho_solve(factor, k_ts.T @ to_f)
@@ -275,7 +274,7 @@ def _cotangents(
     to_k_ss = to_a
     if ridge.scale == "trace":
         to_k_ss = to_a + ridge.strength / len(k_ss) * jnp.trace(to_a) * jnp.eye(len(k_ss), dtype=k_ss.dtype)
-    return value, predictions, to_k_ss, to_f @ alpha.T, w, to_scale
+    return value, predictions, to_k_ss, to_f @ alpha.T, w, jnp.zeros(()) if to_scale is None else to_scale
 
 
 def _checked(

@@ -180,7 +180,7 @@ def _transfer(found: Any) -> str:
             result["network"],
             result["loss"],
             str(result["images"]),
-            f"{100 * result['test_accuracy']:.2f} ± {100 * result['test_spread']:.2f} %",
+            _score(result["test_accuracy"], result["test_spread"]),
             f"{result['choice']['factor']:g}, {result['choice']['l2']:g}",
         ]
         for result in results
@@ -196,8 +196,7 @@ def _protocols(found: Any) -> str:
         return ""
     rows = []
     for cell in found["cells"]:
-        score = f"{100 * cell['mean']:.2f} ± {100 * cell['deviation']:.2f} %"
-        rows.append([cell["candidate"], cell["network"], cell["protocol"], score])
+        rows.append([cell["candidate"], cell["network"], cell["protocol"], _score(cell["mean"], cell["deviation"])])
     return _table(["set", "network", "protocol", "test"], rows)
 
 
@@ -206,7 +205,7 @@ def _pretraining(found: Any) -> str:
         return ""
     rows = []
     for cell in found["cells"]:
-        score = f"{100 * cell['mean']:.2f} ± {100 * cell['deviation']:.2f} %"
+        score = _score(cell["mean"], cell["deviation"])
         rows.append([cell["candidate"], cell["network"], cell["how"], cell["start"], score])
     labelled = "all" if found["labelled"] is None else found["labelled"]
     note = f"Networks pre-trained on the set and used on {found['data']}; probes and fine-tuning: {labelled} labels."
@@ -279,6 +278,10 @@ def _read(path: Path) -> Any:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
+
+
+def _score(mean: float, deviation: float) -> str:
+    return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
 
 
 def _configuration(experiment: Experiment) -> str:

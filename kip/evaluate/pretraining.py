@@ -127,8 +127,9 @@ def pretraining(
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
     cells = []
+    teachers: dict[Any, Teacher] = {}
     for path in paths:
-        for cell in _cells(runs.name(path), runs.sets(path)[0], config, data_dir):
+        for cell in _cells(runs.name(path), runs.sets(path)[0], config, teachers, data_dir):
             progress(line(cell))
             cells.append(cell)
     return cells
@@ -143,7 +144,10 @@ def line(cell: Cell) -> str:
     )
 
 
-def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Path | None) -> Iterator[Cell]:
+def _cells(
+    name: str, distilled: DistilledSet, config: Pretraining, teachers: dict[Any, Teacher], data_dir: Path | None
+) -> Iterator[Cell]:
+    """Yield a set's cells; `teachers`, by the preprocessing of what they saw, are kept for the sets that come after."""
     source, apply = prepared(distilled, data_dir)
     second = _second(data.load(config.data, data_dir), apply, distilled)
     method = distilled.experiment.method
@@ -152,10 +156,13 @@ def _cells(name: str, distilled: DistilledSet, config: Pretraining, data_dir: Pa
     if isinstance(method, KRRST):
         represent = _representation(method.teacher, source, apply, distilled.experiment.seed)
     if "data-free-kd" in config.how:
-        teacher, _ = train_teacher(
-            config.teacher, second.train[0], second.labels, _first(second.validation), steps=config.teacher_steps
-        )
-        teacher = teacher._replace(batch_statistics=True)
+        preprocessing = distilled.experiment.data, distilled.experiment.preprocess
+        if preprocessing not in teachers:
+            trained, _ = train_teacher(
+                config.teacher, second.train[0], second.labels, _first(second.validation), steps=config.teacher_steps
+            )
+            teachers[preprocessing] = trained._replace(batch_statistics=True)
+        teacher = teachers[preprocessing]
     for network in config.networks or (settings.network,):
         changed = dataclasses.replace(settings, network=network)
         for start in config.starts:
