@@ -38,6 +38,7 @@ HOMES = {
     "matplotlib": ["kip/bench.py", "kip/evaluate/embedding.py", "kip/report.py"],
     "sklearn": ["kip/data/sources.py", "kip/evaluate/embedding.py", "kip/evaluate/measures.py"],
     "optax": [
+        "kip/distill/descent.py",
         "kip/distill/kip.py",
         "kip/evaluate/training.py",
         "kip/finite/frepo.py",

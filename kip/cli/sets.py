@@ -330,7 +330,7 @@ def pretraining(
     *,
     data: str,
     how: tuple[Literal["probe", "fine-tune", "data-free-kd"], ...] = ("probe",),
-    start: tuple[Literal["distilled", "random", "none"], ...] = ("distilled", "random", "none"),
+    start: tuple[Literal["distilled", "random", "random-classes", "none"], ...] = ("distilled", "random", "none"),
     network: tuple[str, ...] = (),
     width: int | None = None,
     norm: Literal["none", "layer", "instance", "batch"] | None = None,
@@ -355,7 +355,8 @@ def pretraining(
         sets: The sets, .npz files, or runs' folders.
         data: The second data set, of images of the same shape.
         how: What becomes of a pre-trained network.
-        start: What networks are pre-trained on: the set; as many random images of its source, labelled alike; nothing.
+        start: What networks are pre-trained on: the set; as many random images of its source, labelled as the set's
+            are; such images with their classes; nothing.
         network: What is pre-trained; default: the network that a KRR-ST set was made for, or KRR-ST's default.
         width: Channels of its first layer; default: each network's own. Given with --network.
         norm: Its normalisation; default: each network's own. Given with --network.

@@ -9,16 +9,15 @@ section A.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import optax
 from pydantic import Field
 
 from kip import krr
 from kip.config import value
+from kip.distill.descent import begin, descend
 from kip.distill.problem import Problem, State
 from kip.errors import ConfigError
 from kip.kernels.architecture import Architecture, Kernel
@@ -61,8 +60,7 @@ class KIP:
 def init(config: KIP, problem: Problem) -> State:
     """Return step 0: class-balanced natural images, centred one-hot labels, a fresh optimiser."""
     state = problem.natural_support(config.images_per_class)
-    optimizer = _optimizer(config).init(_learned(config, state))
-    return state._replace(optimizer=jax.tree.map(np.asarray, optimizer))
+    return state._replace(optimizer=begin(_optimizer, config, _learned(config, state)))
 
 
 def step(config: KIP, problem: Problem, state: State) -> tuple[State, dict[str, Any]]:
@@ -79,7 +77,7 @@ def step(config: KIP, problem: Problem, state: State) -> tuple[State, dict[str, 
     gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
     if config.learn_labels:
         gradient["labels"] = bars.y_s.astype(np.float32)
-    learned, optimizer = _update(gradient, state.optimizer, _learned(config, state), config=config)
+    learned, optimizer = descend(_optimizer, config, gradient, state.optimizer, _learned(config, state))
     metrics: dict[str, Any] = {
         "loss": bars.loss,
         "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
@@ -98,14 +96,3 @@ def _optimizer(config: KIP) -> optax.GradientTransformation:
     if config.schedule == "constant":
         return optax.adam(config.learning_rate)
     return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _update_on_device(gradient: Any, optimizer: Any, learned: Any, *, config: KIP) -> tuple[Any, Any]:
-    updates, optimizer = _optimizer(config).update(gradient, optimizer)
-    return optax.apply_updates(learned, updates), optimizer
-
-
-def _update(gradient: Any, optimizer: Any, learned: Any, *, config: KIP) -> tuple[dict[str, np.ndarray], Any]:
-    """Return the moved images and labels, and the optimiser's state, as host arrays."""
-    return jax.tree.map(np.asarray, _update_on_device(gradient, optimizer, learned, config=config))

@@ -15,6 +15,7 @@ from kip.blocks import KernelBlocks
 from kip.data import Dataset
 from kip.errors import DataError
 from kip.evaluate.natural import natural
+from kip.evaluate.spread import deviation
 from kip.kernels import Kernel
 
 
@@ -33,7 +34,7 @@ class SubsetAccuracy(NamedTuple):
     @property
     def std(self) -> float:
         """Over the subsets: how far a single one lies from the mean; 0 for a single subset."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+        return deviation(self.accuracies)
 
 
 def natural_subsets(

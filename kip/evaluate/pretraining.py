@@ -36,6 +36,7 @@ from kip.errors import ConfigError, ShapeError
 from kip.evaluate import runs, training
 from kip.evaluate.natural import Support, natural, prepared
 from kip.evaluate.protocols import train_teacher
+from kip.evaluate.spread import deviation
 from kip.evaluate.training import Recipe, Teacher
 from kip.export import DistilledSet
 from kip.finite import Model, Network, krr_st, probe
@@ -44,9 +45,10 @@ from kip.finite.krr_st import KRRST
 from kip.finite.networks import READOUT, Variables
 from kip.rng import generator
 
-Start = Literal["distilled", "random", "none"]
+Start = Literal["distilled", "random", "random-classes", "none"]
 """`random`: as many natural images of the set's source, drawn anew for each seed, with the labels that the set's have:
-the self-supervised teacher's representations of them, or their classes. `none`: no pre-training."""
+the self-supervised teacher's representations of them, or their classes. `random-classes`: natural images with their
+classes, whatever the set has. `none`: no pre-training."""
 How = Literal["probe", "fine-tune", "data-free-kd"]
 
 FINE_TUNING = Recipe(loss="xent", steps=5000, batch=256, evaluations=1, keep="last")
@@ -66,7 +68,7 @@ class Pretraining:
     how: Annotated[tuple[How, ...], Field(min_length=1)] = ("probe",)
     """Protocols."""
     starts: Annotated[tuple[Start, ...], Field(min_length=1)] = ("distilled", "random", "none")
-    """What networks are pre-trained on."""
+    """What networks are pre-trained on; see `Start`."""
     networks: tuple[Network, ...] = ()
     """What is pre-trained; empty: the network that a KRR-ST set was made for, or KRR-ST's default."""
     labelled: Annotated[int, Field(ge=1)] | None = 1000
@@ -126,10 +128,11 @@ def pretraining(
     """
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
+    second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Teacher] = {}
     for path in paths:
-        for cell in _cells(runs.name(path), runs.sets(path)[0], config, teachers, data_dir):
+        for cell in _cells(runs.name(path), runs.sets(path)[0], config, second, teachers, data_dir):
             progress(line(cell))
             cells.append(cell)
     return cells
@@ -145,11 +148,16 @@ def line(cell: Cell) -> str:
 
 
 def _cells(
-    name: str, distilled: DistilledSet, config: Pretraining, teachers: dict[Any, Teacher], data_dir: Path | None
+    name: str,
+    distilled: DistilledSet,
+    config: Pretraining,
+    dataset: data.Dataset,
+    teachers: dict[Any, Teacher],
+    data_dir: Path | None,
 ) -> Iterator[Cell]:
     """Yield a set's cells; `teachers`, by the preprocessing of what they saw, are kept for the sets that come after."""
     source, apply = prepared(distilled, data_dir)
-    second = _second(data.load(config.data, data_dir), apply, distilled)
+    second = _second(dataset, apply, distilled)
     method = distilled.experiment.method
     settings = method if isinstance(method, KRRST) else KRRST()
     represent, teacher = None, None
@@ -173,8 +181,7 @@ def _cells(
                 for how, each in found.items():
                     each.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
             for how, each in found.items():
-                deviation = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
-                yield Cell(name, network.label, how, start, float(np.mean(each)), deviation, each)
+                yield Cell(name, network.label, how, start, float(np.mean(each)), deviation(each), each)
 
 
 def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], distilled: DistilledSet) -> _Second:
@@ -208,9 +215,9 @@ def _support(
     apply: Callable[[np.ndarray], np.ndarray],
     represent: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Support:
-    if start != "random":
+    if start in ("distilled", "none"):
         return distilled.images_preprocessed, distilled.labels
-    if represent is None:
+    if represent is None or start == "random-classes":
         return natural(source, apply, len(distilled.images), seed, 0)
     pixels = source.train.images
     chosen = generator(seed, "random images").choice(len(pixels), len(distilled.images), replace=False)

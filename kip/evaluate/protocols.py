@@ -31,6 +31,7 @@ from kip import rng
 from kip.config import value
 from kip.errors import ConfigError
 from kip.evaluate.augmentation import Augmentation
+from kip.evaluate.spread import deviation
 from kip.evaluate.training import Loss, Recipe, Teacher, accuracy, train
 from kip.finite import Model, Network
 
@@ -164,10 +165,8 @@ def table(
                         model, recipe, keys, rates, decays, candidate.images, labels, validation, teacher=on_views
                     )
                     found.append(float(accuracy(model, trained.variables[0], *test)))
-                deviation = float(np.std(found, ddof=1)) if seeds > 1 else 0.0
-                cells.append(
-                    Cell(candidate.name, network.label, protocol.name, float(np.mean(found)), deviation, found)
-                )
+                mean, spread = float(np.mean(found)), deviation(found)
+                cells.append(Cell(candidate.name, network.label, protocol.name, mean, spread, found))
                 progress(_line(cells[-1]))
     return cells
 

@@ -29,6 +29,7 @@ from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
 from kip.evaluate.natural import Support, natural, prepared
+from kip.evaluate.spread import deviation
 from kip.evaluate.training import Recipe, accuracy, train
 from kip.export import DistilledSet
 from kip.finite import Model, Network
@@ -192,7 +193,7 @@ def transfer_set(
         loss=config.loss,
         images=len(finals[0][0]),
         test_accuracy=float(np.mean(tested)),
-        test_spread=float(np.std(tested, ddof=1)) if len(tested) > 1 else 0.0,
+        test_spread=deviation(tested),
         test_accuracies=tested,
         validation_accuracy=float(np.mean([trained.validation_accuracy[0] for trained in results])),
         choice=choice,

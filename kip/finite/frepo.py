@@ -17,7 +17,6 @@ Reference: Zhou, Nezhadarya, Ba 2022, "Dataset Distillation using Neural Feature
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import jax
@@ -29,6 +28,7 @@ from pydantic import Field
 
 from kip import krr
 from kip.config import value
+from kip.distill.descent import begin, descend
 from kip.distill.problem import Problem, State
 from kip.finite import feature_krr, pool, regression
 from kip.finite.networks import Model, Network
@@ -93,7 +93,7 @@ def init(config: FRePo, problem: Problem) -> State:
     learned = _learned(config, state.images, labels)
     return state._replace(
         labels=labels,
-        optimizer=jax.tree.map(np.asarray, _optimizer(config).init(learned)),
+        optimizer=begin(_optimizer, config, learned),
         owned=slots,
     )
 
@@ -116,8 +116,9 @@ def step(config: FRePo, problem: Problem, state: State) -> tuple[State, dict[str
     margin, to_margin = _margin(state.labels)
     if config.learn_labels:
         gradient["labels"] = found.labels / count + np.asarray(to_margin)
-    learned, optimizer = _update(gradient, state.optimizer, _learned(config, state.images, state.labels), config=config)
-    moved = state._replace(step=state.step + 1, optimizer=jax.tree.map(np.asarray, optimizer), **learned)
+    before = _learned(config, state.images, state.labels)
+    learned, optimizer = descend(_optimizer, config, gradient, state.optimizer, before)
+    moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
     slots = pool.advance(config.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed)
     metrics = {
         "loss": found.loss / count + (float(margin) if config.learn_labels else 0.0),
@@ -162,13 +163,3 @@ def _optimizer(config: FRePo) -> optax.GradientTransformation:
     if config.schedule == "constant":
         return optax.lamb(config.learning_rate)
     return optax.lamb(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1))
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _update_on_device(gradient: Any, optimizer: Any, learned: Any, *, config: FRePo) -> tuple[Any, Any]:
-    updates, optimizer = _optimizer(config).update(gradient, optimizer, learned)
-    return optax.apply_updates(learned, updates), optimizer
-
-
-def _update(gradient: Any, optimizer: Any, learned: Any, *, config: FRePo) -> tuple[dict[str, np.ndarray], Any]:
-    return jax.tree.map(np.asarray, _update_on_device(gradient, optimizer, learned, config=config))

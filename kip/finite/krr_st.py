@@ -20,7 +20,6 @@ Reference: Lee et al. 2024, "Self-Supervised Dataset Distillation for Transfer L
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import jax
@@ -30,6 +29,7 @@ from pydantic import Field
 
 from kip import krr
 from kip.config import value
+from kip.distill.descent import begin, descend
 from kip.distill.problem import Problem, State
 from kip.finite import feature_krr, pool, probe, regression, teacher
 from kip.finite.networks import Model, Network
@@ -98,14 +98,13 @@ def init(config: KRRST, problem: Problem) -> State:
     labels = teacher.represent(model, variables, images)
     learner = Model(config.network, labels.shape[1])
     slots = pool.start(config.pool, learner, images, labels, seed=problem.seed)
-    optimizer = _optimizer(config).init({"images": images, "labels": labels})
     return State(
         step=0,
         images=images,
         labels=labels,
         class_index=problem.labels[chosen],
         statistics=problem.transform.statistics(problem.pixels[chosen]),
-        optimizer=jax.tree.map(np.asarray, optimizer),
+        optimizer=begin(_optimizer, config, {"images": images, "labels": labels}),
         owned={"pool": slots, "teacher": jax.tree.map(np.asarray, variables)},
     )
 
@@ -129,7 +128,7 @@ def step(config: KRRST, problem: Problem, state: State) -> tuple[State, dict[str
     # krr's loss has a half that the public code's has not.
     gradient = {"images": 2 * found.images, "labels": 2 * found.labels}
     before = {"images": state.images, "labels": state.labels}
-    learned, optimizer = jax.tree.map(np.asarray, _update(gradient, state.optimizer, before, config=config))
+    learned, optimizer = descend(_optimizer, config, gradient, state.optimizer, before)
     moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
     slots = pool.advance(config.pool, learner, slots, index, moved.images, moved.labels, seed=problem.seed)
     metrics = {"loss": 2 * found.loss, "condition": found.condition}
@@ -170,9 +169,3 @@ def _optimizer(config: KRRST) -> optax.GradientTransformation:
     if config.schedule == "linear":
         rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
     return optax.adamw(rate, weight_decay=config.weight_decay)
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _update(gradient: Any, optimizer: Any, learned: Any, *, config: KRRST) -> tuple[Any, Any]:
-    updates, optimizer = _optimizer(config).update(gradient, optimizer, learned)
-    return optax.apply_updates(learned, updates), optimizer

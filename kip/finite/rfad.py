@@ -25,6 +25,7 @@ from pydantic import Field
 
 from kip import krr
 from kip.config import value
+from kip.distill.descent import begin, descend
 from kip.distill.problem import Problem, State
 from kip.finite import feature_krr
 from kip.finite.networks import Model, Network
@@ -80,7 +81,7 @@ def init(config: RFAD, problem: Problem) -> State:
     Model(config.network, problem.num_classes).check_images(*state.images.shape[1:3])
     owned = {"scale": np.zeros((), np.float32)}
     learned = _learned(config, state._replace(owned=owned))
-    return state._replace(owned=owned, optimizer=jax.tree.map(np.asarray, _optimizer(config).init(learned)))
+    return state._replace(owned=owned, optimizer=begin(_optimizer, config, learned))
 
 
 def step(config: RFAD, problem: Problem, state: State) -> tuple[State, dict[str, Any]]:
@@ -104,7 +105,7 @@ def step(config: RFAD, problem: Problem, state: State) -> tuple[State, dict[str,
     gradient = {"images": found.images, "labels": found.labels, "scale": np.float32(found.scale)}
     before = _learned(config, state)
     gradient = {name: gradient[name] for name in before}
-    learned, optimizer = jax.tree.map(np.asarray, _update(gradient, state.optimizer, before, config=config))
+    learned, optimizer = descend(_optimizer, config, gradient, state.optimizer, before)
     owned = {"scale": learned.pop("scale", state.owned["scale"])}
     metrics = {
         "loss": found.loss,
@@ -155,9 +156,3 @@ def _optimizer(config: RFAD) -> optax.GradientTransformation:
 @partial(jax.jit, static_argnames=("model", "shape"))
 def _fresh(key: jax.Array, *, model: Model, shape: tuple[int, int, int]) -> Any:
     return model.init(key, shape)
-
-
-@partial(jax.jit, static_argnames=("config",))
-def _update(gradient: Any, optimizer: Any, learned: Any, *, config: RFAD) -> tuple[Any, Any]:
-    updates, optimizer = _optimizer(config).update(gradient, optimizer, learned)
-    return optax.apply_updates(learned, updates), optimizer
