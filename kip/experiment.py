@@ -99,6 +99,11 @@ class Experiment:
         """The method's module."""
         return METHODS[type(self.method)]
 
+    @property
+    def learns_representations(self) -> bool:
+        """Whether the labels of its sets are representations, whose entries are no classes."""
+        return isinstance(self.method, KRRST)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON-ready dictionaries."""
         return config.to_dict(self)

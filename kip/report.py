@@ -58,13 +58,15 @@ def save_images(
     class_index: np.ndarray,
     *,
     before: np.ndarray | None = None,
+    representations: bool = False,
     title: str,
 ) -> None:
     """Draw a distilled set: one column a class, beside (or below) the natural images that it started from.
 
     Below each learned image stands its class; where labels are learned, `3→5 0.42` says that an image of class 3 has
     its largest label entry, 0.42, at class 5. Learned labels are drawn whole in a second panel. At most 10 images of a
-    class are shown, 2 where there are more than 14 classes, and the subtitle says how many of how many.
+    class are shown, 2 where there are more than 14 classes, and the subtitle says how many of how many. Representations
+    are a panel too, and have no part in captions.
 
     Values are clipped to [0, 1], black to white. Learned images leave that range (the inverse of ZCA makes high
     contrasts), and clipped alone they would turn to flat patches of pure colour; so the contrast of an image about mid
@@ -77,6 +79,7 @@ def save_images(
         labels: float (n, c); learned if they are neither one-hot nor centred one-hot.
         class_index: int (n,), the class each image started from.
         before: the natural images in the same order, like `images`; None, or equal to `images`, draws no such panel.
+        representations: whether labels are representations, as KRR-ST's, whose entries are no classes.
         title: the first line.
 
     Raises:
@@ -89,16 +92,18 @@ def save_images(
     unchanged = before is not None and np.allclose(before, images, atol=1e-3)  # a quarter of a grey level
     if unchanged:
         before = None
-    labels_learned = are_learned(labels, class_index)
-    grid = _Grid.plan(images.shape, class_index, labels.shape[1], beside=before is not None)
+    has_heat = representations or are_learned(labels, class_index)
+    labels_learned = has_heat and not representations
+    num_classes = int(class_index.max()) + 1 if representations else labels.shape[1]
+    grid = _Grid.plan(images.shape, class_index, num_classes, beside=before is not None)
     subtitle = _subtitle(images, grid, unchanged, labels_learned)
 
     with _drawing():
-        heat = _heat_size(labels, grid.width) if labels_learned else (0, 0)
+        heat = _heat_size(labels, grid.width) if has_heat else (0, 0)
         width = 2 * MARGIN + max(grid.width, heat[0] and heat[0] + 150, 520)
         head = _wrapped(title, width, 10.5), _wrapped(subtitle, width, 7.0)
         top = MARGIN + 22 * len(head[0]) + 15 * len(head[1]) + 10
-        height = top + grid.height + MARGIN + (heat[1] + 100 if labels_learned else 0)
+        height = top + grid.height + MARGIN + (heat[1] + 100 if has_heat else 0)
         figure, page = _page(width, height)
         page.text(MARGIN, MARGIN - 6, "\n".join(head[0]), size=13, weight="bold", color=INK, va="top", linespacing=1.25)
         page.text(
@@ -114,8 +119,9 @@ def save_images(
         for place in grid.places(MARGIN + max(0, (width - 2 * MARGIN - grid.width) // 2), top):
             _draw_place(page, canvas, place, grid, images, before, labels, class_index, labels_learned)
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
-        if labels_learned:
-            _draw_labels(figure, labels, class_index, (MARGIN + 40, top + grid.height + 50), heat, (width, height))
+        if has_heat:
+            corner = MARGIN + 40, top + grid.height + 50
+            _draw_labels(figure, labels, class_index, corner, heat, (width, height), representations)
         _save(figure, path)
 
 
@@ -396,8 +402,9 @@ def _draw_labels(
     corner: tuple[int, int],
     size: tuple[int, int],
     page: tuple[int, int],
+    representations: bool,
 ) -> None:
-    """Draw the label matrix, classes x images, images sorted by the class that they started from."""
+    """Draw the label matrix, entries x images, images sorted by the class that they started from."""
     order = np.argsort(class_index, kind="stable")
     matrix = labels[order].T
     c, n = matrix.shape
@@ -413,10 +420,11 @@ def _draw_labels(
     bar = figure.colorbar(heat, cax=axes(corner[0] + size[0] + 14, 12))
     bar.ax.tick_params(labelsize=7.5)
     bar.outline.set_visible(False)
-    ax.set_title("learned labels", size=9.5, color=INK, loc="left")
-    ax.set_ylabel("class of the label entry", size=8.5, color=INK)
+    ax.set_title("representations" if representations else "learned labels", size=9.5, color=INK, loc="left")
+    entry_is = "entry of the representation" if representations else "class of the label entry"
+    ax.set_ylabel(entry_is, size=8.5, color=INK)
     ax.set_xlabel("image, by the class it started from", size=8.5, color=INK)
-    ax.set_yticks(range(0, c, 1 if c <= 20 else 10))
+    ax.set_yticks(range(0, c, 1 if c <= 20 else 10 if c <= 200 else 50 * -(-c // 500)))
     classes, first, count = np.unique(class_index[order], return_index=True, return_counts=True)
     every = 1 if len(classes) <= 20 else 10
     ax.set_xticks((first + (count - 1) / 2)[::every], [str(k) for k in classes[::every]])

@@ -269,7 +269,7 @@ class _Run:
         title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
         report.save_images(
             self.out / "images.png", pixels[1], state.labels, report.shown_class(state.labels, state.class_index),
-            before=pixels[0], title=title,
+            before=pixels[0], representations=self.experiment.learns_representations, title=title,
         )  # fmt: skip
         report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()

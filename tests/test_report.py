@@ -85,6 +85,15 @@ def test_an_image_is_captioned_with_its_class_and_the_top_class_of_its_label(tmp
     assert {"Learned digits", "class 0", "class 1", "class 2", "1→0 0.70", "2→2 0.67", "learned labels"} <= set(texts)
 
 
+def test_representations_are_a_panel_and_name_no_class(tmp_path, figures):
+    images, _, class_index = distilled(classes=3)
+    entries = np.random.default_rng(1).normal(size=(3, 40)).astype(np.float32)
+    save_images(tmp_path / "images.png", images, entries, class_index, representations=True, title="KRR-ST")
+    texts = set(words(figures[0]))
+    assert {"0", "1", "2", "representations", "entry of the representation"} <= texts
+    assert not any("→" in text for text in texts)
+
+
 def test_one_hot_labels_get_no_label_panel(tmp_path, figures):
     images, labels, class_index = distilled(classes=3)
     for path, y in (("centred.png", labels), ("one_hot.png", labels + np.float32(1 / 3))):

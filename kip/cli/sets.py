@@ -349,7 +349,7 @@ def pretraining(
     probe fits a linear classifier to frozen features, fine-tune trains the whole network behind a fresh last layer, and
     data-free-kd teaches it a teacher's answers on the set, without images of the second data set.
 
-        kip pretraining runs/fashion_krr_st_100/distilled.npz --data mnist --how probe fine-tune --labelled 100
+        kip pretraining runs/emnist_krr_st_20/distilled.npz --data mnist --how probe fine-tune --labelled 100
 
     Args:
         sets: The sets, .npz files, or runs' folders.
@@ -437,7 +437,8 @@ def show(
     else:
         images, labels = loaded.images, loaded.labels
         class_index = report.shown_class(labels, loaded.class_index)
-    report.save_images(out, images, labels, class_index, title=title)
+    of_teacher = experiment.learns_representations and not prototypes
+    report.save_images(out, images, labels, class_index, representations=of_teacher, title=title)
     print(out)
     return {"out": str(out), "images": len(images)}
 

@@ -12,6 +12,10 @@ Where sources differ: the mean over all entries is the public code's, equation 4
 not divided by n and without gradient, and the constant feature, are the public code's. Target batches are taken as
 they are; the public code crops and flips them.
 
+The features are those of test mode: with batch normalisation they rest on running statistics of the set's images, and
+those of few learned images are soon far from real ones'. For sets of tens of images, take networks without
+normalisation.
+
 A set is judged by networks pre-trained on it, by a linear probe of their features. `labels` of the exported set are
 Y_s, and not labels of classes.
 
