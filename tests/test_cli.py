@@ -498,6 +498,19 @@ def test_an_output_folder_that_cannot_be_written_is_refused(finished, tmp_path, 
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+@pytest.mark.parametrize(
+    "command", [("evaluate",), ("transfer",), ("protocols",), ("analyze",), ("pretraining", "--data", "digits")]
+)
+def test_results_that_could_not_be_written_are_refused_before_any_work(finished, tmp_path, command):
+    (tmp_path / "file").write_text("")
+    name, *options = command
+    for out, word in ((tmp_path, "folder"), (tmp_path / "file" / "results.json", "writable")):
+        outcome = kip(name, finished.run / "distilled.npz", *options, "--out", out)
+        refused(outcome, str(tmp_path), word)
+        assert outcome.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_folder_of_another_configuration_is_refused_and_left_as_it_is(finished, run_copy):
     before = {path: path.read_bytes() for path in run_copy.rglob("*") if path.is_file()}
     outcome = kip("distill", finished.config, "--seed", "3", "--method.learning-rate", "0.5", "--out", run_copy)

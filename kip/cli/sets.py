@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
-from kip.cli.options import DataDir, Json, save_json
+from kip.cli.options import DataDir, Json, check_out, save_json
 from kip.errors import ConfigError
 
 
@@ -43,6 +43,7 @@ def evaluate(
     from kip.evaluate import evaluate_set, runs
     from kip.kernels.architecture import kernel_named
 
+    check_out(out)
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel] or None
     found = []
@@ -119,24 +120,30 @@ def transfer(
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.evaluate import runs
-    from kip.evaluate.transfer import Transfer, transfer_set
+    from kip.evaluate.transfer import Baseline, Transfer, TransferResult, transfer_set
+    from kip.export import DistilledSet
     from kip.finite import Network
 
     options = {
         "loss": loss, "factors": factors, "l2": l2, "steps": steps, "batch": batch, "evaluations": evaluations,
         "search_seeds": search_seeds, "seeds": seeds, "validation": validation, "vectorise": vectorise, "seed": seed,
     }  # fmt: skip
+    check_out(out)
     given = {name: option for name, option in options.items() if option is not None}
     config = Transfer(Network(network, width, norm, parameterization), **given)
     progress = functools.partial(print, file=sys.stderr, flush=True)
     sets = runs.sets(distilled, checkpoints, data_dir)
-    results = [transfer_set(one, config, data_dir=data_dir, progress=progress) for one in sets]
-    best = max(results, key=lambda result: result.validation_accuracy)
-    others = [transfer_set(sets[0], config, baseline=b, data_dir=data_dir, progress=progress) for b in baseline]
-    for result in [*results, *others]:
+
+    def trained(one: DistilledSet, on: Baseline = "none") -> TransferResult:
+        result = transfer_set(one, config, baseline=on, data_dir=data_dir, progress=progress)
         test, spread = 100 * result.test_accuracy, 100 * result.test_spread
         step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
-        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %")
+        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
+        return result
+
+    results = [trained(one) for one in sets]
+    others = [trained(sets[0], on) for on in baseline]
+    best = max(results, key=lambda result: result.validation_accuracy)
     listed = [result.to_dict() for result in [*results, *others]]
     summary = {"test_accuracy": best.test_accuracy, "test_spread": best.test_spread, "checkpoint": best.checkpoint}
     found = {**summary, "validation_accuracy": best.validation_accuracy, "results": listed}
@@ -187,6 +194,7 @@ def protocols(
     from kip.evaluate.protocol_run import Judgement, judge
     from kip.finite import Network
 
+    check_out(out)
     judgement = Judgement(
         protocols=protocol,
         networks=tuple(Network(name, width) for name in network),
@@ -236,6 +244,7 @@ def analyze(
     from kip.evaluate.analysis import analyze as measure
     from kip.kernels.architecture import kernel_named
 
+    check_out(out)
     with KernelBlocks(Blocks(dtype="float64")) as blocks:
         found = measure(
             distilled,
@@ -375,6 +384,7 @@ def pretraining(
     from kip.evaluate.pretraining import pretraining as measure
     from kip.finite import Network
 
+    check_out(out)
     if not network and (width is not None or norm is not None):
         raise ConfigError("--width and --norm", got="no --network", expected="them with --network", remedy="Name one.")
     config = Pretraining(
