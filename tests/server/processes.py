@@ -29,7 +29,7 @@ def experiment(*, kernel=None, data=None, steps=6, target_batch=150, policy="rot
 
 
 class Watched(RemoteExecutor):
-    """Calls `then` once, when so many results have come in."""
+    """Calls `then` once, when so many results have come in and a worker is at work, with the pids of those that are."""
 
     after, then = None, None
 
@@ -42,9 +42,10 @@ class Watched(RemoteExecutor):
     def _counted(self, results):
         for result in results:
             yield result
-            if self.then and self.scheduler.done >= self.after:
+            at_work = [member.pid for member in self.scheduler.members.values() if member.tasks_in_flight]
+            if self.then and at_work and self.scheduler.done >= self.after:
                 then, self.then = self.then, None
-                then()
+                then(at_work)
 
 
 class Workers:

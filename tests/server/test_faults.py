@@ -33,15 +33,11 @@ def finish(workers, out, expected):
     return (out / "workers.log").read_text()
 
 
-def pids_at_work(workers):
-    return [member.pid for member in workers.executor.scheduler.members.values() if member.tasks_in_flight]
-
-
 def test_a_worker_killed_in_the_middle_of_a_task(tmp_path, expected):
     with processes.Workers(MADE) as workers:
         workers.start(), workers.start()
         workers.executor.after = 30
-        workers.executor.then = lambda: os.kill(pids_at_work(workers)[0], signal.SIGKILL)
+        workers.executor.then = lambda at_work: os.kill(at_work[0], signal.SIGKILL)
         log = finish(workers, tmp_path, expected)
     assert "is lost" in log
 
@@ -50,7 +46,7 @@ def test_all_workers_killed_and_others_started(tmp_path, expected):
     with processes.Workers(MADE) as workers:
         workers.start(), workers.start()
 
-        def kill_all():
+        def kill_all(_):
             for process in workers.processes:
                 process.kill()
             threading.Timer(1.0, workers.start).start()
@@ -68,8 +64,8 @@ def test_a_worker_frozen_past_the_deadline(tmp_path, expected):
         workers.start(), workers.start()
         frozen = []
 
-        def freeze():
-            frozen.append(pids_at_work(workers)[0])
+        def freeze(at_work):
+            frozen.append(at_work[0])
             os.kill(frozen[0], signal.SIGSTOP)
 
         workers.executor.after, workers.executor.then = 30, freeze
@@ -85,8 +81,8 @@ def test_a_frozen_worker_is_overtaken_by_a_copy_before_the_deadline(tmp_path, ex
         workers.start(), workers.start()
         frozen = []
 
-        def freeze():
-            frozen.append(pids_at_work(workers)[0])
+        def freeze(at_work):
+            frozen.append(at_work[0])
             os.kill(frozen[0], signal.SIGSTOP)
 
         workers.executor.after, workers.executor.then = 30, freeze
@@ -130,7 +126,7 @@ def test_workers_end_soon_after_the_last_step_and_listened_nowhere(tmp_path, exp
         workers.start(), workers.start()
         seen = []
         workers.executor.after = 30
-        workers.executor.then = lambda: seen.extend(
+        workers.executor.then = lambda _: seen.extend(
             [processes.listening([each.pid for each in workers.processes]), processes.listening([os.getpid()])]
         )
         finish(workers, tmp_path, expected)
