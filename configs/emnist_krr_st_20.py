@@ -18,6 +18,7 @@ Command:
     kip distill emnist_krr_st_20
     START="distilled random random-classes none"
     kip pretraining runs/emnist_krr_st_20 --data mnist --labelled 100 --how probe fine-tune --steps 300 --start $START
+    kip pretraining runs/emnist_krr_st_20 --data mnist --labelled 1000 --start $START
 """
 
 import kip

@@ -42,10 +42,11 @@ class Watched(RemoteExecutor):
     def _counted(self, results):
         for result in results:
             yield result
-            at_work = [member.pid for member in self.scheduler.members.values() if member.tasks_in_flight]
-            if self.then and at_work and self.scheduler.done >= self.after:
-                then, self.then = self.then, None
-                then(at_work)
+            if self.then and self.scheduler.done >= self.after:
+                at_work = [member.pid for member in self.scheduler.members.values() if member.tasks_in_flight]
+                if at_work:
+                    then, self.then = self.then, None
+                    then(at_work)
 
 
 class Workers:
