@@ -19,7 +19,7 @@ def entry_bytes(
     |---|---|
     | RBF, Laplace | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
-    | the engine's convolutional networks | a (2 (second level's planes) + 8 (a plane of the first)) |
+    | the engine's convolutional networks | a (2 (second level's planes) + max(8, 4 + 2 convs) (a plane of the first)) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
     | neural-tangents' other networks | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2) |
 
@@ -52,7 +52,9 @@ def entry_bytes(
         numbers = 6 + 6 * kernel.layers + share_of_images
     elif implementation != "neural_tangents" and kernel.activation == "relu":
         first, *above = levels(kernel, height, width)
-        numbers = 8 * first.plane_size + (2 * above[0].shifts * above[0].plane_size if above else 0)
+        numbers = max(8, 4 + 2 * first.convs) * first.plane_size + (
+            2 * above[0].shifts * above[0].plane_size if above else 0
+        )
     elif kernel.family == "ConvVec":
         numbers = height * width * (2 + 8 * kernel.layers)
     else:

@@ -146,17 +146,30 @@ def test_results_do_not_depend_on_the_chunks(monkeypatch, size):
     x, z, bar = images(5, shape, 0), images(3, shape, 1), images(5, (3,), 2)
     with float64():
         expected = value_and_gradients(architecture, "engine", x, z, bar)
-        monkeypatch.setattr(chunks, "most_pairs", lambda plane_size, shifts: size)
+        monkeypatch.setattr(chunks, "most_pairs", lambda plane_size: size)
         for ours, theirs in zip(value_and_gradients(architecture, "engine", x, z, bar), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_angle_polynomials_are_accurate_to_float32():
-    u = np.concatenate([np.linspace(0, 2, 100_001), np.logspace(-30, -1, 100)]).astype(np.float32)
+    chord = np.concatenate([np.linspace(-1, 1, 100_001), np.logspace(-15, -1, 100)]).astype(np.float32)
+    for function in (relu.moment, relu.slope):
+        with float64():
+            exact = np.asarray(function(jax.numpy.asarray(chord, "float64")))
+        assert np.abs(function(jax.numpy.asarray(chord)) - exact).max() < 1.2e-7  # units in the last place of 1/2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_chords_tell_every_angle_apart(dtype):
+    angle = np.array([0, 1e-3, 1, np.pi / 2, 2, np.pi - 1e-3, np.pi])
     with float64():
-        exact = [np.asarray(part) for part in relu._dual(jax.numpy.asarray(u, "float64"))]
-    for ours, theirs in zip(relu._dual(jax.numpy.asarray(u)), exact, strict=True):
-        assert np.abs(ours - theirs).max() < 1.2e-7  # units in the last place of 1/2
+        one = relu.variance(jax.numpy.ones(len(angle), dtype))
+        chord = relu.chord(jax.numpy.asarray(np.cos(angle), dtype), one, one)
+        np.testing.assert_allclose(
+            2 * np.pi * relu.slope(chord), np.pi - angle, atol=1e-3 if dtype == "float32" else 1e-9
+        )
+        moment = np.sin(angle) + (np.pi - angle) * np.cos(angle)
+        np.testing.assert_allclose(2 * np.pi * relu.moment(chord), moment, atol=1e-6 if dtype == "float32" else 1e-12)
 
 
 def test_auto_is_the_engine_where_it_can_and_neural_tangents_elsewhere():

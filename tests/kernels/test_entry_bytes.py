@@ -14,7 +14,7 @@ A = Architecture
 CASES = [
     (A(family="FC"), (8, 8, 3), (128, 64)),
     (A(family="FC", depth=5, activation="erf"), (16, 16, 3), (128, 64)),
-    (A(family="ConvVec", depth=4), (16, 16, 3), (16, 16)),
+    (A(family="ConvVec", depth=4), (16, 16, 3), (32, 32)),
     (A(family="ConvNet", depth=1), (16, 16, 1), (32, 32)),
     (A(), (8, 8, 1), (32, 32)),
     (A(get="nngp"), (12, 9, 3), (32, 32)),

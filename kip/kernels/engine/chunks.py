@@ -8,10 +8,12 @@ cost as much as the arithmetic where there is little of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 ELEMENTS = {"cpu": 1 << 18}
@@ -34,32 +36,36 @@ class Chunk(NamedTuple):
     second: int
 
 
-def most_pairs(plane_size: int, shifts: int) -> int:
+def most_pairs(plane_size: int) -> int:
     """Return how many image pairs to put into a chunk.
 
     Args:
         plane_size: position pairs in its largest plane.
-        shifts: how many planes there are; a single one (ConvVec) has no loop whose cost more pairs would share.
     """
     elements = ELEMENTS.get(jax.default_backend())
     if elements is None:
         return max(FEWEST, ELEMENTS_ELSEWHERE // plane_size)
-    return FEWEST if shifts == 1 else min(max(FEWEST, elements // plane_size), MOST)
+    return min(max(FEWEST, elements // plane_size), MOST)
 
 
 def chunk_of(first: int, second: int, most: int) -> Chunk:
     """Return the chunk, of at most so many pairs, that covers a block at the least cost.
 
     A chunk costs its pairs, rounded up to vector registers, and one register for what its loops cost by themselves.
-    Among equals it is the largest, and among those the one of the fewest first images.
+    Among equals it is the largest, and among those one of at least two columns if there are two rows (a loop of one
+    turn is none, and then what is laid out for it is gathered for each pair after all), with the fewest first images.
     """
 
     def cost(chunk: Chunk) -> int:
         chunks = -(-first // chunk.first) * -(-second // chunk.second)
         return chunks * (-(-chunk.first * chunk.second // LANES) + 1)
 
+    def rank(chunk: Chunk) -> tuple[int, int, bool, int]:
+        rows_of_one = chunk.first < first and chunk.second == second
+        return cost(chunk), -chunk.first * chunk.second, rows_of_one, chunk.first
+
     candidates = [Chunk(n, m) for m in range(1, min(second, most) + 1) for n in range(1, min(first, most // m) + 1)]
-    return min(candidates, key=lambda chunk: (cost(chunk), -chunk.first * chunk.second, chunk.first))
+    return min(candidates, key=rank)
 
 
 def over_images(function: Callable[[Any], Any], images: Any, most: int) -> Any:
@@ -97,14 +103,48 @@ def over_pairs(function: Callable[[Any, Any], Array], first: Any, second: Any, m
     pairs = jax.checkpoint(function, policy=policy)
 
     def row(first: Any, second: Any) -> Array:
-        beside = jax.tree.map(lambda a: jnp.repeat(a, m, axis=-1), first)
+        beside = jax.tree.map(lambda a: _repeat(a, m), first)
         return jax.lax.map(lambda block: pairs(beside, block), second)
 
     row = jax.checkpoint(row, policy=policy)
-    beside = jax.tree.map(lambda a: jnp.concatenate([a] * n, axis=-1), _blocks(second, m))
+    beside = jax.tree.map(lambda a: _tile(a, n), _blocks(second, m))
     values = jax.lax.map(lambda block: row(block, beside), _blocks(first, n))
     values = values.reshape(*values.shape[:2], n, m).transpose(0, 2, 1, 3)
     return values.reshape(values.shape[0] * n, -1)[:rows, :columns]
+
+
+# Both ways to lay images out for their pairs bring their transposes, matrix products with zeros and ones: those that
+# JAX derives are sums over parts of the minor axis, which XLA for CPUs does not vectorise.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _repeat(a: Array, times: int) -> Array:
+    """Return images (..., N) as the first ones of pairs, (..., N times)."""
+    return jnp.repeat(a, times, axis=-1)
+
+
+def _sum_repeated(times: int, _, bar: Array) -> tuple[Array]:
+    return (_times(bar, np.repeat(np.eye(bar.shape[-1] // times), times, axis=0)),)
+
+
+_repeat.defvjp(lambda a, times: (_repeat(a, times), None), _sum_repeated)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _tile(a: Array, times: int) -> Array:
+    """Return images (..., N) as the second ones of pairs, (..., times N)."""
+    return jnp.concatenate([a] * times, axis=-1)
+
+
+def _sum_tiled(times: int, _, bar: Array) -> tuple[Array]:
+    return (_times(bar, np.tile(np.eye(bar.shape[-1] // times), (times, 1))),)
+
+
+_tile.defvjp(lambda a, times: (_tile(a, times), None), _sum_tiled)
+
+
+def _times(a: Array, matrix: np.ndarray) -> Array:
+    return jnp.matmul(a, jnp.asarray(matrix, a.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _blocks(images: Any, size: int) -> Any:

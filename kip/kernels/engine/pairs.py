@@ -1,12 +1,12 @@
 """The kernel of a convolutional ReLU network: features of each image, then blocks of pairs.
 
-    conv     K <- w/9 box(K) + b,  T <- K + w/9 box(T)
+    conv     K <- w/9 box(K) + b,  T <- w/9 box(T) + b
     relu     K, T <- their dual (`kip.kernels.engine.relu`)
     pool     K, T <- means over 2x2 x 2x2 position pairs
-    readout  K <- w mean K + b,  T <- K + w mean T
+    readout  K <- w mean K + b,  T <- w mean T + b
 
-for weights W_std^2 = w and biases b_std^2 = b; K_0 is the mean over channels of x z', T_0 = 0. What depends on one
-image is computed once an image: its variances K(p, p) at every ReLU, which poolings make a small kernel of their own.
+for weights W_std^2 = w and biases b_std^2 = b; K_0 = T_0 is the mean over channels of x z'. What depends on one image
+is computed once an image: its variances K(p, p) at every ReLU, which poolings make a small kernel of their own.
 
 Pairs go through in chunks (`chunks.py`), and a chunk's planes in a loop over the shifts along y, so that what a plane
 needs stays in cache on a CPU, and memory does not grow with the block. The vjp computes each plane again, pulls it
@@ -48,7 +48,10 @@ class Pixels(NamedTuple):
 
 
 class Planes(NamedTuple):
-    """A level's input or result: K and T (None for the NNGP) for all shifts along y, (shifts, *plane)."""
+    """A level's input or result: K and T (None for the NNGP) for all shifts along y, (shifts, *plane).
+
+    The last level's result has T alone, or K for the NNGP.
+    """
 
     nngp: Any
     ntk: Any
@@ -86,7 +89,7 @@ def features(architecture: Architecture, images: Array) -> Features:
 
 def _most_pairs(of: Sequence[Level]) -> int:
     """Return how many pairs a chunk takes that goes through these levels: what suits the first, the largest."""
-    return chunks.most_pairs(of[0].plane_size, of[0].shifts) if of else chunks.MOST
+    return chunks.most_pairs(of[0].plane_size) if of else chunks.MOST
 
 
 def pair_values(architecture: Architecture, x: Features, z: Features) -> Array:
@@ -99,8 +102,7 @@ def pair_values(architecture: Architecture, x: Features, z: Features) -> Array:
         if i == 0:
             # The vjp of a block keeps this much of a pair, and computes all else again.
             state = Planes(*(None if part is None else checkpoint_name(part, chunks.KEPT) for part in state))
-    nngp = w * state.nngp + b
-    return nngp if state.ntk is None else nngp + w * state.ntk
+    return w * (state.ntk if with_ntk else state.nngp) + b
 
 
 def _variances(architecture: Architecture, pixels: Array) -> list[list[Variance]]:
@@ -143,6 +145,8 @@ def _level(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, v
 def _every_plane(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, variances: Variances) -> Planes:
     """Compute each shift's plane in a loop, up to its end along x; the results are stacked on axis 0."""
     rows = _Rows(level, state, variances)
+    if rows.count == 1:
+        return jax.tree.map(lambda a: a[None], _plane(level, scale, with_ntk, *rows.of(0)))
 
     def step(before, i):
         # A loop writes its results one step late, from what it carries: written as they are computed, XLA for CPUs
@@ -176,12 +180,13 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
         zeros = [jnp.zeros_like(inputs.nngp) for _ in v_x]
         inputs_bar, to_x = jax.vjp(plane, inputs, zeros)[1](bar)
         to_z = [P.sum_z(P.by_partner(log_bar, level)) for log_bar in to_x]
+        to_x = [P.sum_x(log_bar, level) for log_bar in to_x]
         if not first:
             return inputs_bar, to_x, to_z
         products_bar = inputs_bar.nngp * (1 / channels)
         moved = P.by_partner(products_bar, level)
-        to_x = to_x + [products_bar * z for z in rows.take(rows.z, i)]
-        to_z = to_z + [P.sum_z(moved * x) for x in x_by_partner]
+        to_x = to_x + [P.sum_x(products_bar, level, z) for z in rows.take(rows.z, i)]
+        to_z = to_z + [P.sum_z(moved, x) for x in x_by_partner]
         return None, to_x, to_z
 
     def step(carry, inputs):
@@ -198,7 +203,7 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
     totals_z = [jnp.zeros((part.shape[0] + 2 * level.rows, *part.shape[1:]), part.dtype) for part in parts[2]]
     carry, late = jax.lax.scan(step, (parts, parts[1], totals_z), (jnp.arange(rows.count), bars))
     (planes_bar, to_x, to_z), total_x, total_z = carry
-    total_x = [P.sum_x(total + part, level) for total, part in zip(total_x, to_x)]
+    total_x = [total + part for total, part in zip(total_x, to_x)]
     total_z = [P.cut_z(_add_rows(total, part, rows.count - 1), level) for total, part in zip(total_z, to_z)]
 
     convs = level.convs
@@ -270,16 +275,22 @@ def _plane(
 ) -> Planes:
     """Follow one shift's plane through a level's convolutions and ReLUs, and along x through its end.
 
-    Without T in `inputs`, and where it is wanted, it begins here with T_0 = 0. `log_v` takes gradients, see `relu`.
+    Without T in `inputs`, and where it is wanted, it begins here with T_0 = K_0. `log_v` takes gradients, see `relu`.
     """
     band = level.columns is not None
+
+    def convolved(part: Array) -> Array:
+        return scale.w * P.box(part, mask, band) + scale.b
+
     nngp, ntk = inputs
+    if with_ntk and ntk is None:
+        ntk = nngp
     for conv in range(level.convs):
-        nngp = scale.w * P.box(nngp, mask, band) + scale.b
-        if with_ntk:
-            ntk = nngp if ntk is None else nngp + scale.w * P.box(ntk, mask, band)
+        nngp, ntk = convolved(nngp), None if ntk is None else convolved(ntk)
         probe = jnp.zeros_like(nngp) if log_v is None else log_v[conv]
         nngp, ntk = relu(nngp, ntk, v_x[conv], v_z[conv], probe)
     if level.end == "pool":
         return Planes(*(None if part is None else P.pool_columns(part, level) for part in (nngp, ntk)))
-    return Planes(*(None if part is None else P.read_out(part, mask, level) for part in (nngp, ntk)))
+    if ntk is None:
+        return Planes(P.read_out(nngp, mask, level), None)
+    return Planes(None, P.read_out(ntk, mask, level))

@@ -12,6 +12,8 @@ partner lies outside the image hold finite rubbish, which `box` masks away.
 
 from __future__ import annotations
 
+import functools
+import operator
 from functools import partial
 
 import jax
@@ -39,9 +41,9 @@ def z_side(array: Array, level: Level, fill: float) -> Array:
     return jnp.stack([padded[:, a : a + level.width] for a in range(2 * side + 1)], axis=1)
 
 
-def sum_x(plane: Array, level: Level) -> Array:
-    """Sum a plane over the partners of each position of the first image, (h, w, P)."""
-    return plane.sum(1 if level.columns is not None else 2)
+def sum_x(plane: Array, level: Level, times: Array | None = None) -> Array:
+    """Sum a plane, times another, over the partners of each position of the first image, (h, w, P)."""
+    return _sum(plane, 1 if level.columns is not None else 2, times)
 
 
 def by_partner(plane: Array, level: Level) -> Array:
@@ -57,9 +59,25 @@ def by_partner(plane: Array, level: Level) -> Array:
     return long[:, : shifts * short].reshape(height, shifts, short, pairs)
 
 
-def sum_z(plane: Array) -> Array:
-    """Sum a plane that `by_partner` has moved over the partners of each position of the second image's rows."""
-    return plane.sum(1)
+def sum_z(moved: Array, times: Array | None = None) -> Array:
+    """Sum a plane that `by_partner` has moved, times another, over the partners of the second image's positions."""
+    return _sum(moved, 1, times)
+
+
+def _sum(plane: Array, axis: int, times: Array | None) -> Array:
+    """Return a plane's sum over an axis, term by term: XLA for CPUs leaves sums to one core.
+
+    Args:
+        plane: what to sum, if need be times another plane, which may have one term for all.
+    """
+
+    def term(i: int) -> Array:
+        part = jax.lax.index_in_dim(plane, i, axis, keepdims=False)
+        if times is None:
+            return part
+        return part * jax.lax.index_in_dim(times, i if times.shape[axis] > 1 else 0, axis, keepdims=False)
+
+    return functools.reduce(operator.add, (term(i) for i in range(plane.shape[axis])))
 
 
 def cut_z(total: Array, level: Level) -> Array:
@@ -177,9 +195,14 @@ def read_out(plane: Array, mask: Array, level: Level) -> Array:
     """Return a plane's part of the mean over equal positions (`flatten`) or over all pairs (`mean`), (P,)."""
     positions = level.height * level.width
     if level.end == "mean":
-        return (plane * mask).sum((0, 1, 2)) / positions**2
-    equal = plane[:, 0] if level.columns is not None else jnp.einsum("yaap->yap", plane)
-    return equal.sum((0, 1)) / positions
+        return total(plane * mask) / positions**2
+    return total(plane[:, 0] if level.columns is not None else jnp.einsum("yaap->yap", plane)) / positions
+
+
+def total(plane: Array) -> Array:
+    """Return the sum over all but the last axis, as a product with ones: see `_sum`."""
+    rows = plane.reshape(-1, plane.shape[-1])
+    return jnp.matmul(jnp.ones((1, len(rows)), plane.dtype), rows, precision=jax.lax.Precision.HIGHEST)[0]
 
 
 def equal_positions(planes: Array, level: Level) -> Array:

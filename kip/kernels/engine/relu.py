@@ -3,13 +3,18 @@
 For (a, b) ~ N(0, [[v, K], [K, v']]), s = sqrt(v v'), theta = arccos(K / s), and the tangent kernel T:
 
     K' = E relu(a) relu(b) = s (sin theta + (pi - theta) cos theta) / 2 pi
-    T' = T E [a > 0] [b > 0] = T (pi - theta) / 2 pi
+    T' = K' + T E [a > 0] [b > 0] = K' + T (pi - theta) / 2 pi
+
+T' has K' in it, since whatever layer of weights follows adds as much: T and K then go through it alike.
 
 Numerics. The angle comes from u = 1 - cos theta = ((v + v') / 2 - K - (sqrt v - sqrt v')^2 / 2) / s, which is exactly
 zero for equal images and loses no more digits than v - K does for similar ones, where 1 - K / s would be the rounding
-error of a quotient. In float32, with w = min(u, 2 - u) in [0, 1], polynomials give theta (for u > 1, pi - theta) =
-2 pi sqrt(w) P(w) and sin theta - theta cos theta = 2 pi sqrt(w) w Q(w), so that one root and some twenty
-multiplications are all a pair costs.
+error of a quotient. With w = min(u, 2 - u) in [0, 1] and the angle a = arccos(1 - w), which is theta or, where u > 1,
+pi - theta, all that is needed are a and sin a - a cos a. In float32 they are 2 pi sqrt(w) P(w) and 2 pi sqrt(w) w Q(w)
+with two polynomials, so that one root and some twenty multiplications are all a pair costs.
+
+sqrt(w), with a minus sign where u > 1, is called the *chord*: it is sqrt(2) sin(a / 2), and all else follows from it.
+It is computed first and kept, so that K', T' and their cotangents each are one pass over memory.
 
 Reference: Cho and Saul 2009, "Kernel Methods for Deep Learning", equations 5 and 6. P and Q: our least-squares fits in
 Chebyshev polynomials, relative errors 2e-8.
@@ -72,30 +77,50 @@ def relu(nngp: Array, ntk: Array | None, v_x: Variance, v_z: Variance, log_v: Ar
     Returns:
         K' and T' (None without T).
     """
-    u, scale = _versine(nngp, v_x, v_z)
-    mean, half = _dual(u)
-    return scale * mean, None if ntk is None else ntk * half
+    return _dual(chord(nngp, v_x, v_z), ntk, _scale(v_x, v_z))
 
 
-def _versine(nngp: Array, v_x: Variance, v_z: Variance) -> tuple[Array, Array]:
-    """Return u = 1 - cos theta in [0, 2], and s = sqrt(v v')."""
-    root_x, root_z = v_x.value * v_x.inverse_root, v_z.value * v_z.inverse_root
-    gap = root_x - root_z
+def chord(nngp: Array, v_x: Variance, v_z: Variance) -> Array:
+    """Return sqrt(u) for u = 1 - cos theta up to 1, and -sqrt(2 - u) beyond."""
+    gap = v_x.value * v_x.inverse_root - v_z.value * v_z.inverse_root
     deficit = (0.5 * v_x.value + 0.5 * v_z.value - nngp) - 0.5 * gap * gap
-    return jnp.clip(deficit * (v_x.inverse_root * v_z.inverse_root), 0, 2), root_x * root_z
+    u = jnp.clip(deficit * (v_x.inverse_root * v_z.inverse_root), 0, 2)
+    # Opposite images, u = 2, must not look like equal ones: their chord is a negative number whose square is no zero.
+    tiny = float(jnp.finfo(u.dtype).tiny)
+    square = jnp.where(u < 1, u, jnp.minimum(u - 2, -tiny))
+    # A quotient, because XLA for CPUs computes one once, and all of a sum or a product again for each that needs it.
+    return square / jnp.maximum(jnp.sqrt(jnp.abs(square)), tiny**0.5)
 
 
-def _dual(u: Array) -> tuple[Array, Array]:
-    """Return K' / s, and (pi - theta) / 2 pi."""
-    if u.dtype == jnp.float64:
-        theta = 2 * jnp.arcsin(jnp.sqrt(u / 2))
-        half = (math.pi - theta) / (2 * math.pi)
-        return jnp.sqrt(u * (2 - u)) / (2 * math.pi) + half * (1 - u), half
-    w = jnp.minimum(u, 2 - u)
-    root = jnp.sqrt(w)
-    angle = root * _polynomial(ANGLE, w)
-    mean = jnp.maximum(0.5 - 0.5 * u, 0) + root * w * _polynomial(MOMENT, w)
-    return mean, jnp.where(u < 1, 0.5 - angle, angle)
+def _scale(v_x: Variance, v_z: Variance) -> Array:
+    """Return s = sqrt(v v')."""
+    return (v_x.value * v_x.inverse_root) * (v_z.value * v_z.inverse_root)
+
+
+def _dual(chord: Array, ntk: Array | None, scale: Array) -> tuple[Array, Array | None]:
+    """Return K' and T' by the chord, T and s."""
+    nngp = scale * moment(chord)
+    return nngp, None if ntk is None else nngp + ntk * slope(chord)
+
+
+def moment(chord: Array) -> Array:
+    """Return K' / s = (sin theta + (pi - theta) cos theta) / 2 pi."""
+    root, w = jnp.abs(chord), chord * chord
+    if chord.dtype == jnp.float64:
+        part = (root * jnp.sqrt(2 - w) - 2 * jnp.arcsin(root / math.sqrt(2)) * (1 - w)) / (2 * math.pi)
+    else:
+        part = root * w * _polynomial(MOMENT, w)
+    return jnp.where(chord < 0, part, part + (0.5 - 0.5 * w))
+
+
+def slope(chord: Array) -> Array:
+    """Return (pi - theta) / 2 pi, the derivative of K' with respect to K."""
+    root = jnp.abs(chord)
+    if chord.dtype == jnp.float64:
+        angle = jnp.arcsin(root / math.sqrt(2)) / math.pi
+    else:
+        angle = root * _polynomial(ANGLE, chord * chord)
+    return jnp.where(chord < 0, angle, 0.5 - angle)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
@@ -105,35 +130,39 @@ def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     return value
 
 
-def _relu_forward(*arguments):
-    return relu(*arguments), arguments
+def _relu_forward(nngp, ntk, v_x, v_z, log_v):
+    at = chord(nngp, v_x, v_z)
+    return _dual(at, ntk, _scale(v_x, v_z)), (at, ntk, v_x, v_z)
 
 
 def _relu_backward(saved, bars):
     """Pull cotangents back through the ReLU.
 
         dK'/dK = (pi - theta) / 2 pi        v dK'/dv = s sin theta / 4 pi
-        dT'/dT = (pi - theta) / 2 pi        v dT'/dv = -T cos theta / (4 pi sin theta)
-                                            dT'/dK = T / (2 pi s sin theta)
+        dT'/dT = (pi - theta) / 2 pi        v dT'/dv = v dK'/dv - T cos theta / (4 pi sin theta)
+                                            dT'/dK = dK'/dK + T / (2 pi s sin theta)
 
-    The last two diverge at theta = 0, where they cancel: for x = z the contributions of K, v and v' sum to zero. They
+    The last terms diverge at theta = 0, where they cancel: for x = z the contributions of K, v and v' sum to zero. They
     are taken as zero at angles of rounding errors.
     """
-    nngp, ntk, v_x, v_z, _ = saved
+    at, ntk, v_x, v_z = saved
     nngp_bar, ntk_bar = bars
-    u, scale = _versine(nngp, v_x, v_z)
-    _, half = _dual(u)
-    square = u * (2 - u)  # of sin theta
-    least = float(jnp.finfo(nngp.dtype).eps) ** 1.5
-    inverse_sine = jnp.where(square > least, jax.lax.rsqrt(jnp.maximum(square, least)), 0)
-    to_both = nngp_bar * (scale * (square * inverse_sine) * (1 / (4 * math.pi)))
-    to_nngp = nngp_bar * half
-    if ntk is None:
-        return to_nngp, None, None, None, to_both
-    slope = inverse_sine * (ntk_bar * ntk) * (1 / (2 * math.pi))
-    to_nngp = to_nngp + slope * (v_x.inverse_root * v_z.inverse_root)
-    to_both = to_both - slope * (0.5 - 0.5 * u)
-    return to_nngp, ntk_bar * half, None, None, to_both
+    if ntk is not None:
+        nngp_bar = nngp_bar + ntk_bar
+    w = at * at
+    square = w * (2 - w)  # of sin theta
+    least = float(jnp.finfo(at.dtype).eps) ** 0.75
+    to_nngp = nngp_bar * slope(at)
+    to_both = nngp_bar * (_scale(v_x, v_z) * square)
+    if ntk is not None:
+        steep = jnp.where(square > least**2, ntk_bar * ntk, 0)
+        # The same sine twice, by two roots: one root for both would be a pass over memory of its own.
+        sine = jnp.maximum(jnp.abs(at) * jnp.sqrt(2 - w), least)
+        to_nngp = to_nngp + steep / (2 * math.pi * sine) * (v_x.inverse_root * v_z.inverse_root)
+        to_both = to_both - steep * jnp.where(at < 0, w - 1, 1 - w)
+    # A quotient comes last, see `chord`: this is read for the sums over either image's positions.
+    to_both = to_both / (4 * math.pi * jnp.maximum(jnp.sqrt(square), least))
+    return to_nngp, None if ntk is None else ntk_bar * slope(at), None, None, to_both
 
 
 relu.defvjp(_relu_forward, _relu_backward)
