@@ -140,6 +140,21 @@ def test_chunks_are_within_bounds_and_small_blocks_are_not_cut(first, second, mo
         assert chunk == (first, second)
 
 
+def test_rows_of_a_single_chunk_are_avoided():
+    assert chunks.chunk_of(16, 16, 128) == (16, 8)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["as a product", "as a sum"])
+def test_images_get_the_cotangents_of_their_pairs(monkeypatch, many):
+    monkeypatch.setattr(chunks, "MOST", 1 if many else 128)
+    n, m = 3, 4
+    bar = jax.numpy.asarray(np.random.default_rng(0).standard_normal((2, n * m)), "float32")
+    expected = np.asarray(bar).reshape(2, n, m)
+    for layout, times, images, axis in ((chunks._repeat, m, n, 2), (chunks._tile, n, m, 1)):
+        _, pull = jax.vjp(lambda a, layout=layout, times=times: layout(a, times), jax.numpy.zeros((2, images)))
+        np.testing.assert_allclose(pull(bar)[0], expected.sum(axis), rtol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 3, 8, 64])
 def test_results_do_not_depend_on_the_chunks(monkeypatch, size):
     architecture, shape = A("ConvNet", 1), (4, 9, 2)

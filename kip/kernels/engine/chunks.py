@@ -52,8 +52,8 @@ def chunk_of(first: int, second: int, most: int) -> Chunk:
     """Return the chunk, of at most so many pairs, that covers a block at the least cost.
 
     A chunk costs its pairs, rounded up to vector registers, and one register for what its loops cost by themselves.
-    Among equals it is the largest, and among those one of at least two columns if there are two rows (a loop of one
-    turn is none, and then what is laid out for it is gathered for each pair after all), with the fewest first images.
+    Among equals it is the largest, and among those the one of the fewest first images, unless that leaves rows of a
+    single chunk: XLA drops a loop of one turn, and then gathers for each pair what was laid out before the loop.
     """
 
     def cost(chunk: Chunk) -> int:
@@ -113,38 +113,33 @@ def over_pairs(function: Callable[[Any, Any], Array], first: Any, second: Any, m
     return values.reshape(values.shape[0] * n, -1)[:rows, :columns]
 
 
-# Both ways to lay images out for their pairs bring their transposes, matrix products with zeros and ones: those that
-# JAX derives are sums over parts of the minor axis, which XLA for CPUs does not vectorise.
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _repeat(a: Array, m: int) -> Array:
+    """Return images (..., n) as the first ones of pairs, (..., n m)."""
+    return jnp.repeat(a, m, axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _repeat(a: Array, times: int) -> Array:
-    """Return images (..., N) as the first ones of pairs, (..., N times)."""
-    return jnp.repeat(a, times, axis=-1)
+def _tile(a: Array, n: int) -> Array:
+    """Return images (..., m) as the second ones of pairs, (..., n m)."""
+    return jnp.concatenate([a] * n, axis=-1)
 
 
-def _sum_repeated(times: int, _, bar: Array) -> tuple[Array]:
-    return (_times(bar, np.repeat(np.eye(bar.shape[-1] // times), times, axis=0)),)
+def _sum_by_image(bar: Array, n: int, second: bool) -> Array:
+    """Sum what pairs (..., n m) give to their first images, or to their second ones."""
+    pairs = bar.shape[-1]
+    m = pairs // n
+    if pairs > MOST:
+        return bar.reshape(*bar.shape[:-1], n, m).sum(-2 if second else -1)
+    # A product with zeros and ones: XLA for CPUs does not vectorise sums over parts of the minor axis.
+    which = np.tile(np.eye(m), (n, 1)) if second else np.repeat(np.eye(n), m, axis=0)
+    return jnp.matmul(bar, jnp.asarray(which, bar.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
-_repeat.defvjp(lambda a, times: (_repeat(a, times), None), _sum_repeated)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _tile(a: Array, times: int) -> Array:
-    """Return images (..., N) as the second ones of pairs, (..., times N)."""
-    return jnp.concatenate([a] * times, axis=-1)
-
-
-def _sum_tiled(times: int, _, bar: Array) -> tuple[Array]:
-    return (_times(bar, np.tile(np.eye(bar.shape[-1] // times), (times, 1))),)
-
-
-_tile.defvjp(lambda a, times: (_tile(a, times), None), _sum_tiled)
-
-
-def _times(a: Array, matrix: np.ndarray) -> Array:
-    return jnp.matmul(a, jnp.asarray(matrix, a.dtype), precision=jax.lax.Precision.HIGHEST)
+_repeat.defvjp(
+    lambda a, m: (_repeat(a, m), None), lambda m, _, bar: (_sum_by_image(bar, bar.shape[-1] // m, second=False),)
+)
+_tile.defvjp(lambda a, n: (_tile(a, n), None), lambda n, _, bar: (_sum_by_image(bar, n, second=True),))
 
 
 def _blocks(images: Any, size: int) -> Any:
