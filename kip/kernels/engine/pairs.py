@@ -145,8 +145,6 @@ def _level(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, v
 def _every_plane(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, variances: Variances) -> Planes:
     """Compute each shift's plane in a loop, up to its end along x; the results are stacked on axis 0."""
     rows = _Rows(level, state, variances)
-    if rows.count == 1:
-        return jax.tree.map(lambda a: a[None], _plane(level, scale, with_ntk, *rows.of(0)))
 
     def step(before, i):
         # A loop writes its results one step late, from what it carries: written as they are computed, XLA for CPUs
@@ -185,8 +183,8 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
             return inputs_bar, to_x, to_z
         products_bar = inputs_bar.nngp * (1 / channels)
         moved = P.by_partner(products_bar, level)
-        to_x = to_x + [P.sum_x(products_bar, level, z) for z in rows.take(rows.z, i)]
-        to_z = to_z + [P.sum_z(moved, x) for x in x_by_partner]
+        to_x = to_x + [P.sum_x(products_bar * z, level) for z in rows.take(rows.z, i)]
+        to_z = to_z + [P.sum_z(moved * x) for x in x_by_partner]
         return None, to_x, to_z
 
     def step(carry, inputs):

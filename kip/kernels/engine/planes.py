@@ -41,9 +41,9 @@ def z_side(array: Array, level: Level, fill: float) -> Array:
     return jnp.stack([padded[:, a : a + level.width] for a in range(2 * side + 1)], axis=1)
 
 
-def sum_x(plane: Array, level: Level, times: Array | None = None) -> Array:
-    """Sum a plane, times another, over the partners of each position of the first image, (h, w, P)."""
-    return _sum(plane, 1 if level.columns is not None else 2, times)
+def sum_x(plane: Array, level: Level) -> Array:
+    """Sum a plane over the partners of each position of the first image, (h, w, P)."""
+    return _sum(plane, 1 if level.columns is not None else 2)
 
 
 def by_partner(plane: Array, level: Level) -> Array:
@@ -59,25 +59,15 @@ def by_partner(plane: Array, level: Level) -> Array:
     return long[:, : shifts * short].reshape(height, shifts, short, pairs)
 
 
-def sum_z(moved: Array, times: Array | None = None) -> Array:
-    """Sum a plane that `by_partner` has moved, times another, over the partners of the second image's positions."""
-    return _sum(moved, 1, times)
+def sum_z(moved: Array) -> Array:
+    """Sum a plane that `by_partner` has moved over the partners of each position of the second image's rows."""
+    return _sum(moved, 1)
 
 
-def _sum(plane: Array, axis: int, times: Array | None) -> Array:
-    """Return a plane's sum over an axis, term by term: XLA for CPUs leaves sums to one core.
-
-    Args:
-        plane: what to sum, if need be times another plane, which may have one term for all.
-    """
-
-    def term(i: int) -> Array:
-        part = jax.lax.index_in_dim(plane, i, axis, keepdims=False)
-        if times is None:
-            return part
-        return part * jax.lax.index_in_dim(times, i if times.shape[axis] > 1 else 0, axis, keepdims=False)
-
-    return functools.reduce(operator.add, (term(i) for i in range(plane.shape[axis])))
+def _sum(plane: Array, axis: int) -> Array:
+    """Return a plane's sum over an axis, term by term: XLA for CPUs leaves sums to one core."""
+    terms = (jax.lax.index_in_dim(plane, i, axis, keepdims=False) for i in range(plane.shape[axis]))
+    return functools.reduce(operator.add, terms)
 
 
 def cut_z(total: Array, level: Level) -> Array:
