@@ -1,7 +1,9 @@
-"""A worker process that lies: `python bad_worker.py HOST PORT HOW`, with the key in $KIP_WORKERS_KEY."""
+"""A worker process that lies or freezes: `python bad_worker.py HOST PORT HOW`, with the key in $KIP_WORKERS_KEY."""
 
 import os
+import signal
 import sys
+import time
 
 import numpy as np
 
@@ -17,7 +19,15 @@ HOW = {
 
 
 class Bad(Worker):
+    tasks = 0
+
     def handle(self, payload):
+        if sys.argv[3] == "freezes":  # with its third task in its hands, which it will not answer
+            self.tasks += decode(payload).kind in ("forward", "backward")
+            if self.tasks == 3:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(1.0)  # the signal may stop this thread a moment after the others
+            return super().handle(payload)
         answer = super().handle(payload)
         message = decode(answer)
         return HOW[sys.argv[3]](message) if message.kind == "result" else answer

@@ -1,6 +1,7 @@
 """Executors whose workers are real processes, and what tests do to those."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,10 +69,17 @@ class Workers:
         self.processes.append(process)
         return process
 
+    def wait_for(self, count):
+        """Wait until so many have connected, so that all are there when the run begins."""
+        while len(self.executor.scheduler.members) < count:
+            self.executor.scheduler._wait()
+
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)  # one that froze could not end
         self.executor.close()
         self.door.close()
         deadline = time.monotonic() + 20
