@@ -115,7 +115,7 @@ def transfer(
         validation: Validation images that are looked at; default: all.
         vectorise: Networks trained at once; default: one on a CPU, else as many as the memory takes.
         seed: Of initial parameters, batches and natural images; default: 0.
-        out: Write the results to this JSON file; `kip report` shows those that lie in a run's folder as transfer*.json.
+        out: Write the results to this JSON file as they come; `kip report` shows a run's transfer*.json.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -134,20 +134,27 @@ def transfer(
     progress = functools.partial(print, file=sys.stderr, flush=True)
     sets = runs.sets(distilled, checkpoints, data_dir)
 
-    def trained(one: DistilledSet, on: Baseline = "none") -> TransferResult:
+    def trained(one: DistilledSet, on: Baseline) -> TransferResult:
         result = transfer_set(one, config, baseline=on, data_dir=data_dir, progress=progress)
         test, spread = 100 * result.test_accuracy, 100 * result.test_spread
         step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
         print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
         return result
 
-    results = [trained(one) for one in sets]
-    others = [trained(sets[0], on) for on in baseline]
-    best = max(results, key=lambda result: result.validation_accuracy)
-    listed = [result.to_dict() for result in [*results, *others]]
-    summary = {"test_accuracy": best.test_accuracy, "test_spread": best.test_spread, "checkpoint": best.checkpoint}
-    found = {**summary, "validation_accuracy": best.validation_accuracy, "results": listed}
-    save_json(out, found)
+    results: list[TransferResult] = []
+    found: dict[str, Any] = {}
+    wanted: list[tuple[DistilledSet, Baseline]] = [(one, "none") for one in sets]
+    for one, on in [*wanted, *((sets[0], on) for on in baseline)]:
+        results.append(trained(one, on))
+        best = max(results[: len(sets)], key=lambda result: result.validation_accuracy)
+        found = {
+            "test_accuracy": best.test_accuracy,
+            "test_spread": best.test_spread,
+            "checkpoint": best.checkpoint,
+            "validation_accuracy": best.validation_accuracy,
+            "results": [result.to_dict() for result in results],
+        }
+        save_json(out, found)
     return found
 
 
@@ -187,7 +194,7 @@ def protocols(
         teacher_width: Channels of its first layer.
         teacher_steps: Its updates, in batches of 100.
         seed: Of initial parameters, batches, augmentations and draws.
-        out: Write the results to this JSON file; `kip report` shows those that are in the run as protocols*.json.
+        out: Write the results to this JSON file as they come; `kip report` shows a run's protocols*.json.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -205,7 +212,13 @@ def protocols(
         teacher_steps=teacher_steps,
         seed=seed,
     )
-    found = judge(sets, judgement, data_dir=data_dir, progress=functools.partial(print, flush=True))
+    found = judge(
+        sets,
+        judgement,
+        data_dir=data_dir,
+        progress=functools.partial(print, flush=True),
+        save=functools.partial(save_json, out),
+    )
     save_json(out, found)
     return found
 
@@ -375,12 +388,12 @@ def pretraining(
         teacher_width: Channels of its first layer.
         teacher_steps: Its updates, in batches of 100.
         seeds: Networks of each cell.
-        out: Write the results to this JSON file; `kip report` shows those that are in the run as pretraining*.json.
+        out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
         data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import data as sources
-    from kip.evaluate.pretraining import Pretraining
+    from kip.evaluate.pretraining import Cell, Pretraining, line
     from kip.evaluate.pretraining import pretraining as measure
     from kip.finite import Network
 
@@ -398,9 +411,15 @@ def pretraining(
         teacher_steps=teacher_steps,
         seeds=seeds,
     )
-    cells = measure(sets, config, data_dir=data_dir, progress=functools.partial(print, flush=True))
-    found = {"data": data, "labelled": labelled, "cells": [cell._asdict() for cell in cells]}
-    save_json(out, found)
+    cells: list[dict[str, Any]] = []
+    found = {"data": data, "labelled": labelled, "cells": cells}
+
+    def note(cell: Cell) -> None:
+        print(line(cell), flush=True)
+        cells.append(cell._asdict())
+        save_json(out, found)
+
+    measure(sets, config, data_dir=data_dir, progress=note)
     return found
 
 

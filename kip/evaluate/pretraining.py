@@ -111,7 +111,7 @@ def pretraining(
     config: Pretraining,
     *,
     data_dir: Path | None = None,
-    progress: Callable[[str], Any] = lambda line: None,
+    progress: Callable[[Cell], Any] = lambda cell: None,
 ) -> list[Cell]:
     """Return the table.
 
@@ -119,7 +119,7 @@ def pretraining(
         paths: .npz files or runs' folders.
         config: the rest.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
-        progress: called with a line after each cell.
+        progress: called with each cell, as soon as it is known.
 
     Raises:
         ConfigError: if there is no set.
@@ -133,7 +133,7 @@ def pretraining(
     teachers: dict[Any, Teacher] = {}
     for path in paths:
         for cell in _cells(runs.name(path), runs.sets(path)[0], config, second, teachers, data_dir):
-            progress(line(cell))
+            progress(cell)
             cells.append(cell)
     return cells
 

@@ -15,7 +15,7 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.evaluate import runs
 from kip.evaluate.natural import natural, prepared
-from kip.evaluate.protocols import PROTOCOLS, Candidate, cross_architecture, k_centers, table, train_teacher
+from kip.evaluate.protocols import PROTOCOLS, Candidate, Cell, cross_architecture, k_centers, line, table, train_teacher
 from kip.finite import Network
 
 
@@ -51,6 +51,7 @@ def judge(
     *,
     data_dir: Path | None = None,
     progress: Callable[[str], Any] = lambda line: None,
+    save: Callable[[dict[str, Any]], Any] = lambda found: None,
 ) -> dict[str, Any]:
     """Return the table of sets x networks x protocols, JSON-ready.
 
@@ -59,6 +60,7 @@ def judge(
         judgement: the rest.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         progress: called with a line after each cell.
+        save: called after each cell with what is known so far, without `average`.
 
     Returns:
         `cells` (set, network, protocol, mean, deviation, accuracies), `average` over networks where there are several,
@@ -101,6 +103,19 @@ def judge(
             seed=judgement.seed,
         )
         progress(f"teacher {judgement.teacher.label}: validation {100 * teacher_accuracy:.2f} %")
+    found: dict[str, Any] = {
+        "cells": [],
+        "average": [],
+        "epochs": [one.epochs for one in chosen_protocols],
+        "images": [int(np.size(one.images, 0)) for one in candidates],
+        "teacher_validation_accuracy": teacher_accuracy,
+    }
+
+    def note(cell: Cell) -> None:
+        progress(line(cell))
+        found["cells"].append(cell._asdict())
+        save(found)
+
     cells = table(
         candidates,
         judgement.networks,
@@ -110,17 +125,10 @@ def judge(
         teacher=teacher,
         seeds=judgement.seeds,
         seed=judgement.seed,
-        progress=progress,
+        progress=note,
     )
-    average = []
     if len(judgement.networks) > 1:
         for (name, protocol), mean in cross_architecture(cells).items():
-            average.append({"candidate": name, "protocol": protocol, "mean": mean})
+            found["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
             progress(f"{name:16} {'average':24} {protocol:9} {100 * mean:.2f} %")
-    return {
-        "cells": [cell._asdict() for cell in cells],
-        "average": average,
-        "epochs": [one.epochs for one in chosen_protocols],
-        "images": [int(np.size(one.images, 0)) for one in candidates],
-        "teacher_validation_accuracy": teacher_accuracy,
-    }
+    return found

@@ -128,7 +128,7 @@ def table(
     teacher: Teacher | None = None,
     seeds: int = 5,
     seed: int = 0,
-    progress: Callable[[str], Any] = lambda line: None,
+    progress: Callable[[Cell], Any] = lambda cell: None,
 ) -> list[Cell]:
     """Judge every set, with every network, under every protocol.
 
@@ -141,7 +141,7 @@ def table(
         teacher: needed by protocols with soft labels; `train_teacher` makes one.
         seeds: networks of each cell.
         seed: of initial parameters, batches and augmentations.
-        progress: called with a line after each cell.
+        progress: called with each cell, as soon as it is known.
 
     Raises:
         ConfigError: if a protocol needs a teacher and there is none.
@@ -167,8 +167,15 @@ def table(
                     found.append(float(accuracy(model, trained.variables[0], *test)))
                 mean, spread = float(np.mean(found)), deviation(found)
                 cells.append(Cell(candidate.name, network.label, protocol.name, mean, spread, found))
-                progress(_line(cells[-1]))
+                progress(cells[-1])
     return cells
+
+
+def line(cell: Cell) -> str:
+    """Return a cell as a line of text."""
+    return (
+        f"{cell.candidate:16} {cell.network:24} {cell.protocol:9} {100 * cell.mean:.2f} +- {100 * cell.deviation:.2f} %"
+    )
 
 
 def cross_architecture(cells: Sequence[Cell], *, without: str | None = None) -> dict[tuple[str, str], float]:
@@ -241,12 +248,6 @@ def _labels(protocol: Protocol, candidate: Candidate, teacher: Teacher | None) -
     if protocol.labels == "teacher" and teacher is not None:
         return np.asarray(teacher.model.apply(teacher.variables, jnp.asarray(candidate.images)).logits)
     return candidate.labels
-
-
-def _line(cell: Cell) -> str:
-    return (
-        f"{cell.candidate:16} {cell.network:24} {cell.protocol:9} {100 * cell.mean:.2f} +- {100 * cell.deviation:.2f} %"
-    )
 
 
 def _key(seed: int, purpose: str, index: int) -> jax.Array:
