@@ -128,16 +128,20 @@ def test_constant_and_black_images_give_finite_values_and_gradients(architecture
         assert np.isfinite(part).all()
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "most"), [(1, 1, 16), (4, 4, 16), (10, 10, 16), (10, 10, 128), (3, 17, 16), (2, 600, 64)]
-)
-def test_chunks_are_within_bounds_and_small_blocks_are_not_cut(first, second, most):
-    chunk = chunks.chunk_of(first, second, most)
-    assert 1 <= chunk.first <= first
-    assert 1 <= chunk.second <= second
-    assert chunk.first * chunk.second <= most
-    if first * second <= most:
-        assert chunk == (first, second)
+@pytest.mark.parametrize("most", [16, 22, 128, 4096])
+@pytest.mark.parametrize("block", [(1, 7), (3, 3), (4, 4), (10, 10), (3, 17), (2, 600), (10, 34)])
+def test_chunks_are_within_bounds_and_fill_vector_registers(block, most):
+    chunk = chunks.chunk_of(*block, most)
+    pairs = chunk.first * chunk.second
+    assert chunks.LEAST <= pairs <= most
+    assert pairs % chunks.LANES == 0
+    if block[0] * block[1] <= most and block[0] * block[1] % chunks.LANES == 0:
+        assert chunk == block
+
+
+@pytest.mark.parametrize("block", [(1, 1), (1, 3), (2, 2)])
+def test_a_few_pairs_are_one_chunk(block):
+    assert chunks.chunk_of(*block, 16) == block
 
 
 def test_rows_of_a_single_chunk_are_avoided():
@@ -155,13 +159,13 @@ def test_images_get_the_cotangents_of_their_pairs(monkeypatch, many):
         np.testing.assert_allclose(pull(bar)[0], expected.sum(axis), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 3, 8, 64])
-def test_results_do_not_depend_on_the_chunks(monkeypatch, size):
+@pytest.mark.parametrize("chunk", [(1, 1), (2, 3), (3, 2), (1, 16), (8, 8)])
+def test_results_do_not_depend_on_the_chunks(monkeypatch, chunk):
     architecture, shape = A("ConvNet", 1), (4, 9, 2)
     x, z, bar = images(5, shape, 0), images(3, shape, 1), images(5, (3,), 2)
     with float64():
         expected = value_and_gradients(architecture, "engine", x, z, bar)
-        monkeypatch.setattr(chunks, "most_pairs", lambda plane_size: size)
+        monkeypatch.setattr(chunks, "chunk_of", lambda first, second, most: chunks.Chunk(*chunk))
         for ours, theirs in zip(value_and_gradients(architecture, "engine", x, z, bar), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 

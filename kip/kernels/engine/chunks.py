@@ -24,7 +24,11 @@ FEWEST, MOST = 16, 128
 """Image pairs in a chunk on CPUs, however large or small the planes: one or two vector registers at least; more than
 the most have not been faster."""
 LANES = 8
-"""Values of float32 in a vector register, to which XLA for CPUs rounds a minor axis up."""
+"""Values of float32 in a vector register."""
+LEAST = 2 * LANES
+"""XLA for CPUs unrolls loops over fewer pairs, and does not vectorise them: 15 take three times as long as 16."""
+PER_CHUNK = 8
+"""What a chunk's loops cost by themselves, in pairs."""
 KEPT = "kept"
 """The name of what a function of pairs wants kept for its vjp; all else is computed again."""
 
@@ -51,21 +55,31 @@ def most_pairs(plane_size: int) -> int:
 def chunk_of(first: int, second: int, most: int) -> Chunk:
     """Return the chunk, of at most so many pairs, that covers a block at the least cost.
 
-    A chunk costs its pairs, rounded up to vector registers, and one register for what its loops cost by themselves.
-    Among equals it is the largest, and among those the one of the fewest first images, unless that leaves rows of a
-    single chunk: XLA drops a loop of one turn, and then gathers for each pair what was laid out before the loop.
-    """
+    It fills whole vector registers, for what is left over by them takes as long as if it filled two more; to that end
+    it may be larger than the block. Blocks of a few pairs stay as they are. Among equals it is the largest, and among
+    those the one of the fewest first images, unless that leaves rows of a single chunk: XLA drops a loop of one turn,
+    and then gathers for each pair what was laid out before the loop.
 
-    def cost(chunk: Chunk) -> int:
-        chunks = -(-first // chunk.first) * -(-second // chunk.second)
-        return chunks * (-(-chunk.first * chunk.second // LANES) + 1)
+    Args:
+        first: first images of the block.
+        second: its second images.
+        most: pairs in a chunk, at least `LEAST`.
+    """
+    if first * second <= LEAST // 4:
+        return Chunk(first, second)
 
     def rank(chunk: Chunk) -> tuple[int, int, bool, int]:
-        rows_of_one = chunk.first < first and chunk.second == second
-        return cost(chunk), -chunk.first * chunk.second, rows_of_one, chunk.first
+        pairs = chunk.first * chunk.second
+        chunks = -(-first // chunk.first) * -(-second // chunk.second)
+        rows_of_one = chunk.first < first and chunk.second >= second
+        return chunks * (pairs + PER_CHUNK), -pairs, rows_of_one, chunk.first
 
-    candidates = [Chunk(n, m) for m in range(1, min(second, most) + 1) for n in range(1, min(first, most // m) + 1)]
-    return min(candidates, key=rank)
+    sides = (
+        (n, m)
+        for m in range(1, min(max(second, LEAST), most) + 1)
+        for n in range(1, min(max(first, LEAST), most // m) + 1)
+    )
+    return min((Chunk(n, m) for n, m in sides if n * m >= LEAST and n * m % LANES == 0), key=rank)
 
 
 def over_images(function: Callable[[Any], Any], images: Any, most: int) -> Any:
