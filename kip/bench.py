@@ -198,7 +198,7 @@ def growth(repeats: int) -> Growth:
     return Growth(
         [(side, cost(convnet, side, 8)) for side in (8, 12, 16, 24, 32, 48)],
         [(depth, cost(Architecture("ConvNet", depth), 32, 8)) for depth in (1, 2, 3, 4)],
-        [(block, cost(convnet, 32, block)) for block in (1, 2, 4, 8, 16)],
+        [(block, cost(convnet, 32, block)) for block in (1, 2, 4, 6, 8, 10, 16)],
     )
 
 

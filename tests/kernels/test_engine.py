@@ -133,7 +133,7 @@ def test_constant_and_black_images_give_finite_values_and_gradients(architecture
 def test_chunks_are_within_bounds_and_fill_vector_registers(block, most):
     chunk = chunks.chunk_of(*block, most)
     pairs = chunk.first * chunk.second
-    assert chunks.LEAST <= pairs <= most
+    assert chunks.FEWEST <= pairs <= most
     assert pairs % chunks.LANES == 0
     if block[0] * block[1] <= most and block[0] * block[1] % chunks.LANES == 0:
         assert chunk == block

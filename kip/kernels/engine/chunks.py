@@ -20,13 +20,11 @@ ELEMENTS = {"cpu": 1 << 18}
 """Position pairs of a plane times image pairs of a chunk, by backend: on a CPU, a plane of 1 MiB stays in cache."""
 ELEMENTS_ELSEWHERE = 1 << 22
 """The same on accelerators: enough to fill them."""
-FEWEST, MOST = 16, 128
-"""Image pairs in a chunk on CPUs, however large or small the planes: one or two vector registers at least; more than
-the most have not been faster."""
 LANES = 8
 """Values of float32 in a vector register."""
-LEAST = 2 * LANES
-"""XLA for CPUs unrolls loops over fewer pairs, and does not vectorise them: 15 take three times as long as 16."""
+FEWEST, MOST = 2 * LANES, 128
+"""Image pairs in a chunk on CPUs, however large or small the planes. XLA for CPUs unrolls loops over fewer and does not
+vectorise them: 15 pairs take three times as long as 16. More than the most have not been faster."""
 PER_CHUNK = 8
 """What a chunk's loops cost by themselves, in pairs."""
 KEPT = "kept"
@@ -63,9 +61,9 @@ def chunk_of(first: int, second: int, most: int) -> Chunk:
     Args:
         first: first images of the block.
         second: its second images.
-        most: pairs in a chunk, at least `LEAST`.
+        most: pairs in a chunk, at least `FEWEST`.
     """
-    if first * second <= LEAST // 4:
+    if first * second <= FEWEST // 4:
         return Chunk(first, second)
 
     def rank(chunk: Chunk) -> tuple[int, int, bool, int]:
@@ -76,10 +74,10 @@ def chunk_of(first: int, second: int, most: int) -> Chunk:
 
     sides = (
         (n, m)
-        for m in range(1, min(max(second, LEAST), most) + 1)
-        for n in range(1, min(max(first, LEAST), most // m) + 1)
+        for m in range(1, min(max(second, FEWEST), most) + 1)
+        for n in range(1, min(max(first, FEWEST), most // m) + 1)
     )
-    return min((Chunk(n, m) for n, m in sides if n * m >= LEAST and n * m % LANES == 0), key=rank)
+    return min((Chunk(n, m) for n, m in sides if n * m >= FEWEST and n * m % LANES == 0), key=rank)
 
 
 def over_images(function: Callable[[Any], Any], images: Any, most: int) -> Any:

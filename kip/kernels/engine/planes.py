@@ -142,7 +142,7 @@ def _pool_positions(cells: Array) -> Array:
     """Pool all pairs of positions along x, (h, w / 2, 2, w / 2, 2, P)."""
     # Stacked, and not one sum of four slices: XLA for CPUs would compute the cells in it, twice as slowly.
     rows = (jax.lax.index_in_dim(cells, i, 1, keepdims=False) for i in range(cells.shape[1]))
-    return jnp.stack([0.25 * (row[:, 0, :, 0] + row[:, 0, :, 1] + row[:, 1, :, 0] + row[:, 1, :, 1]) for row in rows], 1)
+    return jnp.stack([0.25 * (r[:, 0, :, 0] + r[:, 0, :, 1] + r[:, 1, :, 0] + r[:, 1, :, 1]) for r in rows], 1)
 
 
 def _spread_positions(_, bar: Array) -> tuple[Array]:
