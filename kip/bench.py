@@ -1,8 +1,9 @@
 """Benchmarks of the kernel engine: against neural-tangents in one process, and how its cost grows.
 
-Times are the best of several runs after compiling, since everything else that a machine does only adds. Each is divided
-by the entries of the block. fwd+vjp is the value and the gradient with respect to the support images, as a tile of
-K(X_t, X_s) needs them. Memory is the temporary memory that XLA plans for a block, divided likewise.
+Times are the best of several runs after compiling, since everything else that a machine does only adds; what is
+compared takes turns. Each is divided by the entries of the block. fwd+vjp is the value and the gradient with respect to
+the support images, as a tile of K(X_t, X_s) needs them. Memory is the temporary memory that XLA plans for a block,
+divided likewise.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from kip.kernels import Architecture, Implementation, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.kernels.levels import levels
 
-ENOUGH_S = 10.0
-"""Runs are repeated until they have taken so long, seconds, or `repeats` times."""
+LEAST_S, ENOUGH_S = 2.0, 10.0
+"""A program runs `repeats` times, more often where they take less than the first, and less where more than the second,
+seconds."""
 OPERATIONS = 80
 """Arithmetic operations of a ReLU layer with its convolution for one position pair: NTK, forward, as JAX traces it."""
 
@@ -65,15 +67,16 @@ def compare(kernels: Sequence[str], image: tuple[int, int, int], blocks: Sequenc
         kernels: names such as `ConvNet`, `ConvVec3`, `Myrtle5`, `FC1`.
         image: (H, W, C).
         blocks: sides of square blocks.
-        repeats: runs at most, the best of which counts.
+        repeats: runs, the best of which counts; see `LEAST_S`.
     """
     rate = arithmetic_rate()
     for name in kernels:
         architecture = kernel_named(name)
         assert isinstance(architecture, Architecture)
         for block in blocks:
-            ours, results = measure(architecture, "engine", image, block, repeats)
-            theirs, expected = measure(architecture, "neural_tangents", image, block, repeats)
+            (ours, results), (theirs, expected) = measure(
+                architecture, ("engine", "neural_tangents"), image, block, repeats
+            )
             difference = max(
                 float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(results, expected, strict=True)
             )
@@ -96,49 +99,60 @@ def compare(kernels: Sequence[str], image: tuple[int, int, int], blocks: Sequenc
 
 
 def measure(
-    architecture: Architecture, implementation: Implementation, image: tuple[int, int, int], block: int, repeats: int
-) -> tuple[Cost, list[np.ndarray]]:
-    """Return what an entry of a block costs, and the block's value and gradient.
+    architecture: Architecture,
+    implementations: Sequence[Implementation],
+    image: tuple[int, int, int],
+    block: int,
+    repeats: int,
+) -> list[tuple[Cost, list[np.ndarray]]]:
+    """Return, for each implementation, what an entry of a block costs, and the block's value and gradient.
 
     Args:
         architecture: the kernel, computed in float32.
-        implementation: by whom.
+        implementations: by whom.
         image: (H, W, C); the images are normal random numbers.
         block: images on each side.
-        repeats: runs at most.
+        repeats: runs, see `LEAST_S`.
     """
     generator = np.random.default_rng(0)
     target, support = (generator.standard_normal((block, *image)).astype(np.float32) for _ in range(2))
     cotangent = np.ones((block, block), np.float32)
-    function = kernel_function(architecture, implementation)
+    forward, both = [], []
+    for implementation in implementations:
+        function = kernel_function(architecture, implementation)
 
-    def value_and_vjp(target, support, cotangent):
-        value, pull = jax.vjp(functools.partial(function, target), support)
-        return value, pull(cotangent)[0]
+        def value_and_vjp(target, support, cotangent, function=function):
+            value, pull = jax.vjp(functools.partial(function, target), support)
+            return value, pull(cotangent)[0]
 
-    forward = jax.jit(function).lower(target, support).compile()
-    both = jax.jit(value_and_vjp).lower(target, support, cotangent).compile()
+        forward.append(jax.jit(function).lower(target, support).compile())
+        both.append(jax.jit(value_and_vjp).lower(target, support, cotangent).compile())
     entries = block * block
-    forward_us = 1e6 / entries * best_time(lambda: forward(target, support), repeats)
-    vjp_us = 1e6 / entries * best_time(lambda: both(target, support, cotangent), repeats)
-    analysis = both.memory_analysis()
-    memory = 0 if analysis is None else analysis.temp_size_in_bytes / entries / 1024
-    results = [np.asarray(part) for part in both(target, support, cotangent)]
-    return Cost(forward_us, vjp_us, memory), results
+    forward_s = best_times([functools.partial(run, target, support) for run in forward], repeats)
+    vjp_s = best_times([functools.partial(run, target, support, cotangent) for run in both], repeats)
+    found = []
+    for run, forward_each, vjp_each in zip(both, forward_s, vjp_s, strict=True):
+        analysis = run.memory_analysis()
+        memory = 0 if analysis is None else analysis.temp_size_in_bytes / entries / 1024
+        results = [np.asarray(part) for part in run(target, support, cotangent)]
+        found.append((Cost(1e6 / entries * forward_each, 1e6 / entries * vjp_each, memory), results))
+    return found
 
 
-def best_time(run: Callable[[], Any], repeats: int) -> float:
-    """Return the seconds of the fastest of several runs, after one that is not counted."""
-    jax.block_until_ready(run())
-    best, begun = np.inf, time.perf_counter()
-    for _ in range(repeats):
-        start = time.perf_counter()
+def best_times(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """Return the seconds of each program's fastest run, after one that is not counted; they run in turns."""
+    for run in runs:
         jax.block_until_ready(run())
-        end = time.perf_counter()
-        best = min(best, end - start)
-        if end - begun > ENOUGH_S:
-            break
-    return float(best)
+    best, spent, count = ([start] * len(runs) for start in (np.inf, 0.0, 0))
+    while True:
+        due = [i for i in range(len(runs)) if spent[i] < (LEAST_S if count[i] >= repeats else ENOUGH_S)]
+        if not due:
+            return best
+        for i in due:
+            start = time.perf_counter()
+            jax.block_until_ready(runs[i]())
+            seconds = time.perf_counter() - start
+            best[i], spent[i], count[i] = min(best[i], seconds), spent[i] + seconds, count[i] + 1
 
 
 def position_pairs(architecture: Architecture, image: tuple[int, int, int]) -> int:
@@ -159,7 +173,7 @@ def arithmetic_rate() -> float:
         return value
 
     x = jnp.linspace(-0.5, 0.5, size, dtype=jnp.float32)
-    return 2 * steps * size / best_time(lambda: chain(x), 50)
+    return 2 * steps * size / best_times([lambda: chain(x)], 50)[0]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -192,7 +206,7 @@ def growth(repeats: int) -> Growth:
     """Measure the ConvNet kernel against the image's side, its depth, and the block's side; RGB."""
 
     def cost(architecture: Architecture, side: int, block: int) -> Cost:
-        return measure(architecture, "engine", (side, side, 3), block, repeats)[0]
+        return measure(architecture, ["engine"], (side, side, 3), block, repeats)[0][0]
 
     convnet = Architecture("ConvNet")
     return Growth(

@@ -10,7 +10,8 @@ from kip.kernels import Architecture
 A = Architecture
 
 
-def test_the_command_compares_with_neural_tangents(capsys):
+def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "LEAST_S", 0.0)
     command = "bench kernel --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"
     assert cli.main(command.split()) == 0
     out = capsys.readouterr().out.splitlines()
@@ -20,6 +21,15 @@ def test_the_command_compares_with_neural_tangents(capsys):
     assert row["ours"]["forward_us"] > 0
     assert row["forward_ratio"] == pytest.approx(row["neural_tangents"]["forward_us"] / row["ours"]["forward_us"])
     assert any("FC1" in line and "2x2" in line for line in out)
+
+
+def test_what_is_compared_takes_turns(monkeypatch):
+    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    seen = []
+    best = bench.best_times([lambda: seen.append("ours"), lambda: seen.append("theirs")], 3)
+    assert seen == ["ours", "theirs"] * 4, "one run of each is not counted"
+    assert len(best) == 2
+    assert all(0 < seconds < 1 for seconds in best)
 
 
 def test_position_pairs_are_those_of_the_band():

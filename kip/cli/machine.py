@@ -33,7 +33,8 @@ def bench(
         side: For `kernel`: pixels on each side of an image.
         channels: For `kernel`: 1 or 3.
         blocks: For `kernel`: images on each side of a block.
-        repeats: Runs of each program at most, of which the best counts; slow ones stop after ten seconds.
+        repeats: Runs of each program, of which the best counts; slow ones stop after ten seconds, and fast ones run for
+            two seconds.
         out: For `growth`: the picture.
         json: Print one JSON object with the results as the last line of stdout.
     """
