@@ -1,8 +1,8 @@
 """MNIST, 100 learned images with fixed labels: image distillation by LD's second-order gradient (DD).
 
 Paper: Bohdal et al. 2020, Table 17, DD: 34.44 +- 6.15 %, which they call neither strong nor stable.
-Reached: 83.12 +- 1.27 % test over 20 fresh networks, validation 82.25 %, at step 200 of 2000, where it is best; it stays
-    between 78.9 and 82.1 % on validation from there. 9.93 % at step 0.
+Reached: 83.12 +- 1.27 % test over 20 fresh networks, validation 82.25 %, at step 200 of 2000, where it is best;
+    from there it stays between 78.9 and 82.1 % on validation. 9.93 % at step 0.
 Time: 135 s for the steps on 2 cores that other work kept busy.
 Shorter than the paper, as `mnist_ld_100`.
 Command:

@@ -1,8 +1,8 @@
 """MNIST, 100 learned images with fixed labels: image distillation by LD's ridge regression (DD RR).
 
 Paper: Bohdal et al. 2020, Table 17, DD RR: 36.43 +- 5.50 %, which they call neither strong nor stable.
-Reached: 84.53 +- 1.13 % test over 20 fresh networks, validation 84.31 %, at step 200 of 2000, where it is best; it falls
-    from there to 34.75 % on validation at step 2000. 9.80 % at step 0.
+Reached: 84.53 +- 1.13 % test over 20 fresh networks, validation 84.31 %, at step 200 of 2000, where it is best;
+    from there it falls to 34.75 % on validation at step 2000. 9.80 % at step 0.
 Time: 181 s for the steps on 2 cores that other work kept busy.
 Shorter than the paper, as `mnist_ld_rr_100`.
 Command:
