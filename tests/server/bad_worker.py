@@ -1,5 +1,6 @@
 """A worker process that lies or freezes: `python bad_worker.py HOST PORT HOW`, with the key in $KIP_WORKERS_KEY."""
 
+import itertools
 import os
 import signal
 import sys
@@ -19,12 +20,11 @@ HOW = {
 
 
 class Bad(Worker):
-    tasks = 0
+    tasks = itertools.count(1)  # atomic: messages are handled by several threads
 
     def handle(self, payload):
         if sys.argv[3] == "freezes":  # with its third task in its hands, which it will not answer
-            self.tasks += decode(payload).kind in ("forward", "backward")
-            if self.tasks == 3:
+            if decode(payload).kind in ("forward", "backward") and next(self.tasks) == 3:
                 os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(1.0)  # the signal may stop this thread a moment after the others
             return super().handle(payload)
