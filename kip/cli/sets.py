@@ -134,18 +134,15 @@ def transfer(
     progress = functools.partial(print, file=sys.stderr, flush=True)
     sets = runs.sets(distilled, checkpoints, data_dir)
 
-    def trained(one: DistilledSet, on: Baseline) -> TransferResult:
-        result = transfer_set(one, config, baseline=on, data_dir=data_dir, progress=progress)
-        test, spread = 100 * result.test_accuracy, 100 * result.test_spread
-        step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
-        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
-        return result
-
     results: list[TransferResult] = []
     found: dict[str, Any] = {}
     wanted: list[tuple[DistilledSet, Baseline]] = [(one, "none") for one in sets]
     for one, on in [*wanted, *((sets[0], on) for on in baseline)]:
-        results.append(trained(one, on))
+        result = transfer_set(one, config, baseline=on, data_dir=data_dir, progress=progress)
+        test, spread = 100 * result.test_accuracy, 100 * result.test_spread
+        step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
+        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
+        results.append(result)
         best = max(results[: len(sets)], key=lambda result: result.validation_accuracy)
         found = {
             "test_accuracy": best.test_accuracy,
@@ -212,15 +209,8 @@ def protocols(
         teacher_steps=teacher_steps,
         seed=seed,
     )
-    found = judge(
-        sets,
-        judgement,
-        data_dir=data_dir,
-        progress=functools.partial(print, flush=True),
-        save=functools.partial(save_json, out),
-    )
-    save_json(out, found)
-    return found
+    progress = functools.partial(print, flush=True)
+    return judge(sets, judgement, data_dir=data_dir, progress=progress, save=functools.partial(save_json, out))
 
 
 def analyze(

@@ -60,7 +60,7 @@ def judge(
         judgement: the rest.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         progress: called with a line after each cell.
-        save: called after each cell with what is known so far, without `average`.
+        save: called after each cell with what is known so far, and again with `average` where there is one.
 
     Returns:
         `cells` (set, network, protocol, mean, deviation, accuracies), `average` over networks where there are several,
@@ -131,4 +131,5 @@ def judge(
         for (name, protocol), mean in cross_architecture(cells).items():
             found["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
             progress(f"{name:16} {'average':24} {protocol:9} {100 * mean:.2f} %")
+        save(found)
     return found
