@@ -1,9 +1,9 @@
-"""Benchmarks of the kernel engine: against neural-tangents in one process, and how its cost grows.
+"""Benchmarks of the kernel engine: against its XLA form and neural-tangents in one process, and how its cost grows.
 
 Times are the best of several runs after compiling, since everything else that a machine does only adds; what is
 compared takes turns. Each is divided by the entries of the block. fwd+vjp is the value and the gradient with respect to
-the support images, as a tile of K(X_t, X_s) needs them. Memory is the temporary memory that XLA plans for a block,
-divided likewise.
+the support images, as a tile of K(X_t, X_s) needs them. Memory is the temporary memory that XLA plans for a block, or
+that the threads of the form for CPUs hold, divided likewise.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kip.files import atomic_write
-from kip.kernels import Architecture, Implementation, kernel_function
+from kip.kernels import Architecture, Implementation, fused, kernel_function
 from kip.kernels.architecture import kernel_named
-from kip.kernels.levels import levels
+from kip.kernels.fused.layout import tables
 
 LEAST_S, ENOUGH_S = 2.0, 10.0
 """A program runs `repeats` times, more often where they take less than the first, and less where more than the second,
@@ -34,11 +34,11 @@ class Cost(NamedTuple):
     """What a block's entry costs."""
 
     forward_us: float
-    """Microseconds, value alone."""
+    """The microseconds of the value alone."""
     vjp_us: float
-    """Microseconds, value and gradient with respect to the support."""
+    """The microseconds of the value and its gradient with respect to the support."""
     memory_kib: float
-    """Temporary memory of fwd+vjp, KiB."""
+    """The temporary memory of fwd+vjp, in KiB."""
 
 
 class Row(NamedTuple):
@@ -47,16 +47,22 @@ class Row(NamedTuple):
     kernel: str
     image: tuple[int, int, int]
     block: int
-    """Images on each side of the block."""
+    """The number of images on each side of the block."""
     ours: Cost
+    """The cost of the engine's form for this device: on CPUs, where it can, the form that Numba compiles."""
     neural_tangents: Cost
     forward_ratio: float
     vjp_ratio: float
     memory_ratio: float
+    xla_forward_us: float | None
+    """The microseconds per entry of the engine's form for XLA; None where `ours` is that form."""
+    xla_vjp_us: float | None
+    xla_forward_ratio: float | None
+    xla_vjp_ratio: float | None
     difference: float
-    """Largest difference of values and gradients, relative to the largest value or gradient; both in float32."""
+    """The largest difference of values and gradients, relative to the largest value or gradient, in float32."""
     roofline_us: float | None
-    """Forward, if all position pairs took the arithmetic rate that was measured here; None for FC."""
+    """The microseconds of the forward pass if its arithmetic ran at the rate that was measured here; None for FC."""
     roofline_fraction: float | None
 
 
@@ -74,9 +80,11 @@ def compare(kernels: Sequence[str], image: tuple[int, int, int], blocks: Sequenc
         architecture = kernel_named(name)
         assert isinstance(architecture, Architecture)
         for block in blocks:
-            (ours, results), (theirs, expected) = measure(
-                architecture, ("engine", "neural_tangents"), image, block, repeats
-            )
+            fast = fused.supports(architecture) and jax.default_backend() == "cpu"
+            forms: list[Implementation] = ["numba", "engine"] if fast else ["engine"]
+            *own, (theirs, expected) = measure(architecture, [*forms, "neural_tangents"], image, block, repeats)
+            ours, results = own[0]
+            xla = own[1][0] if fast else None
             difference = max(
                 float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(results, expected, strict=True)
             )
@@ -92,6 +100,10 @@ def compare(kernels: Sequence[str], image: tuple[int, int, int], blocks: Sequenc
                 theirs.forward_us / ours.forward_us,
                 theirs.vjp_us / ours.vjp_us,
                 theirs.memory_kib / max(ours.memory_kib, 1e-9),
+                xla and xla.forward_us,
+                xla and xla.vjp_us,
+                xla and xla.forward_us / ours.forward_us,
+                xla and xla.vjp_us / ours.vjp_us,
                 difference,
                 bound,
                 None if bound is None else bound / ours.forward_us,
@@ -109,34 +121,72 @@ def measure(
 
     Args:
         architecture: the kernel, computed in float32.
-        implementations: by whom.
+        implementations: what computes the kernel.
         image: (H, W, C); the images are normal random numbers.
         block: images on each side.
         repeats: runs, see `LEAST_S`.
     """
+    programs = [program(architecture, implementation, image, block) for implementation in implementations]
+    forward_s = best_times([each.forward for each in programs], repeats)
+    vjp_s = best_times([each.value_and_vjp for each in programs], repeats)
+    us, costs = 1e6 / (block * block), []
+    for each, forward_time, vjp_time in zip(programs, forward_s, vjp_s, strict=True):
+        results = [np.asarray(part) for part in each.value_and_vjp()]
+        memory = each.memory_bytes / (block * block) / 1024
+        costs.append((Cost(us * forward_time, us * vjp_time, memory), results))
+    return costs
+
+
+class Program(NamedTuple):
+    """A block's kernel, compiled for two sets of random images."""
+
+    forward: Callable[[], Any]
+    value_and_vjp: Callable[[], tuple[Any, Any]]
+    memory_bytes: int
+
+
+def program(
+    architecture: Architecture, implementation: Implementation, image: tuple[int, int, int], block: int
+) -> Program:
+    """Return a block's program; see `measure`."""
     generator = np.random.default_rng(0)
     target, support = (generator.standard_normal((block, *image)).astype(np.float32) for _ in range(2))
     cotangent = np.ones((block, block), np.float32)
-    forward, both = [], []
-    for implementation in implementations:
-        function = kernel_function(architecture, implementation)
+    made_by = _fused if implementation == "numba" else _by_jax
+    return made_by(architecture, implementation, target, support, cotangent)
 
-        def value_and_vjp(target, support, cotangent, function=function):
-            value, pull = jax.vjp(functools.partial(function, target), support)
-            return value, pull(cotangent)[0]
 
-        forward.append(jax.jit(function).lower(target, support).compile())
-        both.append(jax.jit(value_and_vjp).lower(target, support, cotangent).compile())
-    entries = block * block
-    forward_s = best_times([functools.partial(run, target, support) for run in forward], repeats)
-    vjp_s = best_times([functools.partial(run, target, support, cotangent) for run in both], repeats)
-    found = []
-    for run, forward_each, vjp_each in zip(both, forward_s, vjp_s, strict=True):
-        analysis = run.memory_analysis()
-        memory = 0 if analysis is None else analysis.temp_size_in_bytes / entries / 1024
-        results = [np.asarray(part) for part in run(target, support, cotangent)]
-        found.append((Cost(1e6 / entries * forward_each, 1e6 / entries * vjp_each, memory), results))
-    return found
+def _by_jax(architecture: Architecture, implementation: Implementation, target, support, cotangent) -> Program:
+    function = kernel_function(architecture, implementation)
+
+    def value_and_vjp(target, support, cotangent):
+        value, pull = jax.vjp(functools.partial(function, target), support)
+        return value, pull(cotangent)[0]
+
+    forward = jax.jit(function).lower(target, support).compile()
+    both = jax.jit(value_and_vjp).lower(target, support, cotangent).compile()
+    analysis = both.memory_analysis()
+    return Program(
+        functools.partial(forward, target, support),
+        functools.partial(both, target, support, cotangent),
+        0 if analysis is None else analysis.temp_size_in_bytes,
+    )
+
+
+def _fused(architecture: Architecture, _: Implementation, target, support, cotangent) -> Program:
+    from kip.kernels.fused.form import Form
+
+    form = Form(architecture)
+
+    def value_and_vjp():
+        values, _, gradient = form.value_and_pull(target, support, cotangent, False, True)
+        return values, gradient
+
+    return Program(
+        functools.partial(form.forward, target, support),
+        value_and_vjp,
+        form.temporary_bytes(target.shape[1:], target.dtype.itemsize),
+    )
 
 
 def best_times(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
@@ -156,9 +206,8 @@ def best_times(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
 
 
 def position_pairs(architecture: Architecture, image: tuple[int, int, int]) -> int:
-    """Return how many position pairs go through a ReLU for one entry, over all layers, in the engine."""
-    found = levels(architecture, *image[:2])
-    return sum(level.convs * level.shifts * level.plane_size for level in found)
+    """Return how many position pairs go through a ReLU for one entry, over all layers, where both lie in the image."""
+    return tables(architecture, *image).position_pairs
 
 
 def arithmetic_rate() -> float:
@@ -179,16 +228,19 @@ def arithmetic_rate() -> float:
 def table(rows: Sequence[Row]) -> str:
     """Return a comparison as text."""
     lines = [
-        f"{'':22}{'microseconds an entry, fwd / fwd+vjp':^44}{'ratio':^18}{'KiB an entry':^20}{'rel.':>9}{'of':>7}",
+        f"{'':22}{'microseconds an entry, fwd / fwd+vjp':^44}{'ratio':^18}{'to XLA':^14}{'KiB an entry':^20}"
+        f"{'rel.':>9}{'of':>7}",
         f"{'kernel':10}{'block':>8}    {'kip':>18}{'neural-tangents':>24}  {'fwd':>7}{'fwd+vjp':>9}"
-        f"{'kip':>10}{'n.-t.':>10}{'diff.':>9}{'peak':>8}",
+        f"{'fwd':>6}{'fwd+vjp':>9}{'kip':>10}{'n.-t.':>10}{'diff.':>9}{'peak':>8}",
     ]
     for row in rows:
         ours, theirs = row.ours, row.neural_tangents
         times = [f"{cost.forward_us:.4g} / {cost.vjp_us:.4g}" for cost in (ours, theirs)]
+        to_xla = [f"{ratio:.1f}" if ratio else "-" for ratio in (row.xla_forward_ratio, row.xla_vjp_ratio)]
         lines.append(
             f"{row.kernel:10}{f'{row.block}x{row.block}':>8}    {times[0]:>18}{times[1]:>24}  "
-            f"{row.forward_ratio:7.1f}{row.vjp_ratio:9.1f}{ours.memory_kib:10.3g}{theirs.memory_kib:10.3g}"
+            f"{row.forward_ratio:7.1f}{row.vjp_ratio:9.1f}{to_xla[0]:>6}{to_xla[1]:>9}"
+            f"{ours.memory_kib:10.3g}{theirs.memory_kib:10.3g}"
             f"{row.difference:9.0e}" + (f"{row.roofline_fraction:8.0%}" if row.roofline_fraction else f"{'-':>8}")
         )
     return "\n".join(lines)
@@ -206,7 +258,8 @@ def growth(repeats: int) -> Growth:
     """Measure the ConvNet kernel against the image's side, its depth, and the block's side; RGB."""
 
     def cost(architecture: Architecture, side: int, block: int) -> Cost:
-        return measure(architecture, ["engine"], (side, side, 3), block, repeats)[0][0]
+        fast = jax.default_backend() == "cpu"
+        return measure(architecture, ["numba" if fast else "engine"], (side, side, 3), block, repeats)[0][0]
 
     convnet = Architecture("ConvNet")
     return Growth(
@@ -216,7 +269,7 @@ def growth(repeats: int) -> Growth:
     )
 
 
-def draw_growth(found: Growth, path: Path) -> None:
+def draw_growth(growth: Growth, path: Path) -> None:
     """Draw what `growth` measured: three panels, both axes logarithmic, forward and fwd+vjp.
 
     Raises:
@@ -226,7 +279,7 @@ def draw_growth(found: Growth, path: Path) -> None:
 
     figure = Figure(figsize=(9, 2.9), dpi=150, layout="constrained")
     titles = ("image side, pixels", "depth: pooled blocks", "block side, images")
-    for ax, title, points in zip(figure.subplots(1, 3), titles, found, strict=True):
+    for ax, title, points in zip(figure.subplots(1, 3), titles, growth, strict=True):
         x = [at for at, _ in points]
         ax.loglog(x, [cost.vjp_us for _, cost in points], "o-", color="#c0504d", label="fwd+vjp")
         ax.loglog(x, [cost.forward_us for _, cost in points], "o-", color="#2f6db3", label="forward")

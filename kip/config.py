@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import reprlib
+from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 import pydantic
@@ -67,11 +68,18 @@ def from_json(kind: type[T], text: str | bytes, *, source: str) -> T:
         raise _in_our_voice(source, error, json.loads(text) if is_json else None) from None
 
 
+def label(instance: Any) -> str:
+    """Return a value's name and what differs from its defaults, such as `ConvNet-D3 width=32`."""
+    given = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    default = {field.name: field.default for field in dataclasses.fields(instance)}
+    return " ".join([instance.name, *(f"{k}={v}" for k, v in given.items() if k != "name" and v != default[k])])
+
+
 def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> KipError:
     """Turn pydantic's error into ours: one line for each fault, with the path of the key in what was given."""
     lines: list[str] = []
     remedy = None
-    for fault in error.errors():
+    for fault in _faults(error):
         kind, context = fault["type"], fault.get("ctx", {})
         cause, path = context.get("error"), _path(fault["loc"], given) or where
         if isinstance(cause, KipError):
@@ -90,6 +98,26 @@ def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> Ki
             message = fault["msg"][0].lower() + fault["msg"][1:]
             lines.append(f"{path}: got {reprlib.repr(fault['input'])}; {message}")
     return ConfigError(f"invalid {where}: " + "; ".join(lines), remedy=remedy)
+
+
+def _faults(error: pydantic.ValidationError, within: tuple[int | str, ...] = ()) -> Iterator[Any]:
+    """Yield each fault with its whole path, also where another validator read a part and raised its faults."""
+    for fault in error.errors():
+        location = (*within, *fault["loc"])
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, pydantic.ValidationError):
+            yield from _faults(cause, location)
+        else:
+            yield {**fault, "loc": location}
+
+
+def read(kind: type[T], given: dict[str, Any]) -> T:
+    """Read a configuration of type `kind` from the dictionaries of JSON, inside a validator of another configuration.
+
+    Raises:
+        ValueError: pydantic's, whose faults the outer configuration's error names with their whole path.
+    """
+    return pydantic.TypeAdapter(kind).validate_json(json.dumps(given))
 
 
 def _path(location: tuple[int | str, ...], given: Any) -> str:

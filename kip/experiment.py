@@ -11,39 +11,32 @@ import dataclasses
 import importlib.resources
 import runpy
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from kip import config
 from kip.blocks import Blocks
 from kip.config import value
 from kip.data import Augment, Data
-from kip.distill import kip, label_solve
-from kip.distill.kip import KIP
-from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError, KipError
-from kip.finite import frepo, krr_st, label_baseline, ld, rfad
-from kip.finite.frepo import FRePo
-from kip.finite.krr_st import KRRST
-from kip.finite.label_baseline import LabelBaseline
-from kip.finite.ld import LD
-from kip.finite.rfad import RFAD
+from kip.methods.contract import Method, method_named
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
 from kip.preprocess import Preprocess
 
-Method = Annotated[Union[KIP, LabelSolve, LD, LabelBaseline, FRePo, KRRST, RFAD], Field(discriminator="name")]
 
-METHODS: dict[type, ModuleType] = {
-    KIP: kip,
-    LabelSolve: label_solve,
-    LD: ld,
-    LabelBaseline: label_baseline,
-    FRePo: frepo,
-    KRRST: krr_st,
-    RFAD: rfad,
-}
-"""Each method's module, with its `init` and `step`."""
+def _read_method(given: Any) -> Method:
+    """Return a method as it is, or that of its JSON form, whose `name` selects the class."""
+    if isinstance(given, Method):
+        return given
+    if not isinstance(given, dict):
+        raise ConfigError("method", got=repr(given), expected="a method, such as kip.KIP()")
+    return config.read(method_named(given.get("name")), given)
+
+
+AnyMethod = Annotated[Method, PlainValidator(_read_method), PlainSerializer(config.to_dict, return_type=dict)]
+"""A method's configuration; in JSON, its `name` says which. Methods register themselves: see `kip.methods.contract`."""
 
 
 @value
@@ -51,11 +44,11 @@ class Reference:
     """The published result that an experiment reproduces."""
 
     source: str
-    """Paper, table and row."""
+    """The paper, table and row."""
     accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Test accuracy, as a fraction."""
+    """The published test accuracy, as a fraction."""
     spread: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The standard deviation given with it, as a fraction."""
+    """The standard deviation that is published with it, as a fraction."""
 
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" +- {100 * self.spread:.1f}"
@@ -66,7 +59,7 @@ class Reference:
 class Experiment:
     """Everything that a run's result depends on."""
 
-    method: Method
+    method: AnyMethod
     """What is learned, and how."""
     data: Data = Data()
     """The data set and its validation split."""
@@ -79,30 +72,21 @@ class Experiment:
     seed: Annotated[int, Field(ge=0)] = 0
     """The root seed of every draw but the validation split's, which has its own in `data`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 50
-    """Steps between checkpoints, each with a validation."""
+    """The number of steps between two checkpoints. Each checkpoint measures validation accuracy."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Checkpoints without a better validation accuracy before the run stops early; None: never."""
+    """The number of checkpoints without a better validation accuracy after which the run stops early. None means
+    never."""
     reference: Reference | None = None
-    """The published result that this reproduces; shown beside ours, no part of the computation."""
+    """The published result that this reproduces. It is shown beside ours and changes nothing."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.method, LabelSolve) and self.augment.policy != "none":
+        if self.augment.policy != "none" and not self.method.needs.augmentation:
             raise ConfigError(
-                "augment with Label Solve",
+                f"augment with the method {self.method.name!r}",
                 got=self.augment.policy,
                 expected="'none'",
-                remedy="Label Solve takes every train image once, as it is.",
+                remedy="The method takes train images as they are.",
             )
-
-    @property
-    def module(self) -> ModuleType:
-        """The method's module."""
-        return METHODS[type(self.method)]
-
-    @property
-    def learns_representations(self) -> bool:
-        """Whether the labels of its sets are representations, whose entries are no classes."""
-        return isinstance(self.method, KRRST)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the experiment as JSON-ready dictionaries."""
@@ -115,7 +99,7 @@ class Experiment:
         """
         parts = self.to_dict()
         parts.pop("reference")
-        if parts["method"].get("schedule") not in ("cosine", "linear"):
+        if not self.method.schedule_ends:
             parts["method"].pop("steps", None)
         return parts
 
@@ -129,19 +113,19 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     method = experiment.method
     if isinstance(method, LabelSolve):
         return experiment
-    if len(method.kernels) != 1 or not isinstance(method, KIP):
-        raise ConfigError("kernels for Label Solve", got=len(method.kernels), expected="one")
+    if not isinstance(method, KIP) or len(method.kernels) != 1:
+        raise ConfigError("method for Label Solve", got=method.label, expected="KIP with one kernel")
     solve = LabelSolve(method.images_per_class, kernel=method.kernels[0], ridge=method.ridge)
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
 
 
 def names() -> list[str]:
     """Return the names of the configs that come with kip; tables give one `FILE:ROW` for each row."""
-    found = []
+    listed = []
     for path in _files():
         content = _run(path)
-        found += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
-    return found
+        listed += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
+    return listed
 
 
 def load(name: str) -> Experiment:
@@ -165,17 +149,17 @@ def load(name: str) -> Experiment:
         if row not in content["rows"]:
             rows = ", ".join(content["rows"])
             raise ConfigError(f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}")
-        found = content["rows"][row]
+        experiment = content["rows"][row]
     else:
-        found = content.get("config")
+        experiment = content.get("config")
     is_row = "rows" in content
-    if (row and not is_row) or not isinstance(found, Experiment):
+    if (row and not is_row) or not isinstance(experiment, Experiment):
         raise ConfigError(
             f"config {name!r}",
-            got="a file without rows" if row and not is_row else f"{row if is_row else 'config'} = {found!r}",
+            got="a file without rows" if row and not is_row else f"{row if is_row else 'config'} = {experiment!r}",
             expected="a file with `config = kip.Experiment(...)` or `rows = {name: kip.Experiment(...)}`",
         )
-    return found
+    return experiment
 
 
 def describe(name: str) -> str:

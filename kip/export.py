@@ -9,7 +9,12 @@
 | image_statistics | (n, 2) float64 | mean and scale put back in `images`, where preprocessing normalises each image |
 | metadata | JSON string | experiment, preprocessing with its parameters, step, accuracies, versions |
 
-`metadata` says with `deployment_steps` how long to train a network on the set, where its method finds that out.
+`metadata` says with `deployment_steps` how long to train a network on the set, where its method finds that out; with
+`learning_rates` which rates it was learned for, one for all updates or one for each; and with `method` what its labels
+are, and how it is judged, so that a set is judged without its method.
+
+A set that was chosen from the train split has `indices` into it in `metadata`, and the `weights` of its images, in
+their order.
 
 Layer normalisation (ZCA `zca` and `zca_notebook`) loses each image's mean and scale, and a learned image has none of
 its own: `images` is inverted with those of the natural image that it started from.
@@ -17,24 +22,27 @@ its own: `images` is inverted with those of the natural image that it started fr
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import zipfile
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip import config
-from kip.distill import State
-from kip.errors import DataError
-from kip.experiment import Experiment
+from kip import config, machine
+from kip.archives import read_arrays
+from kip.blocks import Blocks
+from kip.data import Data
+from kip.errors import DataError, KipError
+from kip.experiment import Experiment, Reference
 from kip.files import atomic_write
-from kip.preprocess import Transform
+from kip.judges import AnyJudge, Judge, Support
+from kip.methods.contract import LabelsAre
+from kip.methods.problem import State
+from kip.metrics import is_number
+from kip.preprocess import Preprocess, Transform
 
 FORMAT = 1
-VERSIONS_OF = ("kip", "jax", "neural-tangents", "numpy", "scipy", "optax")
 
 
 class DistilledSet(NamedTuple):
@@ -47,14 +55,102 @@ class DistilledSet(NamedTuple):
     image_statistics: np.ndarray
     metadata: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Return a line that says what the set holds; arrays would fill screens."""
+        count, height, width, channels = self.images.shape
+        accuracy = self.metadata.get("test_accuracy")
+        return (
+            f"DistilledSet({count} images of {height}x{width}x{channels}, {self.labels.shape[1]} label entries, "
+            f"step {self.metadata.get('step')}, "
+            f"{'not tested' if accuracy is None else f'{100 * accuracy:.1f} % on test'})"
+        )
+
     @property
     def experiment(self) -> Experiment:
-        """The experiment that the set came from."""
-        return config.from_json(Experiment, json.dumps(self.metadata["experiment"]), source="metadata of the set")
+        """The experiment that the set came from.
+
+        Raises:
+            ConfigError: if its method is not known here, such as a user's own. `origin` says what judging, showing and
+                exporting a set need, without its method.
+        """
+        return _read(Experiment, self.metadata["experiment"])
+
+    @property
+    def origin(self) -> Origin:
+        """What the set says of its experiment; a set of an older kip says it through its method."""
+        if "method" not in self.metadata:
+            return Origin.of(self.experiment)
+        about = self.metadata["method"]
+        judge = _read(AnyJudge, about["judge"])
+        return Origin(self.metadata["experiment"], about["label"], about["labels_are"], judge)
+
+    @property
+    def support(self) -> Support:
+        """The set as a judge sees it."""
+        rates = self.metadata.get("learning_rates")
+        return Support(
+            self.images_preprocessed,
+            self.labels,
+            self.metadata.get("deployment_steps"),
+            None if rates is None else np.array(rates, np.float32),
+        )
+
+
+class Origin(NamedTuple):
+    """What a set says of the experiment that it came from, apart from its method's class.
+
+    Attributes:
+        experiment: JSON-ready.
+        label: the kernel or network of its method.
+        labels_are: what its labels are; see `kip.methods.contract`.
+        judge: how it is scored.
+    """
+
+    experiment: dict[str, Any]
+    label: str
+    labels_are: LabelsAre
+    judge: Judge
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Origin:
+        """Return what the sets of an experiment say."""
+        method = experiment.method
+        return cls(experiment.to_dict(), method.label, method.labels_are, method.judge)
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.experiment["method"]["name"]
+
+    @property
+    def data(self) -> Data:
+        """The data set."""
+        return _read(Data, self.experiment["data"])
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What is done to images before the method sees them."""
+        return _read(Preprocess, self.experiment["preprocess"])
+
+    @property
+    def blocks(self) -> Blocks:
+        """How kernels are computed."""
+        return _read(Blocks, self.experiment["blocks"])
+
+    @property
+    def seed(self) -> int:
+        """The root seed."""
+        return int(self.experiment["seed"])
+
+    @property
+    def reference(self) -> Reference | None:
+        """The published result that the experiment reproduces."""
+        given = self.experiment.get("reference")
+        return None if given is None else _read(Reference, given)
 
 
 def distilled_set(
-    experiment: Experiment,
+    origin: Origin,
     transform: Transform,
     state: State,
     *,
@@ -64,32 +160,45 @@ def distilled_set(
 ) -> DistilledSet:
     """Make the set of a state: preprocessing inverted, metadata filled in.
 
-    The metadata has no time, path or host in it: equal runs give equal files.
+    The metadata has no time, path or host in it, so that equal arrays give equal files.
 
     Args:
-        experiment: what was run.
+        origin: what was run.
         transform: its fitted preprocessing.
         state: the images and labels.
         train_digest: `Split.digest` of the train split, by which evaluation knows its data set again.
         validation_accuracy: KRR accuracy, a fraction; None where the state was saved between checkpoints.
-        test_accuracy: likewise; None while the run goes on.
+        test_accuracy: accuracy on test images, a fraction; None while the run goes on.
     """
     metadata = {
         "format": FORMAT,
-        "experiment": experiment.to_dict(),
+        "experiment": origin.experiment,
+        "method": {
+            "label": origin.label,
+            "labels_are": origin.labels_are,
+            "judge": config.to_dict(origin.judge),
+        },
         "train_sha256": train_digest,
         "preprocess": transform.describe(),
         "pixels": "images: 1.0 is the value 255; preprocessing inverted with image_statistics (mean, scale)",
         "step": int(state.step),
         "validation_accuracy": validation_accuracy,
         "test_accuracy": test_accuracy,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+        "versions": machine.versions(),
     }
-    if np.ndim(state.deployment_steps) == 0:
-        metadata["deployment_steps"] = int(state.deployment_steps)
-    images = transform.invert(state.images, state.statistics)
+    steps = state.support.deployment_steps
+    if steps is not None:
+        metadata["deployment_steps"] = steps
+    rates = state.support.learning_rates
+    if rates is not None:
+        metadata["learning_rates"] = [float(rate) for rate in rates]
+    for name in ("indices", "weights"):
+        if len(of_images := np.asarray(getattr(state, name))):
+            metadata[name] = of_images.tolist()
+    preprocessed, labels = np.asarray(state.images), np.asarray(state.labels)
+    images = transform.invert(preprocessed, state.statistics)
     return DistilledSet(
-        np.asarray(images, np.float32), state.images, state.labels, state.class_index, state.statistics, metadata
+        np.asarray(images, np.float32), preprocessed, labels, state.class_index, state.statistics, metadata
     )
 
 
@@ -104,39 +213,90 @@ def save(path: Path, distilled: DistilledSet) -> None:
 
 
 def load(path: Path) -> DistilledSet:
-    """Read a distilled set.
+    """Read a distilled set. Whatever the file holds, it is read as data: nothing that it names is loaded or run.
 
     Raises:
-        DataError: if the file is missing, damaged, lacks an array or metadata, or was written by a later version.
+        DataError: if the file is missing, damaged, lacks an array or metadata, was written by a later version, or holds
+            no image, values that are not finite, or arrays that do not fit each other.
     """
     remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
     path = Path(path)
     if not path.exists():
         raise DataError(f"no distilled set at {path}", remedy=remedy)
-    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and advise to unpickle it
-        raise DataError(f"{path} is not a distilled set", got="no whole .npz archive", remedy=remedy)
+    arrays = read_arrays(path, DistilledSet._fields, remedy=remedy)
+    metadata = _metadata(path, arrays.pop("metadata"), remedy)
+    loaded = DistilledSet(**arrays, metadata=metadata)
+    _check_arrays(path, loaded, remedy)
+    return loaded
+
+
+def _metadata(path: Path, text: np.ndarray, remedy: str) -> dict[str, Any]:
+    """Return the metadata, after what every reader takes for granted was checked."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = set(DistilledSet._fields) - set(file.files)
-            if missing:
-                raise DataError(f"{path} is not a distilled set", got=f"no {', '.join(sorted(missing))}", remedy=remedy)
-            arrays = {name: file[name] for name in DistilledSet._fields}
-        metadata = dict(json.loads(str(arrays.pop("metadata"))))
-    except DataError:
-        raise
-    except Exception as error:  # what numpy and zipfile raise on damaged files is no closed list
-        raise DataError(f"{path} cannot be read as a distilled set", got=error, remedy=remedy) from None
+        metadata = json.loads(str(text))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"metadata of {path} cannot be read", got=error, remedy=remedy) from None
+    if not isinstance(metadata, dict):
+        raise DataError(f"metadata of {path} cannot be read", got=type(metadata).__name__, expected="a JSON object")
     if metadata.get("format") != FORMAT:
         raise DataError(
             f"format of {path}", got=metadata.get("format"), expected=str(FORMAT), remedy="Use the kip that wrote it."
         )
-    if lacking := {"experiment", "train_sha256", "preprocess", "step"} - metadata.keys():
+    kinds: dict[str, Any] = {"experiment": dict, "train_sha256": str, "preprocess": dict, "step": int}
+    if lacking := kinds.keys() - metadata.keys():
         raise DataError(f"metadata of {path}", got=f"no {', '.join(sorted(lacking))}", remedy=remedy)
-    return DistilledSet(**arrays, metadata=metadata)
+    kinds |= {"validation_accuracy": float | int | None, "test_accuracy": float | int | None}
+    kinds |= {"deployment_steps": int | None, "learning_rates": list | None, "method": dict | None}
+    kinds |= {"indices": list | None, "weights": list | None}
+    for name, kind in kinds.items():
+        value = metadata.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DataError(f"metadata of {path}: {name}", got=repr(value)[:80], remedy=remedy)
+    rates = metadata.get("learning_rates")
+    if rates is not None and not (rates and all(is_number(rate) and math.isfinite(rate) for rate in rates)):
+        raise DataError(
+            f"metadata of {path}: learning_rates", got=repr(rates)[:80], expected="finite numbers", remedy=remedy
+        )
+    return metadata
 
 
-def _version(package: str) -> str | None:
+def _check_arrays(path: Path, loaded: DistilledSet, remedy: str) -> None:
+    """Refuse arrays that are not what the table above says, and metadata that name no method, data or judge."""
+    images = loaded.images
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.size == 0:
+        raise DataError(
+            f"{path}: images", got=f"shape {images.shape}", expected="(n, H, W, C), n at least 1 and C 1 or 3",
+            remedy=remedy,
+        )  # fmt: skip
+    count = len(images)
+    columns = loaded.labels.shape[1:2] if loaded.labels.size else ("c",)
+    expected = {
+        "images": (images.shape, "f"),
+        "images_preprocessed": (images.shape, "f"),
+        "labels": ((count, *columns), "f"),
+        "class_index": ((count,), "iu"),
+        "image_statistics": ((count, 2), "f"),
+    }
+    for name, (shape, kinds) in expected.items():
+        array = getattr(loaded, name)
+        if array.shape != shape or array.dtype.kind not in kinds:
+            kind = "floats" if kinds == "f" else "integers"
+            raise DataError(
+                f"{path}: {name} do not fit {count} images {images.shape[1:]}",
+                got=f"{array.dtype} {array.shape}",
+                expected=f"{kind} {shape}",
+                remedy=remedy,
+            )
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: {name}", got="values that are not finite", remedy=remedy)
+    if loaded.class_index.min() < 0:
+        raise DataError(f"{path}: class_index", got=loaded.class_index.min(), expected="classes from 0", remedy=remedy)
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        origin = loaded.origin
+        _ = origin.method, origin.data, origin.preprocess, origin.blocks, origin.seed, origin.reference
+    except (KipError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"metadata of {path}", got=str(error).rstrip("."), remedy=remedy) from None
+
+
+def _read(kind: Any, value: Any) -> Any:
+    return config.from_json(kind, json.dumps(value), source="metadata of the set")

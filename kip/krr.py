@@ -6,8 +6,10 @@ Letters, here and wherever kernels meet labels:
     K_ss (n, n) = K(X_s, X_s),  K_ts (m, n) = K(X_t, X_s),  y_s (n, c),  y_t (m, c)
     A = K_ss + lam I,  alpha = A^-1 y_s,  f = K_ts alpha
 
-Nothing here knows an image. The functions of arrays are pure and take any float dtype; those that say "host" run in
-float64 and return NumPy arrays, because the condition number of A reaches 1e6 n and more.
+Nothing here knows an image. `ridge_value`, `regularise`, `solve` and `loss` are pure functions of JAX arrays of any
+float dtype. `cotangents` and `fit` compute in float64, because the condition number of A reaches 1e6 n and more: they
+solve on JAX's default device and return NumPy arrays. `condition_number` and `LabelSolver` compute in float64 with
+SciPy, on the CPU; the solver's A^-1 comes from `fit`.
 
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equations 1 and 2.
 """
@@ -38,10 +40,12 @@ class Ridge:
     """The regulariser lam of A = K_ss + lam I."""
 
     strength: Annotated[float, Field(ge=0)] = 1e-6
-    """lam_0: relative to the mean of the diagonal (`trace`) or its sum (`trace_sum`), or lam itself (`absolute`)."""
+    """lam_0, which is relative to the mean of the diagonal (`trace`) or to its sum (`trace_sum`), or is lam itself
+    (`absolute`)."""
     scale: Literal["trace", "trace_sum", "absolute"] = "trace"
-    """`trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the public Label Solve).
-    `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in derivatives (the public KRR-ST)."""
+    """How lam follows from lam_0. `trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the
+    public Label Solve). `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in derivatives (the
+    public KRR-ST)."""
 
 
 class Cotangents(NamedTuple):
@@ -99,7 +103,10 @@ def loss(
     """Return L = 1/2 |y_t - K_ts A^-1 y_s|^2, differentiable by JAX: the plain path beside `cotangents`.
 
     Args:
-        k_ss: (n, n). k_ts: (m, n). y_s: (n, c). y_t: (m, c).
+        k_ss: K_ss, (n, n).
+        k_ts: K_ts, (m, n).
+        y_s: labels of the support, (n, c).
+        y_t: labels of the target, (m, c).
         ridge: the regulariser.
         reduction: `sum` is equation 1 of the paper; `mean` divides by m c, as the authors' notebook does. Adam's steps
             are the same for both but for its epsilon.
@@ -118,7 +125,10 @@ def cotangents(
     reduction: Reduction = "mean",
     scale: float | None = None,
 ) -> Cotangents:
-    """Return the KRR loss with dL/dK_ss, dL/dK_ts and dL/dy_s (host, float64), from one Cholesky factor.
+    """Return the KRR loss with dL/dK_ss, dL/dK_ts and dL/dy_s, from one Cholesky factor.
+
+    All is computed in float64 on JAX's default device, and comes back as NumPy arrays. The condition number is computed
+    on the CPU, see `condition_number`.
 
     With r = dL/df, which is (f - y_t) / (1 or m c) for the squared error, v = K_ts^T r and w = A^-1 v:
 
@@ -137,13 +147,15 @@ def cotangents(
     arrays = _checked(k_ss, k_ts, y_s, y_t)
     condition = condition_number(arrays[0], ridge)
     with float64():
-        found = _cotangents(*arrays, scale=scale, ridge=ridge, reduction=reduction)
-        loss, *rest, to_scale = map(np.asarray, found)
+        loss_and_derivatives = _cotangents(*arrays, scale=scale, ridge=ridge, reduction=reduction)
+        loss, *rest, to_scale = map(np.asarray, loss_and_derivatives)
     return Cotangents(float(loss), condition, *rest, scale=float(to_scale))
 
 
 def fit(k_ss: ArrayLike, y_s: ArrayLike, ridge: Ridge) -> np.ndarray:
-    """Return alpha = A^-1 y_s (host, float64), (n, c); predictions are `K_ts @ alpha`.
+    """Return alpha = A^-1 y_s, (n, c), with which predictions are `K_ts @ alpha`.
+
+    It is solved for in float64 on JAX's default device, and comes back as a NumPy array.
 
     Raises: as `cotangents`.
     """
@@ -154,7 +166,9 @@ def fit(k_ss: ArrayLike, y_s: ArrayLike, ridge: Ridge) -> np.ndarray:
 
 
 def condition_number(k_ss: ArrayLike, ridge: Ridge) -> float:
-    """Return the condition number of A in the 1-norm, as LAPACK estimates it from its Cholesky factor (host, float64).
+    """Return the condition number of A in the 1-norm, as LAPACK estimates it from the Cholesky factor.
+
+    It is computed in float64 on the CPU.
 
     Raises:
         NotPositiveDefiniteError: if A has no Cholesky factor.
@@ -189,7 +203,9 @@ class SolvedLabels(NamedTuple):
 
 
 class LabelSolver:
-    """Labels y_s = (K_ts A^-1)^+ y_t for a target set of any size, in memory that does not grow with it (host).
+    """Labels y_s = (K_ts A^-1)^+ y_t for a target set of any size, in memory that does not grow with it.
+
+    All is computed in float64 on the CPU, except A^-1, which `fit` computes.
 
     A rolling QR factorisation takes K_ts and y_t a block of rows at a time,
 

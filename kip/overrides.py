@@ -14,7 +14,7 @@ import tyro
 
 from kip.experiment import Experiment
 
-Executor = Literal["local", "launchpad", "ray"]
+Executor = Literal["local", "zmq", "ray", "launchpad"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +23,23 @@ class Arguments:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
-    """The run's folder; default: runs/CONFIG."""
+    """The run's folder. The default is runs/CONFIG."""
     data_dir: Path | None = None
-    """Folder of NAME.npz files; default: $KIP_DATA_DIR. Without a file, tensorflow-datasets is asked."""
+    """The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets loads the
+    data set."""
     executor: Executor = "local"
-    """Where kernel tiles are computed: this process; `launchpad`'s processes (CPython 3.10); `ray`'s actors. No part of
-    the experiment: a run may be resumed under another."""
+    """Where kernel tiles are computed: in this process (`local`), in worker processes (`zmq`), in `ray`'s actors, or in
+    `launchpad`'s processes (CPython 3.10). It is no part of the experiment: a run may be resumed under another."""
     workers: int = 1
-    """Worker processes, for launchpad and ray."""
+    """How many worker processes zmq, ray or launchpad starts."""
     address: str | None = None
-    """ray: of a cluster that runs, such as `auto`; default: one of its own on this machine. launchpad: HOST:PORT to
-    listen on, for workers on other machines (`kip worker`); default: loopback, any port."""
+    """With zmq and launchpad, HOST:PORT to listen on for workers on other machines (`kip worker`); the default is
+    loopback and any port. With ray, the address of a cluster that runs, such as `auto`; the default is a new one on
+    this machine."""
+    check_share: float = 0.01
+    """The share of the workers' tasks that is computed twice and compared. 0 believes every worker."""
+    stax: tuple[str, ...] = ()
+    """The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is in."""
     json: bool = False
     """Print one JSON object with the results as the last line of stdout."""
 

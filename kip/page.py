@@ -1,8 +1,8 @@
 """`kip report`: a run as one HTML page that needs no network, no script and no other file, and fits a phone.
 
 Everything that lies in the run's folder is shown: scores, learning curves, the images before and after, the label
-matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `protocols*.json`, `pretraining*.json` and
-`analysis.json`. What is missing is left out.
+matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `comparison*/comparison.json`,
+`pretraining*.json` and `analysis.json`. What is missing is left out.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
+import math
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kip import charts, checkpoint, export
-from kip.config import from_json
-from kip.errors import ConfigError, KipError
-from kip.experiment import Experiment
-from kip.export import DistilledSet
+from kip import export
+from kip.errors import KipError
+from kip.export import DistilledSet, Origin
 from kip.files import atomic_write
-from kip.report import are_learned, displayed
+from kip.judges import KernelJudge
+from kip.metrics import is_number, read_object, read_rows
+from kip.report import charts
+from kip.report.pictures import are_learned, displayed, shown_class
+from kip.runs import folder
 
+LOGGER = logging.getLogger(__name__)
+COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
-"""Images that are shown; of larger sets, as many of each class."""
+"""The most images that are shown; of larger sets, each class shows as many."""
 STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}
@@ -58,23 +65,22 @@ def write(run: Path, out: Path | None = None) -> Path:
         DataError: if it has no distilled set, or one that cannot be read.
         OutputError: if the page cannot be written.
     """
-    if not (run / "config.json").is_file():
-        raise ConfigError(f"{run} is not a run's folder", got="no config.json", remedy="`kip distill` makes one.")
-    experiment = from_json(Experiment, (run / "config.json").read_text("utf-8"), source=str(run / "config.json"))
-    distilled = export.load(run / "distilled.npz")
+    folder.check(run)
+    distilled = export.load(run / folder.DISTILLED)
+    origin = distilled.origin
     sections: list[tuple[str, str]] = [
-        ("Scores", _scores(experiment, distilled, _read(run / "result.json"))),
-        ("Learning curves", _curves(run / "metrics.jsonl")),
+        ("Scores", _scores(distilled, _result(run / folder.RESULT))),
+        ("Learning curves", _curves(run / folder.METRICS)),
         ("Images", _images(distilled, _before(run, distilled), run / "images.png")),
         ("Labels", _labels(distilled)),
-        *[(f"Under other kernels: {p.stem}", _evaluation(_read(p))) for p in sorted(run.glob("evaluation*.json"))],
-        *[(f"Networks trained on it: {p.stem}", _transfer(_read(p))) for p in sorted(run.glob("transfer*.json"))],
-        *[(f"Protocols: {p.stem}", _protocols(_read(p))) for p in sorted(run.glob("protocols*.json"))],
-        *[(f"Pre-training: {p.stem}", _pretraining(_read(p))) for p in sorted(run.glob("pretraining*.json"))],
-        ("Analysis", _analysis(_read(run / "analysis.json"))),
-        ("Configuration", f"<details><summary>Show</summary><pre>{_configuration(experiment)}</pre></details>"),
+        *[(f"Under other kernels: {p.stem}", _of_file(p, _evaluation)) for p in sorted(run.glob("evaluation*.json"))],
+        *[(f"Networks trained on it: {p.stem}", _of_file(p, _transfer)) for p in sorted(run.glob("transfer*.json"))],
+        *[(f"Protocols: {p.parent.name}", _of_file(p, _comparison)) for p in sorted(run.glob(COMPARISONS))],
+        *[(f"Pre-training: {p.stem}", _of_file(p, _pretraining)) for p in sorted(run.glob("pretraining*.json"))],
+        ("Analysis", _of_file(run / "analysis.json", _analysis)),
+        ("Configuration", f"<details><summary>Show</summary><pre>{_configuration(origin)}</pre></details>"),
     ]
-    title = f"{experiment.data.name}, {len(distilled.images)} images, {experiment.method.name}"
+    title = f"{origin.data.name}, {len(distilled.images)} images, {origin.method}"
     body = "".join(f"<section><h2>{escape(name)}</h2>{html}</section>" for name, html in sections if html)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -86,33 +92,37 @@ def write(run: Path, out: Path | None = None) -> Path:
     return path
 
 
-def _scores(experiment: Experiment, distilled: DistilledSet, result: Any) -> str:
-    about = distilled.metadata
-    kernels = ", ".join(kernel.label for kernel in experiment.method.kernels)
-    rows = [("kernels", kernels) if kernels else ("network", experiment.method.label)]
-    rows += [("preprocessing", experiment.preprocess.kind), ("exported step", str(about["step"]))]
+def _scores(distilled: DistilledSet, result: Any) -> str:
+    about, origin = distilled.metadata, distilled.origin
+    kernels = isinstance(origin.judge, KernelJudge) and ", ".join(kernel.label for kernel in origin.judge.kernels)
+    rows = [("kernels", kernels) if kernels else ("network", origin.label)]
+    rows += [("preprocessing", origin.preprocess.kind), ("exported step", str(about["step"]))]
     test = about.get("test_accuracy")
     if result:
-        rows.append(("natural images, test", _percent(result["initial_test_accuracy"])))
-        rows.append(("paper's report, test", _percent(result["paper_test_accuracy"])))
+        if is_number(result.get("initial_test_accuracy")):
+            rows.append(("natural images, test", _percent(result["initial_test_accuracy"])))
+        averaged = result.get("paper_steps")
+        if isinstance(averaged, list) and len(averaged) > 1:
+            name = f"mean of the {len(averaged)} checkpoints of lowest train loss, test"
+            rows.append((name, _percent(result["paper_test_accuracy"])))
         rows.append(("steps, seconds", f"{result['steps']}, {result['seconds']:.0f}"))
     if about.get("validation_accuracy") is not None:
         rows.append(("validation", _percent(about["validation_accuracy"])))
-    if experiment.reference:
-        rows.append(("published", str(experiment.reference)))
+    if origin.reference:
+        rows.append(("published", str(origin.reference)))
     how = "KRR" if kernels else "networks trained on the set"
     figure = "" if test is None else f'<p class="figure">{_percent(test)}</p><p class="note">test accuracy, {how}</p>'
     return figure + _table(["", ""], [list(row) for row in rows])
 
 
 def _curves(path: Path) -> str:
-    if not path.is_file():
+    rows = read_rows(path)
+    if not rows:
         return ""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
 
     def series(name: str) -> list[tuple[float, float]]:
-        found = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
-        return found[:: max(1, len(found) // 300)]
+        points = [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
+        return points[:: max(1, len(points) // 300)]
 
     accuracies = {name: series(f"{name}_accuracy") for name in ("validation", "batch")}
     pictures = [
@@ -123,19 +133,23 @@ def _curves(path: Path) -> str:
 
 
 def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -> str:
-    per_class = max(1, MOST_IMAGES // distilled.labels.shape[1])
-    by_class = [np.flatnonzero(distilled.class_index == c)[:per_class] for c in np.unique(distilled.class_index)]
-    shown = np.concatenate(by_class)[:MOST_IMAGES]
+    representations = distilled.origin.labels_are == "representations"
+    classes = distilled.class_index if representations else shown_class(distilled.labels, distilled.class_index)
+    groups = np.unique(classes)
+    per_class = max(1, MOST_IMAGES // len(groups))
+    shown = np.concatenate([np.flatnonzero(classes == c)[:per_class] for c in groups])[:MOST_IMAGES]
     figures = []
     for index in shown:
         pictures = [_png(distilled.images[index])]
         if before is not None:
             pictures.insert(0, _png(before[index]))
-        label = int(distilled.class_index[index])
+        label = int(classes[index])
         inner = "".join(f'<img alt="class {label}" src="{picture}">' for picture in pictures)
         figures.append(f"<figure>{inner}class {label}</figure>")
-    what = "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
-    note = f"{len(shown)} of {len(distilled.images)} images; {what}."
+    legend = (
+        "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
+    )
+    note = f"{len(shown)} of {len(distilled.images)} images; {legend}."
     html = f'<p class="note">{note}</p><div class="images">{"".join(figures)}</div>'
     if before is None and picture.is_file():
         data = base64.b64encode(picture.read_bytes()).decode()
@@ -145,35 +159,44 @@ def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -
 
 
 def _labels(distilled: DistilledSet) -> str:
-    if not are_learned(distilled.labels, distilled.class_index):
+    labels, own = distilled.labels, distilled.class_index
+    if distilled.origin.labels_are == "representations":
+        return f"<p>Representations of {labels.shape[1]} dimensions; their entries are no classes.</p>"
+    of_other_data = int(own.max()) >= labels.shape[1]
+    if not of_other_data and not are_learned(labels, own):
         return "<p>One-hot, less their mean: not learned.</p>"
-    order = np.argsort(distilled.class_index, kind="stable")
-    classes = distilled.labels.shape[1]
-    mean = [distilled.labels[distilled.class_index == c].mean(0).tolist() for c in np.unique(distilled.class_index)]
-    same = float(np.mean(distilled.labels.argmax(1) == distilled.class_index))
-    parts = ["<div><p>Mean by class</p>" + charts.heat(mean, rows="class", columns="entry") + "</div>"]
+    shown = shown_class(labels, own)
+    order = np.argsort(shown, kind="stable")
+    mean = [labels[own == c].mean(0).tolist() for c in np.unique(own)]
+    rows = "class of the other data set" if of_other_data else "class"
+    parts = ["<div><p>Mean by class</p>" + charts.heat(mean, rows=rows, columns="entry") + "</div>"]
     if len(order) <= 200:
-        whole = charts.heat(distilled.labels[order].tolist(), rows="image", columns="entry")
-        parts.append(f"<details><summary>All {len(order)} x {classes}</summary>{whole}</details>")
-    note = f'<p class="note">{_percent(same)} of the labels are largest at the class that they started from.</p>'
+        whole = charts.heat(labels[order].tolist(), rows="image", columns="entry")
+        parts.append(f"<details><summary>All {len(order)} x {labels.shape[1]}</summary>{whole}</details>")
+    note = ""
+    if not of_other_data:
+        same = float(np.mean(labels.argmax(1) == own))
+        note = f'<p class="note">{_percent(same)} of the labels are largest at the class that they started from.</p>'
     return note + f'<div class="charts">{"".join(parts)}</div>'
 
 
-def _evaluation(found: Any) -> str:
-    if not found:
+def _evaluation(evaluation: Any) -> str:
+    if not evaluation:
         return ""
-    kernels = list(dict.fromkeys(each["kernel"] for one in found["sets"] for each in one["kernels"]))
+    kernels = list(
+        dict.fromkeys(result["kernel"] for evaluated in evaluation["sets"] for result in evaluated["kernels"])
+    )
     rows = []
-    for one in found["sets"]:
-        known = {each["kernel"]: _percent(each["test_accuracy"]) for each in one["kernels"]}
-        rows.append([one["set"], *[known.get(kernel, "") for kernel in kernels]])
+    for evaluated in evaluation["sets"]:
+        known = {result["kernel"]: _percent(result["test_accuracy"]) for result in evaluated["kernels"]}
+        rows.append([evaluated["set"], *[known.get(kernel, "") for kernel in kernels]])
     return _table(["set", *kernels], rows)
 
 
-def _transfer(found: Any) -> str:
-    if not found:
+def _transfer(transfer: Any) -> str:
+    if not transfer:
         return ""
-    results = found["results"]
+    results = transfer["results"]
     rows = [
         [
             result["trained_on"] + (f", step {result['checkpoint']}" if result["trained_on"] == "distilled" else ""),
@@ -191,52 +214,57 @@ def _transfer(found: Any) -> str:
     return _table(head, rows) + f'<div class="charts"><div>{chart}</div></div>'
 
 
-def _protocols(found: Any) -> str:
-    if not found:
+def _comparison(comparison: Any) -> str:
+    if not comparison:
         return ""
     rows = []
-    for cell in found["cells"]:
+    for cell in comparison["cells"]:
         rows.append([cell["candidate"], cell["network"], cell["protocol"], _score(cell["mean"], cell["deviation"])])
     return _table(["set", "network", "protocol", "test"], rows)
 
 
-def _pretraining(found: Any) -> str:
-    if not found:
+def _pretraining(pretraining: Any) -> str:
+    if not pretraining:
         return ""
     rows = []
-    for cell in found["cells"]:
+    for cell in pretraining["cells"]:
         score = _score(cell["mean"], cell["deviation"])
         rows.append([cell["candidate"], cell["network"], cell["how"], cell["start"], score])
-    labelled = "all" if found["labelled"] is None else found["labelled"]
-    note = f"Networks pre-trained on the set and used on {found['data']}; probes and fine-tuning: {labelled} labels."
+    labelled = "all" if pretraining["labelled"] is None else pretraining["labelled"]
+    note = (
+        f"Networks pre-trained on the set and used on {pretraining['data']}; probes and fine-tuning: {labelled} labels."
+    )
     head = ["set", "network", "protocol", "pre-trained on", "test"]
     return f'<p class="note">{escape(note)}</p>' + _table(head, rows)
 
 
-def _analysis(found: Any) -> str:
-    if not found:
+def _analysis(analysis: Any) -> str:
+    if not analysis:
         return ""
     kinds = ("distilled", "natural")
-    head = ["", "distilled", f"natural: {found['natural_images']}"]
-    names = list(found["distilled"]["dimensions"])
+    head = ["", "distilled", f"natural: {analysis['natural_images']}"]
+    names = list(analysis["distilled"]["dimensions"])
     words = {"intrinsic": "intrinsic dimension (Two-NN)", "linear": "linear dimension (PCA, 90 %)"}
     words |= {f"{name}_ntk": f"{text}, NTK features" for name, text in list(words.items())}
-    rows = [["test accuracy", *[_percent(found[kind]["accuracy"]) for kind in kinds]]]
-    rows += [[words[name], *[f"{found[kind]['dimensions'][name]:.1f}" for kind in kinds]] for name in names]
-    rows.append(["nearest natural image is of its class", _percent(found["nearest_natural"]["own_class"]), ""])
-    bands = {kind: [band["accuracy"] for band in found[kind]["bands"]] for kind in kinds}
-    ranges = [f"{band['first'] + 1}–{band['last']}" for band in found["distilled"]["bands"]]
-    kept = {kind: [(float(f), a) for f, a in found[kind]["subsampled"].items()] for kind in kinds}
+    rows = [["test accuracy", *[_percent(analysis[kind]["accuracy"]) for kind in kinds]]]
+    rows += [[words[name], *[f"{analysis[kind]['dimensions'][name]:.1f}" for kind in kinds]] for name in names]
+    if "features" in analysis:
+        distances = [f"{analysis[kind]['frechet_distance']:.2f}" for kind in kinds]
+        rows.append([f"Frechet distance, {analysis['features']}", *distances])
+    rows.append(["nearest natural image is of its class", _percent(analysis["nearest_natural"]["own_class"]), ""])
+    bands = {kind: [band["accuracy"] for band in analysis[kind]["bands"]] for kind in kinds}
+    ranges = [f"{band['first'] + 1}–{band['last']}" for band in analysis["distilled"]["bands"]]
+    kept = {kind: [(float(f), a) for f, a in analysis[kind]["subsampled"].items()] for kind in kinds}
     pictures = [
         "<p>Accuracy by bands of eigenvalues, largest first</p>" + charts.bars(bands, ranges, y="test accuracy"),
         "<p>Accuracy of random subsets</p>"
         + charts.lines(kept, x="fraction of the images kept", y="test accuracy", percent=True),
     ]
-    if found["dimensions"]:
+    if analysis["dimensions"]:
         for name in names:
-            points = [(row["step"], row[name]) for row in found["dimensions"]]
+            points = [(row["step"], row[name]) for row in analysis["dimensions"]]
             pictures.append(f"<p>{words[name]}</p>" + charts.lines({name: points}, x="step", y="dimension"))
-    note = f'<p class="note">Kernel: {escape(found["kernel"])}.</p>'
+    note = f'<p class="note">Kernel: {escape(analysis["kernel"])}.</p>'
     return note + _table(head, rows) + f'<div class="charts">{"".join(f"<div>{p}</div>" for p in pictures)}</div>'
 
 
@@ -261,19 +289,29 @@ def _png(image: np.ndarray) -> str:
 
 
 def _before(run: Path, distilled: DistilledSet) -> np.ndarray | None:
-    """Return the images of step 0 in pixels, if the run has them and the set alone says how to invert (no ZCA)."""
-    about = distilled.metadata["preprocess"]
-    if not {"mean", "std"} <= about.keys():
-        return None
+    """Return the images that the run started from, in pixels, if the run has them and they fit its set."""
     try:
-        state, _ = checkpoint.read(run / "checkpoints", 0)
+        before = export.load(run / folder.INITIAL).images
     except KipError:
         return None
-    return state.images * np.asarray(about["std"], np.float32) + np.asarray(about["mean"], np.float32)
+    return before if before.shape == distilled.images.shape else None
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+def _result(path: Path) -> dict[str, Any] | None:
+    """Return what a run reached, once it has ended; None, with a warning, where its file is damaged."""
+    return read_object(path, ("paper_test_accuracy", "steps", "seconds"))
+
+
+def _of_file(path: Path, section: Callable[[Any], str]) -> str:
+    """Return a section of the page from the results that a command saved; empty where they are not what it saves."""
+    content = read_object(path)
+    if content is None:
+        return ""
+    try:
+        return section(content)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        LOGGER.warning("%s is not what kip writes (%r) and is left out", path, error)
+        return ""
 
 
 def _percent(fraction: float) -> str:
@@ -284,5 +322,5 @@ def _score(mean: float, deviation: float) -> str:
     return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
 
 
-def _configuration(experiment: Experiment) -> str:
-    return escape(json.dumps(experiment.to_dict(), indent=1))
+def _configuration(origin: Origin) -> str:
+    return escape(json.dumps(origin.experiment, indent=1))

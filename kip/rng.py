@@ -7,8 +7,12 @@ machine all see the same numbers without any generator being saved or sent.
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
@@ -20,3 +24,16 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
         counters: step, image index and the like, each >= 0.
     """
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), *counters])
+
+
+def key(seed: int, purpose: str, *counters: int) -> jax.Array:
+    """Return the JAX key of (seed, purpose, counters), (); a key is made nowhere else.
+
+    Args:
+        seed: the experiment's root seed, >= 0.
+        purpose: what the key is for, such as "pool network"; see `generator`.
+        counters: network, step and the like, each >= 0.
+    """
+    import jax  # here, because data sets are loaded without JAX
+
+    return jax.random.key(int(generator(seed, purpose, *counters).integers(2**31)))

@@ -11,12 +11,14 @@ import hashlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from kip import config
-from kip.blocks import Images, Task
+from kip.blocks import Images, LocalExecutor, Task
 from kip.errors import ShapeError
 from kip.server.member import Job, Link, Settings
 from kip.server.scheduler import Scheduler
@@ -29,9 +31,9 @@ class RemoteExecutor:
 
     Args:
         links: ways to the workers.
-        configuration: digest of what the run computes; a worker refuses tasks of another.
-        recipe: what workers make target images from, as `kip.workers.targets.Recipe` has it; None: they are sent.
-        fingerprint: of the server's own data, to be compared with theirs.
+        configuration: the digest of what the run computes; a worker refuses tasks of another.
+        recipe: what workers make target images from, as `kip.workers.targets.TargetRecipe` has it; None: they are sent.
+        fingerprint: the fingerprint of the server's own data, which is compared with the workers'.
         settings: the scheduler's patience and limits.
         on_tick: called with this executor now and then while tasks run.
         on_close: ends what the transport started.
@@ -66,8 +68,12 @@ class RemoteExecutor:
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
         """Yield each task's block of the kernel matrix, in order."""
-        dtype = self._now().support.dtype
-        jobs = (Job(lambda task=task: self._message("forward", task), task.shape, dtype) for task in tasks)
+        images = self._now()
+        dtype = images.support.dtype
+        jobs = (
+            Job(lambda task=task: self._message("forward", task), task.shape, dtype, partial(_compute, images, task))
+            for task in tasks
+        )
         return self.scheduler.run(jobs, len(tasks))
 
     def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -141,12 +147,23 @@ class RemoteExecutor:
         bar = np.asarray(cotangent, images.support.dtype)
         if bar.shape != task.shape:
             raise ShapeError(f"cotangent of {task}", got=bar.shape, expected=f"{task.shape}")
-        return Job(lambda: self._message("backward", task, cotangent=bar), shape, images.support.dtype)
+        return Job(
+            lambda: self._message("backward", task, cotangent=bar), shape, images.support.dtype,
+            partial(_compute, images, task, bar),
+        )  # fmt: skip
 
     def _now(self) -> Images:
         if self._images is None:
             raise RuntimeError("tasks come after begin")
         return self._images
+
+
+def _compute(images: Images, task: Task, *cotangent: np.ndarray) -> np.ndarray:
+    """Compute a task here, to check what a worker made of it."""
+    with LocalExecutor(jax.local_devices()[:1]) as local:
+        local.begin(images)
+        (result,) = local.backward([task], cotangent) if cotangent else local.forward([task])
+    return np.asarray(result)
 
 
 def _digest(array: Any) -> str:

@@ -3,9 +3,9 @@
     program(...)     a `launchpad.Program` with the groups `server` and `worker`, for any of launchpad's launch types
     distill(...)     that program as local processes, from its start to the run's result
 
-The server node runs the loop of `kip.train`; worker nodes connect to it. Launchpad starts the processes and gives the
-server its address. Bytes travel through `kip.server.tcp` and not through launchpad's Courier, whose server (0.5.2)
-listens on every interface and asks nobody who they are.
+The server node runs the loop of `kip.runs.loop`; worker nodes connect to it. Launchpad starts the processes and gives
+the server its address. Bytes travel through `kip.server.router` and not through launchpad's Courier, whose server
+(0.5.2) listens on every interface and asks nobody who they are.
 
 Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip[launchpad]'`.
 """
@@ -20,20 +20,24 @@ import dataclasses
 import json
 import logging
 import os
-import secrets
+import shutil
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
-from kip import config, train
+from kip import config
 from kip.errors import KipError, MissingExtraError, WorkerError
 from kip.experiment import Experiment
+from kip.runs import loop as train
 from kip.server import service
 from kip.server.executor import RemoteExecutor
+from kip.server.keyring import LOCAL, Keyring
 from kip.server.member import Settings
-from kip.server.tcp import Door
+from kip.server.router import Router
 from kip.workers.connect import parse_address, serve, watch
+from kip.workers.keys import read_key
 from kip.workers.worker import Worker
 
 try:
@@ -44,22 +48,24 @@ except ImportError as error:
     raise MissingExtraError(
         "launchpad is not installed",
         got=str(error),
-        remedy="On CPython 3.10, run `pip install 'kip[launchpad]'`; elsewhere, use `--executor ray`.",
+        remedy="On CPython 3.10, run `pip install 'kip[launchpad]'`; elsewhere, use `--executor zmq`.",
     ) from error
 
+NODES = "launchpad"
+"""Where launchpad's pickles of the nodes are while they run; relative to the run's folder."""
 OUTCOME = "outcome.json"
 """Where the server node leaves what the launching process is to say; relative to the run's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What the nodes of a program need to know; it travels to them as launchpad's own pickle.
+    """What the nodes of a program need to know; it travels to them as launchpad's own pickle, and holds no secret.
 
     Attributes:
         experiment: `config.json`'s text.
         out: the run's folder.
         data_dir: where `NAME.npz` is, on every node; None: $KIP_DATA_DIR.
-        key: what workers must know.
+        key_file: the workers' key, on every node; it is made before the nodes start.
         listen: the server's host and port; None: loopback, at the port that launchpad chose.
         launcher: the process that all nodes follow when it ends; None where it is on another machine.
         settings: the scheduler's.
@@ -68,7 +74,7 @@ class Order:
     experiment: str
     out: str
     data_dir: str | None
-    key: bytes
+    key_file: str
     listen: tuple[str, int] | None = None
     launcher: int | None = None
     settings: Settings | None = None
@@ -101,16 +107,16 @@ class _Server:
 
     def _distill(self) -> train.Result:
         order, out = self._order, Path(self._order.out)
-        experiment = config.from_json(Experiment, order.experiment, source="the program's experiment")
+        experiment = service.ordered(order.experiment)
         host, port = order.listen or ("127.0.0.1", lp.get_port_from_address(self._address.resolve()))
-        told = service.introduction(experiment, order.folder)
+        introduction = service.introduction(experiment, order.folder)
         with service.log_file(out):
-            door = Door(host, port, order.key)
+            router = Router(Keyring(out), host, port)
             executor = RemoteExecutor(
-                [], **told, settings=order.settings, on_tick=service.StatusFile(out), on_close=door.close
+                [], **introduction, settings=order.settings, on_tick=service.StatusFile(out), on_close=router.close
             )
-            door.open(executor.scheduler.join, executor.scheduler.leave)
-            return train.run(experiment, out, data_dir=order.folder, executor=executor)
+            router.open(executor.scheduler.join, executor.scheduler.leave)
+            return service.run(experiment, out, executor, data_dir=order.folder)
 
 
 class _Worker:
@@ -125,12 +131,12 @@ class _Worker:
         stop = threading.Event()
         watch(stop, order.launcher, exits=True)
         lp.register_stop_handler(lambda *signal: stop.set())
-        experiment = config.from_json(Experiment, order.experiment, source="the program's experiment")
+        experiment = service.ordered(order.experiment)
         worker = Worker(data_dir=order.folder, stax=service.stax_functions(experiment))
         address = parse_address(self._server)
         if order.listen:
             address = (address[0], order.listen[1])
-        serve(worker, address, order.key, stop=stop)
+        serve(worker, address, read_key(Path(order.key_file)), stop=stop)
 
 
 class _ServerHandle(base.Handle):
@@ -193,21 +199,25 @@ def executor(
         settings: the scheduler's.
     """
     out = Path(out).absolute()
-    door = Door()
+    service.stax_functions(experiment)  # refuses those that nobody permits
+    keyring = Keyring(out)
+    router = Router(keyring)
     folder = None if data_dir is None else str(Path(data_dir).absolute())
-    order = Order(json.dumps(config.to_dict(experiment)), str(out), folder, door.key, launcher=os.getpid())
+    key_file = str(keyring.add(LOCAL))
+    order = Order(json.dumps(config.to_dict(experiment)), str(out), folder, key_file, launcher=os.getpid())
     made = lp.Program("kip-workers")
-    _add_workers(made, order, workers, f"{door.address[0]}:{door.address[1]}")
-    manager = _launch(made)
+    _add_workers(made, order, workers, f"{router.address[0]}:{router.address[1]}")
+    manager = _launch(made, out)
 
     def close() -> None:
-        door.close()
+        router.close()
         with contextlib.redirect_stdout(sys.stderr):
             manager.stop_and_wait()
+        shutil.rmtree(out / NODES, ignore_errors=True)
 
-    told = service.introduction(experiment, data_dir)
-    remote = RemoteExecutor([], **told, settings=settings, on_close=close)
-    door.open(remote.scheduler.join, remote.scheduler.leave)
+    introduction = service.introduction(experiment, data_dir)
+    remote = RemoteExecutor([], **introduction, settings=settings, on_close=close)
+    router.open(remote.scheduler.join, remote.scheduler.leave)
     return remote
 
 
@@ -235,19 +245,21 @@ def distill(
         KeyboardInterrupt: after Ctrl-C, once all processes have ended.
     """
     out = Path(out).absolute()
+    service.stax_functions(experiment)  # refuses those that nobody permits
     out.mkdir(parents=True, exist_ok=True)
     (out / OUTCOME).unlink(missing_ok=True)
-    key = new_key(out)
+    key_file = str(Keyring(out).add(LOCAL))
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     text = json.dumps(config.to_dict(experiment))
-    order = Order(text, str(out), folder, key, listen, os.getpid(), settings or Settings())
-    manager = _launch(program(order, workers))
+    order = Order(text, str(out), folder, key_file, listen, os.getpid(), settings or Settings())
+    manager = _launch(program(order, workers), out)
     with contextlib.redirect_stdout(sys.stderr):  # launchpad prints
         try:
             manager.wait(["server/0"])
             interrupted = manager.stop_event().is_set()
         finally:
             manager.stop_and_wait()
+            shutil.rmtree(out / NODES, ignore_errors=True)
     try:
         outcome = json.loads((out / OUTCOME).read_text())
     except (OSError, json.JSONDecodeError):
@@ -264,21 +276,20 @@ def distill(
     return train.Result(**outcome["result"])
 
 
-def _launch(made: lp.Program) -> Any:
+def _launch(made: lp.Program, out: Path) -> Any:
+    """Start a program's processes. Its pickles go into the run's folder: where this process is killed, launchpad leaves
+    them, and the next start removes them.
+    """
+    shutil.rmtree(out / NODES, ignore_errors=True)
+    (out / NODES).mkdir(mode=0o700, parents=True)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["kip"], known_only=True)
-    with contextlib.redirect_stdout(sys.stderr):
-        return lp.launch(made, launch_type=lp.LaunchType.LOCAL_MULTI_PROCESSING, terminal="current_terminal")
-
-
-def new_key(out: Path) -> bytes:
-    """Make the key of a run, and leave it in the run's folder for `kip worker`, readable by its owner alone."""
-    key = secrets.token_hex(16).encode()
-    path = out / service.KEY
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(key)
-    return key
+    before, tempfile.tempdir = tempfile.tempdir, str(out / NODES)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return lp.launch(made, launch_type=lp.LaunchType.LOCAL_MULTI_PROCESSING, terminal="current_terminal")
+    finally:
+        tempfile.tempdir = before
 
 
 def _said(outcome: dict[str, Any]) -> KipError:

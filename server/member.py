@@ -11,7 +11,8 @@ import numpy as np
 
 from kip.workers.codec import Message
 
-State = Literal["live", "lost", "stalled", "quarantined"]
+MemberState = Literal["live", "lost", "stalled", "quarantined", "distrusted", "dismissed"]
+"""How a worker stands. The last two states are for good: its results differ from others', or its version does."""
 
 
 class Link(Protocol):
@@ -23,8 +24,8 @@ class Link(Protocol):
         """Hand over a message without waiting, and return the future of its answer; it fails if the worker is gone."""
         ...
 
-    def close(self) -> None:
-        """Let go of the connection; the worker lives on unless the transport started it."""
+    def close(self, why: str = "") -> None:
+        """Let go of the worker; `why` is what it did wrong, where it is sent away for that."""
 
 
 class Session(Protocol):
@@ -46,13 +47,15 @@ class Job(NamedTuple):
 
     Attributes:
         message: makes the message; called again for each attempt.
-        shape: of the result.
-        dtype: of the result.
+        shape: the shape of the result.
+        dtype: the dtype of the result.
+        compute: computes the result in this process.
     """
 
     message: Callable[[], Message]
     shape: tuple[int, ...]
     dtype: np.dtype
+    compute: Callable[[], np.ndarray]
 
 
 class Settings(NamedTuple):
@@ -62,11 +65,14 @@ class Settings(NamedTuple):
         in_flight: tasks that a worker holds at a time: one computes while the next travels.
         deadline: the longest that an answer may take, compiling a kernel and loading a data set included.
         copy_after: a task is copied to an idle worker once it takes this long and three times the median.
-        copies: attempts at one task that run at a time.
-        attempts: failures of one task after which the run stops, where they are no worker's own.
-        ping_every: between looks for a worker that was lost.
-        quarantine: first time that a worker is left alone after rubbish; it doubles each time, up to 64 times.
+        copies: how many attempts at one task run at a time.
+        attempts: how many failures of one task stop the run, where they are no worker's own.
+        ping_every: the time between looks for a worker that was lost.
+        quarantine: the first time that a worker is left alone after rubbish; it doubles each time, up to 64 times.
         patience: how long a run waits with no worker at all.
+        begin_patience: how long it waits for one that can begin, where all that came are refused and none has begun.
+        check_share: the share of tasks that are computed twice and compared, on another worker where there is one;
+            0 believes every worker.
     """
 
     in_flight: int = 2
@@ -77,6 +83,8 @@ class Settings(NamedTuple):
     ping_every: float = 0.5
     quarantine: float = 1.0
     patience: float = 600.0
+    begin_patience: float = 20.0
+    check_share: float = 0.01
 
 
 @dataclasses.dataclass
@@ -84,7 +92,7 @@ class Member:
     """One worker, as the scheduler sees it."""
 
     link: Link
-    state: State = "live"
+    state: MemberState = "live"
     pid: int | None = None
     opened: bool = False
     holds_data: bool = False
@@ -94,6 +102,13 @@ class Member:
     control_in_flight: bool = False
     waiting_for_slot: bool = False
     strikes: int = 0
+    refusals: int = 0
+    hardware: str = ""
+    proven: int = -1
+    """How many tasks it had done when a check last found it right; -1 where no check has."""
+    proven_at: float = 0.0
+    tasks_before: int = 0
+    """The number of its tasks in earlier rounds."""
     again_at: float = 0.0
     tasks: int = 0
     bytes_sent: int = 0

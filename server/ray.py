@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import sys
 import uuid
 from collections.abc import Callable
@@ -17,17 +18,21 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from kip import train
 from kip.errors import ConfigError, MissingExtraError
 from kip.experiment import Experiment
+from kip.runs import loop as train
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.worker import Worker
 
+LOGGER = logging.getLogger(__name__)
+
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Ray's variable that makes a cluster live on 127.0.0.1: its default on Windows and macOS, to be asked for on Linux.
 Ray reads it when it is imported; it turns `ray.init(_node_ip_address="127.0.0.1")` into the machine's outer address."""
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+"""Ray's variables (2.52 and later; older versions ignore them) that have every process of a cluster show a token."""
 MESSAGES = 4
 """Messages that an actor handles at a time."""
 
@@ -43,7 +48,7 @@ class RayLink:
         """Send a message; the future fails if the actor dies, and Ray starts it anew."""
         return self.actor.handle.remote(payload).future()
 
-    def close(self) -> None:
+    def close(self, why: str = "") -> None:
         """End the actor."""
         with contextlib.suppress(Exception):
             importlib.import_module("ray").kill(self.actor)
@@ -68,11 +73,12 @@ def links(
     """Start actors, and return links to them and the function that lets go of Ray.
 
     Args:
-        workers: how many actors. Each takes one GPU where the cluster has any, and one CPU otherwise.
+        workers: how many actors. Each takes one GPU; where the cluster has fewer GPUs than that, an equal share
+            of one; and where it has none, one CPU.
         data_dir: where `NAME.npz` is on the actors' machines; None: $KIP_DATA_DIR.
         stax: the user's own functions that the workers may load.
-        address: of a cluster that runs (`auto`, `HOST:6379`, `ray://HOST:10001`); None starts one on this machine, on
-            loopback, which ends with the run.
+        address: the address of a cluster that runs (`auto`, `HOST:6379`, `ray://HOST:10001`); None starts one on this
+            machine, on loopback, which ends with the run.
 
     Raises:
         ConfigError: if there is no such cluster.
@@ -81,12 +87,14 @@ def links(
     begun = not ray.is_initialized()
     if begun:
         _connect(ray, workers, address)
-    resources = ray.cluster_resources()
-    share = {"num_gpus": 1, "num_cpus": 0} if resources.get("GPU", 0) >= workers else {"num_cpus": 1}
+    share = share_of_actor(int(ray.cluster_resources().get("GPU", 0)), workers)
+    shared = 0 < share.get("num_gpus", 0) < 1
+    if shared:
+        LOGGER.warning("%d workers share the cluster's GPUs, %s of one each", workers, share["num_gpus"])
     environment = {
         # Ray sets this to the actor's share of CPUs, and then NumPy's products may differ in their last bits.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
-        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "true"),
+        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "false" if shared else "true"),
         **{name: os.environ[name] for name in ("KIP_DATA_DIR", "KIP_CACHE_DIR") if name in os.environ},
     }
     kind = ray.remote(_Actor).options(
@@ -99,6 +107,22 @@ def links(
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     made = [RayLink(f"actor-{number}", kind.remote(folder, stax)) for number in range(workers)]
     return made, ray.shutdown if begun else lambda: None
+
+
+def share_of_actor(gpus: int, workers: int) -> dict[str, float]:
+    """Return what Ray is asked for each actor, so that all of them run at the same time.
+
+    Args:
+        gpus: in the cluster.
+        workers: how many actors.
+
+    >>> share_of_actor(0, 2), share_of_actor(8, 2), share_of_actor(2, 4)
+    ({'num_cpus': 1}, {'num_gpus': 1, 'num_cpus': 0}, {'num_gpus': 0.5, 'num_cpus': 0})
+    """
+    if gpus == 0:
+        return {"num_cpus": 1}
+    actors_of_a_gpu = -(-workers // gpus)
+    return {"num_gpus": 1 if actors_of_a_gpu == 1 else 1 / actors_of_a_gpu, "num_cpus": 0}
 
 
 def distill(
@@ -118,27 +142,31 @@ def distill(
         out: the run's folder.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         workers: how many actors.
-        address: of a cluster that runs; None starts one on this machine.
+        address: the address of a cluster that runs; None starts one on this machine.
         settings: the scheduler's.
         show_progress: whether to draw a progress bar on stderr.
 
     Raises:
-        KipError: as `kip.train.run`, and where no worker is there.
+        KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
     out = Path(out)
-    told = service.introduction(experiment, data_dir)
+    introduction = service.introduction(experiment, data_dir)
     made, close = links(workers, data_dir=data_dir, stax=service.stax_functions(experiment), address=address)
     os.environ.setdefault(service.PREALLOCATE, "false")  # of this process alone: the actors have theirs
     with service.log_file(out):
-        executor = RemoteExecutor(made, **told, settings=settings, on_tick=service.StatusFile(out), on_close=close)
-        with executor:
-            return train.run(experiment, out, data_dir=data_dir, executor=executor, show_progress=show_progress)
+        executor = RemoteExecutor(
+            made, **introduction, settings=settings, on_tick=service.StatusFile(out), on_close=close
+        )
+        return service.run(experiment, out, executor, data_dir=data_dir, show_progress=show_progress)
 
 
 def _ray(*, loopback: bool) -> Any:
     """Import ray; where it is the first to, so that a cluster of its own listens on loopback only."""
     if loopback and "ray" not in sys.modules:
         os.environ[LOOPBACK_ONLY] = "0"  # stays: Ray's own processes read it too
+        if AUTH_MODE not in os.environ:  # for the cluster that this process starts, and no other
+            os.environ[AUTH_MODE] = "token"
+            os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
     try:
         return importlib.import_module("ray")
     except ImportError as error:

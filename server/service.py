@@ -8,24 +8,32 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kip import config, data, preprocess
-from kip.errors import ConfigError
+from kip.blocks import Images, Task
 from kip.experiment import Experiment
-from kip.experiment import load as load_experiment
 from kip.files import atomic_write
-from kip.kernels import Stax
+from kip.kernels import Stax, permission
+from kip.locks import has_writer
+from kip.metrics import is_number, read_object, read_rows
+from kip.runs import folder
+from kip.runs import loop as train
+from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.workers.targets import fingerprint
 
+LOGGER = logging.getLogger(__name__)
 STATUS = "status.json"
 LOG = "workers.log"
-KEY = "workers.key"
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 """JAX's variable that takes three quarters of a GPU at the start. The server needs little, beside a worker."""
+_NUMBERS = ("time", "tasks_done", "tasks_left", "tasks_per_second", "retries", "copies")
+"""What `as_text` takes for granted in a status file."""
 EVERY = 1.0
 """Seconds between writings of the status file."""
 
@@ -44,8 +52,26 @@ def introduction(experiment: Experiment, data_dir: Path | None) -> dict[str, Any
 
 
 def stax_functions(experiment: Experiment) -> tuple[str, ...]:
-    """Return the user's own functions that the workers of this run may load."""
-    return tuple(kernel.function for kernel in experiment.method.kernels if isinstance(kernel, Stax))
+    """Return the user's own functions that the workers of this run may load.
+
+    Raises:
+        ConfigError: if the experiment comes from a .json file, and nobody permits one of them.
+    """
+    functions = tuple(kernel.function for kernel in experiment.method.needs.kernels if isinstance(kernel, Stax))
+    for function in functions:
+        permission.check(function)
+    return functions
+
+
+def ordered(experiment: str) -> Experiment:
+    """Return the experiment of an order, JSON text from this run's launcher, which has checked its functions.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    loaded = config.from_json(Experiment, experiment, source="the program's experiment")
+    permission.permit(*(kernel.function for kernel in loaded.method.needs.kernels if isinstance(kernel, Stax)))
+    return loaded
 
 
 @contextlib.contextmanager
@@ -58,12 +84,91 @@ def log_file(out: Path) -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    LOGGER.info("the server begins, as process %d", os.getpid())
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
+
+
+def run(
+    experiment: Experiment,
+    out: Path,
+    executor: RemoteExecutor,
+    *,
+    data_dir: Path | None = None,
+    show_progress: bool = True,
+) -> train.Result:
+    """Run an experiment to its end; where results turn out to be wrong, go back to a checkpoint from before them.
+
+    Args:
+        experiment: what to run.
+        out: the run's folder.
+        executor: where tiles are computed. Closed at the end.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        show_progress: whether to draw a progress bar on stderr.
+
+    Raises:
+        KipError: as `kip.runs.loop.run`, and where no worker is there.
+    """
+    with executor:
+        while True:
+            lasting = _Lasting(executor, out / "checkpoints")
+            try:
+                return train.run(experiment, out, data_dir=data_dir, executor=lasting, show_progress=show_progress)
+            except TaintedError as error:  # each sends a worker away, so that this ends
+                removed = lasting.remove_checkpoints(error.since)
+                LOGGER.warning("%s; the run goes back: checkpoints removed: %s", error.problem, removed or "none")
+
+
+class _Lasting:
+    """An executor that outlives the loop, and notes when it first saw each checkpoint.
+
+    Args:
+        executor: does the work.
+        folder: the folder of the checkpoints.
+    """
+
+    def __init__(self, executor: RemoteExecutor, folder: Path):
+        self._executor, self._folder = executor, folder
+        self._seen = dict.fromkeys(self._checkpoints(), float("-inf"))
+        """When each file was first seen, in monotonic time: a clock that is set changes nothing."""
+
+    def begin(self, images: Images) -> None:
+        """Begin a step."""
+        now = time.monotonic()
+        for path in self._checkpoints():
+            self._seen.setdefault(path, now)
+        self._executor.begin(images)
+
+    def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
+        """Yield each task's block."""
+        return self._executor.forward(tasks)
+
+    def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield each task's gradient."""
+        return self._executor.backward(tasks, cotangents)
+
+    def close(self) -> None:
+        """Leave the executor open."""
+
+    def __enter__(self) -> _Lasting:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+    def remove_checkpoints(self, since: float) -> list[str]:
+        """Remove the checkpoints that may have been written after a time, and return their names."""
+        removed = [path for path in self._checkpoints() if self._seen.get(path, float("inf")) > since]
+        for path in removed:
+            path.unlink(missing_ok=True)
+        return sorted(path.name for path in removed)
+
+    def _checkpoints(self) -> list[Path]:
+        return list(self._folder.glob("*.npz"))
 
 
 class StatusFile:
@@ -94,6 +199,8 @@ class StatusFile:
             "tasks_per_second": round((scheduler.done - done) / max(now - then, 1e-9), 3),
             "retries": scheduler.retries,
             "copies": scheduler.copies,
+            "checks": scheduler.checks.made,
+            "sent_away": dict(scheduler.sent_away),
             "workers": [
                 {
                     "name": member.name,
@@ -114,50 +221,62 @@ class StatusFile:
 def status(run: Path) -> dict[str, Any]:
     """Return where a run stands: its step, the time left, and what `StatusFile` wrote last.
 
-    The time left is the steps left at the pace of the last hundred. `age` is the seconds since the status was written.
+    The time left is the steps left at the pace of the last hundred. `age` is the seconds since the status was written,
+    and `running` says whether a process writes to the folder.
 
     Raises:
         ConfigError: if `run` is no run's folder.
     """
-    if not (run / "config.json").is_file():
-        raise ConfigError(f"{run} is not a run's folder", got="no config.json", remedy="`kip distill` makes one.")
-    steps = load_experiment(str(run / "config.json")).method.steps
-    rows = []
-    with contextlib.suppress(OSError):
-        for line in (run / "metrics.jsonl").read_text().splitlines()[-101:]:
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+    folder.check(run)
+    method = (read_object(run / "config.json") or {}).get("method")
+    steps = method.get("steps", 1) if isinstance(method, dict) else 1  # Label Solve's is fixed
+    rows = read_rows(run / "metrics.jsonl")[-101:]
     timed = [(row["step"], row["seconds"]) for row in rows if "seconds" in row]
     step = rows[-1]["step"] if rows else 0
     seconds_left = None
     if len(timed) > 1 and timed[-1][0] > timed[0][0]:
         pace = (timed[-1][1] - timed[0][1]) / (timed[-1][0] - timed[0][0])
         seconds_left = round(max(0.0, pace * (steps - step)), 1)
-    found: dict[str, Any] = {"step": step, "steps": steps, "seconds_left": seconds_left, "workers": []}
-    found["ended"] = (run / "result.json").is_file() and step >= steps
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        written = json.loads((run / STATUS).read_text())
-        found.update(written, age=round(time.time() - written["time"], 1))
-    return found
+    progress: dict[str, Any] = {"step": step, "steps": steps, "seconds_left": seconds_left, "workers": []}
+    progress["ended"] = (run / "result.json").is_file() and step >= steps
+    progress["running"] = has_writer(run)
+    written = read_object(run / STATUS, _NUMBERS)
+    if written is not None and _are_workers(written.get("workers")):
+        progress.update(written, age=round(time.time() - written["time"], 1))
+    return progress
 
 
-def as_text(found: dict[str, Any]) -> str:
+def _are_workers(given: Any) -> bool:
+    """Return whether a status file's `workers` are what `StatusFile` writes."""
+    return isinstance(given, list) and all(
+        isinstance(worker, dict)
+        and all(isinstance(worker.get(name), str) for name in ("name", "state"))
+        and all(is_number(worker.get(name)) for name in ("tasks", "bytes_sent", "bytes_received"))
+        for worker in given
+    )
+
+
+def as_text(progress: dict[str, Any]) -> str:
     """Return what `status` found, for people."""
-    left = found["seconds_left"]
-    lines = [f"step {found['step']} of {found['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
-    if found["ended"]:
-        lines = [f"ended after {found['step']} steps"]
-    if "tasks_done" not in found:
+    left = progress["seconds_left"]
+    lines = [f"step {progress['step']} of {progress['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
+    if not progress["running"]:
+        lines = [f"stopped at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
+    if progress["ended"]:
+        lines = [f"ended after {progress['step']} steps"]
+    if "tasks_done" not in progress:
         return "\n".join([*lines, "no workers: computed in one process"])
     lines.append(
-        f"tasks {found['tasks_done']} done, {found['tasks_left']} left in this round, "
-        f"{found['tasks_per_second']:.1f} a second; {found['retries']} retries, {found['copies']} copies; "
-        f"written {found['age']:.0f} s ago"
+        f"tasks {progress['tasks_done']} done, {progress['tasks_left']} left in this round, "
+        f"{progress['tasks_per_second']:.1f} a second; {progress['retries']} retries, {progress['copies']} copies, "
+        f"{progress.get('checks', 0)} computed twice; "
+        f"written {progress['age']:.0f} s ago"
     )
-    for worker in found["workers"]:
+    for worker in progress["workers"]:
         sent, received = (worker[name] / 1e6 for name in ("bytes_sent", "bytes_received"))
         lines.append(
             f"worker {worker['name']:24} {worker['state']:11} {worker['tasks']:8} tasks "
             f"{sent:9.1f} MB to it {received:9.1f} MB from it"
         )
+    lines += [f"worker {name:24} sent away: {why}" for name, why in progress.get("sent_away", {}).items()]
     return "\n".join(lines)

@@ -124,7 +124,7 @@ def decode(data: bytes) -> Message:
 
 def _header(text: bytes) -> tuple[str, dict[str, Any], list[Any]]:
     try:
-        header = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        header = _DECODER.decode(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise MessageError("a message's header is not JSON", got=str(error)[:200]) from None
     if not isinstance(header, dict) or set(header) != {"kind", "fields", "arrays"}:
@@ -156,3 +156,7 @@ def _array(entry: Any) -> tuple[str, np.dtype, tuple[int, ...]]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+"""Made once: `json.loads` would make one for each message, which takes longer than reading the header."""

@@ -1,99 +1,163 @@
-"""A worker's way to its server: it connects, proves that it knows the run's key, and answers until told to stop.
+"""A worker's way to its server: it connects, shows its key, and answers until it is told to stop.
 
-Workers connect to the server and listen nowhere, so that they can join and leave at any time. What travels is length,
-number and the message's bytes, through `multiprocessing.connection` in its form for bytes, which unpickles nothing;
-its challenge (HMAC) keeps out whoever has not the key, and does not encrypt.
+`kip.workers.wire` says what travels.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
-import struct
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import AuthenticationError, connection
 from pathlib import Path
 
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
 from kip.errors import ConfigError, WorkerError
-from kip.workers.codec import MAX_BODY, MAX_HEADER, PREFIX
+from kip.workers import wire
+from kip.workers.keys import WorkerKey
 from kip.workers.worker import Worker
 
 LOGGER = logging.getLogger(__name__)
-NUMBER = struct.Struct("<Q")
-MOST = NUMBER.size + PREFIX.size + MAX_HEADER + MAX_BODY
-"""The longest frame that is read."""
 THREADS = 4
 """Messages handled at a time: some compute, one answers pings."""
-KEY_VARIABLE = "KIP_WORKERS_KEY"
-AGAIN = 0.5
-"""Seconds between attempts to connect."""
+PATIENCE = 300.0
+"""Seconds without a server after which a worker gives up."""
+RECONNECT = (0.2, 5.0)
+"""Seconds before libzmq's first attempt to connect again, and the most between two of them."""
+FAILURES: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "something listens there that does not complete the handshake",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "something listens there that is no server of kip's",
+    zmq.EVENT_CONNECT_RETRIED: "no connection came about",
+}
+"""What libzmq's events say about a server that cannot be reached."""
 
 
 def serve(
     worker: Worker,
     address: tuple[str, int],
-    key: bytes,
+    key: WorkerKey | None,
     *,
     stop: threading.Event | None = None,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
 ) -> int:
     """Answer a server's messages; connect again when it goes away, until it says stop or stays away.
 
     Args:
         worker: answers them; closed at the end.
         address: the server's host and port.
-        key: the run's key.
+        key: what this worker proves itself with. None encrypts nothing: it is for measuring what that costs.
         stop: ends this function when set.
-        patience: seconds without a server after which this ends.
+        patience: seconds without a server after which this gives up.
 
     Returns:
         How many messages were answered.
 
     Raises:
-        WorkerError: if the key is not the server's.
+        WorkerError: if the server does not know the key, sends this worker away, or is not there for `patience`.
     """
     stop = stop or threading.Event()
-    seen, count = time.monotonic(), itertools.count()
+    context = zmq.Context()
     try:
-        while not stop.is_set() and time.monotonic() - seen < patience:
-            try:
-                link = connection.Client(address, authkey=key)
-            except AuthenticationError:
-                raise WorkerError("key", f"the server at {address[0]}:{address[1]} has another key") from None
-            except (OSError, EOFError):
-                stop.wait(AGAIN)
-                continue
-            LOGGER.info("connected to %s:%d", *address)
-            if _converse(worker, link, stop, count):
-                break
-            seen = time.monotonic()
+        connection = _Connection(context, address, key, worker)
+        try:
+            return connection.converse(stop, patience)
+        finally:
+            connection.close()
     finally:
         worker.close()
-    return next(count)
+        context.destroy(linger=0)
 
 
-def read_key(path: Path | None) -> bytes:
-    """Return the key in a file, or in $KIP_WORKERS_KEY.
+class _Connection:
+    """The socket, and the threads that handle messages. One thread owns the socket; the others leave answers for it."""
 
-    Raises:
-        ConfigError: if it cannot be read, or is empty.
-    """
-    try:
-        key = path.read_bytes().strip() if path else os.environ.get(KEY_VARIABLE, "").encode()
-    except OSError as error:
-        raise ConfigError(f"cannot read the key {path}", got=error.strerror) from None
-    if not key:
-        raise ConfigError(
-            "the key of a run",
-            got="none",
-            remedy=f"Name the run's workers.key with --key-file, or set ${KEY_VARIABLE}.",
-        )
-    return key
+    def __init__(self, context: zmq.Context, address: tuple[str, int], key: WorkerKey | None, worker: Worker):
+        self._name, self._worker = f"{address[0]}:{address[1]}", worker
+        self._socket = context.socket(zmq.DEALER)
+        wire.set_limits(self._socket)
+        if key:
+            self._socket.curve_serverkey = key.server.encode()
+            self._socket.curve_publickey, self._socket.curve_secretkey = key.public.encode(), key.secret.encode()
+        self._socket.probe_router = 1
+        self._socket.immediate = 1  # an answer waits for a server that is there, not for its next life
+        self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = (int(1000 * seconds) for seconds in RECONNECT)
+        self._socket.ipv6 = ":" in address[0]
+        self._monitor = self._socket.get_monitor_socket()
+        self._outbox = wire.Outbox()
+        self._threads = ThreadPoolExecutor(THREADS, "kip-message")
+        self._connected, self._last_there = False, time.monotonic()
+        self._failure, self._answered = "nobody listens there", 0
+        self._socket.connect(wire.endpoint(*address))
+
+    def converse(self, stop: threading.Event, patience: float) -> int:
+        """Answer until told to stop; return how many messages were answered."""
+        poller = zmq.Poller()
+        for readable in (self._socket, self._monitor, self._outbox.fileno()):
+            poller.register(readable, zmq.POLLIN)
+        while not stop.is_set():
+            poller.poll(200)
+            self._note_connections()
+            if self._read():
+                break
+            self._write()
+            if not self._connected and time.monotonic() - self._last_there > patience:
+                raise WorkerError(
+                    "server",
+                    f"no server of this key at {self._name} for {patience:.0f} s",
+                    got=self._failure,
+                    remedy="Check the address, and that the key is of the run that listens there.",
+                )
+        return self._answered
+
+    def close(self) -> None:
+        """Let go of the socket; a kernel that computes goes on to its end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._socket.disable_monitor()
+        self._monitor.close()
+        self._socket.close(linger=0)
+        self._outbox.close()
+
+    def _read(self) -> bool:
+        """Hand what has come to the threads; return whether the server said stop."""
+        for _ in range(wire.READS):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            if len(frames) != 2:
+                continue
+            if frames[0] == wire.STOP:
+                if frames[1]:
+                    raise WorkerError("dismissed", f"the server sends this worker away: {frames[1].decode()[:1000]}")
+                return True
+            self._threads.submit(self._handle, *frames)
+        return False
+
+    def _handle(self, number: bytes, payload: bytes) -> None:
+        self._outbox.put((number, self._worker.handle(payload)))
+
+    def _write(self) -> None:
+        for answer in self._outbox.take():
+            with contextlib.suppress(zmq.Again):  # the server has gone, and with it the question
+                self._socket.send_multipart(answer, zmq.NOBLOCK)
+                self._answered += 1
+
+    def _note_connections(self) -> None:
+        while self._monitor.poll(0):
+            kind = int(parse_monitor_message(self._monitor.recv_multipart())["event"])
+            if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                LOGGER.info("connected to %s", self._name)
+                self._connected = True
+            elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise WorkerError("key", f"the server at {self._name} does not know this key, or has revoked it")
+            elif kind == zmq.EVENT_DISCONNECTED and self._connected:
+                LOGGER.info("the server at %s went away", self._name)
+                self._connected, self._last_there = False, time.monotonic()
+            self._failure = FAILURES.get(kind, self._failure)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -106,33 +170,6 @@ def parse_address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError("address", got=repr(text), expected="HOST:PORT, such as 127.0.0.1:7710")
     return host.strip("[]"), int(port)
-
-
-def _converse(worker: Worker, link: connection.Connection, stop: threading.Event, count: Iterator[int]) -> bool:
-    """Answer until the connection ends; return whether the server said stop."""
-    writing = threading.Lock()
-
-    def answer(frame: bytes) -> None:
-        reply = worker.handle(frame[NUMBER.size :])
-        try:
-            with writing:
-                link.send_bytes(frame[: NUMBER.size] + reply)
-                next(count)
-        except (OSError, ValueError):
-            LOGGER.info("the server went away before its answer")
-
-    with ThreadPoolExecutor(THREADS, "kip-message") as threads, link:
-        try:
-            while not stop.is_set():
-                if not link.poll(0.2):
-                    continue
-                frame = link.recv_bytes(MOST)
-                if len(frame) == NUMBER.size:  # a frame without a message
-                    return True
-                threads.submit(answer, frame)
-        except (OSError, EOFError):
-            return False
-    return True
 
 
 def watch(stop: threading.Event, process: int | None, *, exits: bool = False) -> None:

@@ -23,7 +23,7 @@ from kip.preprocess import Preprocess
 
 
 @value
-class Recipe:
+class TargetRecipe:
     """What target images are made from: the part of an experiment that a worker needs."""
 
     data: Data
@@ -46,7 +46,7 @@ class Targets:
     """Makes target images by name.
 
     Args:
-        recipe: `Recipe` as a JSON-ready dictionary.
+        recipe: `TargetRecipe` as a JSON-ready dictionary.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
 
     Raises:
@@ -56,7 +56,7 @@ class Targets:
 
     def __init__(self, recipe: dict[str, Any], data_dir: Path | None = None):
         self.given = recipe
-        self.recipe = config.from_json(Recipe, json.dumps(recipe), source="recipe of the target images")
+        self.recipe = config.from_json(TargetRecipe, json.dumps(recipe), source="recipe of the target images")
         if not re.fullmatch(r"\w[\w-]*", self.recipe.data.name):
             raise DataError("name of a data set", got=repr(self.recipe.data.name), expected="letters and digits")
         dataset = data.load(self.recipe.data, data_dir)

@@ -13,9 +13,12 @@ raises.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
+import platform
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -28,7 +31,7 @@ import pydantic
 
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
 from kip.errors import DataError, KipError, MessageError, WorkerError
-from kip.kernels import Kernel, Stax
+from kip.kernels import Kernel, Stax, permission
 from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
 
@@ -76,6 +79,7 @@ class Worker:
         self._data_dir, self._use_data = data_dir, use_data
         self._devices = devices
         self._stax = frozenset(stax)
+        permission.permit(*stax)
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._run: _Run | None = None
@@ -131,7 +135,10 @@ class Worker:
                 if epoch:
                     epoch.executor.close()
             opened = self._run
-        return Message("opened", {"pid": os.getpid(), "holds": opened.targets is not None, "why": opened.why})
+        return Message(
+            "opened",
+            {"pid": os.getpid(), "hardware": hardware(), "holds": opened.targets is not None, "why": opened.why},
+        )
 
     def _load(self, message: Message) -> tuple[Targets | None, str]:
         recipe = message.fields.get("recipe")
@@ -254,6 +261,20 @@ class Worker:
         return run
 
 
+@functools.cache
+def hardware() -> str:
+    """Return what computes here, in words; the bits of a task are the same on hardware of the same words."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    model = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return f"{os.cpu_count()} x {model}"  # a product's order of summation may depend on the number of threads
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     """Return what must be equal on server and worker for their bits to be."""
     return {"jax": jax.__version__, "numpy": np.__version__, "kip": _kip_version()}
@@ -273,10 +294,10 @@ def _error(code: str, problem: str) -> bytes:
 
 
 def _field(message: Message, name: str, kind: type) -> Any:
-    found = message.fields.get(name)
-    if not isinstance(found, kind):
-        raise WorkerError("message", f"{name} of a message", got=repr(found)[:80], expected=f"a {kind.__name__}")
-    return found
+    value = message.fields.get(name)
+    if not isinstance(value, kind):
+        raise WorkerError("message", f"{name} of a message", got=repr(value)[:80], expected=f"a {kind.__name__}")
+    return value
 
 
 def _text(message: Message, name: str) -> str:
@@ -284,16 +305,16 @@ def _text(message: Message, name: str) -> str:
 
 
 def _choice(message: Message, name: str, of: Sequence[str]) -> str:
-    found = message.fields.get(name)
-    if found not in of:
-        raise WorkerError("message", f"{name} of a message", got=repr(found)[:80], expected=", ".join(of))
-    return found
+    value = message.fields.get(name)
+    if value not in of:
+        raise WorkerError("message", f"{name} of a message", got=repr(value)[:80], expected=", ".join(of))
+    return value
 
 
-def _whole(found: Any, name: str, least: int, most: int) -> int:
-    if type(found) is not int or not least <= found <= most:
-        raise WorkerError("message", f"{name} of a message", got=repr(found)[:80], expected=f"{least}..{most}")
-    return found
+def _whole(value: Any, name: str, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise WorkerError("message", f"{name} of a message", got=repr(value)[:80], expected=f"{least}..{most}")
+    return value
 
 
 def _task(given: list[Any], images: Images) -> Task:

@@ -37,14 +37,15 @@ class Blocks:
     """How kernel matrices are computed. It is part of the experiment, because the tile size changes the last bits."""
 
     memory_mib: Annotated[int, Field(ge=1)] = 1024
-    """Temporary memory that one tile may take, in MiB, for each device; it sets the tile size."""
+    """The temporary memory that one tile may take on each device, in MiB. It sets the tile size."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the kernel's computation; the KRR solve is in float64 in any case."""
+    """The dtype of the kernel's computation. The KRR solve is in float64 in any case."""
     implementation: Implementation = "auto"
-    """Of networks' kernels: `auto` takes kip's engine where it can, and neural-tangents for the rest."""
+    """What computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents for the rest.
+    The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
-    """Support columns of one task; None: some 75 tasks a step, fewer for cheap kernels. 1 gives the most tasks, for
-    more than some 20 devices."""
+    """The number of support columns of one task. None gives some 75 tasks a step, and fewer for cheap kernels. 1 gives
+    the most tasks, which suits more than some 20 devices."""
 
 
 class Tile(NamedTuple):

@@ -1,7 +1,7 @@
 """Where target images come from, so that whoever holds the data set need not be sent them.
 
 A target batch is a pure function of (split, indices, seed, step): the loop and a worker call the same `select`, and get
-the same bytes.
+the same bytes with the same library versions; a checksum shows where they do not.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Source(NamedTuple):
     """Target images by name.
 
     Attributes:
-        split: of the experiment's data set.
+        split: the split of the experiment's data set.
         indices: positions in the split, (m,) int; None means all, in its order.
-        step: for which they are augmented; None means as they are.
+        step: the step for which they are augmented; None means as they are.
         rows: (start, stop), the part of these images that is meant; None means all of them.
         checksum: CRC-32 of all of these images, float32, to be compared with; None: not known.
     """

@@ -1,51 +1,82 @@
 """The command line: thin. Every command is one function that calls the library and returns its results as a dict.
 
-`runs.py` makes and follows runs, `sets.py` looks at distilled sets, `machine.py` measures this machine or lends it.
-Heavy imports happen inside the commands, so that `kip --help` answers at once.
+A command's options are the arguments of its function, and the fields of the configuration that it takes. Its file is
+imported when it is run, so that `kip --help` answers at once.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import tyro
-
-from kip.cli import machine, runs, sets
-from kip.errors import KipError
+from kip import compilation
+from kip.errors import ConfigError, KipError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 CLOSED_PIPE = 141
 """Exit status where the reader of stdout has gone, as shells have it."""
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "distill": runs.distill,
-    "label-solve": runs.label_solve,
-    "evaluate": sets.evaluate,
-    "transfer": sets.transfer,
-    "protocols": sets.protocols,
-    "analyze": sets.analyze,
-    "natural": sets.natural,
-    "pretraining": sets.pretraining,
-    "show": sets.show,
-    "export": runs.export,
-    "report": sets.report,
-    "configs": runs.configs,
-    "bench": machine.bench,
-    "worker": machine.worker,
-    "status": runs.status,
+
+class Command(NamedTuple):
+    """Where a command's function is, and what `kip --help` says of it."""
+
+    place: str
+    """MODULE:FUNCTION within `kip.cli`."""
+    summary: str
+    """The first line of the function's docstring."""
+
+    def function(self) -> Callable[..., dict[str, Any]]:
+        """Import and return the function."""
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(f"kip.cli.{module}"), name)
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "run": {
+        "distill": Command("runs:distill", "Distil a data set: run any method to its end, and export what it learned."),
+        "label-solve": Command("runs:label_solve", "Solve for the labels of fixed natural images in closed form."),
+        "configs": Command("runs:configs", "List the configurations that come with kip, and what each reproduces."),
+        "status": Command("runs:status", "Tell how far a run is and what its workers do."),
+    },
+    "judge": {
+        "evaluate": Command("judge:evaluate", "Evaluate distilled sets on their data sets."),
+        "transfer": Command("judge:transfer", "Train finite networks on a distilled set by the paper's scheme."),
+        "compare": Command("judge:compare", "Compare distilled sets under named protocols: one table."),
+        "pretraining": Command("judge:pretraining", "Pre-train networks on sets and use them on a second data set."),
+        "dcs": Command("judge:dcs", "Ask whether methods' losses rank sets as networks do."),
+        "scaling": Command("judge:scaling", "Fit the scaling law of repeated data to a comparison."),
+        "natural": Command("judge:natural", "Score random natural images as support sets."),
+    },
+    "look": {
+        "show": Command("look:show", "Draw a distilled set as a picture: its images by class, and its labels."),
+        "report": Command("look:report", "Write a run's report: one HTML page that needs no other file."),
+        "analyze": Command("look:analyze", "Measure a distilled set: dimension, spectrum, neighbours, labels."),
+    },
+    "share": {
+        "export": Command("share:export", "Export a run's distilled set as NumPy."),
+        "import": Command("share:import_", "Import a set that others have published."),
+    },
+    "measure and lend": {
+        "bench": Command("machine:bench", "Measure the kernel engine and the methods on this machine."),
+        "worker": Command("machine:worker", "Compute kernel tiles for a run on another machine."),
+        "worker-key": Command("machine:worker_key", "Make the key with which a worker connects to a run."),
+    },
 }
+COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    compilation.keep_programs()
     try:
         results = _dispatch(arguments)
         if "--json" in arguments:
@@ -64,14 +95,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> dict[str, Any]:
-    takes_overrides = arguments[:1] in (["distill"], ["label-solve"])
-    if takes_overrides and len(arguments) > 1 and not arguments[1].startswith("-"):
-        return runs.with_overrides(arguments[0], arguments[1], arguments[2:])
-    app = tyro.extras.SubcommandApp()
-    for name, command in COMMANDS.items():
-        app.command(name=name)(command)
-    return app.cli(
-        prog="kip",
-        description="Dataset distillation with infinitely wide networks. `kip COMMAND --help` explains each command.",
-        args=arguments or ["--help"],
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return {}
+    if arguments[0] == "--version":
+        import kip
+
+        print(f"kip {kip.__version__}")
+        return {"version": kip.__version__}
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        meant = f"Did you mean `kip {near[0]}`? " if near else ""
+        raise ConfigError("command", got=repr(name), remedy=f"{meant}`kip --help` lists the commands.")
+    from kip.cli import options
+
+    if name in ("distill", "label-solve") and rest and not rest[0].startswith("-"):
+        from kip.cli import runs
+
+        return runs.with_overrides(name, rest[0], rest[1:])
+    return options.call(COMMANDS[name].function(), rest, prog=f"kip {name}")
+
+
+def _overview() -> str:
+    """Return the commands by group, one line each."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = ["usage: kip COMMAND ...", "", "Dataset distillation, from infinite networks to coresets."]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:{width}}{command.summary}" for name, command in commands.items())]
+    return "\n".join(
+        [*lines, "", "`kip COMMAND --help` explains a command, with examples; `kip --version` prints the version."]
     )

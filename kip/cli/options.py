@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kip.errors import OutputError
+import tyro
+
+from kip.config import label
+from kip.errors import ConfigError, OutputError
 from kip.files import atomic_write
 
 DataDir = Path | None
 Json = bool
-Executor = Literal["local", "launchpad", "ray"]
+Stax = tuple[str, ...]
+Executor = Literal["local", "zmq", "ray", "launchpad"]
 
 
 class Where(NamedTuple):
@@ -20,6 +25,7 @@ class Where(NamedTuple):
     executor: Executor = "local"
     workers: int = 1
     address: str | None = None
+    check_share: float = 0.01
 
 
 def check_out(out: Path | None) -> None:
@@ -39,7 +45,56 @@ def check_out(out: Path | None) -> None:
     trial.unlink()
 
 
-def save_json(out: Path | None, found: dict[str, Any]) -> None:
+def save_json(out: Path | None, results: dict[str, Any]) -> None:
     """Write results to the file of --out, where one is given."""
     if out is not None:
-        atomic_write(out, lambda file: file.write(json.dumps(found, indent=1).encode()))
+        atomic_write(out, lambda file: file.write(json.dumps(results, indent=1).encode()))
+
+
+def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
+    """Run a command's function with the command line's options, which its arguments and their fields define.
+
+    Networks and data sets are written as they are named in tables: a name, and what differs from its defaults, such as
+    `--network "ConvNet-D3 width=32 norm=none"` and `--data "mnist shrink=2"`.
+    """
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_written_by_name)
+    return tyro.cli(function, prog=prog, args=list(arguments), registry=registry)
+
+
+def _written_by_name(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Return how tyro reads a network or a data set from one word; None for other types."""
+    from kip.data import Data
+    from kip.networks import Network
+
+    kind: Any = info.type
+    if kind not in (Data, Network):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME",
+        instance_from_str=lambda words: named(kind, words[0]),
+        is_instance=lambda instance: isinstance(instance, kind),
+        str_from_instance=lambda instance: [label(instance)],
+    )
+
+
+def named(kind: type[Any], text: str) -> Any:
+    """Return the value of `NAME FIELD=VALUE ...`, the inverse of `label`.
+
+    Raises:
+        ValueError: if the text is of another form, or a value does not fit.
+    """
+    name, *given = text.split() or [""]
+    fields = {}
+    for part in given:
+        field, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{kind.__name__} {text!r}", got=part, expected="NAME FIELD=VALUE ...")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[field] = value
+    return kind(name=name, **fields)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from kip.cli.options import DataDir, Executor, Json, Where
+from kip.cli.options import DataDir, Executor, Json, Stax, Where
 from kip.errors import ConfigError
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
-    from kip.train import Result
+    from kip.runs.loop import Result
 
 
 def distill(
@@ -24,6 +25,8 @@ def distill(
     executor: Executor = "local",
     workers: int = 1,
     address: str | None = None,
+    check_share: float = 0.01,
+    stax: Stax = (),
     json: Json = False,
 ) -> dict[str, Any]:
     """Distil a data set: run any method to its end, and export, evaluate and draw what it learned.
@@ -36,16 +39,24 @@ def distill(
 
     Args:
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder; default: runs/CONFIG.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR. Without a file, tensorflow-datasets is asked.
-        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
-        workers: Worker processes, for launchpad and ray.
-        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
+        out: The run's folder. The default is runs/CONFIG.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets
+            loads the data set.
+        executor: Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
+            or in launchpad's processes.
+        workers: How many worker processes zmq, ray or launchpad starts.
+        address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
+            The default is this machine alone.
+        check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
+            in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
+    from kip.kernels import permission
 
-    where = Where(executor, workers, address)
+    permission.permit(*stax)
+    where = Where(executor, workers, address, check_share)
     return _run(experiment.load(config), out or _default_out(config), data_dir, where)
 
 
@@ -57,6 +68,8 @@ def label_solve(
     executor: Executor = "local",
     workers: int = 1,
     address: str | None = None,
+    check_share: float = 0.01,
+    stax: Stax = (),
     json: Json = False,
 ) -> dict[str, Any]:
     """Solve for the labels of fixed natural images in closed form, over the whole train set.
@@ -67,23 +80,31 @@ def label_solve(
 
     Args:
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder; default: runs/CONFIG, with -label-solve after a KIP configuration's name.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
-        executor: Where kernel tiles are computed: this process, launchpad's processes, or ray's actors.
-        workers: Worker processes, for launchpad and ray.
-        address: Of a ray cluster that runs, or HOST:PORT that launchpad's server listens on; default: loopback.
+        out: The run's folder. The default is runs/CONFIG, with -label-solve after a KIP configuration's name.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        executor: Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
+            or in launchpad's processes.
+        workers: How many worker processes zmq, ray or launchpad starts.
+        address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
+            The default is this machine alone.
+        check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
+            in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
+    from kip.kernels import permission
 
+    permission.permit(*stax)
     solved, suffix = _label_solve(experiment.load(config))
-    where = Where(executor, workers, address)
+    where = Where(executor, workers, address, check_share)
     return _run(solved, out or _default_out(config + suffix), data_dir, where)
 
 
 def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
     """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG."""
     from kip import experiment, overrides
+    from kip.kernels import permission
 
     loaded = experiment.load(name)
     function, suffix = distill, ""
@@ -92,8 +113,12 @@ def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
         loaded, suffix = _label_solve(loaded)
     description = (function.__doc__ or "").partition("\n\n")[0]
     given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
-    where = Where(given.executor, given.workers, given.address)
-    return _run(given.experiment, given.out or _default_out(name + suffix), given.data_dir, where)
+    permission.permit(*given.stax)
+    changed = given.experiment
+    if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:
+        changed = dataclasses.replace(changed, reference=None)  # what is published is of the configuration as it is
+    where = Where(given.executor, given.workers, given.address, given.check_share)
+    return _run(changed, given.out or _default_out(name + suffix), given.data_dir, where)
 
 
 def configs(*, json: Json = False) -> dict[str, Any]:
@@ -123,36 +148,9 @@ def status(run: tyro.conf.Positional[Path], *, json: Json = False) -> dict[str, 
     """
     from kip.server import service
 
-    found = service.status(run)
-    print(service.as_text(found))
-    return found
-
-
-def export(
-    run: tyro.conf.Positional[Path],
-    *,
-    step: int | None = None,
-    out: Path | None = None,
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> dict[str, Any]:
-    """Export a run's distilled set as NumPy, also of a run that goes on or was stopped.
-
-    The file loads with numpy.load(FILE, allow_pickle=False); its arrays are images (pixel space, 1.0 is white),
-    images_preprocessed, labels, class_index, image_statistics and metadata (a JSON string).
-
-    Args:
-        run: The run's folder.
-        step: The checkpoint's step; default: the best on validation.
-        out: The file; default: RUN/distilled.npz, or RUN/distilled_STEP.npz with --step.
-        data_dir: Folder of NAME.npz files; default: $KIP_DATA_DIR.
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip.train import export_run
-
-    result = export_run(run, step=step, out=out, data_dir=data_dir)
-    print(result["out"])
-    return result
+    progress = service.status(run)
+    print(service.as_text(progress))
+    return progress
 
 
 def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
@@ -170,41 +168,80 @@ def _default_out(config: str) -> Path:
 def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
     result = _train(experiment, out, data_dir, where)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
-    networks = getattr(experiment.method, "test_networks", None)
-    print(f"  {'at step 0     ' if networks else 'natural images'}     {100 * result.initial_test_accuracy:.2f} %")
-    if networks or result.steps > 1:
+    networks = experiment.method.judge.drawn
+    if result.initial_test_accuracy is not None:
+        print(f"  natural images     {100 * result.initial_test_accuracy:.2f} %")
+    averaged = networks or len(result.paper_steps)
+    if averaged > 1:
+        over = "fresh networks trained on it" if networks else "checkpoints of lowest train loss"
         mean, spread = 100 * result.paper_test_accuracy, 100 * result.paper_test_spread
-        over = f"fresh networks trained on it: {networks}" if networks else "checkpoints of lowest train loss"
-        print(f"  paper's report     {mean:.2f} +- {spread:.2f} %  ({over})")
+        print(f"  mean of {averaged:<10} {mean:.2f} +- {spread:.2f} %  ({over})")
     if experiment.reference:
         print(f"  published          {experiment.reference}")
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")
-    print(f"{result.steps} steps in {result.seconds:.0f} s; the set and pictures are in {result.out}")
+    memory = "" if result.peak_memory_mib is None else f" and {result.peak_memory_mib} MiB"
+    print(f"{result.steps} steps in {result.seconds:.0f} s{memory}; the set and pictures are in {result.out}")
+    for warning in _warnings(experiment, result):
+        print(f"kip: warning: {warning}", file=sys.stderr)
     return result._asdict()
 
 
+def _warnings(experiment: Experiment, result: Result) -> list[str]:
+    """Return what a user should not overlook in a result."""
+    warnings = []
+    if result.initial_test_accuracy is not None and result.test_accuracy <= result.initial_test_accuracy:
+        warnings.append(
+            "the set is no better than the natural images that it started from. "
+            "Try more steps, or another learning rate."
+        )
+    elif result.exported_step == 0 and result.steps > 1:
+        warnings.append(
+            "validation accuracy only fell from its start, so that the exported set is the first one. "
+            "Lower the learning rate."
+        )
+    if result.steps > experiment.method.steps:
+        warnings.append(
+            f"the run had {result.steps} steps already, more than the {experiment.method.steps} that were asked for; "
+            "none was taken back."
+        )
+    return warnings
+
+
 def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
-    executor, workers, address = where
+    executor, workers, address, check_share = where
+    from kip.locks import sole_writer
+    from kip.runs.setup import check_functions
+
+    check_functions(experiment)
     if executor == "local":
         if workers != 1 or address is not None:
             raise ConfigError(
                 "--workers and --address with --executor local",
                 got=f"{workers} workers, address {address}",
                 expected="neither",
-                remedy="Add --executor launchpad or --executor ray; local uses every device of this process.",
+                remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
             )
-        from kip import train
+        from kip.runs import loop as train
 
         return train.run(experiment, out, data_dir=data_dir)
+    if not 0.0 <= check_share <= 1.0:
+        raise ConfigError("--check-share", got=check_share, expected="0 to 1")
     if workers < (executor == "ray"):
         raise ConfigError("--workers", got=workers, expected="at least 1")
-    if executor == "launchpad":
-        from kip.server import launchpad
-        from kip.workers.connect import parse_address
+    with sole_writer(out):
+        pass  # the process that runs the loop takes the lock; here it keeps the files of a run that goes on from harm
+    from kip.server.member import Settings
+    from kip.workers.connect import parse_address
 
+    settings = Settings(check_share=check_share)
+    if executor in ("zmq", "launchpad"):
+        if executor == "zmq":
+            from kip.server.zmq import distill as distill_with
+        else:
+            from kip.server.launchpad import distill as distill_with
         listen = None if address is None else parse_address(address)
-        print(f"kip: the processes' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
-        return launchpad.distill(experiment, out, data_dir=data_dir, workers=workers, listen=listen)
+        print(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
+        return distill_with(experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings)
     from kip.server import ray
 
-    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address)
+    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address, settings=settings)

@@ -25,9 +25,9 @@ class Augment:
     """How target images are varied at each step."""
 
     policy: Literal["none", "autoaugment_cifar", "autoaugment_svhn", "rotate_shift"] = "none"
-    """Paper: an AutoAugment policy for RGB sets, `rotate_shift` for grey ones."""
+    """The policy. The paper takes an AutoAugment policy for RGB sets, and `rotate_shift` for grey ones."""
     fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """The chance of each image to be augmented at a step. Paper: 1, also 0.25 and 0.5 (section 3.1)."""
+    """The chance of each image to be augmented at a step. The paper takes 1, and also 0.25 and 0.5 (section 3.1)."""
 
 
 def augment(images: np.ndarray, config: Augment, *, seed: int, step: int, indices: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def augment(images: np.ndarray, config: Augment, *, seed: int, step: int, indice
 
     Everything about an image is drawn from (seed, step, its own index), `fraction` included: each image is augmented
     with that probability, rather than an exact number of each batch, so that a worker that holds any part of the batch
-    produces the same bytes.
+    produces the same bytes with the same library versions.
 
     Args:
         images: uint8 (N, H, W, C); C = 3 for AutoAugment.
@@ -62,12 +62,12 @@ def augment(images: np.ndarray, config: Augment, *, seed: int, step: int, indice
     check_image_batch("images", images, dtype=np.uint8)
     if config.policy == "none" or config.fraction == 0:
         return images
-    one = _rotate_shift if config.policy == "rotate_shift" else _autoaugment(config.policy, images.shape[3])
+    vary = _rotate_shift if config.policy == "rotate_shift" else _autoaugment(config.policy, images.shape[3])
     varied = images.copy()
     for place, index in enumerate(indices):
         draws = rng.generator(seed, "augment", step, int(index)).random(7)
         if draws[0] < config.fraction:
-            varied[place] = one(images[place], draws[1:])
+            varied[place] = vary(images[place], draws[1:])
     return varied
 
 
@@ -84,7 +84,7 @@ def _autoaugment(policy: str, channels: int) -> Callable[[np.ndarray, np.ndarray
 
     sub_policies, apply = POLICIES[policy], operators(MEAN_COLOUR[policy])
 
-    def one(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def vary(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
         image = Image.fromarray(pixels)
         for step, chance, sign in zip(sub_policies[int(draws[0] * 25)], draws[1:3], draws[3:5], strict=True):
             if chance < step.probability:
@@ -92,7 +92,7 @@ def _autoaugment(policy: str, channels: int) -> Callable[[np.ndarray, np.ndarray
         result = np.asarray(image)
         return result[:, ::-1] if draws[5] < 0.5 else result
 
-    return one
+    return vary
 
 
 def _rotate_shift(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:

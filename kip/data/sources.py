@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field
 from kip import rng
 from kip.config import value
 from kip.data import npz, tfds
+from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
@@ -23,13 +25,20 @@ class Data:
     """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
 
     name: Annotated[str, Field(min_length=1)] = "digits"
-    """`digits`, the stem of a .npz file in the data folder, or a tensorflow-datasets name such as `cifar10`."""
+    """The data set: `digits`, the stem of a .npz file in the data folder, or a tensorflow-datasets name such as
+    `cifar10`."""
     validation: Annotated[int, Field(ge=0)] | None = None
-    """Train images held out, class-balanced; None: a tenth of train, at most 5000 (paper: 5000). 0 holds out none."""
+    """The number of train images that are held out, class-balanced. None holds out a tenth of train, but at most the
+    5000 that the paper holds out. 0 holds out none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the validation images. Not the experiment's seed, so that repeats of a run share one split."""
+    """The seed that draws the validation images. It is not the experiment's, so that repeats of a run share one
+    split."""
     shrink: Annotated[int, Field(ge=1)] = 1
-    """Average squares of so many pixels a side into one: 2 makes MNIST 14x14. It must divide height and width."""
+    """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
+    width."""
+    mirror_keeps_class: bool | None = None
+    """Whether the mirror image of an image has the same class, so that training may flip images. None takes what is
+    known of the name (`kip.data.mirror`); for an unknown name it means yes for RGB images and no for grey ones."""
 
 
 class Split(NamedTuple):
@@ -56,6 +65,8 @@ class Dataset(NamedTuple):
     validation: Split
     test: Split
     num_classes: int
+    mirror_keeps_class: bool
+    """Whether the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
 
 
 def load(data: Data, data_dir: Path | None = None) -> Dataset:
@@ -72,15 +83,19 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
         Train, validation and test. The test part is the source's own and is never touched.
 
     Raises:
-        DataError: if no source has the name (it lists where it looked), if a file is malformed, if a class is too small
-            for the validation split, or if `shrink` does not divide the images' sides.
+        DataError: if `data_dir` does not exist, if no source has the name (it lists where it looked), if a file is
+            malformed, if a class is too small for the validation split, or if `shrink` does not divide the images'
+            sides.
     """
     train, test, num_classes = _read(data.name, data_dir)
     train, test = (split._replace(images=shrunk(split.images, data.shrink)) for split in (train, test))
     count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
     chosen = held_out(train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split")
     kept = np.setdiff1d(np.arange(len(train.labels)), chosen)
-    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes)
+    keeps = data.mirror_keeps_class
+    if keeps is None:
+        keeps = mirror_keeps_class(data.name, channels=train.images.shape[3])
+    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes, keeps)
 
 
 def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
@@ -145,6 +160,9 @@ def held_out(labels: np.ndarray, count: int, *, num_classes: int, seed: int, pur
 
 def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
     """Return train, test and the number of classes from the first source that has the name."""
+    # Said at once, because a mistyped folder would otherwise look like an unknown name, or start a download.
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError("--data-dir", got=str(data_dir), expected="a folder of NAME.npz files that exists")
     if name == "digits":
         return _digits()
     folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
@@ -152,7 +170,8 @@ def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
     if folder is None:
         looked.append(f"no data folder (${DATA_DIR_VARIABLE} is unset)")
     else:
-        path = Path(folder).expanduser() / f"{name}.npz"
+        folder = Path(folder).expanduser()
+        path = folder / f"{name}.npz"
         if path.is_file():
             arrays = npz.read(path)
             return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1
@@ -161,10 +180,13 @@ def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
         arrays = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
+        files = [] if folder is None else sorted(Path(folder).expanduser().glob("*.npz"))
+        near = difflib.get_close_matches(name, ["digits", *(file.stem for file in files)], 1)
+        hint = f"Did you mean {near[0]}? " if near else ""
         raise DataError(
             f"no data set named {name!r}",
             got="nothing from " + ", ".join(looked),
-            remedy=f"Put {name}.npz with x_train, y_train, x_test, y_test into a folder and name the folder with "
+            remedy=f"{hint}Put {name}.npz with x_train, y_train, x_test, y_test into a folder and name the folder with "
             f"--data-dir or ${DATA_DIR_VARIABLE}, or use digits or a tensorflow-datasets name such as cifar10.",
         ) from None
     return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from kip import data, preprocess
+from kip.artefacts import Store
 from kip.errors import ConfigError
 from kip.export import DistilledSet
 from kip.files import atomic_write
-from kip.finite import teacher
-from kip.finite.krr_st import KRRST
+from kip.methods.features.krr_st import KRRST
 from kip.rng import generator
+from kip.training import self_supervised as teacher
 
 PERPLEXITY = 30.0
-"""Of t-SNE; less where there are few points, which have to be more than three times as many."""
+"""The perplexity of t-SNE. It is less where there are few points, which have to be more than three times as many."""
 STYLES = {"real images": ("o", 6, "#bdbdbd"), "learned images": ("o", 18, "#2f6db3"), "learned labels": ("x", 18, "#c0504d")}  # fmt: skip  # noqa: E501
 
 
@@ -43,7 +44,7 @@ def representations(distilled: DistilledSet, *, real: int = 1000, data_dir: Path
         raise ConfigError("the method of the set", got=config.name, expected="krr_st, whose labels are representations")
     train = data.load(experiment.data, data_dir).train
     inputs = preprocess.fit(experiment.preprocess, train.images).apply(train.images)
-    model, variables = teacher.train(config.teacher, inputs, seed=experiment.seed)
+    model, variables = teacher.train(config.teacher, inputs, seed=experiment.seed, store=Store())
     chosen = generator(experiment.seed, "embedded images").permutation(len(inputs))[:real]
     return {
         "real images": teacher.represent(model, variables, inputs[chosen]),

@@ -2,7 +2,8 @@
 
     Theta = J J^T,    J (n c, P): the derivative of the c logits of n images with respect to all P parameters
 
-Rows of J come from vjps, as many at a time as the memory allows, so that the network may be of any width.
+Rows of J come from vjps, as many at a time as the memory allows, so that the network may be of any width. Products are
+in full float32, since the small eigenvalues of Theta lie below the digits of TF32.
 
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", section A; Lee et al.
 2019, "Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent".
@@ -21,11 +22,11 @@ from jax.flatten_util import ravel_pytree
 
 from kip.errors import NonFiniteError
 from kip.evaluate.spectrum import eigenvalues
-from kip.finite import Model
-from kip.finite.networks import Variables
+from kip.networks import Model
+from kip.networks.model import Variables
 
 POINTS = 64
-"""Training images that the kernel is taken on, at the most."""
+"""The most training images that the kernel is taken on."""
 
 
 def empirical_ntk(model: Model, variables: Variables, images: np.ndarray, *, memory_mib: int = 1024) -> np.ndarray:
@@ -45,9 +46,9 @@ def empirical_ntk(model: Model, variables: Variables, images: np.ndarray, *, mem
     blocks: list[list[Any]] = [[None] * len(parts) for _ in parts]
     for i, rows in enumerate(parts):
         jacobian = _jacobian(model, variables, rows)
-        blocks[i][i] = np.asarray(jacobian @ jacobian.T)
+        blocks[i][i] = np.asarray(_products(jacobian, jacobian))
         for j in range(i):
-            blocks[i][j] = np.asarray(jacobian @ _jacobian(model, variables, parts[j]).T)
+            blocks[i][j] = np.asarray(_products(jacobian, _jacobian(model, variables, parts[j])))
             blocks[j][i] = blocks[i][j].T
     return np.block(blocks)
 
@@ -62,7 +63,8 @@ def critical_learning_rate(
     paper's.
 
     Args:
-        model: the network. variables: its parameters, at the start of training.
+        model: the network.
+        variables: its parameters, at the start of training.
         images: (n, H, W, C), training images, preprocessed; the paper takes min(64, all).
         divisor: n for a loss that is a mean over images, n c for one over images and classes.
         memory_mib: as `empirical_ntk`.
@@ -79,12 +81,17 @@ def critical_learning_rate(
 
 def _jacobian(model: Model, variables: Variables, images: Array) -> Array:
     """Return J for some images, (b c, P)."""
-    # Not lax.map: see kip.evaluate.training.
+    # Not lax.map: see `kip.training.loop`.
     return jnp.concatenate([_rows(model, variables, image[None]) for image in images])
 
 
 @partial(jax.jit, static_argnames=("model",))
 def _rows(model: Model, variables: Variables, image: Array) -> Array:
     flat, unravel = ravel_pytree(variables["params"])
-    logits, pull = jax.vjp(lambda p: model.apply({**variables, "params": unravel(p)}, image).logits[0], flat)
-    return jax.vmap(lambda bar: pull(bar)[0])(jnp.eye(len(logits), dtype=logits.dtype))
+    with jax.default_matmul_precision("highest"):
+        logits, pull = jax.vjp(lambda p: model.apply({**variables, "params": unravel(p)}, image).logits[0], flat)
+        return jax.vmap(lambda bar: pull(bar)[0])(jnp.eye(len(logits), dtype=logits.dtype))
+
+
+def _products(rows: Array, columns: Array) -> Array:
+    return jnp.matmul(rows, columns.T, precision="highest")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from kip import data, krr, preprocess
+from kip import krr
 from kip.blocks import KernelBlocks
-from kip.distill import State
-from kip.evaluate.krr_accuracy import check_data, krr_accuracy
-from kip.evaluate.set_accuracy import set_accuracies, trains_networks
+from kip.evaluate.natural import check_classes, prepared
 from kip.export import DistilledSet
+from kip.judges import Judge, KernelJudge, Question, Tools
+from kip.judges.krr_accuracy import krr_accuracy
 from kip.kernels import Kernel
+from kip.spread import deviation
 
 
 class Evaluation(NamedTuple):
@@ -22,8 +23,9 @@ class Evaluation(NamedTuple):
 
     Attributes:
         kernel: the kernel's name, or the network's.
-        validation_accuracy: on validation images. test_accuracy: on test images; means where networks were trained.
-        test_spread: the deviation over the networks; None under a kernel.
+        validation_accuracy: the accuracy on validation images; a mean where networks were trained.
+        test_accuracy: the accuracy on test images; a mean where networks were trained.
+        test_spread: the deviation (n - 1) over the networks, 0 for one; None under a kernel.
     """
 
     kernel: str
@@ -48,18 +50,19 @@ def evaluate_set(
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
 
     Raises:
+        ConfigError: if kernels are asked of a set whose labels are representations.
         DataError: if the data set differs from the one that the set was distilled from.
     """
-    experiment = distilled.experiment
-    dataset = data.load(experiment.data, data_dir)
-    check_data(distilled, dataset)
-    transform = preprocess.fit(experiment.preprocess, dataset.train.images)
-    splits = [(transform.apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
+    origin = distilled.origin
+    dataset, apply = prepared(distilled, data_dir)
+    splits = [(apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
     if kernels is None:
-        return _as_in_its_run(distilled, blocks, splits, (transform.apply(dataset.train.images), dataset.train.labels))
+        train = apply(dataset.train.images), dataset.train.labels
+        tools = Tools(blocks, train, origin.seed, dataset.mirror_keeps_class)
+        return _as_in_its_run(distilled, origin.judge, tools, splits)
+    check_classes(distilled, "a kernel")
     # A ridge of a method with networks is one of its features, and says nothing of kernels.
-    method: Any = experiment.method
-    ridge = krr.Ridge() if trains_networks(experiment) else method.ridge
+    ridge = origin.judge.ridge if isinstance(origin.judge, KernelJudge) else krr.Ridge()
     results = []
     for kernel in kernels:
         accuracy = [
@@ -71,26 +74,13 @@ def evaluate_set(
 
 
 def _as_in_its_run(
-    distilled: DistilledSet,
-    blocks: KernelBlocks,
-    splits: list[tuple[np.ndarray, np.ndarray]],
-    train: tuple[np.ndarray, np.ndarray],
+    distilled: DistilledSet, judge: Judge, tools: Tools, splits: list[tuple[np.ndarray, np.ndarray]]
 ) -> list[Evaluation]:
     """Judge the set as the loop does at the end of its run, on both splits."""
-    experiment = distilled.experiment
-    support = State(
-        step=distilled.metadata["step"],
-        images=distilled.images_preprocessed,
-        labels=distilled.labels,
-        class_index=distilled.class_index,
-        statistics=distilled.image_statistics,
-        deployment_steps=distilled.metadata.get("deployment_steps", ()),
-    )
     validation, test = (
-        set_accuracies(experiment, blocks, support, inputs, labels, part="test", train=train)
-        for inputs, labels in splits
+        judge.accuracies(distilled.support, Question(inputs, classes, "test"), tools) for inputs, classes in splits
     )
-    if trains_networks(experiment):
-        return [Evaluation(experiment.method.label, float(validation.mean()), float(test.mean()), float(test.std()))]
-    names = [kernel.label for kernel in experiment.method.kernels]
-    return [Evaluation(name, float(v), float(t)) for name, v, t in zip(names, validation, test)]
+    if isinstance(judge, KernelJudge):
+        names = [kernel.label for kernel in judge.kernels]
+        return [Evaluation(name, float(v), float(t)) for name, v, t in zip(names, validation, test)]
+    return [Evaluation(judge.label, float(validation.mean()), float(test.mean()), deviation(test))]

@@ -8,6 +8,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,22 +37,22 @@ class Band(NamedTuple):
 
     first: int
     last: int
-    """Eigenvalues first..last-1, 0 the largest."""
+    """The band holds the eigenvalues first..last-1, of which 0 is the largest."""
     weight: float
-    """Their share of the trace."""
+    """The band's share of the trace."""
     accuracy: float
-    """Test accuracy of the regression by these eigendirections alone."""
+    """The test accuracy of the regression by these eigendirections alone."""
 
 
 class Neighbours(NamedTuple):
     """The nearest natural train image of each distilled image, by Euclidean distance after preprocessing."""
 
     index: np.ndarray
-    """Into the train split, (n,)."""
+    """The index of each neighbour in the train split, (n,)."""
     distance: np.ndarray
-    """(n,)."""
+    """The distance to each neighbour, (n,)."""
     own_class: float
-    """The fraction whose neighbour is of the class that they started from."""
+    """The fraction of images whose neighbour is of the class that the image started from."""
 
 
 def dimensions(images: np.ndarray, k_ss: np.ndarray) -> Dimensions:
@@ -68,7 +69,9 @@ def band_predictions(k_ss: np.ndarray, k_ts: np.ndarray, y_s: np.ndarray, bands:
         f_b = K_ts V_b diag(1 / lambda_b) V_b^T y_s,        sum over b of f_b = K_ts K_ss^-1 y_s.
 
     Args:
-        k_ss: (n, n). k_ts: (m, n). y_s: (n, c).
+        k_ss: K_ss, (n, n).
+        k_ts: K_ts, (m, n).
+        y_s: labels of the support, (n, c).
         bands: how many, of n / bands eigenvalues each.
 
     Returns:
@@ -99,12 +102,12 @@ def spectral_bands(
     Other arguments, and what is raised, as `band_predictions`.
     """
     values, _ = eigensystem(k_ss)
-    found = []
+    shares = []
     for part, predictions in band_predictions(k_ss, k_ts, y_s, bands):
         weight = values[part].sum() / values.sum()
         accuracy = np.mean(predictions.argmax(1) == classes)
-        found.append(Band(part.start, part.stop, float(weight), float(accuracy)))
-    return found
+        shares.append(Band(part.start, part.stop, float(weight), float(accuracy)))
+    return shares
 
 
 def subsampled(
@@ -120,12 +123,15 @@ def subsampled(
     """Return the mean accuracy of random subsets of the support, by the fraction that is kept (paper, figure A1).
 
     Args:
-        k_ss: (n, n). k_ts: (m, n). y_s: (n, c). classes: of the targets, (m,).
-        ridge: of the regression.
-        repeats: subsets of each fraction; the paper draws 100.
-        seed: draws them.
+        k_ss: K_ss, (n, n).
+        k_ts: K_ts, (m, n).
+        y_s: labels of the support, (n, c).
+        classes: classes of the targets, (m,).
+        ridge: the regulariser of the regression.
+        repeats: how many subsets of each fraction are drawn; the paper draws 100.
+        seed: draws the subsets.
     """
-    found = {}
+    means = {}
     for fraction in FRACTIONS:
         count = max(1, round(fraction * len(k_ss)))
         accuracies = []
@@ -134,16 +140,18 @@ def subsampled(
             kept = np.sort(draw.choice(len(k_ss), count, replace=False))
             alpha = krr.fit(k_ss[np.ix_(kept, kept)], y_s[kept], ridge)
             accuracies.append(np.mean((k_ts[:, kept] @ alpha).argmax(1) == classes))
-        found[fraction] = float(np.mean(accuracies))
-    return found
+        means[fraction] = float(np.mean(accuracies))
+    return means
 
 
 def nearest_natural(images: np.ndarray, class_index: np.ndarray, train: np.ndarray, classes: np.ndarray) -> Neighbours:
     """Return the nearest train image of each image.
 
     Args:
-        images: (n, H, W, C), preprocessed. class_index: the class each started from, (n,).
-        train: (N, H, W, C), preprocessed. classes: theirs, (N,).
+        images: distilled images (n, H, W, C), preprocessed.
+        class_index: the class that each image started from, (n,).
+        train: train images (N, H, W, C), preprocessed.
+        classes: the classes of the train images, (N,).
     """
     from sklearn.metrics import pairwise_distances_argmin_min
 
@@ -169,3 +177,12 @@ def kernel_matrices(
     k_ss, _ = blocks.forward(kernel, support, support[:0])
     rows = [block for _, block in blocks.rows(kernel, support, target)]
     return np.asarray(k_ss, np.float64), np.concatenate(rows).astype(np.float64)
+
+
+def moments(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (d,) and covariance (d, d), divisor n - 1, of rows that come in parts (n_i, d)."""
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for part in parts:
+        count, total, products = count + len(part), total + part.sum(0), products + part.T @ part
+    mean = total / count
+    return mean, (products - count * np.outer(mean, mean)) / (count - 1)

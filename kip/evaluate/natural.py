@@ -9,7 +9,7 @@ import numpy as np
 
 from kip import data, preprocess
 from kip.data import Dataset
-from kip.evaluate.krr_accuracy import check_data
+from kip.errors import ConfigError, DataError
 from kip.export import DistilledSet
 
 Support = tuple[np.ndarray, np.ndarray]
@@ -22,10 +22,30 @@ def prepared(distilled: DistilledSet, data_dir: Path | None) -> tuple[Dataset, C
     Raises:
         DataError: if the data set differs from the one that the set was distilled from.
     """
-    experiment = distilled.experiment
-    dataset = data.load(experiment.data, data_dir)
+    origin = distilled.origin
+    dataset = data.load(origin.data, data_dir)
     check_data(distilled, dataset)
-    return dataset, preprocess.fit(experiment.preprocess, dataset.train.images).apply
+    return dataset, preprocess.fit(origin.preprocess, dataset.train.images).apply
+
+
+def check_classes(distilled: DistilledSet, reader: str) -> None:
+    """Refuse a set whose labels are representations, where a reader takes label entries for classes.
+
+    Args:
+        distilled: the set.
+        reader: who reads its labels, for the error.
+
+    Raises:
+        ConfigError: if it is such a set.
+    """
+    origin = distilled.origin
+    if origin.labels_are == "representations":
+        raise ConfigError(
+            f"a set of {origin.method} for {reader}",
+            got="labels that are representations",
+            expected="labels with one entry for each class",
+            remedy="`kip evaluate SET` judges it by a linear probe, and `kip pretraining SET` on a second data set.",
+        )
 
 
 def natural(dataset: Dataset, apply: Callable[[np.ndarray], np.ndarray], count: int, seed: int, draw: int) -> Support:
@@ -35,3 +55,19 @@ def natural(dataset: Dataset, apply: Callable[[np.ndarray], np.ndarray], count: 
     )
     labels = data.centred_one_hot(dataset.train.labels[chosen], dataset.num_classes)
     return apply(dataset.train.images[chosen]), labels
+
+
+def check_data(distilled: DistilledSet, dataset: Dataset) -> None:
+    """Refuse a data set that is not the one that the set was distilled from.
+
+    Raises:
+        DataError: if the digest of its train split differs.
+    """
+    digest = dataset.train.digest()
+    if digest != distilled.metadata["train_sha256"]:
+        raise DataError(
+            f"the data set {dataset.name!r} is not the one that this set was distilled from",
+            got=f"a train split of SHA-256 {digest[:12]}...",
+            expected=f"{distilled.metadata['train_sha256'][:12]}...",
+            remedy="Point --data-dir to the original data.",
+        )

@@ -15,8 +15,8 @@ from kip.blocks import KernelBlocks
 from kip.data import Dataset
 from kip.errors import DataError
 from kip.evaluate.natural import natural
-from kip.evaluate.spread import deviation
 from kip.kernels import Kernel
+from kip.spread import deviation
 
 
 class SubsetAccuracy(NamedTuple):
@@ -24,7 +24,7 @@ class SubsetAccuracy(NamedTuple):
 
     per_class: int
     accuracies: tuple[float, ...]
-    """Of each subset, in [0, 1]."""
+    """The accuracy of each subset, in [0, 1]."""
 
     @property
     def mean(self) -> float:
@@ -60,10 +60,10 @@ def natural_subsets(
         blocks: computes kernels.
         kernel: the kernel.
         ridge: the regulariser.
-        per_class: sizes, images a class.
-        subsets: draws.
+        per_class: the sizes of the subsets, in images per class.
+        subsets: how many subsets of each size are drawn.
         targets: test images, class-balanced and the same for all draws; None: the whole test split.
-        seed: of all draws.
+        seed: the seed of all draws.
         progress: wraps the draws' numbers, for a progress bar.
 
     Raises:
@@ -82,10 +82,10 @@ def natural_subsets(
     for draw in progress(range(subsets)):
         inputs, labels = natural(dataset, apply, most * classes, seed, draw)
         own = labels.argmax(1)
-        place = np.array([np.sum(own[:i] == one) for i, one in enumerate(own)])  # within its class
+        place = np.array([np.sum(own[:i] == label) for i, label in enumerate(own)])  # within its class
         k_ss, k_ts = blocks.forward(kernel, inputs, target_inputs)
         for size in per_class:
             kept = place < size
             alpha = krr.fit(k_ss[np.ix_(kept, kept)], labels[kept], ridge)
             accuracies[size].append(float(np.mean((k_ts[:, kept] @ alpha).argmax(1) == target_labels)))
-    return [SubsetAccuracy(size, tuple(found)) for size, found in accuracies.items()]
+    return [SubsetAccuracy(size, tuple(scores)) for size, scores in accuracies.items()]

@@ -31,19 +31,23 @@ import numpy as np
 from pydantic import Field
 
 from kip import data
+from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
-from kip.evaluate import runs, training
 from kip.evaluate.natural import Support, natural, prepared
-from kip.evaluate.protocols import train_teacher
-from kip.evaluate.spread import deviation
-from kip.evaluate.training import Recipe, Teacher
 from kip.export import DistilledSet
-from kip.finite import Model, Network, krr_st, probe
-from kip.finite import teacher as self_supervised
-from kip.finite.krr_st import KRRST
-from kip.finite.networks import READOUT, Variables
-from kip.rng import generator
+from kip.judges import Probe, probe
+from kip.methods.features.krr_st import KRRST
+from kip.networks import Model, Network
+from kip.networks.model import READOUT, Variables
+from kip.rng import generator, key
+from kip.runs import folder
+from kip.spread import deviation
+from kip.training import self_supervised
+from kip.training.fresh import fresh
+from kip.training.predict import accuracy
+from kip.training.recipe import Optimizer, Recipe
+from kip.training.supervised import Labeller, train, train_teacher
 
 Start = Literal["distilled", "random", "random-classes", "none"]
 """`random`: as many natural images of the set's source, drawn anew for each seed, with the labels that the set's have:
@@ -51,12 +55,14 @@ the self-supervised teacher's representations of them, or their classes. `random
 classes, whatever the set has. `none`: no pre-training."""
 How = Literal["probe", "fine-tune", "data-free-kd"]
 
-FINE_TUNING = Recipe(loss="xent", steps=5000, batch=256, evaluations=1, keep="last")
-DATA_FREE = Recipe(loss="kl", optimizer="adamw", schedule="constant", batch=512, evaluations=1, keep="last")
+FINE_TUNING = Recipe(
+    "xent", optimizer=Optimizer("sgd", 0.01, momentum=0.9, weight_decay=5e-4, schedule="cosine"), steps=5000,
+    batch=256, evaluations=1, keep="last",
+)  # fmt: skip
+DATA_FREE = Recipe("kl", optimizer=Optimizer("adamw", 1e-4, weight_decay=1e-2), batch=512, evaluations=1, keep="last")
+"""Table 4 gives no weight decay; this is PyTorch's for AdamW."""
 EPOCHS = 1000
-"""Of data-free KD."""
-RATES = {"fine-tune": (0.01, 5e-4), "data-free-kd": (1e-4, 1e-2)}
-"""Learning rate at its highest, and weight decay. Table 4 gives no decay: PyTorch's for AdamW."""
+"""Passes of data-free KD over the set."""
 
 
 @value
@@ -64,26 +70,28 @@ class Pretraining:
     """What is compared, and how."""
 
     data: data.Data
-    """The second data set; its images have the shape of the source's."""
+    """The second data set. Its images have the shape of those that the set was distilled from."""
     how: Annotated[tuple[How, ...], Field(min_length=1)] = ("probe",)
-    """Protocols."""
+    """How a pre-trained network is used on the second data set."""
     starts: Annotated[tuple[Start, ...], Field(min_length=1)] = ("distilled", "random", "none")
-    """What networks are pre-trained on; see `Start`."""
+    """What networks are pre-trained on: the set; as many random images of its source, labelled as the set's are; such
+    images with their classes; or nothing."""
     networks: tuple[Network, ...] = ()
-    """What is pre-trained; empty: the network that a KRR-ST set was made for, or KRR-ST's default."""
+    """The networks that are pre-trained. None stands for the network of a KRR-ST set, or KRR-ST's default."""
     labelled: Annotated[int, Field(ge=1)] | None = 1000
-    """Labelled train images of the second data set for probes and fine-tuning, class-balanced; None: all."""
+    """The number of labelled train images of the second data set that probes and fine-tuning learn from,
+    class-balanced. None takes all."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """Updates of fine-tuning and data-free KD; None: the paper's."""
+    """The number of updates of fine-tuning and data-free KD. None takes the paper's: 5000, and 1000 epochs."""
     teacher: Network = Network("ConvNet-D3", norm="batch")
-    """Of data-free KD; trained on the whole train split of the second data set."""
+    """The teacher of data-free KD. It is trained on the whole train split of the second data set."""
     teacher_steps: Annotated[int, Field(ge=1)] = 5000
-    """Its updates, in batches of 100."""
+    """The number of updates of the teacher, in batches of 100."""
     seeds: Annotated[int, Field(ge=1)] = 3
-    """Networks of each cell."""
+    """How many networks are trained for each cell of the table."""
 
 
-class Cell(NamedTuple):
+class PretrainingCell(NamedTuple):
     """One cell of the table: mean and standard deviation over seeds, as fractions of the second data set's test."""
 
     candidate: str
@@ -102,7 +110,7 @@ class _Second(NamedTuple):
     train: Support
     test: Support
     labels: np.ndarray
-    """Of train, centred one-hot."""
+    """The labels of the train images, centred one-hot."""
     validation: Support
 
 
@@ -111,8 +119,8 @@ def pretraining(
     config: Pretraining,
     *,
     data_dir: Path | None = None,
-    progress: Callable[[Cell], Any] = lambda cell: None,
-) -> list[Cell]:
+    progress: Callable[[PretrainingCell], Any] = lambda cell: None,
+) -> list[PretrainingCell]:
     """Return the table.
 
     Args:
@@ -130,20 +138,20 @@ def pretraining(
         raise ConfigError("sets", got="none", expected="at least one")
     second = data.load(config.data, data_dir)
     cells = []
-    teachers: dict[Any, Teacher] = {}
+    teachers: dict[Any, Labeller] = {}
     for path in paths:
-        for cell in _cells(runs.name(path), runs.sets(path)[0], config, second, teachers, data_dir):
+        for cell in _cells(folder.name(path), folder.sets(path)[0], config, second, teachers, data_dir):
             progress(cell)
             cells.append(cell)
     return cells
 
 
-def line(cell: Cell) -> str:
+def line(cell: PretrainingCell) -> str:
     """Return a cell as a line of text."""
-    each = ", ".join(f"{100 * one:.2f}" for one in cell.accuracies)
+    accuracies = ", ".join(f"{100 * accuracy:.2f}" for accuracy in cell.accuracies)
     return (
         f"{cell.candidate:20} {cell.network:24} {cell.how:12} {cell.start:9} "
-        f"{100 * cell.mean:.2f} +- {100 * cell.deviation:.2f} %  ({each})"
+        f"{100 * cell.mean:.2f} +- {100 * cell.deviation:.2f} %  ({accuracies})"
     )
 
 
@@ -152,19 +160,22 @@ def _cells(
     distilled: DistilledSet,
     config: Pretraining,
     dataset: data.Dataset,
-    teachers: dict[Any, Teacher],
+    teachers: dict[Any, Labeller],
     data_dir: Path | None,
-) -> Iterator[Cell]:
+) -> Iterator[PretrainingCell]:
     """Yield a set's cells; `teachers`, by the preprocessing of what they saw, are kept for the sets that come after."""
     source, apply = prepared(distilled, data_dir)
     second = _second(dataset, apply, distilled)
-    method = distilled.experiment.method
-    settings = method if isinstance(method, KRRST) else KRRST()
+    origin = distilled.origin
+    settings = origin.judge if isinstance(origin.judge, Probe) else KRRST().judge
     represent, teacher = None, None
-    if isinstance(method, KRRST):
-        represent = _representation(method.teacher, source, apply, distilled.experiment.seed)
+    if origin.labels_are == "representations" and "random" in config.starts:
+        method = distilled.experiment.method
+        if not isinstance(method, KRRST):
+            raise ConfigError("random images with a teacher's representations", got=origin.method, expected="krr_st")
+        represent = _representation(method.teacher, source, apply, origin.seed)
     if "data-free-kd" in config.how:
-        preprocessing = distilled.experiment.data, distilled.experiment.preprocess
+        preprocessing = origin.data, origin.preprocess
         if preprocessing not in teachers:
             trained, _ = train_teacher(
                 config.teacher, second.train[0], second.labels, _first(second.validation), steps=config.teacher_steps
@@ -174,14 +185,16 @@ def _cells(
     for network in config.networks or (settings.network,):
         changed = dataclasses.replace(settings, network=network)
         for start in config.starts:
-            found: dict[How, list[float]] = {how: [] for how in config.how}
+            accuracies: dict[How, list[float]] = {how: [] for how in config.how}
             for seed in range(config.seeds):
                 support = _support(start, seed, distilled, source, apply, represent)
                 pretrained = _pretrained(changed, support, second, start, seed)
-                for how, each in found.items():
-                    each.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
-            for how, each in found.items():
-                yield Cell(name, network.label, how, start, float(np.mean(each)), deviation(each), each)
+                for how, of_seeds in accuracies.items():
+                    of_seeds.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
+            for how, of_seeds in accuracies.items():
+                yield PretrainingCell(
+                    name, network.label, how, start, float(np.mean(of_seeds)), deviation(of_seeds), of_seeds
+                )
 
 
 def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], distilled: DistilledSet) -> _Second:
@@ -203,7 +216,9 @@ def _representation(
     config: self_supervised.Teacher, source: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return what a set's self-supervised teacher makes of images; it is found in the cache, or trained, when asked."""
-    trained = functools.cache(lambda: self_supervised.train(config, apply(source.train.images), seed=seed))
+    trained = functools.cache(
+        lambda: self_supervised.train(config, apply(source.train.images), seed=seed, store=Store())
+    )
     return lambda images: self_supervised.represent(*trained(), images)
 
 
@@ -225,11 +240,13 @@ def _support(
     return images, represent(images)
 
 
-def _pretrained(config: KRRST, support: Support, second: _Second, start: Start, seed: int) -> Variables:
+def _pretrained(config: Probe, support: Support, second: _Second, start: Start, seed: int) -> Variables:
     if start == "none":
         model = Model(config.network, support[1].shape[1])
-        return model.init(jax.random.key(seed), second.train[0].shape[1:])  # type: ignore[arg-type]
-    return krr_st.pretrained(config, *support, key=(seed, "pretraining", 0))
+        # The values that the other starts begin their pre-training with.
+        drawn = jax.random.fold_in(key(seed, "pretraining", 0), 0)
+        return fresh(model, drawn, second.train[0].shape[1:])
+    return config.pretrained(*support, keys=key(seed, "pretraining", 0)[None])[0]
 
 
 def _judged(
@@ -240,7 +257,7 @@ def _judged(
     images: np.ndarray,
     start: Start,
     second: _Second,
-    teacher: Teacher | None,
+    teacher: Labeller | None,
     seed: int,
 ) -> float:
     """Return the test accuracy that a pre-trained network reaches by one protocol."""
@@ -266,20 +283,20 @@ def _judged(
         return {**pretrained, "params": params}
 
     free = how == "data-free-kd"
-    rate, decay = RATES[how]
-    trained = training.train(
+    trained = train(
         model,
         dataclasses.replace(recipe, steps=steps, augment="noise" if free and start == "none" else "none"),
-        jax.random.key(seed)[None],
-        np.array([rate], np.float32),
-        np.array([decay], np.float32),
+        key(seed, how, 0)[None],
+        np.array([recipe.optimizer.learning_rate]),
+        np.array([recipe.optimizer.weight_decay]),
         images,
         labels,
         _first(second.validation),
         teacher=teacher if free else None,
         begin=begin,
+        may_diverge=True,
     )
-    return float(training.accuracy(model, trained.variables[0], *second.test, batch_statistics=free))
+    return float(accuracy(model, trained.variables[0], *second.test, batch_statistics=free))
 
 
 def _first(validation: Support) -> Support:

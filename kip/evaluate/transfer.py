@@ -13,6 +13,7 @@ Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convol
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +30,14 @@ from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
 from kip.evaluate.natural import Support, natural, prepared
-from kip.evaluate.spread import deviation
-from kip.evaluate.training import Recipe, accuracy, train
 from kip.export import DistilledSet
-from kip.finite import Model, Network
+from kip.networks import Model, Network
+from kip.spread import deviation
+from kip.training.devices import over_devices
+from kip.training.predict import accuracy
+from kip.training.recipe import Optimizer, Recipe
+from kip.training.several import train_all
+from kip.training.supervised import train
 
 Baseline = Literal["none", "natural", "full"]
 
@@ -42,69 +47,70 @@ class Transfer:
     """The scheme; defaults are the paper's."""
 
     network: Network = Network("ConvNet")
-    """What is trained."""
+    """The network that is trained, such as `ConvNet` or `ConvNet-D3 width=32 norm=none`."""
     loss: Literal["mse", "xent"] = "mse"
-    """Squared error on the set's labels, or cross-entropy with their argmax."""
+    """The loss: squared error on the set's labels, or cross-entropy with their argmax."""
     factors: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.5, 1.0, 2.0, 4.0)
-    """c: learning rates in units of the critical one."""
+    """The learning rates that are tried, in units of the critical one."""
     l2: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0, 1e-7, 1e-5, 1e-3, 1e-1)
-    """Strengths of the L2 penalty."""
+    """The strengths of the L2 penalty that are tried."""
     steps: Annotated[int, Field(ge=1)] = 5000
-    """Updates. The paper: 25 000 for CIFAR-100 with `mse`, 10 000 for SVHN."""
+    """The number of updates of a training. The paper takes 25 000 for CIFAR-100 with `mse`, and 10 000 for SVHN."""
     batch: Annotated[int, Field(ge=1)] = 100
-    """Images of an update; sets of at most this size are taken whole."""
+    """The number of images of an update. Sets of at most this size are taken whole."""
     evaluations: Annotated[int, Field(ge=1)] = 20
-    """Validations of each training, evenly."""
+    """How often validation accuracy is measured in a training, at even distances."""
     search_seeds: Annotated[int, Field(ge=1)] = 1
-    """Networks that judge each point of the grid, by their mean."""
+    """How many networks are trained at each point of the grid; their mean judges it."""
     seeds: Annotated[int, Field(ge=1)] = 5
-    """Networks that the best point trains."""
+    """How many networks are trained at the best point of the grid and tested."""
     validation: Annotated[int, Field(ge=1)] | None = None
-    """Validation images that are looked at, the first of the split; None: all."""
+    """How many validation images are used, the first of the split. None takes all."""
     vectorise: Annotated[int, Field(ge=1)] | None = None
-    """Networks trained at once; None: as many as the accelerator's memory takes, and one on a CPU, where grouped
-    convolutions cost several times as much."""
+    """How many networks are trained at once. None takes as many as an accelerator's memory holds, and one on a CPU,
+    where grouped convolutions cost several times as much."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of initial parameters, batches, and the baseline's draws."""
+    """The seed of initial parameters, batches, and the natural images of the baseline."""
 
     @property
     def recipe(self) -> Recipe:
-        """What one training is."""
-        return Recipe(self.loss, steps=self.steps, batch=self.batch, evaluations=self.evaluations)
+        """What one training is; the learning rate and the L2 penalty are those of the search."""
+        optimizer = Optimizer("sgd", momentum=0.9, schedule="cosine")
+        return Recipe(self.loss, optimizer=optimizer, steps=self.steps, batch=self.batch, evaluations=self.evaluations)
 
 
 class Choice(NamedTuple):
-    """What the search found, on validation alone."""
+    """The point of the grid that the search chose, on validation alone."""
 
     factor: float
     l2: float
     learning_rate: float
     critical_learning_rate: float
     grid: list[dict[str, float]]
-    """Each point's `factor`, `l2` and mean `validation_accuracy`."""
+    """The `factor`, `l2` and mean `validation_accuracy` of each point."""
 
 
 class TransferResult(NamedTuple):
     """Accuracies of the networks that the chosen point trained, as fractions."""
 
     trained_on: str
-    """`distilled`, `natural` or `full`."""
+    """What the networks were trained on: `distilled`, `natural` or `full`."""
     network: str
     loss: str
     images: int
     test_accuracy: float
-    """Mean over networks."""
+    """The mean over networks."""
     test_spread: float
-    """Standard deviation over networks (n - 1), 0 for one."""
+    """The standard deviation over networks (n - 1); 0 for one network."""
     test_accuracies: list[float]
     validation_accuracy: float
     choice: Choice
     stopped: list[int]
-    """Updates after which each network was best on validation."""
+    """The number of updates after which each network was best on validation."""
     curve: list[list[float]]
-    """Validation accuracy of each network at each evaluation."""
+    """The validation accuracy of each network at each evaluation."""
     checkpoint: int
-    """The distilled set's step."""
+    """The step of the distilled set."""
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,18 +129,15 @@ def search(model: Model, config: Transfer, supports: list[Support], validation: 
     """
     points = [(factor, l2) for factor in config.factors for l2 in config.l2]
     critical = _critical(model, config, supports[0][0])
-    found = np.zeros((config.search_seeds, len(points)))
-    at_once = config.vectorise or runs_at_once(model, config, supports[0][0], len(points))
+    rates, decays = np.array([[c * critical, l2] for c, l2 in points], np.float32).T
+    accuracies = []
     for index, support in enumerate(supports):
-        key = _key(config.seed, "transfer search", index)
-        for start in range(0, len(points), at_once):
-            part = points[start : start + at_once]
-            rates, decays = np.array([[c * critical, l2] for c, l2 in part], np.float32).T
-            trained = train(
-                model, config.recipe, jnp.stack([key] * len(part)), rates, decays, *support, validation
-            )  # one key: the points of a grid start from the same parameters
-            found[index, start : start + len(part)] = trained.validation_accuracy
-    means = found.mean(0)
+        # One key: the points of a grid start from the same parameters. A rate that is too high is a result.
+        keys = jnp.stack([rng.key(config.seed, "transfer search", index)] * len(points))
+        options = {"at_once": config.vectorise, "may_diverge": True}
+        trained = train_all(model, config.recipe, keys, rates, decays, *support, validation, **options)
+        accuracies.append(trained.validation_accuracy)
+    means = np.mean(accuracies, axis=0)
     factor, l2 = points[int(means.argmax())]
     grid = [{"factor": c, "l2": s, "validation_accuracy": float(m)} for (c, s), m in zip(points, means)]
     return Choice(factor, l2, factor * critical, critical, grid)
@@ -179,12 +182,16 @@ def transfer_set(
         f"chosen on validation: factor {choice.factor:g}, L2 {choice.l2:g}, learning rate {choice.learning_rate:.3g}"
     )
     finals = draws[config.search_seeds :]
+    rates, decays = np.array([[choice.learning_rate], [choice.l2]], np.float32)
+    keys = (rng.key(config.seed, "transfer final", index)[None] for index in range(len(finals)))
+    trainings = [
+        functools.partial(train, model, config.recipe, key, rates, decays, *support, validation, may_diverge=True)
+        for key, support in zip(keys, finals)
+    ]
     results = []
-    for index, support in enumerate(finals):
-        keys = _key(config.seed, "transfer final", index)[None]
-        rates, decays = np.array([[choice.learning_rate], [choice.l2]], np.float32)
-        results.append(train(model, config.recipe, keys, rates, decays, *support, validation))
-        progress(f"network {index + 1} of {len(finals)}: validation {100 * results[-1].validation_accuracy[0]:.2f} %")
+    for trained in over_devices(trainings):
+        results.append(trained)
+        progress(f"network {len(results)} of {len(finals)}: validation {100 * trained.validation_accuracy[0]:.2f} %")
     test = apply(dataset.test.images), dataset.test.labels
     tested = [float(accuracy(model, trained.variables[0], *test)) for trained in results]
     return TransferResult(
@@ -204,24 +211,9 @@ def transfer_set(
     )
 
 
-def runs_at_once(model: Model, config: Transfer, images: np.ndarray, most: int) -> int:
-    """Return how many networks fit into an accelerator's free memory, with their updates; 1 on a CPU."""
-    device = jax.devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
-    if limit is None:
-        return 1
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images.shape[1:]))  # type: ignore[arg-type]
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    batch = images[: config.batch]
-    gradient = jax.jit(jax.grad(lambda v, x: model.apply(v, x, train=True).logits.sum()))
-    temporary = gradient.lower(variables, jax.ShapeDtypeStruct(batch.shape, jnp.float32)).compile().memory_analysis()
-    one = 5 * 4 * parameters + (temporary.temp_size_in_bytes if temporary else 0)  # now, best, memory, gradient, new
-    return int(np.clip(0.7 * limit / one, 1, most))
-
-
 def _critical(model: Model, config: Transfer, images: np.ndarray) -> float:
     """Return eta_critical on min(64, n) training images, at the parameters that the search starts from."""
-    key = _key(config.seed, "transfer search", 0)
+    key = rng.key(config.seed, "transfer search", 0)
     variables = model.init(jax.random.fold_in(key, 0), images.shape[1:])  # type: ignore[arg-type]
     count = min(POINTS, len(images))
     chosen = rng.generator(config.seed, "transfer points").choice(len(images), count, replace=False)
@@ -244,7 +236,3 @@ def _supports(
         labels = data.centred_one_hot(dataset.train.labels, dataset.num_classes)
         return [(apply(dataset.train.images), labels)] * count
     return [(distilled.images_preprocessed, distilled.labels)] * count
-
-
-def _key(seed: int, purpose: str, index: int) -> jax.Array:
-    return jax.random.key(int(rng.generator(seed, purpose, index).integers(2**31)))

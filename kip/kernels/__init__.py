@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
+from kip.kernels import permission
 from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
 from kip.kernels.memory import entry_bytes
 
@@ -36,8 +37,9 @@ def kernel_function(
 
     Args:
         kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
-        implementation: of an `Architecture`: `engine` (every family with ReLU), `neural_tangents` (all), or `auto`: the
-            engine where it can. Others have one implementation.
+        implementation: what computes an `Architecture`: `engine` (every family with ReLU), `neural_tangents` (all), or
+            `auto`, the engine where it can. Other kernels have one implementation. `numba` computes blocks of NumPy
+            arrays only, which JAX cannot trace (`kip.blocks`).
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -46,7 +48,8 @@ def kernel_function(
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel cannot be loaded, or the engine cannot compute the kernel.
+        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if the engine cannot
+            compute the kernel.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
@@ -72,6 +75,13 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Ar
     if isinstance(kernel, Architecture):
         from kip.kernels import engine
 
+        if implementation == "numba":
+            raise ConfigError(
+                "the implementation of a kernel function for JAX",
+                got="'numba'",
+                expected="'auto', 'engine' or 'neural_tangents'",
+                remedy="Compute blocks of the kernel with kip.KernelBlocks, which takes 'numba'.",
+            )
         if implementation != "neural_tangents" and engine.supports(kernel):
             return engine.network(kernel)
         if implementation == "engine":
@@ -85,6 +95,7 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Ar
 
         return _with_get(network(kernel), kernel.get)
     if isinstance(kernel, Stax):
+        permission.check(kernel.function)
         return _with_get(_load_function(kernel.function), kernel.get)
     from kip.kernels import classical
 

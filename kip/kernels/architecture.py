@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Union
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
+from kip.kernels import permission
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
-Implementation = Literal["auto", "engine", "neural_tangents"]
-"""Who computes an `Architecture`: our engine, neural-tangents, or (`auto`) the engine where it can."""
+Implementation = Literal["auto", "numba", "engine", "neural_tangents"]
+"""Who computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`), neural-tangents, or
+(`auto`) the first of them that can on the device."""
 
 DEFAULT_DEPTH = {"FC": 1, "ConvVec": 3, "ConvNet": 3, "ConvNet3": 3, "Myrtle": 5}
 MYRTLE_BLOCKS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
@@ -42,17 +44,18 @@ class Architecture:
     """
 
     family: Family = "ConvNet"
-    """Which stack of layers; see the table above."""
+    """The stack of layers; see the table above."""
     depth: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Hidden layers (FC, ConvVec), pooled blocks (ConvNet, ConvNet3) or 5, 7, 10 (Myrtle); None: 1, 3, 3, 3, 5."""
+    """The number of hidden layers (FC, ConvVec) or pooled blocks (ConvNet, ConvNet3), or 5, 7, 10 (Myrtle). None means
+    1, 3, 3, 3, 5 in the order of the families."""
     w_std: Annotated[float, Field(gt=0)] = math.sqrt(2.0)
-    """Standard deviation of the weights, before the 1/sqrt(fan-in)."""
+    """The standard deviation of the weights, before the 1/sqrt(fan-in)."""
     b_std: Annotated[float, Field(ge=0)] = 0.1
-    """Standard deviation of the biases."""
+    """The standard deviation of the biases."""
     activation: Literal["relu", "erf"] = "relu"
-    """The nonlinearity."""
+    """The nonlinearity of the hidden layers."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """The neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
+    """Which kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
     kind: Literal["network"] = "network"
 
     def __post_init__(self) -> None:
@@ -97,7 +100,7 @@ class RBF:
     """The Gaussian kernel K(x, z) = exp(-|x - z|^2 / (2 length_scale^2 d)), d = pixels x channels."""
 
     length_scale: Annotated[float, Field(gt=0)] = 1.0
-    """Length scale in units of sqrt(d), so that one value suits standardised images of any size."""
+    """The length scale, in units of sqrt(d), so that one value suits standardised images of any size."""
     kind: Literal["rbf"] = "rbf"
 
     @property
@@ -117,7 +120,7 @@ class Laplace:
     """
 
     length_scale: Annotated[float, Field(gt=0)] = 1.0
-    """Length scale in units of sqrt(d)."""
+    """The length scale, in units of sqrt(d)."""
     kind: Literal["laplace"] = "laplace"
 
     @property
@@ -133,15 +136,16 @@ class Laplace:
 class Stax:
     """A kernel function of the user's own, such as the third result of `neural_tangents.stax.serial`.
 
-    It is called as `function(x, z, get)` on two image batches (N, H, W, C) and must return the (N, M) kernel.
+    It is called as `function(x, z, get)` on two image batches (N, H, W, C) and must return the (N, M) kernel. Loading
+    it runs the file that it is in: what only data names has to be permitted, see `kip.kernels.permission`.
     """
 
     function: str
-    """Where it is: `package.module:name` or `path/to/file.py:name`."""
+    """Where the function is: `package.module:name` or `path/to/file.py:name`."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """Passed on as the third argument."""
+    """What the function gets as its third argument."""
     entry_bytes: Annotated[int, Field(gt=0)] = 1 << 26
-    """Temporary memory of forward and vjp for one kernel entry, in bytes: it sets the tile size."""
+    """The temporary memory of forward and vjp for one kernel entry, in bytes. It sets the tile size."""
     kind: Literal["stax"] = "stax"
 
     def __post_init__(self) -> None:
@@ -149,6 +153,11 @@ class Stax:
             raise ConfigError(
                 "function of a Stax kernel", got=repr(self.function), expected="'module:name' or 'file.py:name'"
             )
+
+    @model_validator(mode="after")
+    def _note_who_names_it(self, info: ValidationInfo) -> Stax:
+        permission.note(self.function, from_data=info.mode == "json")
+        return self
 
     @property
     def label(self) -> str:

@@ -54,8 +54,8 @@ def levels(architecture: Architecture, height: int, width: int) -> tuple[Level, 
 
     Args:
         architecture: ConvVec, ConvNet, ConvNet3 or Myrtle.
-        height: of the images, pixels; at least 2 ** architecture.poolings.
-        width: likewise.
+        height: the height of the images in pixels, at least 2 ** architecture.poolings.
+        width: the width of the images in pixels, at least the same.
     """
     shape = _shape(architecture)
     last = len(shape) - 1

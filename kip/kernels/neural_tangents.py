@@ -149,7 +149,7 @@ def _diagonal_convolution(planes: jax.Array, kernel: jax.Array, strides: tuple[i
     Args:
         planes: (..., H, H').
         kernel: I/n, of any layout; its size n^2 is all that is looked at.
-        strides: of h and h'.
+        strides: the strides of h and h'.
         padding: "SAME" or "VALID".
     """
     size = math.isqrt(kernel.size)

@@ -9,35 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import sys
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from kip import files
 from kip.errors import OutputError
 from kip.files import atomic_write
 
-CACHE_DIR_VARIABLE = "KIP_CACHE_DIR"
 VERSION = 1
-"""Raised whenever the computation changes what it gives."""
+"""A number that is raised whenever the computation would give other results."""
 
 log = logging.getLogger(__name__)
-
-
-def default_dir() -> Path:
-    """Return $KIP_CACHE_DIR, or `kip` in the platform's cache folder."""
-    if folder := os.environ.get(CACHE_DIR_VARIABLE):
-        return Path(folder).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "kip"
 
 
 def load(images: np.ndarray, kind: str, cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -46,7 +31,7 @@ def load(images: np.ndarray, kind: str, cache_dir: Path | None) -> tuple[np.ndar
     Args:
         images: the train images, uint8 (N, H, W, C).
         kind: the kind of ZCA.
-        cache_dir: the folder; None: `default_dir`.
+        cache_dir: the folder; None: `kip.files.cache_dir()`.
     """
     path, features = _path(images, kind, cache_dir), int(np.prod(images.shape[1:]))
     try:
@@ -78,4 +63,4 @@ def store(
 def _path(images: np.ndarray, kind: str, cache_dir: Path | None) -> Path:
     digest = hashlib.sha256(f"{VERSION} {kind} {images.shape} ".encode())
     digest.update(np.ascontiguousarray(images).data)
-    return (default_dir() if cache_dir is None else Path(cache_dir)) / f"zca-{digest.hexdigest()}.npz"
+    return (files.cache_dir() if cache_dir is None else Path(cache_dir)) / f"zca-{digest.hexdigest()}.npz"

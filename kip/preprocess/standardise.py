@@ -19,11 +19,12 @@ class Standardise:
 
     kind: str
     shape: tuple[int, ...]
-    """(H, W, C) of the train images."""
+    """The shape (H, W, C) of the train images."""
     mean: np.ndarray
-    """float64 (C,)."""
+    """The mean of each channel, float64 (C,)."""
     deviation: np.ndarray
-    """float64 (C,); 1 for a channel that is constant over train, which is thereby only centred."""
+    """The deviation of each channel, float64 (C,); 1 for a channel that is constant over train, which is then only
+    centred."""
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Standardise; see `Transform.apply`."""
@@ -40,6 +41,10 @@ class Standardise:
     def describe(self) -> dict[str, Any]:
         """Return the kind, the channel means and deviations."""
         return {"kind": self.kind, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return nothing: `describe` says all."""
+        return {}
 
 
 def fit(images: np.ndarray, *, identity: bool = False) -> Standardise:

@@ -17,11 +17,13 @@ from kip.preprocess import standardise, zca
 class Preprocess:
     """What is done to pixels before a kernel sees them, fitted on the train images only."""
 
-    kind: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo"] = "standardize"
-    """`none`: pixels in [0, 1]. `standardize`: zero mean and unit deviation by channel. `zca*`: regularised whitening,
-    of the paper, of the authors' notebook, of FRePo; `kip.preprocess.zca` says how they differ."""
+    kind: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"] = "standardize"
+    """What is done to pixels. `none`: pixels stay in [0, 1]. `standardize`: every channel gets mean zero and deviation
+    one. `zca*`: regularised whitening, of the paper, of the authors' notebook, of FRePo, of MTT; `kip.preprocess.zca`
+    says how they differ."""
     regularization: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    """ZCA only: added to every eigenvalue of the covariance, in units of their mean. Paper: 0.1 CIFAR, 100 SVHN."""
+    """What ZCA adds to every eigenvalue of the covariance, in units of their mean, or as it is (`zca_kornia`); other
+    kinds ignore it. The paper takes 0.1 for CIFAR and 100 for SVHN."""
 
 
 class Transform(Protocol):
@@ -54,6 +56,10 @@ class Transform(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return the kind and its parameters, JSON-ready and small, for metadata."""
+        ...
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that are too large for metadata, for a file beside a set; none where metadata says all."""
         ...
 
 

@@ -1,8 +1,8 @@
-"""Regularised ZCA whitening, in the three forms that the literature calls ZCA.
+"""Regularised ZCA whitening, in the four forms that the literature calls ZCA.
 
 All are: images x (H, W, C) -> features f (d = H W C) -> f W, with
 
-    W = U (S + reg * tr(C) / d)^(-1/2) U^T,   C = U S U^T,
+    W = U (S + reg * tr(C) / d)^(-1/2) U^T,   C = U S U^T            (`zca_kornia`: S + reg),
 
 and differ in the features f, and in the features whose second moments make C. Over train, mu_j and sigma_j are the mean
 and deviation of feature j, and z is x standardised by channel:
@@ -12,6 +12,8 @@ and deviation of feature j, and z is x standardised by channel:
 - `zca_notebook`: f = (z - mean(z)) / |z - mean(z)|_2, each image by itself. C = (1/n) sum f^T f, uncentred. Features
   have length 1 instead of sqrt(d), which W makes up for.
 - `zca_frepo`: f = z - mean of z over train, no image by itself, so that each keeps its contrast. C = (1/n) sum f^T f.
+- `zca_kornia`: f = x - mean of x over train, pixels in [0, 1], no channel standardised. C = 1/(n-1) sum f^T f, and the
+  regularisation is absolute: what kornia's ZCAWhitening(eps) is, in the experiments of MTT, TESLA, FTD and DATM.
 
 Sources: `zca`: Nguyen et al. 2021, section A, equation 3. `zca_notebook`: the public nn_training notebook of that
 paper. `zca_frepo`: the public code of Zhou et al. 2022 (FRePo), `normalize_zca`, whose rule for fewer images than
@@ -41,6 +43,9 @@ ROWS = 2048
 FLAT = 1e-6
 """An image whose std or norm is at most this (1e-6 of full scale) is constant; it is centred and not scaled."""
 
+CENTRED_BY_FEATURE = ("zca_frepo", "zca_kornia")
+"""Kinds that normalise no image by itself."""
+
 
 @dataclass(frozen=True, eq=False)
 class ZCA:
@@ -49,13 +54,13 @@ class ZCA:
     kind: str
     regularization: float
     shape: tuple[int, ...]
-    """(H, W, C) of the train images."""
+    """The shape (H, W, C) of the train images."""
     offset: np.ndarray
-    """Subtracted from the flattened pixels first, float64 (d,)."""
+    """What is subtracted from the flattened pixels first, float64 (d,)."""
     scale: np.ndarray
-    """Divides what remains, float64 (d,)."""
+    """What the remainder is divided by, float64 (d,)."""
     eigenvalues: np.ndarray
-    """S + reg * tr(C) / d, float64 (d,)."""
+    """S + reg * tr(C) / d, or S + reg, float64 (d,)."""
     eigenvectors: np.ndarray
     """U, float64 (d, d)."""
 
@@ -78,7 +83,7 @@ class ZCA:
         return whitened
 
     def statistics(self, images: np.ndarray) -> np.ndarray:
-        """Return the mean and scale that each image is normalised by; zeros and ones for `zca_frepo`."""
+        """Return the mean and scale that each image is normalised by; zeros and ones for kinds that do not."""
         return np.concatenate(
             [np.empty((0, 2))] + [self._features(images[rows])[1] for rows in chunks(len(images), ROWS)]
         )
@@ -110,11 +115,21 @@ class ZCA:
             "whitening_sha256": hashlib.sha256(self.whitening.astype("<f4").tobytes()).hexdigest(),
         }
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what NumPy alone needs to treat new images alike: see `kip.preprocess.saved`."""
+        scaled_by = {"zca": "deviation", "zca_notebook": "length"}.get(self.kind, "nothing")
+        return {
+            "offset": self.offset,
+            "scale": self.scale,
+            "whitening": self.whitening.astype("<f4"),
+            "image_scale": np.array(scaled_by),
+        }
+
     def _features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the features that W is applied to, (N, d), and the statistics taken from them, (N, 2)."""
         flat = (as_pixels(images, self.shape).reshape(len(images), -1) - self.offset) / self.scale
         statistics = np.tile([0.0, 1.0], (len(flat), 1))
-        if self.kind != "zca_frepo":
+        if self.kind not in CENTRED_BY_FEATURE:
             statistics[:, 0] = flat.mean(1)
             centred = flat - statistics[:, :1]
             scale = centred.std(1) if self.kind == "zca" else np.linalg.norm(centred, axis=1)
@@ -130,8 +145,8 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
 
     Args:
         images: uint8 (N, H, W, C), the train images alone.
-        kind: `zca`, `zca_notebook` or `zca_frepo`.
-        regularization: reg >= 0, in units of the mean eigenvalue of C.
+        kind: `zca`, `zca_notebook`, `zca_frepo` or `zca_kornia`.
+        regularization: reg >= 0, in units of the mean eigenvalue of C, or absolute (`zca_kornia`).
         cache_dir: see `kip.preprocess.fit`.
 
     Raises:
@@ -142,6 +157,8 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
     mean, deviation = moments(flat)
     if kind == "zca":
         offset, scale = np.zeros(features), np.ones(features)
+    elif kind == "zca_kornia":
+        offset, scale = mean, np.ones(features)
     else:
         channel_mean, channel_deviation = channel_moments(images)
         positions = features // shape[2]
@@ -158,7 +175,10 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
         spectrum = _decompose(_second_moments(images, measure))
         cache.store(images, kind, cache_dir, *spectrum)
     eigenvalues, eigenvectors = spectrum
-    regularised = eigenvalues + regularization * eigenvalues.mean()
+    if kind == "zca_kornia":
+        regularised = eigenvalues * (len(images) / max(1, len(images) - 1)) + regularization
+    else:
+        regularised = eigenvalues + regularization * eigenvalues.mean()
     if regularised.min() <= features * np.finfo(np.float64).eps * regularised.max():
         raise DataError(
             f"the covariance for {kind} is singular",

@@ -84,7 +84,7 @@ def over_images(function: Callable[[Any], Any], images: Any, most: int) -> Any:
     """Apply a function of images to all of them in chunks.
 
     Args:
-        function: of a tree of arrays (..., P), with P on the last axis of its results too.
+        function: a function of a tree of arrays (..., P), with P on the last axis of its results too.
         images: a tree of arrays (..., N).
         most: images in a chunk.
 
@@ -101,7 +101,8 @@ def over_pairs(function: Callable[[Any, Any], Array], first: Any, second: Any, m
     """Apply a function of pairs to all pairs of images in chunks.
 
     Args:
-        function: of two trees of arrays (..., P), the first and the second images of P pairs; returns (P,).
+        function: a function of two trees of arrays (..., P), the first and the second images of P pairs, that
+            returns (P,).
         first: a tree of arrays (..., N).
         second: a tree of arrays (..., M).
         most: pairs in a chunk.

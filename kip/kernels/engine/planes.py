@@ -159,7 +159,7 @@ def _pool_shifts(cells: Array, axis: int) -> Array:
 
     Args:
         cells: (..., shifts, positions, 2, ...), even and odd positions apart.
-        axis: of the shifts.
+        axis: the axis of the shifts.
     """
     even, odd = (jax.lax.index_in_dim(cells, parity, axis + 2, keepdims=False) for parity in (0, 1))
 

@@ -70,7 +70,7 @@ def relu(nngp: Array, ntk: Array | None, v_x: Variance, v_z: Variance, log_v: Ar
         nngp: K.
         ntk: T; None computes K' alone.
         v_x: variances v of the first image's positions; they get no gradient.
-        v_z: v' of the second's; likewise.
+        v_z: variances v' of the second image's positions; they get no gradient.
         log_v: zeros, of the shape of K. The result depends on v and v' through their product, but for K, so that one
             array can carry the gradient of both: what it gets is dL/dlog v = v dL/dv = v' dL/dv'.
 

@@ -1,0 +1,363 @@
+"""Commands that judge distilled sets, and what they are compared with."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from kip.cli.options import DataDir, Json, Stax, check_out, save_json
+from kip.evaluate.comparison import Comparison
+from kip.evaluate.dcs import Correlation
+from kip.evaluate.pretraining import Pretraining
+from kip.evaluate.transfer import Baseline, Transfer
+
+Flat = tyro.conf.arg(name="")
+"""The fields of a configuration are options of the command itself."""
+
+
+def evaluate(
+    distilled: tyro.conf.Positional[Path],
+    others: tyro.conf.Positional[tuple[Path, ...]] = (),
+    *,
+    kernel: tuple[str, ...] = (),
+    get: Literal["ntk", "nngp"] = "ntk",
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    stax: Stax = (),
+    json: Json = False,
+) -> dict[str, Any]:
+    """Evaluate distilled sets: KRR accuracy on their data sets, under the kernels they were made with or any others.
+
+        kip evaluate runs/digits_convnet/distilled.npz --kernel FC1 ConvVec3 RBF
+
+    Several sets give a table of sets x kernels: how well each set, learned under one kernel, serves under the others.
+
+    Args:
+        distilled: The set, an .npz file.
+        others: More sets to evaluate.
+        kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
+        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip import export
+    from kip.blocks import KernelBlocks
+    from kip.evaluate import evaluate_set
+    from kip.kernels import permission
+    from kip.kernels.architecture import kernel_named
+    from kip.runs import folder
+
+    check_out(out)
+    permission.permit(*stax)
+    sets = (distilled, *others)
+    kernels = [kernel_named(name, get) for name in kernel] or None
+    evaluations = []
+    for path in sets:
+        loaded = export.load(path)
+        with KernelBlocks(loaded.origin.blocks) as blocks:
+            results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
+        name = folder.name(path)
+        for result in results:
+            test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
+            spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
+            whose = f"{name:24} " if len(sets) > 1 else ""
+            print(f"{whose}{result.kernel:12} test {test:.2f}{spread} %  validation {validation:.2f} %", flush=True)
+        mean = {field: sum(getattr(r, field) for r in results) / len(results) for field in results[0]._fields[1:3]}
+        evaluations.append({"set": name, **mean, "kernels": [result._asdict() for result in results]})
+    summary = {**evaluations[0], "sets": evaluations}
+    save_json(out, summary)
+    return summary
+
+
+def transfer(
+    distilled: tyro.conf.Positional[Path],
+    scheme: Annotated[Transfer, Flat] = Transfer(),  # noqa: B008 (frozen)
+    *,
+    baseline: tuple[Literal["natural", "full"], ...] = (),
+    checkpoints: tuple[int, ...] = (),
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Train finite networks on a distilled set by the paper's scheme, and on natural images by the same scheme.
+
+    The learning rate, in units of the critical one of the empirical NTK, and the L2 strength are chosen on validation,
+    and so is when to stop; fresh networks are then trained and tested. The paper's sizes want an accelerator. This
+    smaller comparison takes minutes on two CPU cores:
+
+        kip transfer runs/mnist_fc1_100/distilled.npz --network "ConvNet width=32" --steps 150 --factors 1 2 4 --l2 0
+
+    Args:
+        distilled: The set: an .npz file, or a run's folder with --checkpoints.
+        scheme: The scheme of the training. Its defaults are the paper's.
+        baseline: Also train on natural images of the same number (natural), on the whole train split (full), or both.
+        checkpoints: The steps of a run whose sets are trained on; the best on validation is reported as the result.
+        out: Write the results to this JSON file as they come; `kip report` shows a run's transfer*.json.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate.transfer import TransferResult, transfer_set
+    from kip.export import DistilledSet
+    from kip.runs import folder
+
+    check_out(out)
+    progress = functools.partial(print, file=sys.stderr, flush=True)
+    sets = folder.sets(distilled, checkpoints, data_dir)
+    results: list[TransferResult] = []
+    summary: dict[str, Any] = {}
+    wanted: list[tuple[DistilledSet, Baseline]] = [(checkpoint, "none") for checkpoint in sets]
+    for trained_on, kind in [*wanted, *((sets[0], kind) for kind in baseline)]:
+        result = transfer_set(trained_on, scheme, baseline=kind, data_dir=data_dir, progress=progress)
+        test, spread = 100 * result.test_accuracy, 100 * result.test_spread
+        step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
+        print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
+        results.append(result)
+        best = max(results[: len(sets)], key=lambda result: result.validation_accuracy)
+        summary = {
+            "test_accuracy": best.test_accuracy,
+            "test_spread": best.test_spread,
+            "checkpoint": best.checkpoint,
+            "validation_accuracy": best.validation_accuracy,
+            "results": [result.to_dict() for result in results],
+        }
+        save_json(out, summary)
+    return summary
+
+
+def compare(
+    sets: tyro.conf.Positional[tuple[str, ...]],
+    comparison: Annotated[Comparison, Flat] = Comparison(),  # noqa: B008 (frozen)
+    *,
+    vary: tuple[str, ...] = (),
+    out: Path = Path("runs/comparison"),
+    data_dir: DataDir = None,
+    stax: Stax = (),
+    json: Json = False,
+) -> dict[str, Any]:
+    """Compare distilled sets under named protocols: one table of sets x networks x protocols.
+
+    HL trains on hard labels, SL on a teacher's fixed soft labels, SL+KD on the teacher's labels of every augmented
+    view, and OWN on the set's own labels. DC, DC-MNIST, DSA and DC-BENCH follow the public code of those names, down to
+    the number of passes. A configuration is run first, if it was not yet. Running the same command again repeats no
+    run and no cell of the table.
+
+        kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
+        kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
+        kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
+
+    Args:
+        sets: The sets: .npz files, runs' folders, and configurations by name or file.
+        comparison: What is put into the table, and how it is trained.
+        vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
+            every combination.
+        out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        stax: The functions of Stax kernels that a set or a .json configuration may load.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate import comparison as measure
+    from kip.kernels import permission
+    from kip.locks import sole_writer
+    from kip.report import comparison as report
+
+    permission.permit(*stax)
+    with sole_writer(out):
+        table = measure.compare(
+            sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
+            progress=functools.partial(print, flush=True), save=functools.partial(save_json, out / measure.TABLE),
+        )  # fmt: skip
+        for path in report.write(table, out):
+            print(f"written: {path}")
+    return table
+
+
+def dcs(
+    configs: tyro.conf.Positional[tuple[str, ...]],
+    correlation: Annotated[Correlation, Flat] = Correlation(),  # noqa: B008 (frozen)
+    *,
+    out: Path = Path("runs/dcs"),
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Ask whether methods' losses rank sets as networks do: the distillation correlation score (DCS).
+
+    Subsets of the train images, of several sizes and of good and bad choices, are scored by the loss that each
+    configuration's method would minimise, and by the test error of networks that are trained on them. Running the same
+    command again repeats no training and no loss.
+
+        kip dcs mnist_dm_10 mnist_fc1_10 --subsets 60 --network "ConvNet-D3 width=32"
+
+    Args:
+        configs: The configurations whose methods are asked, by name or file; of one data set.
+        correlation: The subsets, and how they are judged.
+        out: The folder of dcs.json and dcs.png, and of the errors and losses that are known.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate.dcs import correlate
+    from kip.locks import sole_writer
+    from kip.report import dcs as report
+
+    with sole_writer(out):
+        results = correlate(
+            configs, correlation, out=out, data_dir=data_dir, show_progress=True,
+            progress=functools.partial(print, flush=True),
+        )  # fmt: skip
+        for name, score in results["scores"].items():
+            print(f"{name:32} {report.as_text(score)}")
+        save_json(out / "dcs.json", results)
+        print(f"written: {report.write(results, out)}")
+    return results
+
+
+def scaling(
+    table: tyro.conf.Positional[Path],
+    *,
+    protocol: str = "SL+KD",
+    method: str | None = None,
+    held_out: int = 1,
+    out: Path | None = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Fit the scaling law of repeated data to a comparison: test error as a function of images and epochs.
+
+    The trainings that have seen most images are held out, and the law is held against them. A table that it can be
+    fitted to has several sizes and numbers of epochs:
+
+        kip compare coresets:mnist_random_1 coresets:mnist_random_10 --protocols SL+KD --epochs 20 50 100 --out sizes
+        kip scaling sizes/comparison.json --protocol SL+KD
+
+    Args:
+        table: The comparison.json of `kip compare`.
+        protocol: The protocol whose trainings are taken, with all of its numbers of epochs.
+        method: The method whose sets are taken. The default is all.
+        held_out: How many trainings the law is not fitted to.
+        out: The picture. The default is scaling.png beside the table.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.errors import DataError
+    from kip.evaluate.scaling import held_against, observations
+    from kip.metrics import read_object
+    from kip.report import scaling as report
+
+    check_out(out)
+    contents = read_object(table)
+    if contents is None:
+        raise DataError(f"cannot read {table}", expected="the comparison.json of `kip compare`")
+    results = held_against(observations(contents, protocol, method), held_out)
+    law, rows = results["law"], results["observations"]
+    values = ", ".join(f"{name} {law[name]:.4g}" for name in ("a", "b", "d"))
+    print(f"{values}, tau {law['tau']:.4g} epochs; fitted to {len(rows) - held_out} trainings")
+    for row in rows:
+        if row["held_out"]:
+            where = f"{row['images']} images, {row['epochs']} epochs"
+            print(f"held out: {where}: error {100 * row['error']:.2f} %, predicted {100 * row['predicted']:.2f} %")
+    print(f"written: {report.write(results, out or table.with_name('scaling.png'))}")
+    return results
+
+
+def natural(
+    data: tyro.conf.Positional[str],
+    *,
+    kernel: str = "ConvNet",
+    get: Literal["ntk", "nngp"] = "ntk",
+    per_class: tuple[int, ...] = (1, 2, 4),
+    subsets: int = 20,
+    targets: int | None = None,
+    preprocess: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"] = "standardize",
+    regularization: float = 0.1,
+    ridge: float = 1e-6,
+    seed: int = 0,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Score random natural images as support sets: what any distilled set of their number has to beat.
+
+        kip natural cifar10 --kernel ConvNet --per-class 1 2 4 --subsets 5 --targets 1000
+
+    Args:
+        data: The data set: digits, mnist, cifar10, ...
+        kernel: The kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...
+        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        per_class: The sizes of the subsets, in images per class.
+        subsets: How many random subsets of each size are drawn. A draw's smaller subsets are parts of its largest.
+        targets: How many test images the subsets are scored on, class-balanced. The default is all.
+        preprocess: What is done to pixels before a kernel sees them.
+        regularization: What ZCA adds to every eigenvalue of the covariance, in units of their mean. Other preprocessing
+            ignores it.
+        ridge: What is added to the kernel's diagonal, in units of its mean.
+        seed: The seed of the random draws.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from tqdm import tqdm
+
+    from kip import data as sources
+    from kip import krr
+    from kip import preprocess as preprocessing
+    from kip.blocks import Blocks, KernelBlocks
+    from kip.evaluate.natural_subsets import natural_subsets
+    from kip.kernels.architecture import kernel_named
+
+    loaded = sources.load(sources.Data(data), data_dir)
+    transform = preprocessing.fit(preprocessing.Preprocess(preprocess, regularization), loaded.train.images)
+    with KernelBlocks(Blocks()) as blocks:
+        results = natural_subsets(
+            loaded,
+            transform.apply,
+            blocks,
+            kernel_named(kernel, get),
+            krr.Ridge(ridge),
+            per_class=per_class,
+            subsets=subsets,
+            targets=targets,
+            seed=seed,
+            progress=lambda numbers: tqdm(numbers, "subsets", file=sys.stderr),
+        )
+    for result in results:
+        print(f"{result.per_class:5} a class  test {100 * result.mean:.2f} +- {100 * result.std:.2f} %")
+    return {"subsets": [{**result._asdict(), "mean": result.mean, "std": result.std} for result in results]}
+
+
+def pretraining(
+    sets: tyro.conf.Positional[tuple[Path, ...]],
+    comparison: Annotated[Pretraining, Flat],
+    *,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Pre-train networks on distilled sets and use them on a second data set: a table of sets x networks x protocols.
+
+    probe fits a linear classifier to frozen features, fine-tune trains the whole network behind a fresh last layer, and
+    data-free-kd teaches it a teacher's answers on the set, without images of the second data set.
+
+        kip pretraining runs/emnist_krr_st_20/distilled.npz --data mnist --how probe fine-tune --labelled 100
+
+    Args:
+        sets: The sets: .npz files, or runs' folders.
+        comparison: What is compared, and how.
+        out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.evaluate.pretraining import PretrainingCell, line
+    from kip.evaluate.pretraining import pretraining as measure
+
+    check_out(out)
+    cells: list[dict[str, Any]] = []
+    table = {"data": comparison.data.name, "labelled": comparison.labelled, "cells": cells}
+
+    def note(cell: PretrainingCell) -> None:
+        print(line(cell), flush=True)
+        cells.append(cell._asdict())
+        save_json(out, table)
+
+    measure(sets, comparison, data_dir=data_dir, progress=note)
+    return table

@@ -1,0 +1,95 @@
+"""Commands that bring distilled sets in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from kip.cli.options import DataDir, Json
+from kip.data import Data
+from kip.preprocess import Preprocess
+
+
+def export(
+    run: tyro.conf.Positional[Path],
+    *,
+    step: int | None = None,
+    out: Path | None = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Export a run's distilled set as NumPy arrays, also while the run goes on or after it was stopped.
+
+    The file loads with numpy.load(FILE, allow_pickle=False); its arrays are images (pixel space, 1.0 is white),
+    images_preprocessed, labels, class_index, image_statistics and metadata (a JSON string). With ZCA, a second file
+    beside it, preprocess.npz or NAME.preprocess.npz, holds the whitening, for new images.
+
+    Args:
+        run: The run's folder.
+        step: The step of the checkpoint that is exported. The default is the best on validation.
+        out: The file to write. The default is RUN/distilled.npz, or RUN/distilled_STEP.npz with --step.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.runs.folder import export_run
+
+    result = export_run(run, step=step, out=out, data_dir=data_dir)
+    print(result["out"])
+    return result
+
+
+def import_(
+    file: tyro.conf.Positional[Path],
+    *,
+    data: Annotated[Data, tyro.conf.arg(name="data")],
+    values: Literal["pixels", "normalised", "preprocessed"],
+    out: Path,
+    name: str = "published",
+    labels: Path | None = None,
+    index: int = 0,
+    mean: tuple[float, ...] = (),
+    deviation: tuple[float, ...] = (),
+    preprocess: Preprocess = Preprocess(),  # noqa: B008 (frozen)
+    kernel: str = "ConvNet",
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Import a set that others have published, .npz, .npy, .pt or a folder, so that every command judges and shows it.
+
+    Such a file is not trusted: its arrays are read, and nothing that it names is run. torch is not needed. A folder
+    holds a folder of images for each class, in the order of the classes.
+
+        kip import kip_cifar10.npz --data cifar10 --values preprocessed --preprocess.kind zca --out kip.npz
+        kip import res_DSA.pt --data cifar10 --values normalised --mean 0.4914 0.4822 0.4465
+            --deviation 0.2023 0.1994 0.2010 --out dsa.npz
+        kip import rded_images --data cifar10 --values pixels --out rded.npz
+
+    Args:
+        file: The file with the images, or the folder.
+        data: The data set that the set was distilled from.
+        values: What the values of its images are: pixels in [0, 1]; (pixel - mean) / deviation by channel; or what
+            kip's own preprocessing gives.
+        out: The .npz file to write.
+        name: The name of the method that tables show.
+        labels: The file with the labels, where the first one holds images alone.
+        index: Which set to take, where the file holds several.
+        mean: The means of normalised values, one for each channel.
+        deviation: The deviations of normalised values, one for each channel.
+        preprocess: What is done to the images before a kernel or network sees them.
+        kernel: The kernel that `kip evaluate` judges the set under.
+        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip import export
+    from kip.importing import import_set
+    from kip.kernels.architecture import kernel_named
+
+    distilled = import_set(
+        file, data, name=name, values=values, labels=labels, index=index, mean=mean, deviation=deviation,
+        preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), data_dir=data_dir,
+    )  # fmt: skip
+    export.save(out, distilled)
+    print(out)
+    return {"out": str(out), "images": len(distilled.images), "learned_labels": distilled.origin.labels_are == "scores"}

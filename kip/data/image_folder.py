@@ -1,0 +1,91 @@
+"""Images in folders, one folder for each class: FOLDER/CLASS/IMAGE.png, as most image data sets and many sets come.
+
+Classes are numbered in the order of their folders' names, whose numbers are compared as numbers: `class2` comes before
+`class10`. Hidden files and files that are no images by their names are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kip.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Endings of the names of images, in lower case."""
+MOST_PIXELS = 64_000_000
+"""An image of more pixels is refused before it is decoded: a small file can claim any size."""
+
+
+class Listing(NamedTuple):
+    """The images of a folder, by class."""
+
+    paths: list[Path]
+    classes: np.ndarray
+    """The class of each path, (n,) int64."""
+    names: tuple[str, ...]
+    """The names of the classes."""
+
+
+def listing(folder: Path) -> Listing:
+    """List a folder's images; none is opened.
+
+    Raises:
+        DataError: if the folder cannot be read, has no folders, or one of them has no image.
+    """
+    try:
+        classes = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=_natural)
+        files = [sorted((p for p in of_class.iterdir() if _is_image(p)), key=_natural) for of_class in classes]
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}", got=error.strerror or repr(error)) from error
+    if not classes:
+        raise DataError(f"the folder {folder}", got="no folders in it", expected="a folder of images for each class")
+    for of_class, paths in zip(classes, files):
+        if not paths:
+            raise DataError(f"the folder {of_class}", got="no image in it", expected=f"files in {', '.join(SUFFIXES)}")
+    numbers = np.repeat(np.arange(len(classes)), [len(paths) for paths in files])
+    return Listing([path for paths in files for path in paths], numbers, tuple(path.name for path in classes))
+
+
+def decoded(path: Path, channels: int) -> np.ndarray:
+    """Return an image, (H, W, C) uint8. Transparency is laid over black; grey and colour are converted.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+
+    Raises:
+        DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                if file.width * file.height > MOST_PIXELS:
+                    raise DataError(f"the image {path}", got=f"{file.width}x{file.height} pixels", expected="fewer")
+                picture = ImageOps.exif_transpose(file)
+                if picture.has_transparency_data:
+                    over = picture.convert("RGBA")
+                    picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+                pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they like at a damaged file
+        raise DataError(f"cannot read the image {path}", got=f"{type(error).__name__}: {error}") from error
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _natural(path: Path) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that compares numbers in names as numbers; names that differ in zeros alone keep an order."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, path.name))

@@ -1,0 +1,84 @@
+"""The judge of sets that bring a learning rate for every step: fresh networks take exactly these steps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from jax import Array
+from pydantic import Field
+
+from kip.config import value
+from kip.errors import DataError
+from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.networks.model import Model, Network
+from kip.rng import key
+from kip.training.fresh import fresh
+from kip.training.losses import Loss
+from kip.training.predict import accuracy
+from kip.training.unrolled import Draw, Learned, Student, unroll
+
+
+@value
+class LearnedDescent(DrawingJudge):
+    """Networks that take the set's own steps of gradient descent; the accuracies are one for each network."""
+
+    network: Network
+    """What is trained."""
+    batches: Annotated[int, Field(ge=1)]
+    """Batches of the set: a step takes the next one, and the first comes again after the last."""
+    loss: Loss = "soft_xent"
+    """What a step minimises; see `kip.training.losses`."""
+    initial: Literal["random", "fixed"] = "random"
+    """The values that networks begin with: drawn anew, or the very ones that the set was learned for."""
+    validation_networks: Annotated[int, Field(ge=1)] = 5
+    """Networks for the accuracy on validation images."""
+    test_networks: Annotated[int, Field(ge=1)] = 20
+    """Networks for the accuracy on test images."""
+    kind: Literal["descent"] = "descent"
+
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    def count(self, question: Question) -> int:
+        """Return how many networks are drawn: 1 where there is only one to draw."""
+        return 1 if self.initial == "fixed" else super().count(question)
+
+    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return the accuracy of each network, (networks,).
+
+        Raises:
+            DataError: if the set has no learning rates.
+        """
+        if support.learning_rates is None:
+            raise DataError("learning_rates of the set", got="none", expected="a learning rate for each step")
+        model = Model(self.network, support.labels.shape[1])
+        learned = Learned(support.images, support.labels, support.learning_rates)
+        draws = in_turn(len(support.images), self.batches, len(support.learning_rates))
+        scores = []
+        for number in range(self.count(question)):
+            drawn = key(tools.seed, purpose(question), number)
+            params = fresh(model, fixed_key(tools.seed) if self.initial == "fixed" else drawn, support.images.shape[1:])
+            trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
+            scores.append(accuracy(model, {"params": trained}, question.inputs, question.classes))
+        return np.array(scores)
+
+
+def in_turn(count: int, batches: int, steps: int) -> list[Draw]:
+    """Return what each step sees: consecutive batches of a set, from the start again after the last.
+
+    Args:
+        count: images of the set, a multiple of `batches`.
+        batches: how many the set is cut into, in its order.
+        steps: how many.
+    """
+    unused = key(0, "no augmentation")
+    rows = np.arange(count).reshape(batches, -1)
+    return [Draw(rows[step % len(rows)], unused, step) for step in range(steps)]
+
+
+def fixed_key(seed: int) -> Array:
+    """Return the key of the initial values that a set for `fixed` ones is learned for."""
+    return key(seed, "fixed initial values")

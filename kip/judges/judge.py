@@ -1,0 +1,107 @@
+"""The contract of a judge: a value that says how a distilled set is scored, and scores it.
+
+A judge sees a set's images and labels, images to classify, and tools. It knows no method: a method names its judge, and
+an exported set carries it, so that a set is judged alike in its run and wherever it is loaded.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from kip.blocks import KernelBlocks, Source
+
+Part = Literal["validation", "test"]
+
+
+class Support(NamedTuple):
+    """A distilled set, as a judge sees it.
+
+    Attributes:
+        images: X_s (n, H, W, C), preprocessed.
+        labels: y_s (n, c).
+        deployment_steps: updates after which a network trained on the set is used; None where the set does not say.
+        learning_rates: that the set was learned for, (k,): one for all updates, or one for each; None where there are
+            none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    deployment_steps: int | None = None
+    learning_rates: np.ndarray | None = None
+
+
+class Question(NamedTuple):
+    """Images to classify.
+
+    Attributes:
+        inputs: (m, H, W, C), preprocessed.
+        classes: the classes of `inputs`, (m,) integers.
+        part: the split that they are of. It selects how many networks are drawn, and is part of the purpose that they
+            are drawn under: networks that chose a checkpoint on validation never score it on test.
+        source: where the images come from, for executors whose workers hold the data set; None: not known.
+    """
+
+    inputs: np.ndarray
+    classes: np.ndarray
+    part: Part
+    source: Source | None = None
+
+
+class Tools(NamedTuple):
+    """What judges work with.
+
+    Attributes:
+        blocks: computes kernels.
+        train: the train split's images, preprocessed, and classes, for networks that need a classifier.
+        seed: the root seed of networks' draws.
+        mirror_keeps_class: whether networks that are trained may see images flipped.
+    """
+
+    blocks: KernelBlocks
+    train: tuple[np.ndarray, np.ndarray]
+    seed: int
+    mirror_keeps_class: bool = False
+
+
+class Judge(abc.ABC):
+    """How a set is scored. Subclasses are frozen configuration values (`kip.config.value`) with a literal `kind`."""
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """The kernel or network, for tables."""
+
+    @property
+    @abc.abstractmethod
+    def drawn(self) -> int | None:
+        """Fresh networks whose accuracies make up a test result; None where nothing is drawn."""
+
+    @abc.abstractmethod
+    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return the fractions that are classified right: one for each kernel, or for each fresh network."""
+
+
+class DrawingJudge(Judge):
+    """A judge that scores a set by fresh networks: one accuracy for each network, or for each draw of several."""
+
+    validation_networks: int
+    """How many networks give the accuracy on validation images."""
+    test_networks: int
+    """How many networks give the accuracy on test images."""
+
+    @property
+    def drawn(self) -> int:
+        """The number of networks of a test result."""
+        return self.test_networks
+
+    def count(self, question: Question) -> int:
+        """Return how many networks are drawn for a question."""
+        return self.validation_networks if question.part == "validation" else self.test_networks
+
+
+def purpose(question: Question) -> str:
+    """Return the purpose that a judge's networks are drawn under; see `kip.rng.generator`."""
+    return f"judged on {question.part}"

@@ -1,0 +1,50 @@
+"""The judge of sets made under kernels: kernel ridge regression on the set, under each kernel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kip.config import value
+from kip.judges.judge import Judge, Question, Support, Tools
+from kip.judges.krr_accuracy import krr_accuracy
+from kip.kernels.architecture import Kernel
+from kip.krr import Ridge
+
+
+@value
+class KernelJudge(Judge):
+    """Kernel ridge regression; the accuracies are one for each kernel."""
+
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)]
+    """The kernels that the set is judged under."""
+    ridge: Ridge = Ridge()
+    """The regulariser of the regression."""
+    kind: Literal["krr"] = "krr"
+
+    @property
+    def label(self) -> str:
+        """The first kernel."""
+        return self.kernels[0].label
+
+    @property
+    def drawn(self) -> None:
+        """Nothing is drawn: a kernel is a function."""
+        return None
+
+    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return the accuracy under each kernel, (kernels,).
+
+        Raises:
+            DataError: if there is no image to classify.
+        """
+        scores = [
+            krr_accuracy(
+                tools.blocks, kernel, self.ridge, np.asarray(support.images), np.asarray(support.labels),
+                question.inputs, question.classes, source=question.source,
+            )
+            for kernel in self.kernels
+        ]  # fmt: skip
+        return np.array(scores)

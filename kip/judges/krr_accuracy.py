@@ -1,0 +1,48 @@
+"""Accuracy of kernel ridge regression on a support set, over a test set of any size in bounded memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kip import krr
+from kip.blocks import KernelBlocks, Source
+from kip.errors import DataError
+from kip.kernels import Kernel
+
+
+def krr_accuracy(
+    blocks: KernelBlocks,
+    kernel: Kernel,
+    ridge: krr.Ridge,
+    support: np.ndarray,
+    support_labels: np.ndarray,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    source: Source | None = None,
+) -> float:
+    """Return the fraction of `inputs` whose largest prediction K_ts A^-1 y_s is at their class.
+
+    Args:
+        blocks: computes kernels.
+        kernel: the kernel.
+        ridge: the regulariser.
+        support: X_s (n, H, W, C), preprocessed.
+        support_labels: y_s (n, c).
+        inputs: images to classify (m, H, W, C), preprocessed, m >= 1.
+        labels: the classes of `inputs`, (m,).
+        source: where `inputs` come from, for executors whose workers hold the data set; None: not known.
+
+    Raises:
+        DataError: if there is no image to classify.
+    """
+    if len(inputs) == 0:
+        raise DataError(
+            "no image to classify", expected="at least one", remedy="Hold out some: data.validation is at least 1."
+        )
+    k_ss, _ = blocks.forward(kernel, support, support[:0])
+    alpha = krr.fit(k_ss, support_labels, ridge)
+    correct = 0
+    for rows, k_ts in blocks.rows(kernel, support, inputs, source=source):
+        correct += int(np.sum((k_ts @ alpha).argmax(axis=1) == labels[rows]))
+    return correct / len(inputs)

@@ -1,0 +1,51 @@
+"""The judge of sets made for training networks: fresh networks learn the set by squared error, and classify."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from kip.config import value
+from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.networks.model import Model, Network
+from kip.rng import key
+from kip.training.losses import Loss
+from kip.training.predict import accuracy
+from kip.training.recipe import Optimizer
+from kip.training.several import train_on_set
+
+
+@value
+class TrainedNetworks(DrawingJudge):
+    """Fresh networks that learn the set; the accuracies are one for each network."""
+
+    network: Network
+    """The network that is trained on the set."""
+    optimizer: Optimizer = Optimizer()
+    """The optimiser of the network."""
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """The number of updates, in full batches up to 500 images."""
+    loss: Loss = "half_sum"
+    """The loss that the network minimises; see `kip.training.losses`."""
+    validation_networks: Annotated[int, Field(ge=1)] = 1
+    """How many networks are trained for the accuracy on validation images."""
+    test_networks: Annotated[int, Field(ge=1)] = 5
+    """How many networks are trained for the accuracy on test images."""
+    kind: Literal["networks"] = "networks"
+
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return the accuracy of each network, (networks,)."""
+        model = Model(self.network, support.labels.shape[1])
+        networks = train_on_set(
+            model, self.optimizer, support.images, support.labels, steps=self.steps, loss=self.loss,
+            keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
+        )  # fmt: skip
+        return np.array([accuracy(model, variables, question.inputs, question.classes) for variables in networks])

@@ -1,0 +1,76 @@
+"""The judge of RFAD's sets: kernel ridge regression on the features of fresh random networks, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from pydantic import Field
+
+from kip import krr
+from kip.config import value
+from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.networks.model import Model, Network
+from kip.rng import generator
+from kip.training.predict import ROWS, features
+
+
+@value
+class RandomFeatures(DrawingJudge):
+    """KRR on the features of N fresh networks; the accuracies are one for each draw of N."""
+
+    network: Network
+    """The network whose features give the kernel. The infinite network's kernel is approached as width times `networks`
+    grows."""
+    networks: Annotated[int, Field(ge=1)] = 8
+    """N, the number of networks of one draw."""
+    ridge: krr.Ridge = krr.Ridge(1e-3)
+    """The regulariser of the KRR."""
+    validation_networks: Annotated[int, Field(ge=1)] = 1
+    """How many draws give the accuracy on validation images."""
+    test_networks: Annotated[int, Field(ge=1)] = 5
+    """How many draws give the accuracy on test images."""
+    kind: Literal["random_features"] = "random_features"
+
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return the accuracy of each draw, (draws,)."""
+        model = Model(self.network, support.labels.shape[1])
+        results = []
+        for counter in range(self.count(question)):
+            networks = draw(model, self.networks, support.images.shape[1:], tools.seed, purpose(question), counter)
+            support_features = side_by_side(model, networks, support.images)
+            alpha = krr.fit(support_features @ support_features.T, support.labels, self.ridge)
+            weights = support_features.T @ alpha
+            right = 0
+            for first in range(0, len(question.inputs), ROWS):
+                part = slice(first, first + ROWS)
+                predictions = side_by_side(model, networks, question.inputs[part]) @ weights
+                right += int(np.sum(predictions.argmax(axis=1) == question.classes[part]))
+            results.append(right / len(question.inputs))
+        return np.array(results)
+
+
+def draw(model: Model, networks: int, image_shape: tuple[int, ...], seed: int, purpose: str, counter: int) -> list[Any]:
+    """Return the variables of several random networks, a function of (seed, purpose, counter)."""
+    numbers = generator(seed, purpose, counter)
+    keys = [jax.random.key(int(numbers.integers(2**31))) for _ in range(networks)]
+    return [_fresh(key, model=model, shape=image_shape) for key in keys]
+
+
+def side_by_side(model: Model, networks: Sequence[Any], images: np.ndarray, *, bias: bool = False) -> np.ndarray:
+    """Return the features of several networks, (N, networks d), float64 on the host; `bias` appends a 1 to each row."""
+    parts = [features(model, variables, images) for variables in networks]
+    return np.concatenate([*parts, np.ones((len(images), 1))] if bias else parts, axis=1)
+
+
+@partial(jax.jit, static_argnames=("model", "shape"))
+def _fresh(key: jax.Array, *, model: Model, shape: tuple[int, int, int]) -> Any:
+    return model.init(key, shape)

@@ -1,0 +1,134 @@
+"""Chunks of pairs through all levels: one first image against a group of sixteen second ones; and groups' variances.
+
+These are the functions that Python calls. Each goes through a run of images and groups, so that a call is worth its
+price, and reads and writes its own parts of what it is given; any number run at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from kip.kernels.fused.compiled import compiled, entry
+from kip.kernels.fused.forward import Variances
+from kip.kernels.fused.lanes import LANES, at, fma, lane, put
+from kip.kernels.fused.level import clear, level_forward
+from kip.kernels.fused.own import own_forward, own_pull
+from kip.kernels.fused.pull import level_pull
+
+
+class Side(NamedTuple):
+    """Images of one side: their pixels and variances, and how many vectors (or numbers) of either an image has."""
+
+    pixels: Any
+    values: Variances
+    pixel_count: int
+    value_count: int
+
+
+class Part(NamedTuple):
+    """Which chunks a call computes: first images, groups of second ones, and whether without those of j < i alone."""
+
+    first: int
+    stop: int
+    first_group: int
+    stop_group: int
+    groups: int
+    """The number of groups in the whole block."""
+    triangle: bool
+
+
+@entry
+def pairs(table, weight, bias, work, x, z, part, out, back, cotangents, x_sums, x_pixels, x_logs, z_sums):
+    """Write the kernel of a part of a block, and pull its cotangents back.
+
+    Args:
+        weight: what the sum over the last level is multiplied by.
+        bias: what is then added.
+        work: forward memory.
+        part: which chunks.
+        out: where the kernel goes, (N groups, 16).
+        back: backward memory. Where it and all that follows are None, nothing is pulled back.
+        cotangents: (N groups, 16).
+        x_sums: `Sums` of one first image, in which each of them is added up in turn.
+        x_pixels: cotangents of the part's first images' pixels, a number each, (images pixel_count,); written.
+        x_logs: cotangents of the log v of these images.
+        z_sums: `Sums` of the part's groups, to which is added.
+    """
+    for i in range(part.first, part.stop):
+        if back is not None:
+            _clear(x_sums, x)
+        for group in range(part.first_group, part.stop_group):
+            if part.triangle and (group + 1) * LANES <= i:
+                continue
+            clear(work.total, 0, 1)
+            for n in range(len(table)):
+                level = table[n]
+                level_forward(
+                    level, n == 0, x.pixels, i * x.pixel_count, z.pixels, group * z.pixel_count, x.values,
+                    i * x.value_count + level.values, z.values, group * z.value_count + level.values,
+                    work.planes_k, work.planes_t, work.ring_k, work.ring_t, work.row_k, work.row_t, work.total,
+                )  # fmt: skip
+            put(out, i * part.groups + group, fma(at(work.total, 0), weight, bias))
+            if back is not None:
+                put(back.total_bar, 0, at(cotangents, i * part.groups + group) * weight)
+                to = group - part.first_group
+                for n in range(len(table) - 1, -1, -1):
+                    level = table[n]
+                    level_pull(
+                        level, n == 0, x.pixels, i * x.pixel_count, z.pixels, group * z.pixel_count, x.values,
+                        i * x.value_count + level.values, z.values, group * z.value_count + level.values,
+                        work.planes_k, work.planes_t, work.ring_k, work.ring_t, work.row_k, work.row_t,
+                        back.bars_k, back.bars_t, back.back_k, back.back_t, back.saved, back.total_bar,
+                        x_sums, 0, level.values, z_sums, to * z.pixel_count, to * z.value_count + level.values,
+                    )  # fmt: skip
+        if back is not None:
+            _write_sums(x_sums, x, x_pixels, x_logs, i - part.first)
+
+
+@compiled
+def _clear(sums, side):
+    if sums.wanted:
+        clear(sums.pixels, 0, side.pixel_count)
+        clear(sums.logs, 0, side.value_count)
+
+
+@compiled
+def _write_sums(sums, side, pixels, logs, image):
+    if sums.wanted:
+        _sum_lanes(sums.pixels, side.pixel_count, pixels, image * side.pixel_count)
+        _sum_lanes(sums.logs, side.value_count, logs, image * side.value_count)
+
+
+@compiled
+def _sum_lanes(source, count, out, start):
+    """Write the sum over the sixteen pairs of each vector."""
+    for p in range(count):
+        vector = at(source, p)
+        total = lane(vector, 0)
+        for i in range(1, LANES):
+            total += lane(vector, i)
+        put(out, start + p, total)
+
+
+@entry
+def variances(table, own, work, side, first, stop, back, sums):
+    """Write the variances of groups' images to `side.values`, and pull their cotangents back.
+
+    Args:
+        work: forward memory.
+        first: the first group; the last is before `stop`.
+        back: backward memory; None, as `sums`: nothing is pulled back.
+        sums: the `Sums` of all groups; what a group's log v have there gives its pixels their part.
+    """
+    for group in range(first, stop):
+        pixel, value = group * side.pixel_count, group * side.value_count
+        own_forward(
+            table, own, side.pixels, pixel, side.values, value,
+            work.planes, work.ring, work.row, work.spare, work.spare_2, work.total,
+        )  # fmt: skip
+        if back is not None:
+            clear(back.bars, 0, back.bar_count)
+            own_pull(
+                table, own, side.pixels, pixel, side.values, value, work.planes, work.ring, work.row, work.spare,
+                work.spare_2, back.bars, back.back, back.saved, back.total_bar, sums, pixel, value,
+            )  # fmt: skip

@@ -1,0 +1,175 @@
+"""How levels and images lie in memory for the compiled functions: everything in flat arrays, with offsets.
+
+A *position* is a place of one image. Planes of position pairs hold, for shifts (sy, sx) in -rows .. rows and
+-columns .. columns, the pairs (p, p + s) at p, row by row; a vector of sixteen image pairs for each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from kip.kernels.architecture import Architecture
+from kip.kernels.levels import Level, levels
+
+LANES = 16
+"""Image pairs in a vector: two 256-bit registers of float32, one of 512 bits. Eight take a sixth to a quarter longer,
+because what a row costs by itself, and the constants of the polynomials, serve half as many pairs."""
+POOL, FLATTEN, MEAN = 0, 1, 2
+ENDS = {"pool": POOL, "flatten": FLATTEN, "mean": MEAN}
+
+LEVEL = np.dtype(
+    [
+        ("height", np.int64),
+        ("width", np.int64),
+        ("channels", np.int64),  # of the images
+        ("convs", np.int64),
+        ("end", np.int64),
+        ("rows", np.int64),  # radius of the shifts along y
+        ("columns", np.int64),  # and along x
+        ("planes", np.int64),  # where this level's input planes begin; of no meaning for the first
+        ("up_rows", np.int64),  # the next level's radii, and where its input planes begin
+        ("up_columns", np.int64),
+        ("up_planes", np.int64),
+        ("values", np.int64),  # where its variances begin among an image's
+        ("first_weight", np.float64),  # what the first convolution's sum is multiplied by, and those after it
+        ("weight", np.float64),
+        ("bias", np.float64),
+    ]
+)
+"""What the compiled functions know of a level."""
+
+
+class Tables(NamedTuple):
+    """An architecture's levels for images of one size.
+
+    Attributes:
+        pairs: `LEVEL` records of a pair of images.
+        own: `LEVEL` records of an image with itself, as far as its variances need them.
+        pair_planes: vectors in all input planes of `pairs`.
+        own_planes: vectors in all input planes of `own` and the level after it.
+        values: variances of an image, over all convolutions.
+        weight: what the sum over the last level is multiplied by.
+        bias: what is then added.
+        position_pairs: pairs of positions that go through a ReLU, for one pair of images.
+    """
+
+    pairs: np.ndarray
+    own: np.ndarray
+    pair_planes: int
+    own_planes: int
+    values: int
+    weight: float
+    bias: float
+    position_pairs: int
+
+
+def tables(architecture: Architecture, height: int, width: int, channels: int) -> Tables:
+    """Return the tables of an architecture's kernel for images (height, width, channels)."""
+    w, b = architecture.w_std**2, architecture.b_std**2
+    shape = levels(architecture, height, width)
+    top = max(i for i, level in enumerate(shape) if level.convs)
+    last = shape[-1]
+    mean = last.end == "mean"
+    reach = (last.height - 1, last.width - 1) if mean else (0, 0)
+    pairs, pair_planes = _table(shape, reach, channels, w, b)
+    own, own_planes = _table(shape[: top + 1], (0, 0), channels, w, b)
+    positions = last.height * last.width
+    pooled = 16.0 if len(shape) > 1 and not last.convs else 1.0
+    return Tables(
+        pairs,
+        own[:top],
+        pair_planes,
+        own_planes,
+        sum(level.convs * level.height * level.width for level in shape),
+        w / pooled / (positions**2 if mean else positions),
+        b,
+        sum(
+            level["convs"] * _band(level["height"], level["rows"]) * _band(level["width"], level["columns"])
+            for level in pairs
+        ),
+    )
+
+
+def _table(
+    shape: tuple[Level, ...], reach: tuple[int, int], channels: int, w: float, b: float
+) -> tuple[np.ndarray, int]:
+    """Return the records of levels whose last needs shifts up to `reach`, and the vectors in their input planes."""
+    radii = [reach]
+    for level in reversed(shape[:-1]):
+        rows, columns = radii[0]
+        radii.insert(0, (min(2 * rows + 1, level.height - 1), min(2 * columns + 1, level.width - 1)))
+    table = np.zeros(len(shape), LEVEL)
+    planes = values = 0
+    for i, (level, (rows, columns)) in enumerate(zip(shape, radii, strict=True)):
+        positions = level.height * level.width
+        # A pool adds up sixteen pairs of positions; the next level's first convolution divides by their number.
+        first_weight = w / 9 / (channels if i == 0 else 16)
+        up = radii[min(i + 1, len(shape) - 1)]
+        begin, planes = planes, planes + ((2 * rows + 1) * (2 * columns + 1) * positions if i else 0)
+        table[i] = (
+            *(level.height, level.width, channels, level.convs, ENDS[level.end], rows, columns, begin),
+            *(*up, planes, values, first_weight, w / 9, b),
+        )
+        values += level.convs * positions
+    return table, planes
+
+
+def _band(side: int, radius: int) -> int:
+    """Return how many pairs of positions along an axis are at most `radius` apart."""
+    return int(side + 2 * sum(side - s for s in range(1, radius + 1)))
+
+
+class Buffer:
+    """An array of numbers (n,) or of vectors (n, 16), of which compiled functions see the address.
+
+    Args:
+        shape: the shape of the array.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+        # It begins at a multiple of 64 bytes, so that no vector lies across two lines of the cache.
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.zeros(size + 64, np.uint8)
+        address = memory.__array_interface__["data"][0]
+        start = -address % 64
+        self.array = memory[start : start + size].view(dtype).reshape(shape)
+        """The array, zeros at first."""
+        self.address = address + start
+
+
+def in_lanes(rows: np.ndarray) -> Buffer:
+    """Lay out values of images (N, k) in vectors, (groups k, 16); copies of the last image fill what is left."""
+    count, values = rows.shape
+    groups = -(-count // LANES)
+    buffer = Buffer((groups * values, LANES), rows.dtype)
+    vectors = buffer.array.reshape(groups, values, LANES)
+    for i in range(groups * LANES):
+        vectors[i // LANES, :, i % LANES] = rows[min(i, count - 1)]
+    return buffer
+
+
+def by_image(vectors: Buffer, count: int) -> np.ndarray:
+    """Undo `in_lanes`: return (count, k)."""
+    groups = -(-count // LANES)
+    images = vectors.array.reshape(groups, -1, LANES).swapaxes(1, 2)
+    return np.ascontiguousarray(images.reshape(groups * LANES, -1)[:count])
+
+
+def flat(rows: np.ndarray) -> Buffer:
+    """Lay out values of images (N, k) one after another, (N k,)."""
+    buffer = Buffer((rows.size,), rows.dtype)
+    buffer.array[:] = rows.reshape(-1)
+    return buffer
+
+
+def cotangents_in_lanes(bar: np.ndarray) -> Buffer:
+    """Lay out cotangents (N, M) of pairs for second images in vectors: (N groups, 16), zeros where no image is."""
+    count, second = bar.shape
+    groups = -(-second // LANES)
+    buffer = Buffer((count * groups, LANES), bar.dtype)
+    buffer.array.reshape(count, groups * LANES)[:, :second] = bar
+    return buffer

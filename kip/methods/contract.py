@@ -1,0 +1,151 @@
+"""The contract of a method: a frozen configuration value that says what is learned and takes the steps.
+
+A method is one file with one class:
+
+    @value
+    class Mine(Method):
+        \"\"\"One line that `--help` shows.\"\"\"
+
+        images_per_class: int = 1
+        steps: int = 100
+        name: Literal["mine"] = "mine"
+
+        label, labels_are, judge      what titles, readers of its sets and the loop ask
+        prepare(problem, store)       what is made once (a teacher, a pool); saved part by part through `store`
+        init(problem, prepared)       step 0; cheap
+        step(problem, prepared, state)
+
+The class registers itself under `name` where it is defined: in `kip.methods`, or in a user's own config file.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import pkgutil
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from kip.artefacts import Store
+from kip.errors import ConfigError
+from kip.judges import Judge
+from kip.kernels.architecture import Kernel
+from kip.methods.problem import Problem, State
+
+LabelsAre = Literal["classes", "scores", "representations"]
+"""What the labels of a set are: one-hot or centred one-hot `classes`; learned `scores`, one for each class, whose
+largest is at the class; or `representations`, whose entries are no classes and are never read as such."""
+Metrics = dict[str, Any]
+"""What a step tells, by name, for a line of metrics.jsonl: `loss`, and where they are known `batch_accuracy` (a
+fraction) and `condition` (the condition number of K_ss with its ridge)."""
+
+
+class Needs(NamedTuple):
+    """What a method asks of a data set; it is checked before anything is compiled.
+
+    Attributes:
+        images_per_class: train images that the set takes of each class; None: it does not draw by class.
+        target_batch: target images of a step, class-balanced; None: it takes none, or all.
+        base: another data set, whose train images it learns labels of; None: none.
+        kernels: the kernels that the images have to fit.
+        augmentation: whether target batches may be augmented.
+    """
+
+    images_per_class: int | None = None
+    target_batch: int | None = None
+    base: str | None = None
+    kernels: tuple[Kernel, ...] = ()
+    augmentation: bool = True
+
+
+class Method(abc.ABC):
+    """Base of every method's configuration. Subclasses are frozen values (`kip.config.value`) with a literal `name`."""
+
+    name: str
+    """The name under which the method is registered."""
+    steps: int
+    """The largest number of updates; a field, or a property."""
+
+    registry: ClassVar[dict[str, type[Method]]] = {}
+    """The known methods, by name."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        name = cls.__dict__.get("name")
+        if name is None:  # a class between the base and methods
+            return
+        known = Method.registry.get(name)
+        if known is not None and known.__module__.startswith("kip.methods.") and known.__module__ != cls.__module__:
+            raise ConfigError(
+                f"the method {cls.__name__}", got=f"name {name!r}, which is {known.__name__}'s", expected="another name"
+            )
+        Method.registry[name] = cls
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """The kernel or network, for titles."""
+
+    @property
+    @abc.abstractmethod
+    def labels_are(self) -> LabelsAre:
+        """What the labels of its sets are."""
+
+    @property
+    @abc.abstractmethod
+    def judge(self) -> Judge:
+        """How its sets are scored, in the loop and wherever they are loaded."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a data set."""
+        return Needs()
+
+    @property
+    def schedule_ends(self) -> bool:
+        """Whether the learning rate depends on `steps`, so that a run of more steps is another run."""
+        return False
+
+    def prepare(self, problem: Problem, store: Store) -> Any:
+        """Return what is made once before the steps, through `store`; () where there is nothing."""
+        return ()
+
+    @abc.abstractmethod
+    def init(self, problem: Problem, prepared: Any) -> State:
+        """Return step 0; cheap, and a function of its arguments."""
+
+    @abc.abstractmethod
+    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+        """Return the state after one update, and the metrics before it.
+
+        Raises:
+            NonFiniteError, NotPositiveDefiniteError: where there is no number to go on with.
+        """
+
+    def natural(self, initial: State, exported: State) -> State | None:
+        """Return the natural images that the exported set is compared with, labelled as such; None: there are none."""
+        return initial
+
+
+def method_named(name: object) -> type[Method]:
+    """Return the class that is registered under a name.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    import_all()
+    if not isinstance(name, str) or name not in Method.registry:
+        raise ConfigError(
+            "name of the method",
+            got=repr(name),
+            expected=", ".join(sorted(Method.registry)),
+            remedy="A method of your own is known once its config file is loaded: `kip distill FILE.py`.",
+        )
+    return Method.registry[name]
+
+
+def import_all() -> None:
+    """Import every file of `kip.methods`, so that its methods are registered."""
+    import kip.methods as package
+
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)

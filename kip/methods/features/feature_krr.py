@@ -1,0 +1,155 @@
+"""KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient by the set.
+
+With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, a column of ones appended
+where asked,
+
+    K_ss = F_s F_s^T,   K_ts = F_t F_s^T,   L = the loss of `kip.krr`,
+    dL/dF_s = (Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t,   dL/dX_s = (df/dX_s)^T dL/dF_s.
+
+Features stay on the device, in float32, one array for each network: K is the sum of the networks' own products, and so
+they are never put side by side. Products are summed in float64 on the device, and the regression is `kip.krr`'s, in
+float64: with a ridge of 1e-6 of the trace, float32 has no digits left. Only K_ss and K_ts travel to the host. No
+gradient goes through F_t. Batch normalisation is in test mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kip import krr
+from kip.errors import NonFiniteError
+from kip.networks.model import Model
+from kip.precision import float64
+from kip.training.predict import device_features, device_parts, evaluate, features_of_parts
+
+ROWS = 1024
+"""Rows of F_t that are taken in float64 at once."""
+
+
+class Gradient(NamedTuple):
+    """The loss of a set and its gradient.
+
+    Attributes:
+        loss: L.
+        condition: the condition number of K_ss with its ridge.
+        predictions: (m, c), float64.
+        images: dL/dX_s, (n, H, W, C), float32, on the device.
+        labels: dL/dY_s, (n, c), float32.
+        scale: dL/ds, see `kip.krr.loss`.
+    """
+
+    loss: float
+    condition: float
+    predictions: np.ndarray
+    images: Array
+    labels: np.ndarray
+    scale: float
+
+
+def gradient(
+    model: Model,
+    networks: Sequence[Any],
+    images: np.ndarray | Array,
+    labels: np.ndarray | Array,
+    target: np.ndarray,
+    target_labels: np.ndarray,
+    *,
+    ridge: krr.Ridge,
+    reduction: krr.Reduction = "mean",
+    bias: bool = False,
+    scale: float | None = None,
+) -> Gradient:
+    """Return the loss and its gradient with respect to the set.
+
+    Args:
+        model: the network.
+        networks: the variables of one or several such networks.
+        images: X_s (n, H, W, C).
+        labels: Y_s (n, c).
+        target: X_t (m, H, W, C).
+        target_labels: Y_t (m, c).
+        ridge: the regulariser.
+        reduction: the reduction of the loss; see `kip.krr.loss`.
+        bias: whether a feature that is 1 is appended.
+        scale: the scale of the loss; see `kip.krr.loss`.
+
+    Raises:
+        NonFiniteError, NotPositiveDefiniteError: as `kip.krr.cotangents`.
+    """
+    images = jnp.asarray(images)
+    parts = device_parts(model, target)
+    # What the pull-back needs is kept for one network only: for several at once it would fill the memory.
+    kept = _features_and_pull(networks[0], images, model=model) if len(networks) == 1 else None
+    pairs = [
+        (kept[0] if kept else device_features(model, variables, images), features_of_parts(model, variables, parts))
+        for variables in networks
+    ]
+    constant = float(bias)
+    k_ss = constant + sum(np.asarray(gram(support, support)) for support, _ in pairs)
+    k_ts = constant + sum(np.asarray(gram(features, support)) for support, features in pairs)
+    bars = krr.cotangents(k_ss, k_ts, np.asarray(labels), target_labels, ridge, reduction, scale)
+    to_ss = bars.k_ss + bars.k_ss.T
+    to_images: Any = 0.0
+    for variables, (support, features) in zip(networks, pairs):
+        to_features = feature_cotangent(to_ss, bars.k_ts, support, features)
+        to_images = to_images + (
+            _pull(kept[1], to_features) if kept else _pull_back(variables, images, to_features, model=model)
+        )
+    if not np.isfinite(np.asarray(to_images)).all():
+        raise NonFiniteError("the gradient of the images holds NaN or infinity", remedy="Lower the learning rate.")
+    to_labels = bars.y_s.astype(np.asarray(labels).dtype)
+    return Gradient(bars.loss, bars.condition, bars.predictions, to_images, to_labels, bars.scale)
+
+
+def gram(rows: Array, columns: Array) -> Array:
+    """Return the inner products of float32 features (m, d) and (n, d), (m, n), summed in float64 on their device."""
+    with float64():
+        parts = [_gram(rows[first : first + ROWS], columns) for first in range(0, len(rows), ROWS)]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def feature_cotangent(to_ss: np.ndarray, to_ts: np.ndarray, support: Array, target: Array) -> Array:
+    """Return to_ss F_s + to_ts^T F_t, (n, d), summed in float64 and in the features' dtype, on their device."""
+    with float64():
+        total = _product(to_ss, support)
+        for first in range(0, len(target), ROWS):
+            part = slice(first, first + ROWS)
+            total = _added(total, to_ts[part], target[part])
+        return total.astype(support.dtype)
+
+
+@jax.jit
+def _gram(rows: Array, columns: Array) -> Array:
+    return rows.astype(float) @ columns.astype(float).T
+
+
+@jax.jit
+def _product(weights: Array, features: Array) -> Array:
+    return weights @ features.astype(float)
+
+
+@jax.jit
+def _added(total: Array, weights: Array, features: Array) -> Array:
+    return total + weights.T @ features.astype(float)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _features_and_pull(variables: Any, images: Array, *, model: Model) -> tuple[Array, Any]:
+    return jax.vjp(lambda images: evaluate(model, variables, images, False, "highest").features, images)
+
+
+@jax.jit
+def _pull(pull: Any, cotangent: Array) -> Array:
+    return pull(cotangent)[0]
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _pull_back(variables: Any, images: Array, cotangent: Array, *, model: Model) -> Array:
+    return _pull(_features_and_pull(variables, images, model=model)[1], cotangent)

@@ -1,0 +1,177 @@
+"""FRePo, neural feature regression with pooling: images and labels learned under KRR on features of trained networks.
+
+Each step draws a network of the pool, and the set follows, by LAMB, the gradient of
+
+    L = 1/(2m) |Y_t - K_ts (K_ss + lam I)^-1 Y_s|^2  -  mean_n min(y_n(1) - y_n(2), 1/C),
+
+K the inner products of the network's features, lam = 1e-6 tr(K_ss)/n, and y(1), y(2) the largest and second largest
+entry of a label: the last term asks of each label a margin of 1/C. Then the network learns from the set for a step
+(`kip.methods.features.pool`).
+
+Labels start at (one-hot - 1/C) / sqrt(C/10), and targets are made alike. A set is judged by fresh networks trained on
+it by Adam on the squared error; the public code also averages their weights and augments CIFAR's images, which is left
+out here.
+
+Reference: Zhou, Nezhadarya, Ba 2022, "Dataset Distillation using Neural Feature Regression"; public code, `frepo.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from pydantic import Field
+
+from kip import krr
+from kip.artefacts import Store
+from kip.config import value
+from kip.judges import TrainedNetworks
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.descent import begin, descend
+from kip.methods.features import feature_krr, pool
+from kip.methods.features.pool import Optimizer, Pool, Slot
+from kip.methods.problem import Problem, State
+from kip.networks.model import Model, Network
+
+
+@value
+class FRePo(Method):
+    """Neural feature regression with pooling: learn images and labels."""
+
+    images_per_class: Annotated[int, Field(ge=1)] = 1
+    """The number of images of each class."""
+    learn_labels: bool = True
+    """Whether labels are learned with the images."""
+    network: Network = Network("ConvNet-D3", norm="batch", w_std=1.0, growth=2)
+    """The networks of the pool. By default their weights have the deviation that Flax draws, as in the public code."""
+    pool: Pool = Pool()
+    """The pool of networks that give the features."""
+    steps: Annotated[int, Field(ge=1)] = 500_000
+    """The largest number of updates."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """The learning rate of LAMB: the change of the images in a step, relative to their norm."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """How the learning rate falls: `cosine` falls to a tenth at `steps`, and `constant` does not fall."""
+    target_batch: Annotated[int, Field(ge=1)] | None = 1024
+    """The number of target images of each step. None means the whole train set."""
+    ridge: krr.Ridge = krr.Ridge()
+    """The regulariser of the KRR."""
+    evaluation_network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2)
+    """The network that is trained on the set to judge it; in the paper it has no batch normalisation."""
+    evaluation_optimizer: Optimizer = Optimizer()
+    """The optimiser of that network."""
+    evaluation_steps: Annotated[int, Field(ge=1)] = 1000
+    """The number of updates of that network, in full batches up to 500 images."""
+    validation_networks: Annotated[int, Field(ge=1)] = 1
+    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    test_networks: Annotated[int, Field(ge=1)] = 5
+    """How many networks are trained for the accuracy on test images."""
+    name: Literal["frepo"] = "frepo"
+
+    @property
+    def label(self) -> str:
+        """The pool's network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes of natural images."""
+        return "scores" if self.learn_labels else "classes"
+
+    @property
+    def judge(self) -> TrainedNetworks:
+        """Fresh networks, trained on the set by Adam on the squared error."""
+        return TrainedNetworks(
+            self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
+            validation_networks=self.validation_networks, test_networks=self.test_networks,
+        )  # fmt: skip
+
+    @property
+    def needs(self) -> Needs:
+        """The set takes images of each class."""
+        return Needs(self.images_per_class, self.target_batch)
+
+    @property
+    def schedule_ends(self) -> bool:
+        """A cosine ends at `steps`."""
+        return self.schedule == "cosine"
+
+    def prepare(self, problem: Problem, store: Store) -> tuple[Slot, ...]:
+        """Return a pool that has learned from the natural images, one network after the other.
+
+        Raises:
+            ShapeError: if the images are too small for a network.
+        """
+        state = self._natural(problem)
+        Model(self.evaluation_network, problem.num_classes).check_images(*state.images.shape[1:3])
+        return pool.start(self.pool, _model(self, problem), state.images, state.labels, seed=problem.seed, store=store)
+
+    def init(self, problem: Problem, prepared: tuple[Slot, ...]) -> State:
+        """Return step 0: class-balanced natural images, centred labels, and the pool."""
+        state = self._natural(problem)
+        learned = _learned(self, state.images, state.labels)
+        return state._replace(optimizer=begin(_optimizer, self, learned), owned=prepared)
+
+    def _natural(self, problem: Problem) -> State:
+        state = problem.natural_support(self.images_per_class)
+        return state._replace(labels=(state.labels / _scale(problem)).astype(np.float32))
+
+    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+        """Return the state after one update of the set and one of a network, with the loss before it.
+
+        Raises:
+            NonFiniteError, NotPositiveDefiniteError: as `kip.methods.features.feature_krr.gradient`.
+        """
+        model = _model(self, problem)
+        index = problem.draw("pool", self.pool.size, step=state.step)
+        target = problem.target_batch(self.target_batch, step=state.step)
+        loss_and_grads = feature_krr.gradient(
+            model, [state.owned[index].variables], state.images, state.labels,
+            target.images, target.labels / _scale(problem), ridge=self.ridge, reduction="sum",
+        )  # fmt: skip
+        count = len(target.images)
+        gradient: dict[str, Any] = {"images": loss_and_grads.images / count}
+        margin, to_margin = _margin(state.labels)
+        if self.learn_labels:
+            gradient["labels"] = loss_and_grads.labels / count + np.asarray(to_margin)
+        before = _learned(self, state.images, state.labels)
+        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
+        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
+        slots = pool.advance(self.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed)
+        metrics = {
+            "loss": loss_and_grads.loss / count + (float(margin) if self.learn_labels else 0.0),
+            "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
+            "condition": loss_and_grads.condition,
+        }
+        return moved._replace(owned=slots), metrics
+
+
+def margin_loss(labels: Array) -> Array:
+    """Return -mean_n min(y_n(1) - y_n(2), 1/C) of labels (n, C)."""
+    largest = jax.lax.top_k(labels, 2)[0]
+    return -jnp.mean(jnp.minimum(largest[:, 0] - largest[:, 1], 1 / labels.shape[1]))
+
+
+_margin = jax.jit(jax.value_and_grad(margin_loss))
+
+
+def _scale(problem: Problem) -> float:
+    return (problem.num_classes / 10) ** 0.5
+
+
+def _model(config: FRePo, problem: Problem) -> Model:
+    return Model(config.network, problem.num_classes)
+
+
+def _learned(config: FRePo, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    return {"images": images, "labels": labels} if config.learn_labels else {"images": images}
+
+
+def _optimizer(config: FRePo) -> optax.GradientTransformation:
+    if config.schedule == "constant":
+        return optax.lamb(config.learning_rate)
+    return optax.lamb(optax.cosine_decay_schedule(config.learning_rate, config.steps, alpha=0.1))

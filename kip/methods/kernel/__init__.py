@@ -1,0 +1,1 @@
+"""Methods under infinitely wide networks' kernels: KIP and Label Solve."""

@@ -1,0 +1,121 @@
+"""KIP, kernel inducing points: support images (and labels) learned by gradient descent on the KRR loss.
+
+Each step draws a target batch and a kernel, computes K_ss and K_ts in tiles, takes the cotangents of the KRR loss with
+respect to both, pulls them back tile by tile, and lets Adam move the images and, where asked, the labels.
+
+Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equation 1 and
+section A.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import optax
+from pydantic import Field
+
+from kip import krr
+from kip.config import value
+from kip.errors import ConfigError
+from kip.judges import KernelJudge
+from kip.kernels.architecture import Architecture, Kernel
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.descent import begin, descend
+from kip.methods.problem import Problem, State
+
+
+@value
+class KIP(Method):
+    """Kernel inducing points: learn images, and optionally labels, under one kernel or several."""
+
+    images_per_class: Annotated[int, Field(ge=1)] = 1
+    """The number of support images of each class."""
+    learn_labels: bool = True
+    """Whether labels are learned with the images. Otherwise they stay mean-centred one-hot."""
+    steps: Annotated[int, Field(ge=1)] = 1000
+    """The largest number of updates."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.04
+    """The learning rate of Adam, for images and labels. The paper takes 0.04 for CIFAR and 0.01 for the rest."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate falls: not at all (`constant`, as in the paper), or as a `cosine` to 0 at `steps`, which
+    suits short runs."""
+    target_batch: Annotated[int, Field(ge=1)] | None = 5000
+    """The number of target images of each step, class-balanced and without replacement. None means the whole train
+    set."""
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] = (Architecture(),)
+    """The kernel, or several kernels, of which each step draws one (sampling KIP, section 3.2)."""
+    ridge: krr.Ridge = krr.Ridge()
+    """The regulariser of the KRR, in the loss and in evaluation."""
+    reduction: krr.Reduction = "mean"
+    """How the loss is reduced: by its `mean` over batch and classes (the authors' notebook), or by its `sum` (equation
+    1)."""
+    name: Literal["kip"] = "kip"
+
+    def __post_init__(self) -> None:
+        if len(set(self.kernels)) < len(self.kernels):
+            raise ConfigError("kernels", got="the same kernel twice", expected="different kernels")
+
+    @property
+    def label(self) -> str:
+        """The first kernel."""
+        return self.kernels[0].label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes of natural images."""
+        return "scores" if self.learn_labels else "classes"
+
+    @property
+    def judge(self) -> KernelJudge:
+        """The regression that it learns under."""
+        return KernelJudge(self.kernels, self.ridge)
+
+    @property
+    def needs(self) -> Needs:
+        """The set takes images of each class, which fit the kernels."""
+        return Needs(self.images_per_class, self.target_batch, kernels=self.kernels)
+
+    @property
+    def schedule_ends(self) -> bool:
+        """A cosine ends at `steps`."""
+        return self.schedule == "cosine"
+
+    def init(self, problem: Problem, prepared: Any) -> State:
+        """Return step 0: class-balanced natural images, centred one-hot labels, a fresh optimiser."""
+        state = problem.natural_support(self.images_per_class)
+        return state._replace(optimizer=begin(_optimizer, self, _learned(self, state)))
+
+    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+        """Return the state after one update, with the loss, batch accuracy and condition number before it.
+
+        Raises:
+            NonFiniteError: if a kernel, the loss or the gradient is not finite.
+            NotPositiveDefiniteError: if K_ss plus its ridge has no Cholesky factor.
+        """
+        kernel = self.kernels[problem.draw("kernel", len(self.kernels), step=state.step)]
+        target = problem.target_batch(self.target_batch, step=state.step)
+        k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.images), target.images, source=target.source)
+        bars = krr.cotangents(k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction)
+        gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
+        if self.learn_labels:
+            gradient["labels"] = bars.y_s.astype(np.float32)
+        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, _learned(self, state))
+        metrics: Metrics = {
+            "loss": bars.loss,
+            "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
+            "condition": bars.condition,
+        }
+        if len(self.kernels) > 1:
+            metrics["kernel"] = kernel.label
+        return state._replace(step=state.step + 1, optimizer=optimizer, **learned), metrics
+
+
+def _learned(config: KIP, state: State) -> dict[str, np.ndarray]:
+    return {"images": state.images, "labels": state.labels} if config.learn_labels else {"images": state.images}
+
+
+def _optimizer(config: KIP) -> optax.GradientTransformation:
+    if config.schedule == "constant":
+        return optax.adam(config.learning_rate)
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))

@@ -1,0 +1,1 @@
+"""Label distillation and its baselines."""

@@ -1,0 +1,202 @@
+"""DD, the original dataset distillation: images, and the learning rate of every step, learned through the training.
+
+A network takes `epochs` passes of one step for each of the set's batches, in a fixed order,
+
+    theta_{i+1} = theta_i - r_i grad CE(theta_i; x_b, y_b),       b = i modulo the number of batches,
+
+and the images x and the rates r follow, by Adam, the gradient of the loss of theta_N on a batch of natural images,
+through all steps (`kip.training.unrolled`). Rates are softplus of what is learned, so that they stay above zero. With
+`learn_labels`, the labels are learned too: SLDD.
+
+Initial values are drawn anew in each step (`random`: the set works for any network of its kind), or are the same in all
+(`fixed`: it works for these). A set is judged by networks that take its own steps.
+
+The public code of DD draws images from a normal distribution and halves Adam's rate every 40 of its 400 epochs.
+
+Reference: Wang et al. 2018, "Dataset Distillation"; Sucholutsky and Schonlau 2021, "Soft-Label Dataset Distillation and
+Text Dataset Distillation"; both as compared in Bohdal et al. 2020, Table 7.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from pydantic import Field
+
+from kip.config import value
+from kip.judges import LearnedDescent
+from kip.judges.descent import fixed_key, in_turn
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.descent import begin, descend
+from kip.methods.matching.base import check_finite
+from kip.methods.matching.classes import places, refuse_batch_norm
+from kip.methods.problem import Problem, State
+from kip.networks.model import Model, Network
+from kip.rng import generator, key
+from kip.training.fresh import fresh
+from kip.training.parts import gradient_in_parts
+from kip.training.unrolled import Learned, Student, pulled_back, unroll
+
+
+@value
+class DD(Method):
+    """The original dataset distillation: learn images and the rate of every step, and labels too if asked."""
+
+    images_per_class: Annotated[int, Field(ge=1)] = 10
+    """Images of each class; as many batches of one image a class."""
+    network: Network = Network("LeNet", w_std=3**-0.5)
+    """The network, without batch normalisation; by default with the deviation of weights that PyTorch draws."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    """Passes over the batches."""
+    initial: Literal["random", "fixed"] = "random"
+    """The networks' initial values: drawn anew in each step, or the same in all."""
+    networks: Annotated[int, Field(ge=1)] = 1
+    """Initial values that a step averages over; `fixed` has one."""
+    learn_labels: bool = False
+    """Whether labels are learned too (SLDD)."""
+    start: Literal["noise", "real"] = "noise"
+    """What the images begin as: normal noise, or natural images."""
+    first_rate: Annotated[float, Field(gt=0)] = 0.02
+    """The rate of every step, before it is learned."""
+    target_batch: Annotated[int, Field(ge=1)] | None = 1024
+    """Natural images of a step, on which the trained network's loss is taken; None means the whole train set."""
+    steps: Annotated[int, Field(ge=1)] = 20_000
+    """Updates at the most."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    """Adam's, at its highest."""
+    halve_every: Annotated[int, Field(ge=1)] | None = None
+    """Updates after which Adam's rate is halved, again and again; None leaves it."""
+    validation_networks: Annotated[int, Field(ge=1)] = 5
+    """Networks for the accuracy on validation images, at each checkpoint."""
+    test_networks: Annotated[int, Field(ge=1)] = 20
+    """Networks for the accuracy on test images."""
+    name: Literal["dd"] = "dd"
+
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes."""
+        return "scores" if self.learn_labels else "classes"
+
+    @property
+    def judge(self) -> LearnedDescent:
+        """Networks that take the set's own steps."""
+        return LearnedDescent(
+            self.network, self.images_per_class, initial=self.initial,
+            validation_networks=self.validation_networks, test_networks=self.test_networks,
+        )  # fmt: skip
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class, and target batches."""
+        return Needs(self.images_per_class, self.target_batch)
+
+    def prepare(self, problem: Problem, store: Any) -> Any:
+        """Check that the images fit the network; nothing is made.
+
+        Raises:
+            ConfigError: if the network has batch normalisation.
+            ShapeError: if the images are too small for it.
+        """
+        refuse_batch_norm(self.network, "the network of dd")
+        Model(self.network, problem.num_classes).check_images(*problem.inputs.shape[1:3])
+        return ()
+
+    def init(self, problem: Problem, prepared: Any) -> State:
+        """Return step 0: noise or natural images in batches of one image a class, one-hot labels, equal rates."""
+        state = problem.natural_support(self.images_per_class)
+        order = places(state.class_index, problem.num_classes).T.reshape(-1)
+        images, class_index = state.images[order], state.class_index[order]
+        if self.start == "noise":
+            images = generator(problem.seed, "initial noise").standard_normal(images.shape).astype(np.float32)
+        raw = np.full(self.epochs * self.images_per_class, np.log(np.expm1(self.first_rate)), np.float32)
+        state = state._replace(
+            images=images,
+            labels=np.eye(problem.num_classes, dtype=np.float32)[class_index],
+            class_index=class_index,
+            statistics=state.statistics[order],
+            learning_rates=np.asarray(jax.nn.softplus(raw)),
+            owned=raw,
+        )
+        return state._replace(optimizer=begin(_optimizer, self, self._learned(state)))
+
+    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+        """Return the state after one update, with the loss on the target batch before it.
+
+        Raises:
+            NonFiniteError: if the loss or what is learned is not finite.
+        """
+        target = problem.target_batch(self.target_batch, step=state.step)
+        student = Student(Model(self.network, problem.num_classes), "soft_xent")
+        learned = self._learned(state)
+        losses, accuracies, gradients = [], [], []
+        for params in self._initial_values(problem, state.step, student.model):
+            loss, accuracy, gradient = gradient_through_training(
+                student, params, Learned(state.images, state.labels, learned["rates"]),
+                self.images_per_class, target.images, target.labels.argmax(1),
+            )  # fmt: skip
+            losses.append(loss)
+            accuracies.append(accuracy)
+            gradients.append(gradient._asdict())
+        mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *[{n: g[n] for n in learned} for g in gradients])
+        after, optimizer = descend(_optimizer, self, mean, state.optimizer, learned)
+        loss = float(np.mean(losses))
+        check_finite(loss, after)
+        moved = state._replace(
+            step=state.step + 1, images=after["images"], labels=after.get("labels", state.labels), owned=after["rates"],
+            learning_rates=jax.nn.softplus(after["rates"]), optimizer=optimizer,
+        )  # fmt: skip
+        return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
+
+    def natural(self, initial: State, exported: State) -> State | None:
+        """Return the natural images that learning started from, with the exported rates; None where it was noise."""
+        return initial._replace(learning_rates=exported.learning_rates) if self.start == "real" else None
+
+    def _learned(self, state: State) -> dict[str, Any]:
+        learned = {"images": state.images, "rates": state.owned}
+        return {**learned, "labels": state.labels} if self.learn_labels else learned
+
+    def _initial_values(self, problem: Problem, step: int, model: Model) -> list[Any]:
+        shape = problem.inputs.shape[1:]
+        if self.initial == "fixed":
+            return [fresh(model, fixed_key(problem.seed), shape)["params"]]
+        keys = [key(problem.seed, "initial values", step, number) for number in range(self.networks)]
+        return [fresh(model, drawn, shape)["params"] for drawn in keys]
+
+
+def gradient_through_training(
+    student: Student, params: Any, learned: Learned, batches: int, target: np.ndarray, classes: np.ndarray
+) -> tuple[Array, Array, Learned]:
+    """Return the loss on target images after the training, its accuracy, and the loss' gradient by what is learned.
+
+    Args:
+        student: the loss of a step.
+        params: initial values.
+        learned: images, labels, and what the rates are softplus of.
+        batches: of the set.
+        target: natural images (m, H, W, C).
+        classes: theirs, (m,).
+    """
+    rates, to_raw = jax.vjp(jax.nn.softplus, jnp.asarray(learned.rates))
+    learned = Learned(jnp.asarray(learned.images), jnp.asarray(learned.labels), rates)
+    draws = in_turn(len(learned.images), batches, len(rates))
+    path = unroll(student, params, learned, draws)
+    labels = np.eye(student.model.num_outputs, dtype=np.float32)[classes]
+    (loss, accuracy), cotangent = gradient_in_parts(student.model, "xent", path[-1], target, labels)
+    gradient = pulled_back(student, path, learned, draws, cotangent)
+    return loss, accuracy, gradient._replace(rates=to_raw(gradient.rates)[0])
+
+
+def _optimizer(config: DD) -> optax.GradientTransformation:
+    if config.halve_every is None:
+        return optax.adam(config.learning_rate)
+    return optax.adam(optax.exponential_decay(config.learning_rate, config.halve_every, 0.5, staircase=True))

@@ -1,0 +1,30 @@
+"""DSA, differentiable siamese augmentation: DC where natural and learned images are augmented alike before they match.
+
+Each class of each step draws one operation and one set of its parameters, which serve all images of both sides
+(`kip.training.augment`); the networks between steps learn from augmented images too. Learning starts from natural
+images, and the networks that judge the set are trained with the same augmentation.
+
+Reference: Zhao and Bilen 2021, "Dataset Condensation with Differentiable Siamese Augmentation"; public code, `main.py`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from kip.config import value
+from kip.methods.matching.dc import DC
+from kip.training.protocols import PROTOCOLS, Protocol
+
+
+@value
+class DSA(DC):
+    """Gradient matching under one augmentation of both sides: learn images."""
+
+    start: Literal["noise", "real"] = "real"
+    """What the images begin as: normal noise, or natural images."""
+    protocol: Protocol = PROTOCOLS["DSA"]
+    """How networks are trained that judge the set."""
+    name: Literal["dsa"] = "dsa"  # type: ignore[assignment]
+
+    siamese: ClassVar[bool] = True
+    """Natural and learned images are augmented alike."""

@@ -1,0 +1,180 @@
+"""What every method is given, and the state that every method keeps."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kip.blocks import KernelBlocks, Source
+from kip.blocks.source import checksum, select
+from kip.data import Augment, ClassIndex, Split, centred_one_hot
+from kip.errors import DataError
+from kip.judges import Support
+from kip.methods.ahead import Ahead
+from kip.preprocess import Transform
+from kip.rng import generator
+
+
+class State(NamedTuple):
+    """A distilled set in the making; a checkpoint is exactly this, and resuming needs nothing else.
+
+    Attributes:
+        step: updates made.
+        images: X_s (n, H, W, C), preprocessed, float32.
+        labels: y_s (n, c), float32.
+        class_index: (n,) int64, the class that each image started from.
+        statistics: (n, 2) float64, mean and scale that layer normalisation took from the image each started from;
+            they invert the preprocessing (see `kip.preprocess`).
+        optimizer: the optimiser's state, a pytree of arrays; () where there is none.
+        deployment_steps: updates after which a network trained on the set is used, int; () where the set is not made
+            for such a training.
+        learning_rates: that the set is learned for, (k,): one for all updates of a network, or one for each; () where
+            there are none.
+        indices: where the images are in the train split, (n,) int64, for sets that are chosen and not learned; ()
+            otherwise.
+        weights: of chosen images, (n,) float32; () where images are learned.
+        owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
+            whose structure and shapes never change; () where there is nothing.
+    """
+
+    step: int
+    images: np.ndarray
+    labels: np.ndarray
+    class_index: np.ndarray
+    statistics: np.ndarray
+    optimizer: Any = ()
+    deployment_steps: Any = ()
+    learning_rates: Any = ()
+    indices: Any = ()
+    weights: Any = ()
+    owned: Any = ()
+
+    @property
+    def support(self) -> Support:
+        """The set as a judge sees it."""
+        steps, rates = np.asarray(self.deployment_steps), np.asarray(self.learning_rates)
+        return Support(self.images, self.labels, int(steps) if steps.ndim == 0 else None, rates if len(rates) else None)
+
+
+class Batch(NamedTuple):
+    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and where they come from."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    source: Source
+
+
+class Problem(NamedTuple):
+    """The train set and the tools; validation and test images are not in it, so that no method can choose by them.
+
+    Attributes:
+        pixels: train images, (N, H, W, C), uint8.
+        inputs: the train images, preprocessed, float32.
+        labels: the classes of the train images, (N,) int64.
+        num_classes: C.
+        classes: the images of each class, for balanced draws.
+        transform: the fitted preprocessing.
+        augment: how target batches are augmented.
+        blocks: computes kernels.
+        seed: the root seed.
+        base: another data set's train images, for methods that learn labels of those (`base` in their configuration).
+        mirror_keeps_class: whether training may flip images.
+        ahead: makes the next step's augmented batch in the meantime; None makes each when it is asked for.
+    """
+
+    pixels: np.ndarray
+    inputs: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    classes: ClassIndex
+    transform: Transform
+    augment: Augment
+    blocks: KernelBlocks
+    seed: int
+    base: Split | None = None
+    mirror_keeps_class: bool = False
+    ahead: Ahead | None = None
+
+    def natural_support(self, images_per_class: int) -> State:
+        """Return step 0 of any method: class-balanced train images with mean-centred one-hot labels."""
+        chosen = self.classes.sample(images_per_class * self.num_classes, seed=self.seed, purpose="support")
+        class_index = self.labels[chosen]
+        return State(
+            step=0,
+            images=self.inputs[chosen],
+            labels=centred_one_hot(class_index, self.num_classes),
+            class_index=class_index,
+            statistics=self.transform.statistics(self.pixels[chosen]),
+        )
+
+    def base_support(self, count: int) -> State:
+        """Return step 0 with `count` images of the other data set, drawn without a look at their classes.
+
+        Their labels are uniform, 1/C: an image of another data set has no class here. `class_index` is its class there.
+
+        Raises:
+            ShapeError: if they differ in shape from the train images.
+            DataError: if there are fewer than `count`.
+        """
+        assert self.base is not None
+        if count > len(self.base.labels):
+            raise DataError("images of the base data set", got=len(self.base.labels), expected=f"at least {count}")
+        chosen = generator(self.seed, "base examples").choice(len(self.base.labels), count, replace=False)
+        pixels = self.base.images[chosen]
+        return State(
+            step=0,
+            images=self.transform.apply(pixels),
+            labels=np.full((count, self.num_classes), 1 / self.num_classes, np.float32),
+            class_index=self.base.labels[chosen],
+            statistics=self.transform.statistics(pixels),
+        )
+
+    def target_batch(self, count: int | None, *, step: int, balanced: bool = True) -> Batch:
+        """Return the step's target batch, drawn without replacement and augmented as configured.
+
+        A pure function of (seed, step).
+
+        Args:
+            count: images, m; None means the whole train set, in its order.
+            step: the step it is for.
+            balanced: whether all classes have equal shares; else images are drawn uniformly, without a look at classes.
+        """
+        if self.ahead is None or self.augment.policy == "none":
+            return self._target_batch(count=count, step=step, balanced=balanced)
+        return self.ahead(self._target_batch, count=count, step=step, balanced=balanced)
+
+    def _target_batch(self, *, count: int | None, step: int, balanced: bool) -> Batch:
+        if count is None:
+            chosen = np.arange(len(self.pixels))
+        elif not balanced:
+            chosen = generator(self.seed, "uniform target batch", step).choice(len(self.pixels), count, replace=False)
+        else:
+            chosen = self.classes.sample(count, seed=self.seed, purpose="target batch", step=step)
+        images = select(
+            self.pixels, self.inputs, chosen, transform=self.transform, policy=self.augment, seed=self.seed, step=step
+        )
+        if self.augment.policy == "none":
+            source = Source("train", None if count is None else chosen)
+        else:
+            source = Source("train", chosen, step, checksum=checksum(images))
+        return Batch(images, centred_one_hot(self.labels[chosen], self.num_classes), source)
+
+    def class_batch(self, label: int, count: int, *, purpose: str, step: int) -> np.ndarray:
+        """Return preprocessed train images of one class, (count, H, W, C), drawn without replacement.
+
+        A pure function of (seed, purpose, step, label).
+
+        Args:
+            label: the class.
+            count: images; all of the class where it has fewer.
+            purpose: what they are for; other purposes draw other images.
+            step: the step that they are for.
+        """
+        members = np.flatnonzero(self.labels == label)
+        draw = generator(self.seed, purpose, step, label)
+        return self.inputs[draw.choice(members, min(count, len(members)), replace=False)]
+
+    def draw(self, purpose: str, count: int, *, step: int) -> int:
+        """Return a uniform draw from range(count), a pure function of (seed, purpose, step)."""
+        return int(generator(self.seed, purpose, step).integers(count))

@@ -1,0 +1,177 @@
+"""Choosing images by where they are in a space.
+
+| `by` | choice | what it needs of the space |
+|---|---|---|
+| `random` | at random | nothing |
+| `herding` | the mean of the chosen images follows the mean | inner products |
+| `k_centers` | greedy, the farthest from all that are chosen; the one nearest to the mean first | distances |
+| `medoids` | the images nearest to the centres of k-means | vectors: `pixels` or `network` |
+| `facility_location` | sum_i max_{j chosen} s_ij, s = 1/2 + 1/2 cos | all inner products |
+| `graph_cut` | sum_{i, j chosen} s_ij - trade_off sum_{i, j both chosen} s_ij, with the same s | all inner products |
+| `craig` | facility location of distances; `weights` are the sizes of clusters | all distances |
+| `glister` | gradients that lead downhill on the loss of all images | `gradients` |
+| `leverage` | a draw by ridge leverage scores | all inner products |
+| `determinantal` | greedy maximum of the determinant of the Gram matrix | inner products |
+
+| `space` | an image x is |
+|---|---|
+| `pixels` | its preprocessed pixels |
+| `network` | the last features of a network that learned the train set |
+| `gradients` | its gradient of cross-entropy by that network's last dense layer, as DeepCore takes it |
+| `kernel` | its feature of a kernel, such as the NTK: inner products are the kernel's values |
+
+`kip.methods.selection.greedy` has the formulas and sources. The network is the first one of a recording
+(`kip.training.records`), which is shared between runs. All but `random` choose in each class on its own: inner products
+take m^2 numbers for a class of m images, and `candidates` bounds m.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kip import krr
+from kip.artefacts import Store, digest
+from kip.config import to_dict, value
+from kip.errors import ConfigError
+from kip.kernels.architecture import Architecture, Kernel
+from kip.methods.contract import Needs
+from kip.methods.problem import Problem
+from kip.methods.selection import greedy
+from kip.methods.selection.points import Gram, Points, Vectors, last_layer_gradients
+from kip.methods.selection.selection import Choice, Selection, kept
+from kip.methods.selection.uncertainty import softmax
+from kip.rng import generator
+from kip.training.records import Recording, Records, record
+
+By = Literal[
+    "random", "herding", "k_centers", "medoids", "facility_location", "graph_cut", "craig", "glister", "leverage",
+    "determinantal",
+]  # fmt: skip
+Space = Literal["pixels", "network", "gradients", "kernel"]
+PADDING = 64
+"""Images of a class are repeated up to a multiple of this where kernels are computed."""
+
+
+@value
+class Geometric(Selection):
+    """Choose natural images by where they are in a space: random, herding, k-centers, facility location, ..."""
+
+    by: By = "k_centers"
+    """The rule; see the table of `kip.methods.selection.geometric`."""
+    space: Space = "pixels"
+    """What an image is, as a point."""
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    """Images of each class, drawn at random, that are chosen from; None: all."""
+    recording: Recording = Recording()
+    """The network of `network` and `gradients`, as it learns the train set."""
+    kernel: Kernel = Architecture()
+    """The kernel of `kernel`."""
+    ridge: krr.Ridge = krr.Ridge(1e-3)
+    """Regulariser of `leverage`: the larger, the fewer directions count."""
+    trade_off: Annotated[float, Field(ge=0)] = 1.0
+    """How much `graph_cut` avoids images that are similar to chosen ones."""
+    step_size: Annotated[float, Field(gt=0)] = 0.1
+    """The length of a step of `glister`."""
+    name: Literal["geometric"] = "geometric"
+
+    def __post_init__(self) -> None:
+        if not self.balanced and self.by != "random":
+            raise ConfigError("balanced", got=f"False with by={self.by!r}", expected="True, or by='random'")
+        if self.by == "medoids" and self.space not in ("pixels", "network"):
+            raise ConfigError("space of medoids", got=repr(self.space), expected="'pixels' or 'network'")
+        if self.by == "glister" and self.space != "gradients":
+            raise ConfigError("space of glister", got=repr(self.space), expected="'gradients'")
+        if self.candidates is not None and self.pruned is None and self.candidates < self.images_per_class:
+            expected = f"at least images_per_class, {self.images_per_class}"
+            raise ConfigError("candidates", got=self.candidates, expected=expected)
+        if self.candidates is not None and self.pruned is not None:
+            raise ConfigError("candidates", got=f"{self.candidates} with pruned={self.pruned}", expected="one of them")
+
+    @property
+    def label(self) -> str:
+        """The rule, the space and the network that judges."""
+        space = self.kernel.label if self.space == "kernel" else self.space
+        rule = self.by if self.by == "random" else f"{self.by} in {space}"
+        return f"{rule} ({self.network.label})"
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class, and the kernel where it is the space."""
+        kernels = (self.kernel,) if self.space == "kernel" and self.by != "random" else ()
+        return Needs(None if self.pruned else self.images_per_class, kernels=kernels, augmentation=False)
+
+    def choose(self, problem: Problem, store: Store) -> Choice:
+        """Return the choice, class by class."""
+        if self.by == "random":
+            indices = self.random(problem)
+            return Choice(indices, np.ones(len(indices), np.float32))
+        records = None
+        if self.space in ("network", "gradients"):
+            records = record(
+                self.recording, self.network, problem.inputs, problem.labels, problem.num_classes, seed=problem.seed,
+                mirror_keeps_class=problem.mirror_keeps_class, store=store,
+            )  # fmt: skip
+        identity = {"method": to_dict(self), "seed": problem.seed, "set": digest(problem.inputs, problem.labels)}
+        parts = []
+        with store.progress(problem.num_classes, f"{self.by} in {self.space}") as bar:
+            for label, (members, budget) in enumerate(self.groups(problem)):
+                part = store.artefact(f"choice-{label}", identity)
+                parts.append(kept(part, budget, partial(self._of_class, problem, records, members, budget, label)))
+                bar.update()
+        return Choice(*(np.concatenate(field) for field in zip(*parts)))
+
+    def _of_class(
+        self, problem: Problem, records: Records | None, members: np.ndarray, budget: int, label: int
+    ) -> Choice:
+        """Return the choice of a class."""
+        if self.candidates is not None and self.candidates < len(members):
+            draw = generator(problem.seed, "candidates", label)
+            members = np.sort(draw.choice(members, self.candidates, replace=False))
+        weights = np.ones(budget, np.float32)
+        if self.by == "glister":
+            assert records is not None
+            outputs = records.features(members), records.last(members), problem.labels[members]
+            return Choice(members[greedy.glister(*outputs, budget, self.step_size)], weights)
+        points = self._points(problem, records, members)
+        if self.by == "craig":
+            similarity = greedy.nearness(points)
+            chosen = greedy.facility_location(similarity, budget)
+            return Choice(members[chosen], greedy.cluster_sizes(similarity, chosen))
+        return Choice(members[self._positions(points, budget, problem.seed, label)], weights)
+
+    def _positions(self, points: Points, budget: int, seed: int, label: int) -> np.ndarray:
+        if self.by == "herding":
+            return greedy.herding(points, budget)
+        if self.by == "k_centers":
+            return greedy.k_centers(points, budget)
+        if self.by == "medoids":
+            assert isinstance(points, Vectors)
+            return greedy.medoids(points.vectors, budget, int(generator(seed, "k-means", label).integers(2**31)))
+        if self.by == "determinantal":
+            return greedy.determinantal(points, budget)
+        if self.by == "leverage":
+            return greedy.leverage(points.gram(), budget, self.ridge, generator(seed, "leverage", label))
+        similarity = greedy.cosine_similarity(points)
+        if self.by == "graph_cut":
+            return greedy.graph_cut(similarity, budget, self.trade_off)
+        return greedy.facility_location(similarity, budget)
+
+    def _points(self, problem: Problem, records: Records | None, members: np.ndarray) -> Points:
+        """Return the images of a class as points of the space."""
+        if self.space == "pixels":
+            return Vectors(problem.inputs[members].reshape(len(members), -1))
+        if self.space == "kernel":
+            # Some images are repeated, so that classes of about the same size share their compiled tiles.
+            padded = np.resize(members, -(-len(members) // PADDING) * PADDING)
+            k_ss = problem.blocks.forward(self.kernel, problem.inputs[padded], problem.inputs[:0]).k_ss
+            return Gram(k_ss[: len(members), : len(members)])
+        assert records is not None
+        features = records.features(members)
+        if self.space == "network":
+            return Vectors(features)
+        residuals = softmax(records.last(members)) - np.eye(problem.num_classes)[problem.labels[members]]
+        return last_layer_gradients(features, residuals)

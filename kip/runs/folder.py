@@ -1,0 +1,140 @@
+"""A run's folder: the names of its files, and what they say of the run.
+
+config.json     the experiment
+metrics.jsonl   one line for each step
+checkpoints/    see `kip.runs.checkpoint`
+artefacts/      what the method prepared, see `kip.artefacts`
+initial.npz     the natural images that the run started from; the format is that of distilled.npz
+distilled.npz   the set of the best checkpoint on validation so far, see `kip.export`
+preprocess.npz  with ZCA: the whitening, for new images; see `kip.preprocess.saved`
+images.png      before and after; curves.png: loss, accuracy, condition number
+result.json     the figures, once the run has ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kip import data, experiment, export, preprocess
+from kip.errors import ConfigError
+from kip.experiment import Experiment
+from kip.export import DistilledSet, Origin
+from kip.metrics import read_object
+from kip.preprocess import Transform, saved
+from kip.runs import checkpoint
+
+CONFIG, METRICS, CHECKPOINTS, ARTEFACTS = "config.json", "metrics.jsonl", "checkpoints", "artefacts"
+INITIAL, DISTILLED, RESULT = "initial.npz", "distilled.npz", "result.json"
+
+
+def check(run: Path) -> None:
+    """Refuse a path that is no run's folder.
+
+    Raises:
+        ConfigError: if it has no config.json.
+    """
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"{run} is not a run's folder", got=f"no {CONFIG}", remedy="`kip distill` makes one.")
+
+
+def is_finished(run: Path, wanted: Experiment) -> bool:
+    """Return whether a folder holds the result of just this experiment, apart from its published reference."""
+    if read_object(run / RESULT, ["test_accuracy"]) is None or not (run / DISTILLED).is_file():
+        return False
+    known, expected = read_object(run / CONFIG) or {}, wanted.to_dict()
+    known.pop("reference", None)
+    expected.pop("reference", None)
+    return known == expected
+
+
+def origin(run: Path) -> Origin:
+    """Return what the sets of a run say of its experiment, without its method's class where a set says it.
+
+    Raises:
+        ConfigError: if `run` is no run.
+        DataError: if its set cannot be read.
+    """
+    check(run)
+    for name in (DISTILLED, INITIAL):
+        if (run / name).is_file():
+            return export.load(run / name).origin
+    return Origin.of(experiment.load(str(run / CONFIG)))
+
+
+def name(path: Path) -> str:
+    """Return what tables call a set: its run's name, or its file's."""
+    return path.parent.name if path.name == DISTILLED else path.stem
+
+
+def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:
+    """Return the set of a file, of a run, or those of a run's checkpoints.
+
+    Args:
+        path: an .npz file, or a run's folder.
+        checkpoints: steps of the run, None for the best on validation; empty: the exported set.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR; needed for checkpoints only.
+
+    Raises:
+        ConfigError: if checkpoints are asked of a file, or the folder is no run.
+        DataError: if the set cannot be read.
+        CheckpointError: if the run has no checkpoint of such a step.
+    """
+    if not checkpoints:
+        return [export.load(path / DISTILLED if path.is_dir() else path)]
+    of_run = origin(path)
+    dataset = data.load(of_run.data, data_dir)
+    transform = preprocess.fit(of_run.preprocess, dataset.train.images)
+    digest = dataset.train.digest()
+    return [_of_checkpoint(path, step, of_run, transform, digest) for step in checkpoints]
+
+
+def _of_checkpoint(
+    run: Path, step: int | None, of_run: Origin, transform: Transform, train_digest: str
+) -> DistilledSet:
+    """Return the set of one of a run's checkpoints."""
+    state, history = checkpoint.read(run / CHECKPOINTS, step)
+    accuracies = {record.step: record.validation_accuracy for record in history.records}
+    return export.distilled_set(
+        of_run,
+        transform,
+        state,
+        train_digest=train_digest,
+        validation_accuracy=accuracies.get(state.step),
+        test_accuracy=None,
+    )
+
+
+def export_run(
+    run: Path, *, step: int | None = None, out: Path | None = None, data_dir: Path | None = None
+) -> dict[str, object]:
+    """Export the distilled set of a run's checkpoint, and return where it is and what it scores.
+
+    Args:
+        run: the run's folder.
+        step: the checkpoint; None means the best on validation.
+        out: the file; None means `distilled.npz` in the run's folder, or `distilled_STEP.npz` for a given step.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+
+    Raises:
+        ConfigError, CheckpointError: if `run` is no run, or has no such checkpoint.
+    """
+    check(run)
+    of_run = origin(run)
+    dataset = data.load(of_run.data, data_dir)
+    transform = preprocess.fit(of_run.preprocess, dataset.train.images)
+    distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest())
+    about = distilled.metadata
+    finished = run / DISTILLED
+    known = export.load(finished).metadata if finished.exists() else {}
+    about["test_accuracy"] = known.get("test_accuracy") if known.get("step") == about["step"] else None
+    path = out or (finished if step is None else run / f"distilled_{step}.npz")
+    export.save(path, distilled)
+    saved.save(transform, path)
+    return {
+        "out": str(path),
+        "step": about["step"],
+        "images": len(distilled.images),
+        "validation_accuracy": about["validation_accuracy"],
+        "test_accuracy": about["test_accuracy"],
+    }

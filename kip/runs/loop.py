@@ -1,0 +1,310 @@
+"""The loop that every method runs in: steps, metrics, validation, checkpoints, resume, export, test.
+
+A run's folder, which `kip.runs.folder` describes, is complete and readable after a kill at any moment. Test images are
+touched once, after the last step. States stay on their device between steps; the loop copies them to the host to save
+and to export.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from kip import data, export, preprocess
+from kip.artefacts import Store
+from kip.blocks import Executor, KernelBlocks, Source
+from kip.data import Split
+from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
+from kip.experiment import Experiment
+from kip.export import Origin
+from kip.files import atomic_write, remove_leftovers
+from kip.judges import Question, Tools
+from kip.judges.judge import Part
+from kip.locks import sole_writer
+from kip.machine import peak_memory_mib
+from kip.methods.problem import State
+from kip.metrics import read_rows
+from kip.preprocess import saved
+from kip.report import pictures as report
+from kip.runs import folder
+from kip.runs.checkpoint import Checkpoints, History, Record
+from kip.runs.setup import check_data, problem_of
+from kip.spread import deviation
+
+SAVE_SECONDS = 300.0
+"""Longest time without a saved state: with a slow kernel, states are saved between checkpoints too."""
+PICTURE_SECONDS = 60.0
+"""Shortest time between two drawings of the pictures."""
+
+
+class Result(NamedTuple):
+    """What a run reached. Accuracies are fractions, times in seconds.
+
+    Attributes:
+        test_accuracy: the exported set's accuracy on test images: that of KRR under the run's kernel (the mean over its
+            kernels, if several), or the mean over fresh networks trained on the set, where the method makes sets for
+            that.
+        validation_accuracy: the same on validation images; the exported set is the checkpoint where it was highest.
+        initial_test_accuracy: the test accuracy of the natural images that the run started from, labelled by their
+            classes; None where they have no class, being of another data set.
+        paper_test_accuracy: the mean test accuracy over the (at most) 5 checkpoints of lowest train loss, as the KIP
+            paper reports; where networks are trained, the mean over these networks.
+        paper_test_spread: the standard deviation (n - 1) over the same; 0 for one.
+        paper_steps: the steps of those checkpoints.
+        exported_step: the step of the exported set.
+        steps: updates made.
+        seconds: computing time of the steps, validation included, over all resumes.
+        peak_memory_mib: largest resident memory of this process; None where the system does not say.
+        out: the run's folder.
+    """
+
+    test_accuracy: float
+    validation_accuracy: float
+    initial_test_accuracy: float | None
+    paper_test_accuracy: float
+    paper_test_spread: float
+    paper_steps: list[int]
+    exported_step: int
+    steps: int
+    seconds: float
+    peak_memory_mib: int | None
+    out: str
+
+
+def run(
+    experiment: Experiment,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    executor: Executor | None = None,
+    show_progress: bool = True,
+) -> Result:
+    """Run an experiment to its end, resuming if `out` holds a checkpoint of the same configuration.
+
+    Args:
+        experiment: what to run.
+        out: the run's folder; made if missing.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        executor: where tiles are computed; None means this process. Closed at the end.
+        show_progress: whether to draw a progress bar on stderr.
+
+    Raises:
+        ConfigError, DataError, ShapeError: before the first compile, if the experiment cannot be run.
+        CheckpointError: if `out` belongs to another configuration.
+        OutputError: if something cannot be written, or if another process writes to `out`.
+        NonFiniteError, NotPositiveDefiniteError: with the step; the last checkpoint stays.
+    """
+    with KernelBlocks(experiment.blocks, executor) as blocks, sole_writer(out) as lock:
+        for place in (lock.path.parent, *(lock.path.parent / name for name in (folder.CHECKPOINTS, folder.ARTEFACTS))):
+            remove_leftovers(place, before=lock.since)
+        run = _Run(experiment, Path(out), data_dir, blocks, show_progress)
+        run.train()
+        return run.finish()
+
+
+class _Run:
+    """One run, from its data to its result."""
+
+    def __init__(
+        self, experiment: Experiment, out: Path, data_dir: Path | None, blocks: KernelBlocks, show_progress: bool
+    ):
+        self.experiment = experiment
+        self.judge = experiment.method.judge
+        self.origin = Origin.of(experiment)
+        self.out = out
+        self.blocks = blocks
+        self.show_progress = show_progress
+        self.dataset = data.load(experiment.data, data_dir)
+        check_data(experiment, self.dataset)
+        self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
+        self.train_digest = self.dataset.train.digest()
+        self.checkpoints = Checkpoints(out / folder.CHECKPOINTS, experiment.identity())
+        self.checkpoints.check_identity()
+        self.problem = problem_of(experiment, self.dataset, self.transform, blocks, data_dir)
+        self.validation_inputs = self.transform.apply(self.dataset.validation.images)
+        store = Store(out / folder.ARTEFACTS, show_progress=show_progress)
+        self.prepared: Any = experiment.method.prepare(self.problem, store)
+        self.initial: State = experiment.method.init(self.problem, self.prepared)
+        resumed = self.checkpoints.latest(self.initial)
+        self.state, self.history = resumed or (self.initial, History())
+        config_text = json.dumps(experiment.to_dict(), indent=2) + "\n"
+        atomic_write(out / folder.CONFIG, lambda file: file.write(config_text.encode()))
+        saved.save(self.transform, out / folder.DISTILLED)
+        self._write_set(folder.INITIAL, self.initial, None, None)
+        self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)
+        self._saved = self._drawn = self._resumed = time.monotonic()
+        self._seconds_before = self.history.seconds
+
+    def train(self) -> None:
+        """Take the steps that are left, to the limit or to early stopping."""
+        method = self.experiment.method
+        if not self.history.records:
+            self._checkpoint({"step": 0})
+        bar = tqdm(
+            total=method.steps, initial=self.state.step, disable=not self.show_progress, unit="step", file=sys.stderr,
+            desc=self.experiment.data.name, dynamic_ncols=True,
+        )  # fmt: skip
+        with bar:
+            while self.state.step < method.steps and not self._stale():
+                with _naming_the_step(self.state.step + 1):
+                    self.state, metrics = method.step(self.problem, self.prepared, self.state)
+                    row = {"step": self.state.step, **metrics, "seconds": round(self._seconds(), 3)}
+                    if self.state.step % self.experiment.checkpoint_every == 0 or self.state.step == method.steps:
+                        self._checkpoint(row)
+                    else:
+                        self.metrics.add(row)
+                        if time.monotonic() - self._saved > SAVE_SECONDS:
+                            self._save()
+                bar.set_postfix_str(self._postfix(metrics), refresh=False)
+                bar.update()
+
+    def finish(self) -> Result:
+        """Export the best set, test it and the checkpoints of lowest train loss, draw the pictures."""
+        self.history = self.checkpoints.without_damaged(self.history)
+        best = self.history.best
+        draws_networks = self.judge.drawn is not None
+        reported = [best.step] if draws_networks else [record.step for record in self.history.lowest_loss()]
+        states: dict[Any, State] = {step: self._state_at(step) for step in (best.step, *reported)}
+        natural = self.experiment.method.natural(self.initial, states[best.step])
+        if natural is not None:
+            states["natural"] = natural
+        test_inputs = self.transform.apply(self.dataset.test.images)
+        accuracies = {
+            name: self._accuracies(state, test_inputs, self.dataset.test, "test")
+            for name, state in tqdm(states.items(), desc="test", leave=False, disable=not self.show_progress)
+        }
+        accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
+        self._export(accuracy[best.step])
+        self._draw()
+        paper = accuracies[best.step] if draws_networks else np.array([accuracy[step] for step in reported])
+        result = Result(
+            test_accuracy=accuracy[best.step],
+            validation_accuracy=best.validation_accuracy,
+            initial_test_accuracy=accuracy.get("natural"),
+            paper_test_accuracy=float(paper.mean()),
+            paper_test_spread=deviation(paper),
+            paper_steps=sorted(reported),
+            exported_step=best.step,
+            steps=self.state.step,
+            seconds=round(self.history.seconds, 2),
+            peak_memory_mib=peak_memory_mib(),
+            out=str(self.out),
+        )
+        text = json.dumps(result._asdict(), indent=2) + "\n"
+        atomic_write(self.out / folder.RESULT, lambda file: file.write(text.encode()))
+        return result
+
+    def _checkpoint(self, row: dict[str, Any]) -> None:
+        """Validate, note the row, save, and export if this is the best so far."""
+        scores = self._accuracies(self.state, self.validation_inputs, self.dataset.validation, "validation")
+        accuracy = float(scores.mean())
+        record = Record(self.state.step, row.get("loss"), accuracy)
+        self.history = self.history._replace(records=(*self.history.records, record))
+        self.metrics.add({**row, "validation_accuracy": accuracy})
+        self._save()
+        if self.history.best == record:
+            self._export(None)
+        if time.monotonic() - self._drawn > PICTURE_SECONDS:
+            self._draw()
+
+    def _save(self) -> None:
+        self.history = self.history._replace(seconds=self._seconds())
+        self.checkpoints.save(self.state, self.history)
+        self._saved = time.monotonic()
+
+    def _export(self, test_accuracy: float | None) -> None:
+        best = self.history.best
+        self._write_set(folder.DISTILLED, self._state_at(best.step), best.validation_accuracy, test_accuracy)
+
+    def _write_set(
+        self, name: str, state: State, validation_accuracy: float | None, test_accuracy: float | None
+    ) -> None:
+        distilled = export.distilled_set(
+            self.origin,
+            self.transform,
+            state,
+            train_digest=self.train_digest,
+            validation_accuracy=validation_accuracy,
+            test_accuracy=test_accuracy,
+        )
+        export.save(self.out / name, distilled)
+
+    def _draw(self) -> None:
+        state = self._state_at(self.history.best.step)
+        before, after = (
+            self.transform.invert(np.asarray(shown.images), shown.statistics) for shown in (self.initial, state)
+        )
+        method, labels = self.experiment.method, np.asarray(state.labels)
+        title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
+        report.save_images(
+            self.out / "images.png", after, labels, report.shown_class(labels, state.class_index),
+            before=before, representations=method.labels_are == "representations", title=title,
+        )  # fmt: skip
+        report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
+        self._drawn = time.monotonic()
+
+    def _state_at(self, step: int) -> State:
+        if step == self.state.step:
+            return self.state
+        return self.initial if step == 0 else self.checkpoints.restore(step)[0]
+
+    def _accuracies(self, state: State, inputs: np.ndarray, split: Split, part: Part) -> np.ndarray:
+        question = Question(inputs, split.labels, part, Source(part))
+        problem = self.problem
+        train = problem.inputs, problem.labels
+        tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class)
+        return self.judge.accuracies(state.support, question, tools)
+
+    def _stale(self) -> bool:
+        patience = self.experiment.patience
+        return patience is not None and self.history.stale() >= patience
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._resumed
+
+    def _postfix(self, metrics: dict[str, Any]) -> str:
+        parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
+        if "batch_accuracy" in metrics:
+            parts.append(f"batch {100 * metrics['batch_accuracy']:.1f} %")
+        parts.append(f"validation {100 * self.history.records[-1].validation_accuracy:.1f} %")
+        return ", ".join(parts)
+
+
+class _Metrics:
+    """The lines of metrics.jsonl; those after the resumed step are dropped, for they will be written again."""
+
+    def __init__(self, path: Path, through: int):
+        self._path = path
+        self.rows: list[dict[str, Any]] = [row for row in read_rows(path) if row["step"] <= through]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        atomic_write(path, lambda file: file.write(text.encode()))
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._path}",
+                got=error.strerror,
+                remedy="Make room and run the same command again: it resumes from the last checkpoint.",
+            ) from error
+
+
+@contextlib.contextmanager
+def _naming_the_step(step: int) -> Iterator[None]:
+    """Add the step to a numeric error. The state that failed is not saved: the last checkpoint stays the last."""
+    try:
+        yield
+    except (NonFiniteError, NotPositiveDefiniteError) as error:
+        problem = f"step {step}: {error.problem}"
+        raise type(error)(problem, got=error.got, expected=error.expected, remedy=error.remedy) from None

@@ -1,0 +1,91 @@
+"""What a run begins with: its data set checked against its method's needs, and the problem that the method is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kip import data
+from kip.blocks import KernelBlocks
+from kip.data import ClassIndex
+from kip.errors import ConfigError
+from kip.experiment import Experiment
+from kip.kernels import Stax, permission
+from kip.methods.ahead import Ahead
+from kip.methods.problem import Problem
+from kip.preprocess import Transform
+
+
+def check_functions(experiment: Experiment) -> None:
+    """Refuse functions of the user's own that a .json configuration names and nobody permits.
+
+    Raises:
+        ConfigError: naming the function and how to permit it.
+    """
+    for kernel in experiment.method.needs.kernels:
+        if isinstance(kernel, Stax):
+            permission.check(kernel.function)
+
+
+def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
+    """Refuse, before anything is compiled, what the data set cannot give.
+
+    Raises:
+        ConfigError: naming the option, or the function of a kernel that nobody permits.
+        ShapeError: if the images are too small for a kernel.
+    """
+    needs = experiment.method.needs
+    _, height, width, channels = dataset.train.images.shape
+    if not len(dataset.validation.labels):
+        raise ConfigError(
+            "data.validation: a run chooses its checkpoint on validation images",
+            got="none",
+            expected="at least one",
+            remedy="Hold out some train images; by default a tenth, at most 5000.",
+        )
+    check_functions(experiment)
+    for kernel in needs.kernels:
+        kernel.check_images(height, width)
+    smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
+    per_class: dict[str, int] = {}
+    if needs.images_per_class is not None:
+        per_class["method.images_per_class"] = needs.images_per_class
+    if needs.target_batch is not None and needs.target_batch != len(dataset.train.labels):
+        per_class["method.target_batch"] = -(-needs.target_batch // dataset.num_classes)
+    for name, wanted in per_class.items():
+        if wanted > smallest:
+            raise ConfigError(
+                f"{name} is larger than a class: the smallest of {dataset.name!r} has {smallest} train images",
+                got=f"{wanted} images a class",
+                expected=f"at most {smallest}",
+                remedy="Ask for fewer, or hold out fewer validation images (data.validation).",
+            )
+    if experiment.augment.policy.startswith("autoaugment") and channels != 3:
+        raise ConfigError(
+            f"augment.policy {experiment.augment.policy!r} for the data set {dataset.name!r}",
+            got=f"{channels} channel",
+            expected="3 channels",
+            remedy="Use rotate_shift for grey images.",
+        )
+
+
+def problem_of(
+    experiment: Experiment, dataset: data.Dataset, transform: Transform, blocks: KernelBlocks, data_dir: Path | None
+) -> Problem:
+    """Return the train set and the tools, as `Problem` describes them."""
+    train, base = dataset.train, experiment.method.needs.base
+    return Problem(
+        pixels=train.images,
+        inputs=transform.apply(train.images),
+        labels=train.labels,
+        num_classes=dataset.num_classes,
+        classes=ClassIndex(train.labels, dataset.num_classes),
+        transform=transform,
+        augment=experiment.augment,
+        blocks=blocks,
+        seed=experiment.seed,
+        base=None if base is None else data.load(data.Data(base), data_dir).train,
+        mirror_keeps_class=dataset.mirror_keeps_class,
+        ahead=Ahead(),
+    )

@@ -1,0 +1,1 @@
+"""Training finite networks: recipes, the loop, losses, augmentation of training batches."""

@@ -1,0 +1,174 @@
+"""Augmentation of training batches inside a compiled training step: every draw is a function of its key.
+
+Images are preprocessed, so that zero is the mean of the data, and what comes in from outside an image is zero.
+
+Differentiable siamese augmentation (DSA) applies one operation to a batch, drawn uniformly from its strategy:
+
+| operation | what it does, u uniform in [0, 1) |
+|---|---|
+| colour | in turn x + (u - 1/2); m + 2u (x - m), m the mean over channels; m + (u + 1/2)(x - m), m the image's mean |
+| crop | a shift of each axis by a whole number of pixels in +-int(0.125 side + 0.5) |
+| cutout | zeros in a square of int(side/2 + 0.5), its centre anywhere, the border right after the image included |
+| flip | mirrored left and right with p = 1/2 |
+| scale | each axis stretched by a factor of its own, uniform in [1/1.2, 1.2], about the centre; bilinear |
+| rotate | turned by an angle uniform in +-15 degrees about the centre; bilinear |
+
+Each image has parameters of its own in training (`augmented`); in the siamese mode (`augment_siamese`), one draw serves
+all images of two batches, so that gradients on real and on learned images are of the same view.
+
+References: Zhao and Bilen 2021, "Dataset Condensation with Differentiable Siamese Augmentation", and its public code,
+`DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kip.training.warp import bilinear, nearest
+
+Augmentation = Literal["none", "shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise"]
+"""`shift`: the crop of DSA alone. `flip_shift`: and the flip. `dsa`: one of six operations a batch. `dsa_no_flip`: one
+of five, for images whose mirror image has another class. `dc`: DC's own, of MNIST. `noise`: standard normal noise in
+place of the images, for comparison."""
+Strategy = Literal["dsa", "dsa_no_flip"]
+
+SCALE = 1.2
+"""The largest factor of DSA's scale."""
+DEGREES = 15.0
+"""The largest angle of DSA's rotation."""
+
+
+def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
+    """Return images (N, H, W, C), augmented; each image has a draw of its own."""
+    if kind == "none":
+        return images
+    if kind == "noise":
+        return jax.random.normal(key, images.shape, images.dtype)
+    if kind == "dc":
+        return dc(key, images)
+    parameters, operation = jax.random.split(key)
+    if kind in ("shift", "flip_shift"):
+        shifted = crop(parameters, images, len(images))
+        return flip(operation, shifted, len(images)) if kind == "flip_shift" else shifted
+    return _one_operation(kind, operation, parameters, images, len(images))
+
+
+def strategy_for(mirror_keeps_class: bool) -> Strategy:
+    """Return DSA's strategy for a data set: with flips where a mirror image has the same class."""
+    return "dsa" if mirror_keeps_class else "dsa_no_flip"
+
+
+def augment_siamese(strategy: Strategy, key: Array, real: Array, synthetic: Array) -> tuple[Array, Array]:
+    """Return two batches (N, H, W, C) and (n, H, W, C) after one operation with one draw of its parameters.
+
+    It is differentiable in both. The public code repeats its seed for both batches and takes the parameters of each
+    batch's first image; here they are drawn once.
+    """
+    return augment_alike(strategy, key, real), augment_alike(strategy, key, synthetic)
+
+
+def augment_alike(strategy: Strategy, key: Array, images: Array) -> Array:
+    """Return images (N, H, W, C) after one operation with one draw of its parameters: that of the key, for any N."""
+    parameters, operation = jax.random.split(key)
+    return _one_operation(strategy, operation, parameters, images, 1)
+
+
+def _one_operation(strategy: Augmentation, operation: Array, parameters: Array, images: Array, draws: int) -> Array:
+    operations = OPERATIONS if strategy == "dsa" else OPERATIONS[:-1]
+    branches = [lambda key, images, apply=apply: apply(key, images, draws) for apply in operations]
+    return jax.lax.switch(jax.random.randint(operation, (), 0, len(branches)), branches, parameters, images)
+
+
+def colour(key: Array, images: Array, draws: int) -> Array:
+    """Change brightness, saturation and contrast; `draws` is N for parameters of each image, 1 for one of all."""
+    u = jax.random.uniform(key, (3, draws, 1, 1, 1), images.dtype)
+    images = images + (u[0] - 0.5)
+    grey = images.mean(3, keepdims=True)
+    images = (images - grey) * (2.0 * u[1]) + grey
+    mean = images.mean((1, 2, 3), keepdims=True)
+    return (images - mean) * (u[2] + 0.5) + mean
+
+
+def crop(key: Array, images: Array, draws: int) -> Array:
+    """Shift by whole pixels; see `colour` for `draws`."""
+    sides = images.shape[1:3]
+    reach = jnp.array([int(0.125 * side + 0.5) for side in sides])
+    offsets = jax.random.randint(key, (draws, 2), -reach, reach + 1)
+    rows, columns = (jnp.arange(side) + offsets[:, axis, None] for axis, side in enumerate(sides))
+    return nearest(images, rows, columns)
+
+
+def cutout(key: Array, images: Array, draws: int) -> Array:
+    """Set a square of half the side to zero; see `colour` for `draws`."""
+    inside = []
+    for axis, side in enumerate(images.shape[1:3]):
+        length = int(0.5 * side + 0.5)
+        centre = jax.random.randint(jax.random.fold_in(key, axis), (draws, 1), 0, side + 1 - length % 2)
+        first = centre - length // 2
+        inside.append((jnp.arange(side) >= first) & (jnp.arange(side) < first + length))
+    hole = inside[0][:, :, None] & inside[1][:, None, :]
+    return jnp.where(hole[..., None], 0.0, images)
+
+
+def flip(key: Array, images: Array, draws: int) -> Array:
+    """Mirror left and right at random; see `colour` for `draws`."""
+    return jnp.where(jax.random.uniform(key, (draws, 1, 1, 1)) < 0.5, images[:, :, ::-1], images)
+
+
+def scale(key: Array, images: Array, draws: int) -> Array:
+    """Stretch each axis; a factor above 1 shows more than the image; see `colour` for `draws`."""
+    factors = jax.random.uniform(key, (draws, 2), images.dtype, 1 / SCALE, SCALE)
+    return bilinear(images, jax.vmap(jnp.diag)(factors))
+
+
+def rotate(key: Array, images: Array, draws: int) -> Array:
+    """Turn about the centre; see `colour` for `draws`."""
+    angle = jnp.deg2rad(jax.random.uniform(key, (draws,), images.dtype, -DEGREES, DEGREES))
+    rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
+    return bilinear(images, jnp.stack(rows, axis=1))
+
+
+OPERATIONS = (colour, crop, cutout, scale, rotate, flip)
+"""DSA's operations; the flip is the last, so that a strategy may leave it out."""
+
+
+def dc(key: Array, images: Array) -> Array:
+    """Return images (N, H, W, C), each after one operation of its own: DC's augmentation of MNIST.
+
+    A crop of the image padded by 4 pixels of the batch's mean, each channel's own, shifted by -4 to 3 pixels; a scale
+    of each axis by a factor uniform in [0.8, 1.2], to a whole number of pixels, nearest neighbours, in zeros; or a
+    rotation by whole degrees, -45 to 44, in the mean. The public code rotates by cubic splines, here it is bilinear.
+    """
+    count, height, width, _ = images.shape
+    keys = jax.random.split(key, 4)
+    mean = images.mean((0, 1, 2))
+    offsets = jax.random.randint(keys[0], (count, 2), -4, 4)
+    rows, columns = jnp.arange(height) + offsets[:, :1], jnp.arange(width) + offsets[:, 1:]
+    cropped = nearest(images - mean, rows, columns) + mean
+    # As the public code, both lengths are fractions of the height.
+    lengths = jnp.floor(jax.random.uniform(keys[1], (count, 2), minval=0.8, maxval=1.2) * height).astype(int)
+    canvas = jnp.maximum(lengths.max(1), max(height, width))
+    scaled_rows, scaled_columns = (
+        _resized(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
+        for axis, side in enumerate((height, width))
+    )
+    scaled = nearest(images, scaled_rows, scaled_columns)
+    angle = jnp.deg2rad(jax.random.randint(keys[2], (count,), -45, 45).astype(images.dtype))
+    turned_rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
+    fill = mean.mean()
+    turned = bilinear(images - fill, jnp.stack(turned_rows, axis=1)) + fill
+    choice = jax.random.randint(keys[3], (count, 1, 1, 1), 0, 3)
+    return jnp.where(choice == 0, cropped, jnp.where(choice == 1, scaled, turned))
+
+
+def _resized(positions: Array, side: int, length: Array, canvas: Array) -> Array:
+    """Return which pixel of an image of `side` shows at each position, after it was resized to `length` and centred.
+
+    -1 stands for none.
+    """
+    shown = positions + (canvas - side) // 2 - (canvas - length) // 2
+    return jnp.where((shown >= 0) & (shown < length), shown * side // length, -1)

@@ -1,0 +1,61 @@
+"""Which images an update sees: indices drawn on the device, each a function of a key and the update's number.
+
+- `epochs`: a random order of the set is cut into batches, anew for every epoch; what is left of an epoch is left out.
+- `whole_epochs`: the same, and what is left is a smaller last batch, as PyTorch's loader gives it.
+- `draws`: each update draws its batch from the whole set, without replacement.
+
+A set that is not larger than a batch is taken whole, in its order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Drawn = Literal["epochs", "whole_epochs", "draws"]
+
+
+class Batches(NamedTuple):
+    """The batches of a set.
+
+    Attributes:
+        count: images of the set.
+        size: images of a batch.
+        drawn: how they are drawn.
+    """
+
+    count: int
+    size: int
+    drawn: Drawn = "epochs"
+
+    @property
+    def of_epoch(self) -> int:
+        """The number of updates of an epoch. With `draws`, they see about as many images as the set has."""
+        full = self.count // self.size
+        rest = self.drawn == "whole_epochs" and self.count % self.size > 0
+        return max(1, full + rest)
+
+    def length(self, step: int) -> int:
+        """Return how many images update `step` sees: the shape of its indices, known before it is compiled."""
+        if self.count <= self.size:
+            return self.count
+        return min(self.size, self.count - self.size * (step % self.of_epoch)) if self.drawn != "draws" else self.size
+
+    def indices(self, key: Array, step: Array, length: int) -> Array:
+        """Return the indices of update `step`, int (length,); jit-composable.
+
+        Args:
+            key: the key of the whole training.
+            step: updates before this one.
+            length: `self.length(step)`.
+        """
+        if self.count <= self.size:
+            return jnp.arange(self.count)
+        if self.drawn == "draws":
+            return jax.random.permutation(jax.random.fold_in(key, step), self.count)[:length]
+        epoch, position = jnp.divmod(step, self.of_epoch)
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), self.count)
+        return jax.lax.dynamic_slice(order, (position * self.size,), (length,))

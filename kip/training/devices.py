@@ -1,0 +1,48 @@
+"""Several trainings on all devices of the machine: one thread for each device, the trainings dealt to them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+
+
+def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None = None) -> Iterator[T]:
+    """Yield what each task returns, in the order of the tasks, whichever device computed it.
+
+    Task i runs on device i modulo their number, with that device as JAX's default, so that a task's arrays are made
+    there. Results have the same bits whatever the number of devices, if these are of one kind. Where a default device
+    is set already, as inside of a task, or there is one device or one task, all run there and in the calling thread.
+
+    Args:
+        tasks: functions without arguments.
+        devices: JAX devices; None: all local ones of the default backend.
+
+    Raises:
+        Whatever a task raises; tasks that have not begun are dropped then.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    if len(devices) == 1 or len(tasks) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
+        for task in tasks:
+            yield task()
+        return
+
+    def on_device(task: Callable[[], T], device: Any) -> T:
+        with jax.default_device(device):
+            return task()
+
+    threads = [ThreadPoolExecutor(1, thread_name_prefix="kip-training") for _ in devices[: len(tasks)]]
+    try:
+        waiting = [
+            threads[index % len(threads)].submit(on_device, task, devices[index % len(threads)])
+            for index, task in enumerate(tasks)
+        ]
+        for future in waiting:
+            yield future.result()
+    finally:
+        for thread in threads:
+            thread.shutdown(wait=True, cancel_futures=True)

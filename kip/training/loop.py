@@ -1,0 +1,217 @@
+"""The loop over updates: batches, hooks, a progress bar, saving and resuming. Every training of a network is this loop.
+
+The loop is Python's, and each update is compiled: XLA runs convolutions inside its own loops 40 times slower on a CPU
+(seen in JAX 0.10.2). Trainings that differ in their keys and rates alone are vectorised over a leading axis r of their
+state where that pays: on accelerators, and not on CPUs, where grouped convolutions cost several times as much.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from tqdm import tqdm
+
+from kip.training.batches import Batches
+from kip.training.resume import Artefact, check_finite
+from kip.training.update import Batch, Learning, Objective, begin, update
+
+SAVES = 10
+"""How often a training saves itself, if nothing else is said."""
+
+
+class Hooks(NamedTuple):
+    """What is called while a network learns. Arrays are the device's, and with r networks have a leading axis r.
+
+    After a kill, the updates since the last save are made again, and hooks are called for them again: what a hook keeps
+    should be filed under the update or the epoch, and not appended.
+
+    Attributes:
+        on_update: called with the updates made before this one, the indices of its batch (b,), and the loss of each of
+            its examples before the update (b,).
+        on_epoch: called with the epochs made, 0 before the first update, and the network's variables.
+    """
+
+    on_update: Callable[[int, Array, Array], Any] | None = None
+    on_epoch: Callable[[int, Any], Any] | None = None
+
+
+NO_HOOKS = Hooks()
+
+
+class Chained(Protocol):
+    """What makes an optimiser's transformation; hashable. `kip.training.recipe.Optimizer` is one."""
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether its rate depends on the number of updates of the whole training."""
+        ...
+
+    def chain(self, steps: int | None = None, *, restart_at: int | None = None) -> optax.GradientTransformation:
+        """Return the transformation; see `Optimizer.chain`."""
+        ...
+
+
+class Rule(NamedTuple):
+    """What an update does; hashable, since it is what a compiled update is known by.
+
+    Attributes:
+        objective: what is minimised, hashable.
+        optimizer: how.
+        steps: updates of the whole training.
+        batches: what an update sees.
+        restart_at: see `Optimizer.chain`.
+    """
+
+    objective: Objective
+    optimizer: Chained
+    steps: int
+    batches: Batches
+    restart_at: int | None = None
+
+    def chain(self) -> optax.GradientTransformation:
+        """Return the optimiser's transformation."""
+        return self.optimizer.chain(self.steps, restart_at=self.restart_at)
+
+    def begin(self, variables: Any, *, many: bool = False) -> Learning:
+        """Return a network before its first update; with `many`, variables have a leading axis r."""
+        start = functools.partial(begin, self.chain())
+        return (jax.vmap(start) if many else start)(variables)
+
+
+class Progress(NamedTuple):
+    """Where a training stands: all that is saved.
+
+    Attributes:
+        step: updates made, int64.
+        learning: the network or networks.
+        total: the sum of the updates' losses since the last mark, () or (r,).
+        owned: what the caller keeps, a pytree of arrays of constant shapes.
+    """
+
+    step: Any
+    learning: Learning
+    total: Any
+    owned: Any
+
+
+def fit(
+    rule: Rule,
+    learning: Learning,
+    data: Batch,
+    keys: Array,
+    *,
+    marks: Collection[int] = (),
+    at_mark: Callable[[Progress], Any] = lambda progress: progress.owned,
+    owned: Any = (),
+    hooks: Hooks = NO_HOOKS,
+    artefact: Artefact | None = None,
+    save_every: int | None = None,
+    may_diverge: bool = False,
+    show_progress: bool = False,
+    what: str = "network",
+) -> Progress:
+    """Make all updates of a training, or those that a killed process left.
+
+    Args:
+        rule: the objective, the optimiser and the batches.
+        learning: the network before its first update, of `Rule.begin`.
+        data: the whole set, images (N, H, W, C) and labels (N, c), of which each update sees a batch; `extra` as it is.
+        keys: the keys of batches and of what the objective draws, (); or (r,), and the state has a leading axis r.
+        marks: updates after which `at_mark` is called.
+        at_mark: returns what `owned` becomes; `total` begins again at 0 afterwards.
+        owned: what the caller keeps, before the first update.
+        hooks: called at each update and epoch.
+        artefact: where the training is saved, and what it resumes from.
+        save_every: updates between two saves; None: a tenth of all.
+        may_diverge: whether a network may become NaN or infinite, because its caller scores it so.
+        show_progress: whether a bar is shown on stderr.
+        what: what is trained, for the bar and for errors.
+
+    Returns:
+        The state after the last update. Its bits do not depend on whether the training was killed in between, if it
+        goes on with the same libraries on hardware of the same kind.
+
+    Raises:
+        NonFiniteError: if parameters are not finite at a mark, a save or the end; they are not saved.
+    """
+    many = keys.ndim > 0
+    # A training of another length is the same update, unless the length enters a schedule.
+    one_update = compiled_update(rule if rule.optimizer.scheduled else rule._replace(steps=1), many)
+    progress = Progress(np.asarray(0), learning, jnp.zeros(keys.shape), owned)
+    if artefact is not None and (saved := artefact.load(_on_host(progress))) is not None:
+        progress = saved._replace(learning=jax.tree.map(jnp.asarray, saved.learning), total=jnp.asarray(saved.total))
+    every = save_every or -(-rule.steps // SAVES)
+    if hooks.on_epoch is not None and progress.step == 0:
+        hooks.on_epoch(0, progress.learning.variables)
+    first = int(progress.step)
+    options = {"initial": first, "total": rule.steps, "desc": what, "leave": False, "file": sys.stderr}
+    with tqdm(**options, disable=not show_progress) as bar:
+        for step in range(first, rule.steps):
+            length = rule.batches.length(step)
+            learning, total, indices, losses = one_update(progress.learning, progress.total, data, keys, step, length)
+            done = step + 1
+            progress = progress._replace(step=np.asarray(done), learning=learning, total=total)
+            if hooks.on_update is not None:
+                hooks.on_update(step, indices, losses)
+            if hooks.on_epoch is not None and done % rule.batches.of_epoch == 0:
+                hooks.on_epoch(done // rule.batches.of_epoch, learning.variables)
+            saving = artefact is not None and done % every == 0
+            if not may_diverge and (done in marks or saving or done == rule.steps):
+                check_finite(learning.variables, step=done, what=what)
+            if done in marks:
+                progress = progress._replace(owned=at_mark(progress), total=jnp.zeros(keys.shape))
+            if artefact is not None and (saving or done == rule.steps):
+                artefact.save(_on_host(progress))
+            bar.update()
+    return progress
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Array, Array, Array]]:
+    """Return the compiled update of (learning, total, data, key, step, length).
+
+    It returns the network, the total with this update's loss added, the indices of the batch (b,), and the loss of each
+    of its examples (b,). With `many`, learning, total and key have a leading axis r, and so have the results.
+    """
+    chain = rule.chain()
+
+    def one_update(
+        learning: Learning, total: Array, data: Batch, key: Array, step: Array, length: int
+    ) -> tuple[Learning, Array, Array, Array]:
+        indices = rule.batches.indices(jax.random.fold_in(key, 1), step, length)
+        batch = Batch(data.images[indices], jax.tree.map(lambda part: part[indices], data.labels), data.extra)
+        drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+        learning, evaluated = update(rule.objective, chain, learning, batch, drawing)
+        return learning, total + evaluated.loss, indices, evaluated.losses
+
+    def many_updates(learning: Learning, total: Array, data: Batch, keys: Array, step: Array, length: int) -> Any:
+        single = functools.partial(one_update, length=length)
+        return jax.vmap(single, (0, 0, None, 0, None))(learning, total, data, keys, step)
+
+    return jax.jit(many_updates if many else one_update, static_argnums=5)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_learning(objective: Objective, optimizer: Chained) -> Callable[[Learning, Batch], Learning]:
+    """Return the compiled update of (network, batch) for methods that move a network by one step at a time.
+
+    The objective draws nothing, and the optimiser's rate is constant.
+    """
+    chain = optimizer.chain()
+
+    def learn(learning: Learning, batch: Batch) -> Learning:
+        return update(objective, chain, learning, batch, None)[0]
+
+    return jax.jit(learn)
+
+
+def _on_host(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)

@@ -1,0 +1,131 @@
+"""What a trained network gives for many images, a chunk at a time: the one place that classifies and takes features.
+
+Accelerators may round float32 products to fewer digits (TF32). A class is decided long before that matters, so that
+`logits` and `accuracy` leave it to JAX's setting; features go into regressions whose ridge is 1e-6 of the trace, where
+float32's last digits decide, so that `features` asks for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kip.networks import Model
+
+Precision = Literal["highest"] | None
+"""`highest`: products in full float32; None: as `jax_default_matmul_precision` says."""
+ROWS = 2048
+"""The most images that an accelerator sees at once."""
+CHUNK = 500
+"""The number of images that are normalised together with `batch_statistics`."""
+CACHED = 2**20
+"""Numbers in the largest layer of a chunk on a CPU: 4 MiB of float32 stay in its cache. With 32 channels at 28x28, 512
+images at once take twice the time of 32 at once."""
+
+
+def rows_at_once(model: Model, images: np.ndarray | Array) -> int:
+    """Return how many of these images (N, H, W, C) a network sees at once, so that its layers stay in the cache."""
+    if jax.default_backend() != "cpu":
+        return ROWS
+    largest = model.network.largest_layer(images.shape[1], images.shape[2])
+    return int(np.clip(2 ** int(np.log2(max(1, CACHED // largest))), 8, ROWS))
+
+
+def features(model: Model, variables: Any, images: np.ndarray, *, precision: Precision = "highest") -> np.ndarray:
+    """Return F (N, d), what the last dense layer sees, float64 on the host; batch normalisation is in test mode."""
+    return np.asarray(device_features(model, variables, images, precision=precision), np.float64)
+
+
+def device_features(
+    model: Model, variables: Any, images: np.ndarray | Array, *, precision: Precision = "highest"
+) -> Array:
+    """Return F (N, d) in the network's dtype, on JAX's default device; see `features`."""
+    return features_of_parts(model, variables, device_parts(model, images), precision=precision)
+
+
+def device_parts(model: Model, images: np.ndarray | Array) -> list[Array]:
+    """Return images (N, H, W, C) in the parts that a network sees at once, on JAX's default device."""
+    size = rows_at_once(model, images)
+    # Cut on the host, where a part is a view: each slice of a device's array costs as much as a small network.
+    images = images if len(images) <= size else np.asarray(images)
+    return [jnp.asarray(images[first : first + size]) for first in range(0, len(images), size)]
+
+
+def features_of_parts(
+    model: Model, variables: Any, parts: Sequence[Array], *, precision: Precision = "highest"
+) -> Array:
+    """Return F (N, d) of images that are there in `device_parts`, for several networks to see the same ones."""
+    features = [_features(variables, part, model=model, precision=precision) for part in parts]
+    return features[0] if len(features) == 1 else jnp.concatenate(features)
+
+
+def logits(
+    model: Model, variables: Any, images: np.ndarray, *, batch_statistics: bool = False, precision: Precision = None
+) -> np.ndarray:
+    """Return the network's outputs for images (N, H, W, C), (N, c), in its dtype, on the host."""
+    options = {"model": model, "batch_statistics": batch_statistics, "precision": precision}
+    size = CHUNK if batch_statistics else rows_at_once(model, images)
+    parts = [_logits(variables, images[first : first + size], **options) for first in range(0, len(images), size)]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def accuracy(
+    model: Model,
+    variables: Any,
+    images: np.ndarray | Array,
+    classes: np.ndarray | Array,
+    *,
+    batch_statistics: bool = False,
+    many: bool = False,
+) -> np.ndarray:
+    """Return the fraction of images (M, H, W, C) whose largest logit is at their class (M,); NaN is no class.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        images: preprocessed.
+        classes: integers.
+        batch_statistics: normalise by those of each chunk of `CHUNK` images (batch normalisation only).
+        many: `variables` have a leading axis (r,), and so has the result.
+    """
+    options = {"model": model, "batch_statistics": batch_statistics, "many": many}
+    right: Any = 0  # stays on the device until all chunks are under way
+    size = CHUNK if batch_statistics else rows_at_once(model, images)
+    for first in range(0, len(images), size):
+        part = slice(first, first + size)
+        right = right + _correct(variables, images[part], classes[part], **options)
+    return np.asarray(right) / len(images)
+
+
+def evaluate(model: Model, variables: Any, images: Array, batch_statistics: bool, precision: Precision) -> Any:
+    """Return the network's `Outputs`, its products in the given precision; jit-composable."""
+    with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+        return model.apply(variables, images, train=batch_statistics)
+
+
+@partial(jax.jit, static_argnames=("model", "precision"))
+def _features(variables: Any, images: Array, *, model: Model, precision: Precision) -> Array:
+    return evaluate(model, variables, images, False, precision).features
+
+
+@partial(jax.jit, static_argnames=("model", "batch_statistics", "precision"))
+def _logits(variables: Any, images: Array, *, model: Model, batch_statistics: bool, precision: Precision) -> Array:
+    return evaluate(model, variables, images, batch_statistics, precision).logits
+
+
+@partial(jax.jit, static_argnames=("model", "batch_statistics", "many"))
+def _correct(
+    variables: Any, images: Array, classes: Array, *, model: Model, batch_statistics: bool, many: bool
+) -> Array:
+    def count(variables: Any) -> Array:
+        outputs = model.apply(variables, images, train=batch_statistics).logits
+        return jnp.sum((outputs.argmax(1) == classes) & jnp.isfinite(outputs).all(1))
+
+    return jax.vmap(count)(variables) if many else count(variables)

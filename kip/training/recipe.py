@@ -1,0 +1,162 @@
+"""How a network is trained: its loss, its optimiser, its batches and its length, as a value; and the optax chain of it.
+
+The learning rate and the weight decay of a chain are arrays in the optimiser's state (`optax.inject_hyperparams`), so
+that trainings that differ in them are one compiled update, vectorised over that state.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from pydantic import Field
+
+from kip.config import value
+from kip.errors import ConfigError
+from kip.training.augment import Augmentation
+from kip.training.batches import Drawn
+from kip.training.losses import Loss
+
+Schedule = Literal["constant", "cosine", "linear", "halfway"]
+
+
+@value
+class Optimizer:
+    """How networks are optimised."""
+
+    kind: Literal["adam", "sgd", "adamw", "lamb", "adabelief"] = "adam"
+    """The update rule. `sgd` has momentum where `momentum` is above 0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """The learning rate at its highest."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The momentum of `sgd`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """This times the parameters, biases too, is added to the gradient (`sgd`, `adam`, `adabelief`), or to what the rule
+    makes of the gradient (`adamw`, `lamb`)."""
+    schedule: Schedule = "constant"
+    """How the learning rate falls: to 0 at the end as a cosine or a line, or (`halfway`) to a tenth in the middle."""
+
+    def __post_init__(self) -> None:
+        if self.kind != "sgd" and self.momentum:
+            raise ConfigError(f"momentum with {self.kind}", got=self.momentum, expected="0", remedy="It has its own.")
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate depends on the number of updates of the whole training."""
+        return self.schedule != "constant"
+
+    def chain(self, steps: int | None = None, *, restart_at: int | None = None) -> optax.GradientTransformation:
+        """Return the optax transformation.
+
+            sgd        v <- momentum v + (g + decay w),      w <- w - rate s(k) v
+            adamw      w <- w - rate s(k) (adam(g) + decay w)
+
+        s is the schedule and k counts updates from 0. The state holds rate and decay; see `with_rates`.
+
+        Args:
+            steps: updates of the whole training; needed by every schedule but `constant`.
+            restart_at: the update before which `halfway` lowers the rate and the rule forgets what it remembers, as a
+                new optimiser does; None lowers it in the middle and forgets nothing.
+
+        Raises:
+            ConfigError: if a schedule lacks `steps`, or `restart_at` comes with another one than `halfway`.
+        """
+        if self.schedule != "constant" and steps is None:
+            raise ConfigError(f"schedule {self.schedule!r}", got="no number of updates", expected="a known length")
+        if restart_at is not None and self.schedule != "halfway":
+            raise ConfigError("restart_at", got=f"schedule {self.schedule!r}", expected="schedule 'halfway'")
+
+        def make(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
+            decay = optax.add_decayed_weights(weight_decay)
+            rule = {
+                "sgd": lambda: optax.trace(self.momentum) if self.momentum else optax.identity(),
+                "adam": optax.scale_by_adam,
+                "adamw": optax.scale_by_adam,
+                "lamb": lambda: optax.scale_by_adam(eps=1e-6),
+                "adabelief": optax.scale_by_belief,
+            }[self.kind]()
+            if restart_at is not None:
+                rule = _restarted(rule, restart_at)
+            parts = [rule, decay] if self.kind in ("adamw", "lamb") else [decay, rule]
+            if self.kind == "lamb":
+                parts.append(optax.scale_by_trust_ratio())
+            if self.schedule != "constant":
+                fraction = self.schedule
+                parts.append(optax.scale_by_schedule(lambda k: scheduled(fraction, k, steps or 1, restart_at)))
+            return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+
+        return optax.inject_hyperparams(make)(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+
+
+@value
+class Recipe:
+    """How a network is trained on a set."""
+
+    loss: Loss = "mse"
+    """The loss that the training minimises; see `kip.training.losses`."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """The temperature T of the loss `kl`."""
+    optimizer: Optimizer = Optimizer("sgd", 0.01, momentum=0.9, schedule="cosine")
+    """The optimiser. A training may replace the learning rate and the weight decay by its own."""
+    restart_at: Annotated[int, Field(ge=1)] | None = None
+    """The update before which the schedule `halfway` falls, with a new optimiser. None means the middle, with the same
+    optimiser."""
+    steps: Annotated[int, Field(ge=1)] = 5000
+    """The number of updates."""
+    batch: Annotated[int, Field(ge=1)] = 100
+    """The number of images of an update. Sets of at most this size are taken whole."""
+    drawn: Drawn = "epochs"
+    """How batches are drawn; see `kip.training.batches`."""
+    augment: Augmentation = "none"
+    """How training images are varied, anew for every update."""
+    evaluations: Annotated[int, Field(ge=1)] = 20
+    """How often validation accuracy is measured, evenly, the last time at the end."""
+    keep: Literal["best", "last"] = "best"
+    """Which parameters come back: the best of the evaluations on validation (early stopping), or the last."""
+
+    def chain(self) -> optax.GradientTransformation:
+        """Return the optax transformation of the whole training."""
+        return self.optimizer.chain(self.steps, restart_at=self.restart_at)
+
+
+def with_rates(state: Any, learning_rate: Any, weight_decay: Any) -> Any:
+    """Return the state of a chain of `Optimizer.chain` with other rates; scalars, or arrays under `jax.vmap`."""
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    old = state.hyperparams
+    return state._replace(hyperparams={name: jnp.asarray(rates[name], old[name].dtype) for name in old})
+
+
+def scheduled(schedule: Schedule, step: Any, steps: int, drop_at: int | None = None) -> Any:
+    """Return the learning rate before update `step`, as a fraction of its highest.
+
+    Args:
+        schedule: its name.
+        step: updates made, 0 to `steps` - 1.
+        steps: updates of the whole training.
+        drop_at: where `halfway` falls; None: in the middle.
+    """
+    done = step / steps
+    if schedule == "cosine":
+        return 0.5 * (1 + jnp.cos(jnp.pi * done))
+    if schedule == "linear":
+        return 1.0 - done
+    if schedule == "halfway":
+        return jnp.where(done < 0.5 if drop_at is None else step < drop_at, 1.0, 0.1)
+    return jnp.ones(())
+
+
+def _restarted(rule: optax.GradientTransformation, at: int) -> optax.GradientTransformation:
+    """Return a rule whose state begins anew before update `at`."""
+
+    def init(params: Any) -> Any:
+        return jnp.zeros((), jnp.int32), rule.init(params)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count, memory = state
+        memory = jax.tree.map(lambda new, old: jnp.where(count == at, new, old), rule.init(params), memory)
+        direction, memory = rule.update(gradient, memory, params)
+        return direction, (count + 1, memory)
+
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]

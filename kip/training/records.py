@@ -1,0 +1,322 @@
+"""Training records: what networks give for every train image after every epoch, kept in files.
+
+Networks learn the train set, and after each epoch their logits for all of its images, as they are, go into a file of
+shape (epochs + 1, N, c), row k after k epochs; row 0 is the fresh network. Files are written row by row and read
+column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves every score
+of `kip.methods.selection`.
+
+    CACHE/artefacts/record-0-5f0c....npz           the training, saved after every epoch
+    CACHE/artefacts/record-0-5f0c....logits.npy    its rows; a row is on the disk before the epoch is saved
+
+A kill loses one epoch at the most: rows since the last save are written again, with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from pydantic import Field
+
+from kip.artefacts import Store, digest
+from kip.config import to_dict, value
+from kip.errors import ConfigError, DataError, OutputError
+from kip.networks.model import Model, Network
+from kip.rng import key
+from kip.training.augment import Augmentation
+from kip.training.batches import Batches
+from kip.training.loop import Hooks
+from kip.training.losses import per_example
+from kip.training.predict import device_parts, features_of_parts, logits, rows_at_once
+from kip.training.recipe import Optimizer, Recipe
+from kip.training.supervised import train
+
+COLUMN_BYTES = 2**27
+"""Logits that are read at a time, in bytes."""
+GRADIENT_NUMBERS = 2**24
+"""Numbers of the per-example gradients that are in memory at a time."""
+REMEDY = "Remove the file, or set KIP_CACHE_DIR to another folder, and run the same command again."
+
+
+@value
+class Recording:
+    """The networks that learn the train set: how many, and how. The defaults are those of DeepCore but for epochs."""
+
+    network: Network | None = None
+    """The network; None: the one that judges the set."""
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Epochs of each network."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Networks. EL2N and GraNd are means over 10 in their paper."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """SGD's; it falls to 0 as a cosine."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD's."""
+    decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay."""
+    batch: Annotated[int, Field(ge=1)] = 128
+    """Images of an update."""
+    augment: Augmentation | None = None
+    """How training images are varied; None: shifts, and flips where a mirror image has the same class."""
+
+    def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
+        """Return the training on `count` images."""
+        batches = Batches(count, self.batch, "whole_epochs")
+        optimizer = Optimizer(
+            "sgd", self.learning_rate, momentum=self.momentum, weight_decay=self.decay, schedule="cosine"
+        )
+        return Recipe(
+            "xent", optimizer=optimizer, steps=self.epochs * batches.of_epoch, batch=self.batch, drawn="whole_epochs",
+            augment=self.augment or ("flip_shift" if mirror_keeps_class else "shift"), evaluations=1, keep="last",
+        )  # fmt: skip
+
+
+class Records:
+    """What was recorded.
+
+    Args:
+        model: the network.
+        variables: of each network after its last epoch.
+        logits: for each network (epochs + 1, N, c), mapped from its file.
+        gradient_norms: for each network (epochs asked for, N), mapped from its file; none where none was asked for.
+        inputs: the train images, (N, H, W, C), preprocessed.
+        classes: theirs, (N,).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        variables: list[Any],
+        logits: list[np.ndarray],
+        gradient_norms: list[np.ndarray],
+        inputs: np.ndarray,
+        classes: np.ndarray,
+    ):
+        self.model, self.variables, self.classes = model, variables, classes
+        self._logits, self._norms, self._inputs = logits, gradient_norms, inputs
+        self._features: np.ndarray | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of each network; there is one row more."""
+        return len(self._logits[0]) - 1
+
+    def columns(self, images: slice | np.ndarray) -> np.ndarray:
+        """Return the logits of some images, (seeds, epochs + 1, m, c) float32."""
+        return np.stack([rows[:, images] for rows in self._logits])
+
+    def last(self, images: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Return the logits of the first network after its last epoch, (m, c) float32."""
+        return np.array(self._logits[0][-1, images])
+
+    def scores(self, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return a score of every image, (N,) float64, some columns at a time.
+
+        Args:
+            score: of logits (seeds, epochs + 1, m, c) and classes (m,), a number for each of the m images.
+        """
+        count = len(self.classes)
+        size = max(1, COLUMN_BYTES // (4 * len(self._logits) * int(np.prod(self._logits[0].shape)) // count))
+        parts = [slice(first, first + size) for first in range(0, count, size)]
+        return np.concatenate([score(self.columns(part), self.classes[part]) for part in parts])
+
+    def gradient_norms(self) -> np.ndarray:
+        """Return the norms of per-example gradients after the epochs that were asked for, (seeds, asked for, N)."""
+        return np.stack([np.array(norms) for norms in self._norms])
+
+    def features(self, images: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Return the last features of the first network after its last epoch, (m, d) float64.
+
+        Those of all images are computed at the first call, and kept as float32.
+        """
+        if self._features is None:
+            parts = features_of_parts(self.model, self.variables[0], device_parts(self.model, self._inputs))
+            self._features = np.asarray(parts, np.float32)
+        return self._features[images].astype(np.float64)
+
+
+def record(
+    recording: Recording,
+    network: Network,
+    inputs: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int,
+    mirror_keeps_class: bool,
+    store: Store,
+    gradients_after: tuple[int, ...] = (),
+) -> Records:
+    """Return a recording of the train set; what is not there yet is made first.
+
+    Args:
+        recording: how networks learn.
+        network: where `recording` names none.
+        inputs: train images, (N, H, W, C), preprocessed.
+        classes: theirs, (N,) integers.
+        num_classes: c.
+        seed: the root seed.
+        mirror_keeps_class: whether networks may see images flipped.
+        store: keeps it, shared between runs.
+        gradients_after: epochs after which the norms of per-example gradients are recorded too.
+
+    Raises:
+        ConfigError: if an epoch of `gradients_after` is not one of the recording.
+        ShapeError: if the images are too small for the network.
+        NonFiniteError: if a network diverges.
+        OutputError, DataError: if the rows cannot be written or read.
+    """
+    if any(not 0 <= epoch <= recording.epochs for epoch in gradients_after):
+        raise ConfigError(
+            "epoch of the gradients", got=max(gradients_after), expected=f"at most recording.epochs, {recording.epochs}"
+        )
+    model = Model(recording.network or network, num_classes)
+    model.check_images(*inputs.shape[1:3])
+    identity = {
+        "recording": {**to_dict(recording), "seeds": None}, "network": to_dict(model.network), "seed": seed,
+        "set": digest(inputs, classes), "outputs": num_classes, "mirror": mirror_keeps_class,
+        "gradients": list(gradients_after),
+    }  # fmt: skip
+    recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
+    one_hot = np.eye(num_classes, dtype=np.float32)[classes]
+    variables, of_logits, of_norms = [], [], []
+    for index in range(recording.seeds):
+        artefact = store.artefact(f"record-{index}", {**identity, "network index": index}, shared=True)
+        rows = Rows(artefact.path.with_suffix(".logits.npy"), (recording.epochs + 1, len(inputs), num_classes))
+        norms = None
+        if gradients_after:
+            norms = Rows(artefact.path.with_suffix(".norms.npy"), (len(gradients_after), len(inputs)))
+        if rows.made or (norms is not None and norms.made):  # a training that went on would leave earlier rows empty
+            artefact.path.unlink(missing_ok=True)
+
+        def on_epoch(epoch: int, learned: Any, rows: Rows = rows, norms: Rows | None = norms) -> None:
+            rows.write(epoch, logits(model, learned, inputs))
+            if norms is not None and epoch in gradients_after:
+                norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, one_hot))
+
+        trained = train(
+            model, recipe, key(seed, "recorded network", index)[None], np.array([recording.learning_rate]),
+            np.array([recording.decay]), inputs, one_hot, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
+            save_every=Batches(len(inputs), recording.batch, "whole_epochs").of_epoch,
+            show_progress=store.show_progress, what=f"recorded network {index}",
+        )  # fmt: skip
+        variables.append(trained.variables[0])
+        of_logits.append(rows.read())
+        if norms is not None:
+            of_norms.append(norms.read())
+    return Records(model, variables, of_logits, of_norms, inputs, classes)
+
+
+class Rows:
+    """A file of float32 rows, written one at a time; NumPy's `.npy` format.
+
+    Args:
+        path: the file; one that is missing, damaged or of another shape is made, filled with zeros.
+        shape: (rows, ...).
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]):
+        self._path, self._shape = path, shape
+        self.made = False
+        """Whether the file was made now, and so is empty."""
+        try:
+            self._begin = self._map().offset
+        except (OSError, ValueError):
+            self._make()
+            self.made = True
+            self._begin = self._map().offset
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        """Write a row, and return when it is on the disk.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        content = np.ascontiguousarray(values, "<f4")
+        if content.shape != self._shape[1:]:
+            raise ValueError(f"a row of shape {content.shape} for a file of shape {self._shape}")
+        with _written(self._path), self._path.open("r+b") as file:
+            file.seek(self._begin + row * content.nbytes)
+            file.write(content.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> np.ndarray:
+        """Return all rows, mapped from the file, read-only.
+
+        Raises:
+            DataError: if the file cannot be read, or a row was never written.
+        """
+        try:
+            rows = self._map()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._path} cannot be read", got=error, remedy=REMEDY) from None
+        if not all(row.any() for row in rows):
+            raise DataError(f"{self._path} lacks a row", remedy=REMEDY)
+        return rows
+
+    def _map(self) -> np.memmap:
+        rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        if rows.shape != self._shape or rows.dtype != np.dtype("<f4"):
+            raise ValueError("another shape or dtype")
+        return rows
+
+    def _make(self) -> None:
+        aside = self._path.parent / f".{self._path.name}.{uuid.uuid4().hex}.tmp"
+        with _written(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
+            with aside.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                file.truncate(file.tell() + 4 * int(np.prod(self._shape)))
+            os.replace(aside, self._path)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Any:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}",
+            got=error.strerror or repr(error),
+            remedy="Make room, or set KIP_CACHE_DIR to another folder, and run the same command again.",
+        ) from error
+
+
+def gradient_norms(model: Model, variables: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return |grad_theta CE(theta; x, y)|_2 over all parameters, for each image, (N,) float32.
+
+    Args:
+        model: the network.
+        variables: its variables; batch normalisation takes its running statistics.
+        images: (N, H, W, C), preprocessed.
+        labels: one-hot, (N, c).
+    """
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    size = int(np.clip(GRADIENT_NUMBERS // parameters, 1, rows_at_once(model, images)))
+    parts = [slice(first, first + size) for first in range(0, len(images), size)]
+    return np.concatenate([np.asarray(_norms(variables, images[part], labels[part], model=model)) for part in parts])
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _norms(variables: Any, images: Array, labels: Array, *, model: Model) -> Array:
+    def loss(params: Any, image: Array, label: Array) -> Array:
+        outputs = model.apply({**variables, "params": params}, image[None])
+        return per_example("xent", outputs.logits, label[None])[0]
+
+    gradients = jax.vmap(jax.grad(loss), (None, 0, 0))(variables["params"], images, labels)
+    squares = [jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(gradients)]
+    return jnp.sqrt(sum(squares))  # type: ignore[arg-type]

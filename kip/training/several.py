@@ -1,0 +1,115 @@
+"""Training several networks: some at once where that pays, on all devices of the machine, results in their order."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kip.networks import Model
+from kip.networks.model import Variables
+from kip.training.devices import over_devices
+from kip.training.losses import Loss
+from kip.training.recipe import Optimizer, Recipe
+from kip.training.supervised import Trained, train
+
+VECTORISED = 4
+"""The most networks that an accelerator trains at once: more would leave the other devices of a machine idle."""
+
+
+def train_all(
+    model: Model,
+    recipe: Recipe,
+    keys: Array,
+    rates: np.ndarray,
+    decays: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    *,
+    at_once: int | None = None,
+    **options: Any,
+) -> Trained:
+    """Train r networks, some at once, on all devices of the machine; results are in the order of the keys.
+
+    Args:
+        model: as for `train`, and so are the other arguments.
+        recipe: the training.
+        keys: (r,).
+        rates: (r,).
+        decays: (r,).
+        images: (N, H, W, C).
+        labels: (N, c).
+        validation: images and classes.
+        at_once: networks that one device trains at a time; None: see `runs_at_once`. It does not depend on how many
+            devices there are, and so neither do the results.
+        options: those of `train`.
+    """
+    size = at_once or runs_at_once(model, recipe, images, len(keys))
+    groups = [slice(first, first + size) for first in range(0, len(keys), size)]
+    parts = list(
+        over_devices(
+            [
+                functools.partial(
+                    train, model, recipe, keys[group], rates[group], decays[group], images, labels, validation,
+                    **options,
+                )
+                for group in groups
+            ]
+        )
+    )  # fmt: skip
+    variables = [variables for part in parts for variables in part.variables]
+    return Trained(variables, *(np.concatenate(field) for field in list(zip(*parts))[1:]))
+
+
+def train_on_set(
+    model: Model,
+    optimizer: Optimizer,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int,
+    loss: Loss,
+    keys: Array,
+) -> list[Variables]:
+    """Return r fresh networks that learned a distilled set, in updates of 500 images or of the whole set if smaller.
+
+    Args:
+        model: the network.
+        optimizer: how it learns; its rate is constant or falls over `steps`.
+        images: (n, H, W, C), preprocessed.
+        labels: (n, c), any real targets.
+        steps: updates.
+        loss: what it minimises.
+        keys: (r,), of initial values and batches.
+    """
+    recipe = Recipe(loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", evaluations=1, keep="last")
+    rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))
+    return train_all(model, recipe, keys, rates, decays, images, labels, None, may_diverge=True).variables
+
+
+def runs_at_once(model: Model, recipe: Recipe, images: np.ndarray, most: int) -> int:
+    """Return how many networks fit into an accelerator's free memory, with their updates; 1 on a CPU.
+
+    Args:
+        model: the network.
+        recipe: its training.
+        images: what it is trained on, (N, H, W, C).
+        most: networks that are wanted.
+    """
+    device = jax.devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    if limit is None:
+        return 1
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images.shape[1:]))  # type: ignore[arg-type]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    batch = images[: recipe.batch]
+    gradient = jax.jit(jax.grad(lambda v, x: model.apply(v, x, train=True).logits.sum()))
+    temporary = gradient.lower(variables, jax.ShapeDtypeStruct(batch.shape, jnp.float32)).compile().memory_analysis()
+    # Five copies of the parameters in float32: now, best, memory, gradient, new.
+    bytes_per_network = 5 * 4 * parameters + (temporary.temp_size_in_bytes if temporary else 0)
+    return int(np.clip(0.7 * limit / bytes_per_network, 1, min(most, VECTORISED)))

@@ -1,0 +1,232 @@
+"""Training networks on labelled images, with early stopping; and teachers, which label images for other networks.
+
+Everything that a scheme or protocol varies is a `Recipe`; what a search varies (rate, decay, key) are arrays. Only
+validation images come here, and never test images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from kip import rng
+from kip.networks import Model, Network
+from kip.networks.model import Variables
+from kip.training.augment import Augmentation, augmented
+from kip.training.batches import Batches
+from kip.training.fresh import fresh
+from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
+from kip.training.losses import Loss, per_example
+from kip.training.predict import accuracy
+from kip.training.recipe import Optimizer, Recipe, with_rates
+from kip.training.resume import Artefact
+from kip.training.update import Batch, Evaluated
+
+
+class Labeller(NamedTuple):
+    """A trained network that labels every augmented view."""
+
+    model: Model
+    variables: Variables
+    batch_statistics: bool = False
+    """Whether its batch normalisation takes the statistics of each batch, and not those of its training."""
+
+
+class Trained(NamedTuple):
+    """Trained networks; r counts them."""
+
+    variables: list[Variables]
+    """The parameters (and running statistics) of each network that `Recipe.keep` names."""
+    validation_accuracy: np.ndarray
+    """The validation accuracy of these parameters, a fraction, (r,)."""
+    step: np.ndarray
+    """The number of updates that led to these parameters, (r,)."""
+    curve: np.ndarray
+    """The validation accuracy at each evaluation, (r, evaluations)."""
+    loss: np.ndarray
+    """The mean training loss between evaluations, (r, evaluations)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised:
+    """The objective: the loss of a network's outputs for augmented images with their labels.
+
+    Attributes:
+        model: the network.
+        loss: its name.
+        temperature: T of `kl`.
+        augment: how images are varied.
+        labeller: the network that labels each view, its variables the batch's `extra`; None takes the batch's labels.
+        batch_statistics: see `Labeller`.
+    """
+
+    model: Model
+    loss: Loss
+    temperature: float = 1.0
+    augment: Augmentation = "none"
+    labeller: Model | None = None
+    batch_statistics: bool = False
+
+    def __call__(self, variables: Variables, batch: Batch, key: Array) -> Evaluated:
+        """Return the objective in training mode."""
+        images, labels = augmented(self.augment, key, batch.images), batch.labels
+        if self.labeller is not None:
+            labels = self.labeller.apply(batch.extra, images, train=self.batch_statistics).logits
+        outputs = self.model.apply(variables, images, train=True)
+        losses = per_example(self.loss, outputs.logits, labels, temperature=self.temperature)
+        return Evaluated(losses.mean(), losses, outputs.variables)
+
+
+class _Best(NamedTuple):
+    """What `train` keeps between evaluations."""
+
+    variables: Any
+    accuracy: np.ndarray
+    step: np.ndarray
+    curve: np.ndarray
+    loss: np.ndarray
+
+
+def train(
+    model: Model,
+    recipe: Recipe,
+    keys: Array,
+    rates: np.ndarray,
+    decays: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    *,
+    teacher: Labeller | None = None,
+    begin: Callable[[Variables], Variables] | None = None,
+    hooks: Hooks = NO_HOOKS,
+    artefact: Artefact | None = None,
+    save_every: int | None = None,
+    may_diverge: bool = False,
+    show_progress: bool = False,
+    what: str = "network",
+) -> Trained:
+    """Train r fresh networks at once on one set, on JAX's default device.
+
+    Args:
+        model: the network.
+        recipe: loss, optimiser, length.
+        keys: (r,), of initial parameters, batches and augmentations.
+        rates: learning rates at their highest, (r,).
+        decays: weight decays, (r,); see `Optimizer`.
+        images: (N, H, W, C), preprocessed.
+        labels: (N, c).
+        validation: images (M, H, W, C) and classes (M,); None: nothing is validated, and `Recipe.keep` is `last`.
+        teacher: labels each augmented view in place of `labels`, by its logits.
+        begin: returns the values to begin with, given fresh ones (stacked, if r > 1); None: the fresh ones.
+        hooks: called at each update and epoch.
+        artefact: where the training is saved, and what it resumes from.
+        save_every: updates between two saves; None: a tenth of all.
+        may_diverge: whether a network that diverges is scored as one that knows nothing, and not an error.
+        show_progress: whether a bar is shown on stderr.
+        what: what is trained, for the bar and for errors.
+
+    Raises:
+        NonFiniteError: if a network diverges, unless it may; the step is named.
+    """
+    runs, many = len(keys), len(keys) > 1
+    labelling = (teacher.model, teacher.batch_statistics) if teacher else (None, False)
+    objective = Supervised(model, recipe.loss, recipe.temperature, recipe.augment, *labelling)
+    rule = Rule(
+        objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at
+    )
+    extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
+    data = Batch(jnp.asarray(images), jnp.asarray(labels), extra)
+    of_validation = None if validation is None else (jnp.asarray(validation[0]), jnp.asarray(validation[1]))
+    of_runs: list[Any] = [jnp.asarray(part) if many else jnp.asarray(part)[0] for part in (keys, rates, decays)]
+    initial = jax.vmap(lambda key: jax.random.fold_in(key, 0)) if many else lambda key: jax.random.fold_in(key, 0)
+    variables = fresh(model, initial(of_runs[0]), images.shape[1:])
+    learning = rule.begin(variables if begin is None else begin(variables), many=many)
+    learning = learning._replace(memory=with_rates(learning.memory, *of_runs[1:]))
+    marks = np.linspace(0, recipe.steps, recipe.evaluations + 1).round().astype(int)
+    marks[1:] = np.maximum(marks[1:], 1)
+
+    def evaluate(progress: Progress) -> _Best:
+        step, learned, best = int(progress.step), progress.learning.variables, progress.owned
+        stages = np.flatnonzero(marks[1:] == step)
+        scores = np.full(runs, np.nan)
+        if of_validation is not None:
+            scores = np.atleast_1d(accuracy(model, learned, *of_validation, many=many))
+        better = (scores > best.accuracy) | (recipe.keep == "last")
+        variables = _choose(jnp.asarray(better) if many else jnp.asarray(better[0]), learned, best.variables)
+        curve, loss = best.curve.copy(), best.loss.copy()
+        since = max(1, step - marks[stages[0]])
+        curve[:, stages], loss[:, stages] = scores[:, None], np.reshape(progress.total, (-1, 1)) / since
+        return _Best(variables, np.where(better, scores, best.accuracy), np.where(better, step, best.step), curve, loss)
+
+    empty = np.zeros((runs, recipe.evaluations))
+    progress = fit(
+        rule, learning, data, of_runs[0], marks=frozenset(marks[1:].tolist()), at_mark=evaluate,
+        owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty), hooks=hooks,
+        artefact=artefact, save_every=save_every, may_diverge=may_diverge, show_progress=show_progress, what=what,
+    )  # fmt: skip
+    best = progress.owned
+    split = [jax.tree.map(lambda leaf, r=r: leaf[r], best.variables) for r in range(runs)] if many else [best.variables]
+    return Trained(split, best.accuracy, best.step, best.curve, best.loss)
+
+
+TEACHER = Recipe("xent", optimizer=Optimizer("adamw", 1e-3, weight_decay=5e-4, schedule="cosine"), evaluations=4)
+"""How teachers are trained: cross-entropy, AdamW, the best of four evaluations on validation."""
+
+
+def train_teacher(
+    network: Network,
+    images: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    batch: int = 100,
+    seed: int = 0,
+    artefact: Artefact | None = None,
+    show_progress: bool = False,
+) -> tuple[Labeller, float]:
+    """Train a teacher on natural images by cross-entropy (AdamW, cosine, the best evaluation on validation).
+
+    Args:
+        network: its architecture.
+        images: (N, H, W, C), preprocessed.
+        labels: (N, c).
+        validation: images and classes.
+        steps: updates, in batches of `batch`.
+        rate: the learning rate at its highest.
+        batch: images of an update.
+        seed: the seed of initial parameters and batches.
+        artefact: where the training is saved, and what it resumes from.
+        show_progress: whether a bar is shown on stderr.
+
+    Returns:
+        The teacher, and its validation accuracy.
+
+    Raises:
+        NonFiniteError: if the teacher diverges; it is not saved.
+    """
+    recipe = dataclasses.replace(TEACHER, steps=steps, batch=batch)
+    model = Model(network, labels.shape[1])
+    trained = train(
+        model, recipe, rng.key(seed, "teacher", 0)[None], np.array([rate]), np.array([recipe.optimizer.weight_decay]),
+        images, labels, validation, artefact=artefact, show_progress=show_progress, what=f"teacher {network.label}",
+    )  # fmt: skip
+    return Labeller(model, trained.variables[0]), float(trained.validation_accuracy[0])
+
+
+@jax.jit
+def _choose(better: Array, new: Variables, old: Variables) -> Variables:
+    """Return the new variables where they are better, () or (r,)."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(jnp.reshape(better, better.shape + (1,) * (a.ndim - better.ndim)), a, b)
+
+    return jax.tree.map(choose, new, old)

@@ -1,0 +1,91 @@
+"""One update of a network: the gradient of an objective, and what an optimiser makes of it.
+
+An objective is what a training minimises, as a pure function of the network's variables, a batch and a key. All that is
+learned is under `variables["params"]`; whatever else moves with an update, such as running statistics, the objective
+moves itself. The update composes with `jax.jit`, `jax.vmap` and `jax.grad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import Array
+
+Variables = dict[str, Any]
+"""A network's parameters, under `params`, and what else it has."""
+
+
+class Batch(NamedTuple):
+    """What an update sees.
+
+    Attributes:
+        images: (b, H, W, C), preprocessed.
+        labels: (b, c); () where the objective needs none.
+        extra: what the objective needs besides, the same at every update, such as a teacher's variables; a pytree.
+    """
+
+    images: Any
+    labels: Any = ()
+    extra: Any = ()
+
+
+class Evaluated(NamedTuple):
+    """The value of an objective.
+
+    Attributes:
+        loss: what is minimised, ().
+        losses: the loss of each example, (b,); an objective that couples its examples gives `loss` for each of them.
+        variables: after what moves without a gradient has moved.
+    """
+
+    loss: Array
+    losses: Array
+    variables: Variables
+
+
+Objective = Callable[[Variables, Batch, Any], Evaluated]
+"""A function of (variables, batch, key) that returns `Evaluated`."""
+
+
+class Learning(NamedTuple):
+    """A network in training; all arrays, part of what a training saves.
+
+    Attributes:
+        variables: the network's.
+        memory: its optimiser's state.
+    """
+
+    variables: Variables
+    memory: Any
+
+
+def begin(chain: optax.GradientTransformation, variables: Variables) -> Learning:
+    """Return a network before its first update."""
+    return Learning(variables, chain.init(variables["params"]))
+
+
+def update(
+    objective: Objective, chain: optax.GradientTransformation, learning: Learning, batch: Batch, key: Array | None
+) -> tuple[Learning, Evaluated]:
+    """Return the network after one update, and the objective before it.
+
+    Args:
+        objective: what is minimised.
+        chain: the optimiser, of `kip.training.recipe`.
+        learning: the network before the update.
+        batch: the batch that the update sees.
+        key: the key of what the objective draws, such as augmentations; None for an objective that draws nothing.
+    """
+    params = learning.variables["params"]
+
+    def loss(params: Any) -> tuple[Array, Evaluated]:
+        evaluated = objective({**learning.variables, "params": params}, batch, key)
+        return evaluated.loss, evaluated
+
+    gradient, evaluated = jax.grad(loss, has_aux=True)(params)
+    direction, memory = chain.update(gradient, learning.memory, params)
+    moved = {**evaluated.variables, "params": optax.apply_updates(params, direction)}
+    return Learning(moved, memory), evaluated
