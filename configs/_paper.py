@@ -22,10 +22,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from kip.data import Augment, Data
-from kip.distill.kip import KIP
-from kip.distill.label_solve import LabelSolve
 from kip.experiment import Experiment, Reference
 from kip.kernels.architecture import Architecture
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
 from kip.preprocess import Preprocess
 
 PAPER = "Nguyen et al. 2021"

@@ -10,7 +10,7 @@ Time: some 60 s a step on 2 cores that were shared with other work.
 Command:
 
     kip distill cifar16_convnet_100
-    kip transfer runs/cifar16_convnet_100 --baseline natural --width 64 --norm layer --loss xent
+    kip transfer runs/cifar16_convnet_100 --baseline natural --network "ConvNet width=64 norm=layer" --loss xent
         --steps 500 --factors 4 --l2 0 --seeds 4 --validation 500
 """
 

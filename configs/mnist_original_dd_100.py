@@ -1,0 +1,18 @@
+"""MNIST, DD (images and rates learned through the whole training), 100 images, random initial values.
+
+Paper: as reported by Bohdal et al. 2020, Table 7: 79.5 +- 8.1 %.
+Reached: not run yet.
+Command:
+
+    kip distill mnist_original_dd_100
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("mnist"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.DD(images_per_class=10, target_batch=256, steps=2500, learning_rate=0.02, halve_every=800),
+    checkpoint_every=500,
+    reference=kip.Reference("Bohdal et al. 2020, Table 7, MNIST, DD", accuracy=0.795, spread=0.081),
+)
