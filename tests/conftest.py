@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
-import jax
-import numpy as np
-import pytest
+from kip import compilation
+
+compilation.keep_programs()  # it has to stand before the import of JAX; a second run then compiles little
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 3)
 jax.config.update("jax_platforms", "cpu")
@@ -27,7 +31,7 @@ def problem():
     """The digits as a method gets them: standardised, not augmented."""
     from kip import data, preprocess
     from kip.blocks import KernelBlocks
-    from kip.distill import Problem
+    from kip.methods.problem import Problem
 
     train = data.load(data.Data("digits")).train
     transform = preprocess.fit(preprocess.Preprocess("standardize"), train.images)
@@ -42,6 +46,15 @@ def problem():
         blocks=KernelBlocks(),
         seed=0,
     )
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store of artefacts of its own, the shared ones included."""
+    from kip.artefacts import Store
+
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / "cache"))
+    return Store(tmp_path / "artefacts", show_progress=False)
 
 
 @pytest.fixture

@@ -1,11 +1,18 @@
 """The kernel benchmark: that it runs, compares the same numbers, and counts position pairs. No test looks at a time."""
 
+import dataclasses
+import importlib.util
 import json
+import sys
 
+import jax
+import numpy as np
 import pytest
 
-from kip import bench, cli
+from kip import bench, bench_matching, bench_methods, cli
 from kip.kernels import Architecture
+from kip.methods.matching.dc import ClassDistance
+from kip.networks.model import Model, Network
 
 A = Architecture
 
@@ -32,10 +39,45 @@ def test_what_is_compared_takes_turns(monkeypatch):
     assert all(0 < seconds < 1 for seconds in best)
 
 
-def test_position_pairs_are_those_of_the_band():
-    # 15 x 15 shifts at 32x32 for two convolutions, 7 x 7 at 16x16 and 3 x 3 at 8x8 for one each.
-    assert bench.position_pairs(A("ConvNet"), (32, 32, 3)) == 2 * 225 * 1024 + 49 * 256 + 9 * 64
+@pytest.mark.slow
+def test_the_form_for_cpus_stands_beside_xlas(monkeypatch):
+    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    (row,) = bench.compare(["ConvVec1"], (4, 4, 1), [2], 1)
+    assert row.difference < 1e-5
+    assert row.xla_forward_us is not None
+    assert row.xla_forward_ratio == pytest.approx(row.xla_forward_us / row.ours.forward_us)
+    assert "2x2" in bench.table([row])
+
+
+def test_position_pairs_are_those_of_the_band_inside_the_image():
+    # 15 x 15 shifts at 32x32 for two convolutions, 7 x 7 at 16x16 and 3 x 3 at 8x8 for one each; a shift s leaves
+    # 32 - |s| positions along an axis.
+    assert bench.position_pairs(A("ConvNet"), (32, 32, 3)) == 2 * 424**2 + 100**2 + 22**2
     assert bench.position_pairs(A("ConvVec", 2), (5, 7, 1)) == 2 * 35
+
+
+@pytest.mark.slow
+def test_gpu_writes_its_tables_and_a_curve(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    command = "bench gpu --kernels ConvVec1 FC1 --blocks 2 3 --side 8 --channels 1 --data digits --minutes 0 --json"
+    assert cli.main([*command.split(), "--out", str(tmp_path)]) == 0
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((tmp_path / "gpu.json").read_text()) == results
+    assert [(row["kernel"], row["block"]) for row in results["rows"]] == [
+        ("ConvVec1", 2), ("ConvVec1", 3), ("FC1", 2), ("FC1", 3),
+    ]  # fmt: skip
+    assert [row["neural_tangents"] is None for row in results["rows"]] == [False, False, True, True]
+    assert all(row["forward_us"] > 0 for row in results["rows"])
+    assert [row["of_operations"] is None for row in results["rows"]] == [False, False, True, True]
+    assert [row["products"] for row in results["precision"]] == ["float32", "TF32"]
+    assert results["precision"][0]["difference"] == 0
+    assert results["same_bits"] is True
+    assert len(results["kip"]["curve"]) == results["kip"]["steps"] >= 1
+    assert 0 <= results["kip"]["validation_before"] <= 1
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| ConvVec1 | 2x2 |" in text
+    assert "Equal bits over 5 runs: yes." in text
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
@@ -44,5 +86,81 @@ def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
     out = tmp_path / "growth.png"
     assert cli.main(["bench", "growth", "--out", str(out), "--json"]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["by_depth"][1] == [2, {"forward_us": 10.0, "vjp_us": 40.0, "memory_kib": 5.0}]
+    growth = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert growth["by_depth"][1] == [2, {"forward_us": 10.0, "vjp_us": 40.0, "memory_kib": 5.0}]
+
+
+def test_the_methods_are_measured(capsys, monkeypatch):
+    small = bench_methods.SUBJECTS["ld", "small"]
+    tiny = small._replace(method=dataclasses.replace(small.method, images_per_class=1, target_batch=10))
+    monkeypatch.setitem(bench_methods.SUBJECTS, ("ld", "small"), tiny)
+    assert cli.main(["bench", "methods", "--methods", "ld", "--updates", "1", "--json"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    (row,) = json.loads(last)["rows"]
+    assert (row["method"], row["size"], row["reduced"]) == ("ld", "small", "")
+    assert min(row["updates_per_second"], row["cpu_seconds"], row["state_mib"]) > 0
+    assert lines[0].startswith("method")
+    assert lines[1].startswith("ld ")
+    assert cli.main(["bench", "methods", "--methods", "kip"]) == 2
+    assert "frepo" in capsys.readouterr().err
+
+
+def test_every_method_is_measured_at_both_sizes_and_says_what_is_smaller():
+    names = {name for name, _ in bench_methods.SUBJECTS}
+    assert set(bench_methods.SUBJECTS) == {(name, size) for name in names for size in ("small", "paper")}
+    assert all(not subject.reduced for (_, size), subject in bench_methods.SUBJECTS.items() if size == "small")
+
+
+def test_the_unrolled_student_keeps_its_parameters_and_nothing_else(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_matching, "STUDENT_STEPS", (2, 4))
+    memory = bench_matching.memory_of_unrolling
+    monkeypatch.setattr(bench_matching, "memory_of_unrolling", lambda: memory(width=4, side=16))
+    assert cli.main(["bench", "unrolling", "--out", str(tmp_path / "memory.png"), "--json"]) == 0
+    points = json.loads(capsys.readouterr().out.splitlines()[-1])["points"]
+    for _, kept, parameters in points:
+        assert kept == pytest.approx(parameters, rel=0.01)
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_matching_without_pytorch_names_the_remedy(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["bench", "matching", "--methods", "dm", "--width", "4"]) != 0
+    assert "pip install torch" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_matching_is_measured_beside_pytorch(capsys):
+    options = "--methods dc dm --width 4 --real-batch 3 --updates 1 --side 16 --channels 1 --json"
+    assert cli.main(["bench", "matching", *options.split()]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["method"] for row in rows] == ["dc", "dm"]
+    assert all(row["ours_s"] > 0 and row["torch_s"] > 0 for row in rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_the_pytorch_loop_has_the_distance_of_ours(problem):
+    """The same network, images and step of gradient matching: the same gradient by the learned images."""
+    import torch
+
+    network = Network("ConvNet-D3", width=4)
+    model, theirs = Model(network, 10), bench_matching._Torch(torch, "dc", problem, 4, 5)
+    variables = model.init(jax.random.key(0), problem.inputs.shape[1:])
+    body, head = theirs._network()
+    layers = variables["params"]
+    with torch.no_grad():
+        for number, conv in enumerate(layer for layer in body if isinstance(layer, torch.nn.Conv2d)):
+            conv.weight.copy_(torch.tensor(np.array(layers[f"Conv_{number}"]["kernel"])).permute(3, 2, 0, 1))
+            conv.bias.zero_()
+        kernel = np.array(layers["readout"]["kernel"])  # rows are (H, W, C) here and (C, H, W) there
+        head.weight.copy_(torch.tensor(kernel.reshape(1, 1, 4, 10).transpose(3, 2, 0, 1).reshape(10, 4)))
+        head.bias.zero_()
+    theirs._network = lambda: (body, head)
+    before = theirs._learned.detach().clone()
+    theirs.step()
+    moved = (before - theirs._learned.detach()).numpy().transpose(0, 2, 3, 1) / 0.1
+    match = ClassDistance(model, "none")
+    for label in range(10):
+        real = problem.class_batch(label, 5, purpose="real batch", step=0)
+        learned = before.numpy().transpose(0, 2, 3, 1)[label : label + 1]
+        _, gradient = match.in_parts(layers, real, learned, label, jax.random.key(0))
+        np.testing.assert_allclose(moved[label], gradient[0], rtol=1e-2, atol=1e-3 * np.abs(gradient).max())

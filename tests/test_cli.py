@@ -1,6 +1,7 @@
 """The command line: what it prints and returns, its help, and every kind of bad input refused in words."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -17,6 +18,10 @@ import numpy as np
 import pytest
 
 from kip import cli
+from kip.cli import runs
+from kip.errors import ConfigError
+from kip.locks import sole_writer
+from kip.runs import loop
 
 TINY = """
 import kip
@@ -28,7 +33,7 @@ config = kip.Experiment(
 )
 """
 FC1 = "kip.Architecture('FC', 1)"
-COMMANDS = ("distill", "label-solve", "evaluate", "show", "export", "configs", "worker", "status")
+COMMANDS = tuple(cli.COMMANDS)
 
 
 class Outcome(NamedTuple):
@@ -103,6 +108,51 @@ def run_copy(finished, tmp_path):
 # What comes out
 
 
+@pytest.fixture
+def shown(finished, monkeypatch):
+    """What `kip distill` prints of a result, for changes of the result, without a run."""
+    result = loop.Result(
+        test_accuracy=0.8, validation_accuracy=0.8, initial_test_accuracy=0.5, paper_test_accuracy=0.79,
+        paper_test_spread=0.01, paper_steps=[2, 4], exported_step=4, steps=4, seconds=1.0, peak_memory_mib=100,
+        out="run",
+    )  # fmt: skip
+
+    def shown(*options, **changes):
+        monkeypatch.setattr(runs, "_train", lambda *arguments: result._replace(**changes))
+        return kip("distill", finished.config, *options)
+
+    return shown
+
+
+def test_a_result_is_shown_with_its_memory_and_without_a_deviation_of_one(shown):
+    outcome = shown()
+    assert "mean of 2          79.00 +- 1.00 %  (checkpoints of lowest train loss)" in outcome.out
+    assert "4 steps in 1 s and 100 MiB" in outcome.out
+    assert "warning" not in outcome.err
+    assert "mean of" not in shown(paper_steps=[4], paper_test_spread=0.0).out
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "words"),
+    [
+        ((), {"test_accuracy": 0.5}, "the set is no better than the natural images"),
+        ((), {"exported_step": 0}, "validation accuracy only fell from its start"),
+        (("--method.steps", "3"), {}, "the run had 4 steps already, more than the 3"),
+    ],
+)
+def test_a_result_that_should_not_be_overlooked_comes_with_a_warning(shown, options, changes, words):
+    assert f"kip: warning: {words}" in shown(*options, **changes).err
+
+
+@pytest.mark.parametrize(
+    ("options", "is_shown"), [((), True), (("--seed", "3"), True), (("--method.steps", "3"), False)]
+)
+def test_the_published_figure_is_shown_for_the_configuration_as_it_is(tmp_path, shown, options, is_shown):
+    config = write_config(tmp_path, more="reference=kip.Reference('Some paper', accuracy=0.9),")
+    shown()
+    assert ("published          90.0 % (Some paper)" in kip("distill", config, *options).out) == is_shown
+
+
 def test_distill_gives_its_results_as_the_last_line_and_fills_the_run_folder(finished):
     result = finished.outcome.last_line
     assert result["out"] == str(finished.run)
@@ -167,15 +217,17 @@ def test_evaluate_gives_the_runs_own_accuracy(finished):
     assert outcome.status == 0, outcome.err
     for name in ("test_accuracy", "validation_accuracy"):
         assert outcome.last_line[name] == finished.outcome.last_line[name]
-    assert [each["kernel"] for each in outcome.last_line["kernels"]] == ["FC1"]
+    assert [kernel["kernel"] for kernel in outcome.last_line["kernels"]] == ["FC1"]
 
 
 def test_evaluate_under_other_kernels_gives_each_and_their_mean(finished):
     outcome = kip("evaluate", finished.run / "distilled.npz", "--kernel", "FC2", "rbf", "--get", "nngp", "--json")
     assert outcome.status == 0, outcome.err
-    each = outcome.last_line["kernels"]
-    assert [one["kernel"] for one in each] == ["FC2 NNGP", "RBF"]
-    assert outcome.last_line["test_accuracy"] == pytest.approx(np.mean([one["test_accuracy"] for one in each]))
+    kernels = outcome.last_line["kernels"]
+    assert [evaluated["kernel"] for evaluated in kernels] == ["FC2 NNGP", "RBF"]
+    assert outcome.last_line["test_accuracy"] == pytest.approx(
+        np.mean([evaluated["test_accuracy"] for evaluated in kernels])
+    )
     assert "FC2 NNGP" in outcome.out
 
 
@@ -222,6 +274,31 @@ def test_help_lists_every_command():
         assert re.search(rf"(?m)^\W+{command}\s", outcome.out), command
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_overview_begins_as_the_command_s_own_help_does(name):
+    command = cli.COMMANDS[name]
+    assert (command.function().__doc__ or "").split()[:2] == command.summary.split()[:2]
+
+
+def test_a_network_and_a_data_set_are_written_as_tables_name_them():
+    from kip.cli.options import named
+    from kip.config import label
+    from kip.data import Data
+    from kip.networks import Network
+
+    for value in (
+        Network("ConvNet-D3", 32, "none", growth=2),
+        Network("LeNet"),
+        Data("mnist", shrink=2),
+        Data("digits"),
+    ):
+        assert named(type(value), label(value)) == value
+    with pytest.raises(ConfigError, match="NAME FIELD=VALUE"):
+        named(Network, "ConvNet wide")
+    with pytest.raises(ConfigError, match="unknown key 'wide'"):
+        named(Network, "ConvNet wide=3")
+
+
 def test_without_a_command_help_is_shown():
     assert kip() == kip("--help")
 
@@ -231,13 +308,13 @@ def test_every_command_has_help_with_the_json_option(command):
     outcome = kip(command, "--help")
     assert outcome.status == 0
     assert "--json" in outcome.out
-    assert "(required)" in outcome.out or command == "configs"
+    assert "(required)" in outcome.out or command in ("configs", "compare", "dcs")
 
 
 def test_help_for_a_config_lists_its_values(finished):
     outcome = kip("distill", finished.config, "--help")
     assert outcome.status == 0
-    assert re.search(r"--method\.steps INT\s+│?\s*│?\s*Updates at the most\. \(default: 4\)", outcome.out)
+    assert re.search(r"--method\.steps INT\s+│?\s*│?\s*The largest number of updates\. \(default: 4\)", outcome.out)
     for option in ("--data.validation", "--preprocess.kind", "--method.kernels.0.depth", "--out", "--json", "--seed"):
         assert option in outcome.out, option
 
@@ -264,7 +341,7 @@ def test_an_error_of_the_command_itself_is_one_line_and_status_2(tmp_path):
 
 
 def test_an_unknown_command_is_refused():
-    refused(kip("distil", "digits_convnet"), "distil,", "Available subcommands: distill, label-solve")
+    refused(kip("distil", "digits_convnet"), "'distil'", "Did you mean `kip distill`?", "`kip --help` lists")
 
 
 @pytest.mark.parametrize("command", ["distill", "label-solve"])
@@ -324,7 +401,7 @@ def test_a_wrong_value_on_the_command_line_is_refused(finished, option, given, w
         (lambda content: content["method"].update(steps="3"), ["method.steps: got '3'", "integer"]),
         (lambda content: content.update(seed=1.5), ["seed: got 1.5", "integer"]),
         (lambda content: content["method"]["kernels"][0].update(family="FCC"), ["method.kernels.0.family", "'FC'"]),
-        (lambda content: content["method"].update(name="kipp"), ["method.name: got 'kipp'", "'label_solve'"]),
+        (lambda content: content["method"].update(name="kipp"), ["name of the method; got 'kipp'", "label_solve"]),
         (lambda content: content.pop("method"), ["missing key 'method'"]),
         (lambda content: content["data"].update(name=None), ["data.name: got None", "string"]),
     ],
@@ -335,7 +412,7 @@ def test_a_wrong_type_in_a_json_config_is_refused(finished, tmp_path, change, wo
     (tmp_path / "wrong.json").write_text(json.dumps(content))
     outcome = kip("distill", tmp_path / "wrong.json")
     refused(outcome, "wrong.json", *words)
-    assert len(outcome.err) < 300  # the fault, and not the whole file
+    assert len(outcome.err) < 600  # the fault and the names that there are, and not the whole file
 
 
 @pytest.mark.parametrize(
@@ -466,12 +543,14 @@ def test_autoaugment_on_grey_images_is_refused(finished, tmp_path):
 
 def test_label_solve_with_augmentation_is_refused(finished, tmp_path):
     outcome = kip("label-solve", finished.config, "--augment.policy", "rotate_shift", "--out", tmp_path / "run")
-    refused(outcome, "augment with Label Solve", "rotate_shift", "'none'")
+    refused(outcome, "augment with the method 'label_solve'", "rotate_shift", "'none'")
 
 
 def test_label_solve_of_several_kernels_is_refused(tmp_path):
     config = write_config(tmp_path, kernel=f"{FC1}, kip.RBF()")
-    refused(kip("label-solve", config, "--out", tmp_path / "run"), "kernels for Label Solve", "got 2", "expected one")
+    refused(
+        kip("label-solve", config, "--out", tmp_path / "run"), "method for Label Solve", "expected KIP with one kernel"
+    )
 
 
 def test_no_validation_images_is_refused(finished, tmp_path):
@@ -498,9 +577,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(finished, tmp_path, 
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-@pytest.mark.parametrize(
-    "command", [("evaluate",), ("transfer",), ("protocols",), ("analyze",), ("pretraining", "--data", "digits")]
-)
+@pytest.mark.parametrize("command", [("evaluate",), ("transfer",), ("analyze",), ("pretraining", "--data", "digits")])
 def test_results_that_could_not_be_written_are_refused_before_any_work(finished, tmp_path, command):
     (tmp_path / "file").write_text("")
     name, *options = command
@@ -554,7 +631,7 @@ def test_a_set_that_is_damaged_or_something_else_is_refused(finished, tmp_path, 
     else:
         content = {"empty": b"", "truncated": whole[:-200], "flipped": bytes(flipped), "a text": b"import kip\n"}
         path.write_bytes(content[kind])
-    refused(kip(command, path), "set.npz", "distilled set", "`kip export RUN`")
+    refused(kip(command, path), "set.npz", "damaged" if kind == "flipped" else "`kip export RUN`")
 
 
 @pytest.mark.parametrize(
@@ -591,7 +668,7 @@ def test_a_file_that_cannot_be_written_is_refused(finished, tmp_path, command):
 @pytest.mark.parametrize("options", [("--workers", "2"), ("--address", "auto")])
 def test_options_of_other_executors_are_refused_with_the_local_one(finished, tmp_path, options):
     outcome = kip("distill", finished.config, "--out", tmp_path / "run", *options)
-    refused(outcome, "--workers and --address", "--executor launchpad or --executor ray")
+    refused(outcome, "--workers and --address", "--executor zmq or --executor ray")
 
 
 def test_an_unknown_executor_is_refused(finished, tmp_path):
@@ -601,7 +678,7 @@ def test_an_unknown_executor_is_refused(finished, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("launchpad") is not None, reason="launchpad is installed")
 def test_a_missing_launchpad_is_named_with_what_to_do(finished, tmp_path):
     outcome = kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "launchpad")
-    refused(outcome, "launchpad is not installed", "kip[launchpad]", "--executor ray")
+    refused(outcome, "launchpad is not installed", "kip[launchpad]", "--executor zmq")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
@@ -611,15 +688,40 @@ def test_a_missing_ray_is_named_with_what_to_do(finished, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["nowhere", "host:", "host:99999", ":80"])
-def test_a_worker_refuses_an_address_that_is_none(monkeypatch, address):
-    monkeypatch.setenv("KIP_WORKERS_KEY", "x")
+def test_a_worker_refuses_an_address_that_is_none(address):
     refused(kip("worker", address), "address", "HOST:PORT")
 
 
 def test_a_worker_refuses_to_start_without_a_key(monkeypatch, tmp_path):
-    monkeypatch.delenv("KIP_WORKERS_KEY", raising=False)
-    refused(kip("worker", "127.0.0.1:7710"), "key of a run", "--key-file")
+    monkeypatch.delenv("KIP_WORKER_KEY", raising=False)
+    refused(kip("worker", "127.0.0.1:7710"), "key of a worker", "--key-file")
     refused(kip("worker", "127.0.0.1:7710", "--key-file", tmp_path / "none"), "cannot read the key")
+    (tmp_path / "text").write_text("no key")
+    refused(kip("worker", "127.0.0.1:7710", "--key-file", tmp_path / "text"), "is no key of kip's", "kip worker-key")
+
+
+def test_a_workers_key_is_made_and_revoked_by_name(tmp_path):
+    made = kip("worker-key", "gpu-7", "--run", tmp_path / "run", "--json")
+    path = Path(made.last_line["key_file"])
+    assert path.stat().st_mode & 0o077 == 0
+    assert json.loads(path.read_text())["name"] == "gpu-7"
+    revoked = kip("worker-key", "gpu-7", "--run", tmp_path / "run", "--revoke")
+    assert revoked.status == 0
+    assert not path.exists()
+    refused(kip("worker-key", "gpu-7", "--run", tmp_path / "run"), "'gpu-7' was revoked")
+    refused(kip("worker-key", "other", "--run", tmp_path / "run", "--revoke"), "no key 'other'")
+    refused(kip("worker-key", "../up", "--run", tmp_path / "run"), "name of a worker's key")
+
+
+def test_a_worker_before_nobody_gives_up_in_bounded_time(tmp_path):
+    key = kip("worker-key", "a", "--run", tmp_path, "--json").last_line["key_file"]
+    outcome = kip("worker", "127.0.0.1:9", "--key-file", key, "--patience", "0.5")
+    refused(outcome, "no server of this key at 127.0.0.1:9", "Check the address")
+
+
+def test_a_share_beyond_all_tasks_is_refused(finished, tmp_path):
+    options = ["--executor", "zmq", "--check-share", "1.5"]
+    refused(kip("distill", finished.config, "--out", tmp_path / "run", *options), "--check-share", "0 to 1")
 
 
 def test_status_of_a_run_in_one_process_tells_its_steps(finished):
@@ -628,6 +730,18 @@ def test_status_of_a_run_in_one_process_tells_its_steps(finished):
     assert outcome.last_line["step"] == outcome.last_line["steps"] == 4
     assert outcome.last_line["ended"] is True
     assert "computed in one process" in outcome.out
+
+
+def test_status_says_whether_an_unfinished_run_goes_on(run_copy):
+    (run_copy / "result.json").unlink()
+    outcome = kip("status", run_copy, "--json")
+    assert outcome.last_line["running"] is False
+    assert "stopped at step 4 of 4; the same command goes on from there" in outcome.out
+    with sole_writer(run_copy):
+        outcome = kip("status", run_copy, "--json")
+    assert outcome.last_line["running"] is True
+    assert "step 4 of 4" in outcome.out
+    assert "stopped" not in outcome.out
 
 
 def test_status_of_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -667,3 +781,8 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
     resumed = metrics.read_text().splitlines()
     assert resumed[: reached + 1] == rows
     assert [json.loads(row)["step"] for row in resumed] == list(range(reached + 4))
+
+
+def test_the_version_is_printed():
+    outcome = kip("--version")
+    assert outcome.out == f"kip {importlib.metadata.version('kip')}\n"

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip import data, train
-from kip.distill import KIP
+from kip import cli, data, preprocess
 from kip.experiment import Experiment
 from kip.kernels.architecture import Architecture
+from kip.methods.kernel.kip import KIP
+from kip.preprocess import saved
+from kip.runs import loop as train
 
+FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "numpy_and_torch.py"
 
 
@@ -33,3 +36,40 @@ def test_the_example_trains_a_network_that_classifies_digits(tmp_path):
     with torch.no_grad():
         answers = network(example["preprocess"](test.images, about)).argmax(1).numpy()
     assert np.mean(answers == test.labels) > 0.7
+
+
+NEW = np.concatenate([data.load(data.Data("digits")).test.images[:50], np.full((1, 8, 8, 1), 7, np.uint8)])
+"""New images, the last of one colour."""
+
+
+@pytest.mark.parametrize("kind", ["zca", "zca_notebook", "zca_frepo", "zca_kornia"])
+def test_numpy_alone_whitens_new_images_as_the_set_was(tmp_path, kind):
+    transform = preprocess.fit(preprocess.Preprocess(kind), data.load(data.Data("digits")).train.images)
+    saved.save(transform, tmp_path / "distilled.npz")
+    example = runpy.run_path(str(FOLDER / "numpy_and_sklearn.py"))
+    with np.load(tmp_path / "preprocess.npz", allow_pickle=False) as arrays:
+        whitened = example["whitened"](NEW, arrays)
+    np.testing.assert_allclose(whitened, transform.apply(NEW).reshape(51, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["standardize", "zca"])
+def test_a_set_that_was_run_comes_with_what_new_images_need(tmp_path, kind):
+    wanted = preprocess.Preprocess(kind)
+    method = KIP(images_per_class=2, target_batch=200, steps=1, kernels=(Architecture("FC", 1),))
+    run = tmp_path / "run"
+    train.run(Experiment(method=method, preprocess=wanted), run, show_progress=False)
+    assert (run / "preprocess.npz").exists() == (kind == "zca")
+    example = runpy.run_path(str(FOLDER / "numpy_and_sklearn.py"))
+    images, classes, treated = example["load"](run / "distilled.npz")
+    assert (images.shape, len(classes)) == ((20, 64), 20)
+    expected = preprocess.fit(wanted, data.load(data.Data("digits")).train.images).apply(NEW)
+    np.testing.assert_allclose(treated(NEW), expected.reshape(51, -1), rtol=1e-4, atol=1e-4)
+    if kind == "zca":
+        assert cli.main(["export", str(run), "--step", "0", "--out", str(tmp_path / "first.npz")]) == 0
+        kept = [np.load(path)["whitening"] for path in (run / "preprocess.npz", tmp_path / "first.preprocess.npz")]
+        np.testing.assert_array_equal(*kept)
+        with np.load(run / "preprocess.npz") as file:
+            changed = {**file, "whitening": 2 * file["whitening"]}
+        np.savez(run / "preprocess.npz", **changed)
+        with pytest.raises(SystemExit, match="not the one that this set was whitened with"):
+            example["load"](run / "distilled.npz")

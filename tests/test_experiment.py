@@ -8,11 +8,12 @@ import pytest
 import kip
 from kip import config, experiment
 from kip.data import Augment, Data
-from kip.distill import KIP, LabelSolve
 from kip.errors import ConfigError
 from kip.experiment import Experiment, Reference
 from kip.kernels.architecture import RBF, Architecture, Laplace, Stax
 from kip.krr import Ridge
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
 from kip.preprocess import Preprocess
 
 NAMES = experiment.names()
@@ -44,12 +45,12 @@ def test_names_are_unique_and_tables_have_one_for_each_row():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_config_loads_and_its_json_form_gives_it_back(name, tmp_path):
-    found = experiment.load(name)
-    assert isinstance(found, Experiment)
-    assert experiment.load(name) == found
+    loaded = experiment.load(name)
+    assert isinstance(loaded, Experiment)
+    assert experiment.load(name) == loaded
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(found.to_dict()))
-    assert experiment.load(str(path)) == found
+    path.write_text(json.dumps(loaded.to_dict()))
+    assert experiment.load(str(path)) == loaded
 
 
 @pytest.mark.parametrize("stem", sorted({name.partition(":")[0] for name in NAMES}))
@@ -118,8 +119,8 @@ def test_an_error_inside_a_python_config_names_the_file_and_the_cause(tmp_path):
         (lambda: KIP(learning_rate=0.0), "learning_rate: got 0.0"),
         (lambda: Experiment(), "missing key 'method'"),
         (lambda: Experiment(KIP(), seed="0"), "seed: got '0'"),
-        (lambda: Experiment(RBF()), "method: got RBF"),
-        (lambda: Experiment(LabelSolve(), augment=Augment("rotate_shift")), "augment with Label Solve"),
+        (lambda: Experiment(RBF()), "method; got RBF"),
+        (lambda: Experiment(LabelSolve(), augment=Augment("rotate_shift")), "augment with the method .label_solve."),
         (lambda: Reference("a", 46.7), "accuracy: got 46.7; input should be less than or equal to 1"),
     ],
 )
@@ -153,7 +154,7 @@ def test_identity_ignores_the_reference_and_the_step_limit_and_nothing_else():
         dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(ONE_OF_EACH.method, learn_labels=True)),
         dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(ONE_OF_EACH.method, ridge=Ridge())),
     ]
-    identities = [json.dumps(each.identity(), sort_keys=True) for each in [ONE_OF_EACH, *other]]
+    identities = [json.dumps(made.identity(), sort_keys=True) for made in [ONE_OF_EACH, *other]]
     assert len(set(identities)) == len(identities)
 
 
@@ -179,7 +180,7 @@ def test_label_solve_of_label_solve_is_itself():
 
 
 def test_label_solve_takes_one_kernel():
-    with pytest.raises(ConfigError, match="kernels for Label Solve; got 4; expected one"):
+    with pytest.raises(ConfigError, match="method for Label Solve; got Myrtle7 NNGP; expected KIP with one kernel"):
         experiment.with_label_solve(ONE_OF_EACH)
 
 

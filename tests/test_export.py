@@ -11,12 +11,15 @@ import time
 import numpy as np
 import pytest
 
-from kip import data, export, preprocess, train
-from kip.distill import KIP, State
+from kip import data, export, preprocess
 from kip.errors import CheckpointError, ConfigError, DataError, OutputError
 from kip.experiment import Experiment
 from kip.kernels.architecture import Architecture
+from kip.methods.kernel.kip import KIP
+from kip.methods.problem import State
 from kip.preprocess import Preprocess
+from kip.runs import folder
+from kip.runs import loop as train
 
 TINY = Experiment(
     method=KIP(images_per_class=2, target_batch=50, steps=4, kernels=(Architecture("FC", 1),)), checkpoint_every=2
@@ -51,7 +54,7 @@ def set_of(digits, kind):
     labels = np.eye(10, dtype=np.float32)[classes] - np.float32(0.1)
     state = State(3, transform.apply(pixels), labels, classes, transform.statistics(pixels))
     made = export.distilled_set(
-        experiment,
+        export.Origin.of(experiment),
         transform,
         state,
         train_digest=digits.train.digest(),
@@ -109,7 +112,7 @@ def test_two_saves_of_one_set_give_the_same_bytes(digits, tmp_path):
     assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "second.npz").read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["none", "standardize", "zca", "zca_notebook", "zca_frepo"])
+@pytest.mark.parametrize("kind", ["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"])
 def test_images_are_the_inverse_of_the_preprocessing(digits, tmp_path, kind):
     pixels, distilled = set_of(digits, kind)
     export.save(tmp_path / "set.npz", distilled)
@@ -173,7 +176,7 @@ def test_load_refuses_a_later_format(digits, tmp_path):
 def test_load_names_the_arrays_that_are_missing(digits, tmp_path):
     _, distilled = set_of(digits, "standardize")
     np.savez(tmp_path / "set.npz", images=distilled.images, labels=distilled.labels, metadata="{}")
-    with pytest.raises(DataError, match="got no class_index, image_statistics, images_preprocessed"):
+    with pytest.raises(DataError, match="lacks images_preprocessed, class_index, image_statistics"):
         export.load(tmp_path / "set.npz")
 
 
@@ -197,7 +200,7 @@ def test_load_unpickles_nothing(digits, tmp_path):
     _, distilled = set_of(digits, "standardize")
     objects = np.array([None] * 12, dtype=object)
     np.savez(tmp_path / "set.npz", **distilled._replace(labels=objects, metadata="{}")._asdict())
-    with pytest.raises(DataError, match=r"Object arrays cannot be loaded"):
+    with pytest.raises(DataError, match=r"labels cannot be read; got an object array.*never unpickled"):
         export.load(tmp_path / "set.npz")
 
 
@@ -210,7 +213,7 @@ def test_save_refuses_a_folder_that_cannot_be_made(digits, tmp_path):
 def test_export_of_a_run_is_by_default_its_best_checkpoint_and_writes_the_same_file(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     written = (copy / "distilled.npz").read_bytes()
-    result = train.export_run(copy)
+    result = folder.export_run(copy)
     assert result["out"] == str(copy / "distilled.npz")
     assert (copy / "distilled.npz").read_bytes() == written
     reached = json.loads((run / "result.json").read_text())
@@ -224,7 +227,7 @@ def test_export_of_a_run_is_by_default_its_best_checkpoint_and_writes_the_same_f
 def test_export_of_a_run_whose_set_was_lost_gives_its_arrays_again(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "distilled.npz").unlink()
-    assert train.export_run(copy)["test_accuracy"] is None  # known to the lost file alone
+    assert folder.export_run(copy)["test_accuracy"] is None  # known to the lost file alone
     again, before = export.load(copy / "distilled.npz"), export.load(run / "distilled.npz")
     for name in DTYPES:
         np.testing.assert_array_equal(getattr(again, name), getattr(before, name))
@@ -233,7 +236,7 @@ def test_export_of_a_run_whose_set_was_lost_gives_its_arrays_again(run, tmp_path
 @pytest.mark.parametrize("step", [0, 2, 4])
 def test_export_of_a_step_is_the_state_of_its_checkpoint(run, tmp_path, step):
     copy = shutil.copytree(run, tmp_path / "run")
-    result = train.export_run(copy, step=step)
+    result = folder.export_run(copy, step=step)
     assert result["out"] == str(copy / f"distilled_{step}.npz")
     loaded = export.load(copy / f"distilled_{step}.npz")
     assert loaded.metadata["step"] == step
@@ -248,7 +251,7 @@ def test_export_of_a_step_is_the_state_of_its_checkpoint(run, tmp_path, step):
 
 
 def test_export_goes_where_it_is_told(run, tmp_path):
-    result = train.export_run(run, step=4, out=tmp_path / "new" / "set.npz")
+    result = folder.export_run(run, step=4, out=tmp_path / "new" / "set.npz")
     assert result["out"] == str(tmp_path / "new" / "set.npz")
     assert export.load(tmp_path / "new" / "set.npz").metadata["step"] == 4
     assert not (run / "distilled_4.npz").exists()
@@ -256,6 +259,13 @@ def test_export_goes_where_it_is_told(run, tmp_path):
 
 def test_export_refuses_what_is_no_run_and_a_step_without_checkpoint(run, tmp_path):
     with pytest.raises(ConfigError, match=r"config.json"):
-        train.export_run(tmp_path)
+        folder.export_run(tmp_path)
     with pytest.raises(CheckpointError, match=r"step 1 .* 0, 2, 4"):
-        train.export_run(run, step=1)
+        folder.export_run(run, step=1)
+
+
+def test_a_set_describes_itself_in_one_line(digits):
+    _, distilled = set_of(digits, "standardize")
+    assert "\n" not in repr(distilled)
+    assert f"{len(distilled.images)} images of 8x8x1" in repr(distilled)
+    assert "not tested" in repr(distilled._replace(metadata={**distilled.metadata, "test_accuracy": None}))

@@ -60,8 +60,8 @@ def test_the_cross_entropy_is_of_the_scaled_predictions(rng):
     scaled = np.exp(0.3) * f
     chosen = scaled[np.arange(len(f)), y_t.argmax(1)]
     expected = np.mean(np.log(np.exp(scaled).sum(1)) - chosen)
-    found = krr.cotangents(k_ss, k_ts, y_s, y_t, ridge, scale=0.3)
-    np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
+    loss_and_derivatives = krr.cotangents(k_ss, k_ts, y_s, y_t, ridge, scale=0.3)
+    np.testing.assert_allclose(loss_and_derivatives.loss, expected, rtol=1e-9)
     assert krr.cotangents(k_ss, k_ts, y_s, y_t, ridge).scale == 0
 
 

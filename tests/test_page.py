@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kip import charts, cli, page, train
-from kip.distill import KIP
+from kip import cli, page
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.kernels.architecture import Architecture
+from kip.methods.kernel.kip import KIP
+from kip.report import charts
+from kip.runs import loop as train
 
 
 class Reader(HTMLParser):
@@ -65,11 +67,29 @@ def test_the_page_of_a_bare_run_needs_nothing_else(run):
 
 @pytest.mark.slow
 def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
-    small = ["--network", "FC1", "--width", "8", "--seeds", "1"]
+    small, network = ["--seeds", "1"], "FC1 width=8"
     grid = ["--steps", "5", "--factors", "1", "--l2", "0", "--evaluations", "2", "--baseline", "natural"]
-    assert cli.main(["transfer", str(run), *small, *grid, "--out", str(run / "transfer.json")]) == 0
-    assert cli.main(["protocols", str(run), *small, "--epochs", "1", "--out", str(run / "protocols.json")]) == 0
+    assert (
+        cli.main(["transfer", str(run), "--network", network, *small, *grid, "--out", str(run / "transfer.json")]) == 0
+    )
+    assert (
+        cli.main(
+            [
+                "compare",
+                str(run),
+                "--networks",
+                network,
+                *small,
+                "--epochs",
+                "1",
+                "--out",
+                str(run / "comparison"),
+            ]
+        )
+        == 0
+    )
     more = ["--checkpoints", "0", "10", "20", "--repeats", "2", "--out", str(run / "analysis.json")]
+    more += ["--features", network, "--feature-steps", "20"]
     assert cli.main(["analyze", str(run), *more]) == 0
     assert cli.main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
     _, text = read(tmp_path / "page.html")
@@ -79,7 +99,10 @@ def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
     assert analysis["natural_images"] == "those it started from"
     assert [row["step"] for row in analysis["dimensions"]] == [0, 10, 20]
     assert analysis["dimensions"][0]["linear"] == analysis["natural"]["dimensions"]["linear"]
-    for words in ("Protocols: protocols", "intrinsic dimension (Two-NN)", "bands of eigenvalues", "random subsets"):
+    distances = [analysis[kind]["frechet_distance"] for kind in ("distilled", "natural")]
+    assert all(distance > 0 for distance in distances)
+    assert f"{distances[0]:.2f} {distances[1]:.2f}" in text
+    for words in ("Protocols: comparison", "intrinsic dimension (Two-NN)", "bands of eigenvalues", "random subsets"):
         assert words in text
 
 
@@ -92,11 +115,11 @@ def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
         ["digits", "FC1"], ["digits", "RBF"], ["other", "FC1"], ["other", "RBF"],
     ]  # fmt: skip
     _, text = read(page.write(run, tmp_path / "page.html"))
-    found = json.loads(out.read_text())
+    evaluation = json.loads(out.read_text())
     out.unlink()
-    assert [one["set"] for one in found["sets"]] == ["digits", "other"]
-    assert found["sets"][0]["kernels"] == found["sets"][1]["kernels"]
-    for words in ("Under other kernels: evaluation", f"{100 * found['kernels'][1]['test_accuracy']:.2f} %"):
+    assert [evaluated["set"] for evaluated in evaluation["sets"]] == ["digits", "other"]
+    assert evaluation["sets"][0]["kernels"] == evaluation["sets"][1]["kernels"]
+    for words in ("Under other kernels: evaluation", f"{100 * evaluation['kernels'][1]['test_accuracy']:.2f} %"):
         assert words in text
 
 

@@ -25,8 +25,8 @@ def kip_commands():
     """Return the arguments of each kip command, from the fences and the text."""
     inline = re.findall(r"`(kip [^`]+)`", README)
     fenced = [part for line in SHELL for part in line.split("&&")]
-    found = [shlex.split(text, comments=True) for text in [*inline, *fenced]]
-    return [words[1:] for words in found if words and Path(words[0]).name == "kip" and len(words) > 1]
+    commands = [shlex.split(text, comments=True) for text in [*inline, *fenced]]
+    return [words[1:] for words in commands if words and Path(words[0]).name == "kip" and len(words) > 1]
 
 
 @pytest.fixture
@@ -49,11 +49,14 @@ def test_the_readme_has_commands_and_code():
 def test_a_command_of_the_readme_parses(arguments, user_folder, monkeypatch, capsys):
     ran = []
 
-    def idle(command):
-        return functools.wraps(command)(lambda *args, **options: ran.append(args) or {})
+    original = cli.Command.function
 
-    monkeypatch.setattr(cli, "COMMANDS", {name: idle(command) for name, command in cli.COMMANDS.items()})
-    monkeypatch.setattr(cli.runs, "_run", lambda *args: ran.append(args) or {})
+    def idle(command):
+        function = original(command)
+        return functools.wraps(function)(lambda *args, **options: ran.append(args) or {})
+
+    monkeypatch.setattr(cli.Command, "function", idle)
+    monkeypatch.setattr("kip.cli.runs._run", lambda *args: ran.append(args) or {})
     if "--help" in arguments:
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)

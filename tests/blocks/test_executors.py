@@ -128,8 +128,8 @@ def test_results_come_in_the_order_of_the_tasks(rng, executor):
     executor.begin(Images(FC, support, target, made.size))
     assert len(made.ts) > 9
     expected = np.asarray(kernel_function(FC)(target, support))
-    for each, block in zip(made.ts, executor.forward(made.ts), strict=True):
-        np.testing.assert_allclose(block, expected[each.where], rtol=2e-5)
+    for block_task, block in zip(made.ts, executor.forward(made.ts), strict=True):
+        np.testing.assert_allclose(block, expected[block_task.where], rtol=2e-5)
 
 
 def test_every_executor_gives_the_bits_of_the_plain_task(rng, executor):
@@ -138,11 +138,11 @@ def test_every_executor_gives_the_bits_of_the_plain_task(rng, executor):
     plain = Images(FC, support, target, made.size)
     executor.begin(plain)
     tasks = [*made.ss, *made.ts]
-    bars = [rng.standard_normal(each.shape).astype(np.float32) for each in tasks]
-    for each, block in zip(tasks, executor.forward(tasks), strict=True):
-        np.testing.assert_array_equal(block, task.forward(plain, each))
-    for each, bar, gradient in zip(tasks, bars, executor.backward(tasks, bars), strict=True):
-        np.testing.assert_array_equal(gradient, task.backward(plain, each, bar))
+    bars = [rng.standard_normal(block_task.shape).astype(np.float32) for block_task in tasks]
+    for block_task, block in zip(tasks, executor.forward(tasks), strict=True):
+        np.testing.assert_array_equal(block, task.forward(plain, block_task))
+    for block_task, bar, gradient in zip(tasks, bars, executor.backward(tasks, bars), strict=True):
+        np.testing.assert_array_equal(gradient, task.backward(plain, block_task, bar))
 
 
 def test_a_failing_task_raises_and_the_executor_lives_on(rng, executor):

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from kip import experiment
-from kip.distill.kip import KIP
-from kip.distill.label_solve import LabelSolve
 from kip.errors import ConfigError
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
 
 COUNTS = {
     "table_1": 14 * 3 + 6,  # 14 settings under LS, KIP and KIP augmented; KIP FC on two data sets
@@ -42,48 +42,48 @@ def test_names_are_unique_and_well_formed():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_row_is_the_experiment_that_its_name_says(name):
-    found = experiment.load(name)
+    config = experiment.load(name)
     stem, _, row = name.partition(":")
-    assert 0 < found.reference.accuracy <= 1
+    assert 0 < config.reference.accuracy <= 1
     section = "section 3.1" if row.endswith("half") else "Table " + stem.removeprefix("table_").upper()
-    assert found.reference.source.startswith(f"Nguyen et al. 2021, {section}, ")
-    assert found.data.validation == 5000
-    assert found.checkpoint_every == 50
-    assert found.method.images_per_class == int(re.search(r"ipc(\d+)_", row)[1])
-    assert [kernel.get for kernel in found.method.kernels] == ["ntk"]
+    assert config.reference.source.startswith(f"Nguyen et al. 2021, {section}, ")
+    assert config.data.validation == 5000
+    assert config.checkpoint_every == 50
+    assert config.method.images_per_class == int(re.search(r"ipc(\d+)_", row)[1])
+    assert [kernel.get for kernel in config.method.needs.kernels] == ["ntk"]
     family = "ConvNet3" if stem in ("table_a11", "table_a12") else "FC" if row.endswith("_fc") else "ConvNet"
-    assert found.method.kernels[0].family == family
-    assert found.method.ridge.strength == 1e-6
-    assert found.method.ridge.scale == "trace"
+    assert config.method.needs.kernels[0].family == family
+    assert config.method.ridge.strength == 1e-6
+    assert config.method.ridge.scale == "trace"
     if stem == "table_1":
-        assert found.preprocess.kind == ("standardize" if found.data.name in GREY or family == "FC" else "zca")
+        assert config.preprocess.kind == ("standardize" if config.data.name in GREY or family == "FC" else "zca")
     else:
-        assert found.preprocess.kind == ("zca" if "zca" in row.split("_") else "standardize")
+        assert config.preprocess.kind == ("zca" if "zca" in row.split("_") else "standardize")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(experiment.load(name).method, KIP)])
 def test_kip_has_the_hyperparameters_of_section_a(name):
-    found = experiment.load(name)
-    row, data = name.partition(":")[2].split("_"), found.data.name
-    augmented, zca = "aug" in row, found.preprocess.kind == "zca"
+    config = experiment.load(name)
+    row, data = name.partition(":")[2].split("_"), config.data.name
+    augmented, zca = "aug" in row, config.preprocess.kind == "zca"
     policy = {"svhn_cropped": "autoaugment_svhn", **dict.fromkeys(GREY, "rotate_shift")}.get(data, "autoaugment_cifar")
-    assert found.augment.policy == (policy if augmented else "none")
-    assert found.augment.fraction == (0.5 if "half" in row else 1.0)
-    assert found.method.learn_labels == (name.startswith("table_1:") or "labels" in row)
-    assert (found.method.target_batch, found.method.steps) == (5000, 50_000)
+    assert config.augment.policy == (policy if augmented else "none")
+    assert config.augment.fraction == (0.5 if "half" in row else 1.0)
+    assert config.method.learn_labels == (name.startswith("table_1:") or "labels" in row)
+    assert (config.method.target_batch, config.method.steps) == (5000, 50_000)
     fallback = data == "svhn_cropped" and zca and not augmented
-    assert found.method.learning_rate == (0.04 if data in CIFAR or fallback else 0.01)
+    assert config.method.learning_rate == (0.04 if data in CIFAR or fallback else 0.01)
     if zca:
-        assert found.preprocess.regularization == (0.1 if data in CIFAR or fallback else 100)
+        assert config.preprocess.regularization == (0.1 if data in CIFAR or fallback else 100)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(experiment.load(name).method, LabelSolve)])
 def test_label_solve_is_not_augmented_and_has_one_seed(name):
-    found = experiment.load(name)
-    assert found.augment.policy == "none"
-    assert found.reference.spread is None
-    if found.preprocess.kind == "zca":
-        assert found.preprocess.regularization == (0.1 if found.data.name in CIFAR else 100)
+    config = experiment.load(name)
+    assert config.augment.policy == "none"
+    assert config.reference.spread is None
+    if config.preprocess.kind == "zca":
+        assert config.preprocess.regularization == (0.1 if config.data.name in CIFAR else 100)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_sampling_kip_draws_from_the_three_kernels_that_the_other_rows_have_alon
     rows = {row: experiment.load(f"figure_1:{row}") for row in ("all", "convnet", "convvec3", "convvec8")}
     assert [kernel.label for kernel in rows["all"].method.kernels] == ["ConvNet", "ConvVec3", "ConvVec8"]
     assert tuple(kernel for row in list(rows)[1:] for kernel in rows[row].method.kernels) == rows["all"].method.kernels
-    for found in rows.values():
-        assert (found.data.name, found.method.images_per_class, found.method.learn_labels) == ("cifar10", 10, False)
-        assert (found.augment.policy, found.preprocess.kind, found.reference) == ("none", "standardize", None)
+    for config in rows.values():
+        assert (config.data.name, config.method.images_per_class, config.method.learn_labels) == ("cifar10", 10, False)
+        assert (config.augment.policy, config.preprocess.kind, config.reference) == ("none", "standardize", None)
 
 
 @pytest.mark.parametrize("stem", COUNTS)

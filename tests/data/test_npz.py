@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,17 @@ BAD = {
     "one-hot labels": ({"y_train": np.eye(2, dtype=int)[good()["y_train"]]}, "y_train has the wrong rank", "argmax"),
     "short labels": ({"y_test": np.zeros(3, int)}, "y_test has another length than its images; got 3", "expected 4"),
     "negative label": ({"y_train": np.arange(20) % 2 - 1}, "y_train holds a negative class; got -1", "expected 0"),
+    "a label of a billion": (
+        {"y_train": np.arange(20) % 2 * 10**9},
+        "no image of class 1, and the label 1000000000",
+        "Ren",
+    ),
+    "a label beyond int64": (
+        {"y_train": np.arange(20, dtype=np.uint64) % 2 * (2**64 - 1)},
+        "no image of class 1",
+        "Renum",
+    ),
+    "a test label beyond int64": ({"y_test": np.full(4, 2**64 - 1, np.uint64)}, "lacks; got 18446744073709551615", "1"),
     "gap in classes": ({"y_train": np.arange(20) % 2 * 2}, "got no image of class 1", "Renumber"),
     "one class": ({"y_train": np.zeros(20, int)}, "got the single class 0", "at least 2"),
     "class only in test": ({"y_test": np.array([0, 1, 2, 0])}, "class that train lacks; got 2", r"0\.\.1"),
@@ -92,3 +105,25 @@ def test_a_damaged_file_is_refused(tmp_path, how):
         load(Data(name="set"), tmp_path)
     assert str(tmp_path / "set.npz") in str(caught.value)
     assert "np.savez" in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [10**9, 2**62])
+def test_a_wild_label_costs_no_memory(tmp_path, label):
+    """It cost 8 bytes for each class up to it: 7.8 GB at 10^9."""
+    labels = np.arange(20) % 2 * label
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="no image of class 1"):
+            load_with(tmp_path, y_train=labels)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_file_is_refused_without_the_advice_to_unpickle_it(tmp_path):
+    (tmp_path / "set.npz").write_text("x_train,y_train\n1,2\n")
+    with pytest.raises(
+        DataError, match=r"set.npz cannot be read; got something else; expected a .npz archive"
+    ) as caught:
+        load(Data(name="set"), tmp_path)
+    assert "pickle" not in str(caught.value)

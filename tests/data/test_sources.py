@@ -159,3 +159,20 @@ def test_shrink_averages_squares_of_pixels():
     assert load(Data("digits", shrink=2)).test.images.shape[1:] == (4, 4, 1)
     with pytest.raises(DataError, match="divisor of both sides"):
         load(Data("digits", shrink=3))
+
+
+@pytest.mark.parametrize("name", ["digits", "tiny"])
+def test_a_data_folder_that_does_not_exist_is_an_error_at_once(tmp_path, name):
+    with pytest.raises(DataError, match=r"--data-dir; got .*nowhere; expected a folder of NAME.npz files that exists"):
+        load(Data(name=name), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "meant"), [("tinny", "tiny"), ("digit", "digits")])
+def test_a_mistyped_data_set_is_answered_with_the_nearest_name(tmp_path, monkeypatch, name, meant):
+    def read(name):
+        raise tfds.UnknownName("no data set of that name")
+
+    monkeypatch.setattr(tfds, "read", read)
+    write_npz(tmp_path)
+    with pytest.raises(DataError, match=f"Did you mean {meant}\\?"):
+        load(Data(name=name), tmp_path)

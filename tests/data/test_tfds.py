@@ -77,8 +77,10 @@ def test_without_the_library_the_error_names_the_remedy(monkeypatch):
 
 def test_only_one_file_of_the_package_imports_tensorflow_datasets():
     root = Path(tfds.__file__).parents[1]
-    found = [path for path in root.rglob("*.py") if "import tensorflow_datasets" in path.read_text(encoding="utf-8")]
-    assert found == [Path(tfds.__file__)]
+    importers = [
+        path for path in root.rglob("*.py") if "import tensorflow_datasets" in path.read_text(encoding="utf-8")
+    ]
+    assert importers == [Path(tfds.__file__)]
 
 
 def test_the_module_itself_loads_nothing():

@@ -7,7 +7,7 @@ import pytest
 
 from kip.errors import NonFiniteError
 from kip.evaluate.empirical_ntk import critical_learning_rate, empirical_ntk
-from kip.finite import network
+from kip.networks import network
 from kip.precision import float64
 
 
@@ -40,8 +40,8 @@ def test_the_kernel_is_that_of_finite_differences(name, rng):
         np.testing.assert_allclose(empirical_ntk(model, variables, images), theta, rtol=1e-6, atol=1e-8)
         spectrum = np.linalg.eigvals(theta).real  # the general solver, not the symmetric one that kip uses
         expected = 2 * 8 / (spectrum.min() + spectrum.max())
-        found = critical_learning_rate(model, variables, images, divisor=8)
-    assert found == pytest.approx(expected, rel=1e-5)
+        rate = critical_learning_rate(model, variables, images, divisor=8)
+    assert rate == pytest.approx(expected, rel=1e-5)
 
 
 def test_blocks_in_little_memory_give_the_whole(rng):

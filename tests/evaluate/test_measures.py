@@ -7,6 +7,7 @@ from kip import krr
 from kip.errors import DataError, NonFiniteError
 from kip.evaluate import measures
 from kip.evaluate.dimension import inner_products, linear_dimension, two_nn
+from kip.evaluate.spectrum import frechet_distance
 
 RIDGE = krr.Ridge()
 
@@ -90,11 +91,11 @@ def test_the_bands_sum_to_the_whole(problem, bands):
     whole = k_ts @ np.linalg.solve(k_ss, labels)
     np.testing.assert_allclose(sum(predictions for _, predictions in parts), whole, rtol=1e-6, atol=1e-8)
     assert [index for part, _ in parts for index in range(21)[part]] == list(range(21))
-    found = measures.spectral_bands(k_ss, k_ts, labels, classes, bands)
-    assert sum(band.weight for band in found) == pytest.approx(1)
-    assert found[0].weight == max(band.weight for band in found)
+    shares = measures.spectral_bands(k_ss, k_ts, labels, classes, bands)
+    assert sum(band.weight for band in shares) == pytest.approx(1)
+    assert shares[0].weight == max(band.weight for band in shares)
     if bands == 1:
-        assert found[0].accuracy == np.mean(whole.argmax(1) == classes)
+        assert shares[0].accuracy == np.mean(whole.argmax(1) == classes)
 
 
 def test_a_band_sees_its_own_directions_only(problem):
@@ -113,23 +114,38 @@ def test_a_singular_kernel_has_no_bands():
 
 def test_subsampling_costs_accuracy_and_the_whole_is_plain_krr(problem):
     k_ss, k_ts, labels, classes = problem
-    found = measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30)
-    assert found[1.0] == np.mean((k_ts @ krr.fit(k_ss, labels, RIDGE)).argmax(1) == classes)
-    assert found[0.1] < found[0.5] < found[1.0]
-    assert found == measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30)
-    assert found != measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30, seed=1)
+    means = measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30)
+    assert means[1.0] == np.mean((k_ts @ krr.fit(k_ss, labels, RIDGE)).argmax(1) == classes)
+    assert means[0.1] < means[0.5] < means[1.0]
+    assert means == measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30)
+    assert means != measures.subsampled(k_ss, k_ts, labels, classes, RIDGE, repeats=30, seed=1)
 
 
 def test_the_nearest_natural_image_of_a_natural_image_is_itself(rng):
     train = rng.normal(size=(30, 4, 4, 1))
     classes = np.arange(30) % 3
     images = np.concatenate([train[[4, 17]], train[9:10] + 0.01])
-    found = measures.nearest_natural(images, np.array([1, 2, 1]), train, classes)
-    np.testing.assert_array_equal(found.index, [4, 17, 9])
-    np.testing.assert_allclose(found.distance, [0, 0, 0.04], atol=1e-6)
-    assert found.own_class == pytest.approx(2 / 3)
+    neighbours = measures.nearest_natural(images, np.array([1, 2, 1]), train, classes)
+    np.testing.assert_array_equal(neighbours.index, [4, 17, 9])
+    np.testing.assert_allclose(neighbours.distance, [0, 0, 0.04], atol=1e-6)
+    assert neighbours.own_class == pytest.approx(2 / 3)
 
 
 def test_the_label_matrix_is_the_mean_by_class():
     labels = np.array([[1.0, 0.0, 0.0], [3.0, 2.0, 0.0], [0.0, 0.0, 5.0]])
     np.testing.assert_array_equal(measures.label_matrix(labels, np.array([0, 0, 2])), [[2, 1, 0], [0, 0, 0], [0, 0, 5]])
+
+
+def test_the_frechet_distance_is_that_of_two_normal_distributions(rng):
+    from scipy.linalg import sqrtm
+
+    few, many = rng.normal(size=(7, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(50, 4)) + 1
+    mean, covariance = measures.moments(np.array_split(many, 3))
+    np.testing.assert_allclose(mean, many.mean(0))
+    np.testing.assert_allclose(covariance, np.cov(many.T))
+    of_few = np.cov(few.T)
+    expected = np.square(few.mean(0) - mean).sum() + np.trace(of_few + covariance - 2 * sqrtm(of_few @ covariance).real)
+    assert frechet_distance(few, mean, covariance) == pytest.approx(expected)
+    assert frechet_distance(many, mean, covariance) == pytest.approx(
+        0, abs=1e-5
+    )  # roots of eigenvalues that are zero but for rounding

@@ -8,8 +8,8 @@ import pytest
 from kip import cli, data, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks
 from kip.errors import DataError
-from kip.evaluate.krr_accuracy import krr_accuracy
 from kip.evaluate.natural_subsets import natural_subsets
+from kip.judges.krr_accuracy import krr_accuracy
 from kip.kernels import RBF
 
 
@@ -26,28 +26,28 @@ def measure(digits, **settings):
 
 def test_accuracies_are_those_of_each_subset_by_itself(digits):
     dataset, apply = digits
-    found = measure(digits, per_class=(1, 3), subsets=2, targets=None)
-    assert [each.per_class for each in found] == [1, 3]
+    results = measure(digits, per_class=(1, 3), subsets=2, targets=None)
+    assert [result.per_class for result in results] == [1, 3]
     for draw in range(2):
         chosen = data.class_balanced(
             dataset.train.labels, 30, num_classes=10, seed=0, purpose="natural baseline", step=draw
         )
         labels = dataset.train.labels[chosen]
         firsts = [np.flatnonzero(labels == label)[0] for label in range(10)]
-        for each, kept in zip(found, (firsts, slice(None)), strict=True):
+        for result, kept in zip(results, (firsts, slice(None)), strict=True):
             with KernelBlocks(Blocks()) as blocks:
                 expected = krr_accuracy(
                     blocks, RBF(), krr.Ridge(), apply(dataset.train.images[chosen[kept]]),
                     data.centred_one_hot(labels[kept], 10), apply(dataset.test.images), dataset.test.labels,
                 )  # fmt: skip
-            assert each.accuracies[draw] == pytest.approx(expected, abs=1 / len(dataset.test.labels))
+            assert result.accuracies[draw] == pytest.approx(expected, abs=1 / len(dataset.test.labels))
 
 
 def test_the_deviation_is_that_of_a_single_subset(digits):
-    (found,) = measure(digits, per_class=(2,), subsets=4, targets=50)
-    assert found.std == pytest.approx(np.std(found.accuracies, ddof=1))
+    (result,) = measure(digits, per_class=(2,), subsets=4, targets=50)
+    assert result.std == pytest.approx(np.std(result.accuracies, ddof=1))
     (alone,) = measure(digits, per_class=(2,), subsets=1, targets=50)
-    assert alone.accuracies == found.accuracies[:1]
+    assert alone.accuracies == result.accuracies[:1]
     assert alone.std == 0
 
 

@@ -7,20 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip import cli, train
+from kip import cli
 from kip.data import Data
-from kip.distill import KIP
 from kip.errors import ConfigError, ShapeError
-from kip.evaluate import embedding, training
+from kip.evaluate import embedding
 from kip.evaluate.pretraining import Pretraining, pretraining
 from kip.experiment import Experiment
 from kip.export import load
-from kip.finite import Model
-from kip.finite.krr_st import KRRST
-from kip.finite.networks import Network
-from kip.finite.pool import Optimizer, Pool
-from kip.finite.teacher import Teacher
 from kip.kernels.architecture import Architecture
+from kip.methods.features.krr_st import KRRST
+from kip.methods.features.pool import Optimizer, Pool
+from kip.methods.kernel.kip import KIP
+from kip.networks import Model
+from kip.networks.model import Network
+from kip.runs import loop
+from kip.training.recipe import Recipe
+from kip.training.self_supervised import Teacher
+from kip.training.supervised import Labeller, train
 
 SMALL = Network("FC1", width=16)
 DIGITS = Data("digits")
@@ -34,7 +37,7 @@ def krr_st(tmp_path_factory):
         pretraining=Optimizer("sgd", 0.01), pretraining_steps=5, probe_images=50, test_networks=1,
     )  # fmt: skip
     out = tmp_path_factory.mktemp("krr_st") / "run"
-    train.run(Experiment(method, checkpoint_every=2), out, show_progress=False)
+    loop.run(Experiment(method, checkpoint_every=2), out, show_progress=False)
     return out / "distilled.npz"
 
 
@@ -42,7 +45,7 @@ def krr_st(tmp_path_factory):
 def kip_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("kip") / "run"
     method = KIP(images_per_class=2, target_batch=200, steps=3, kernels=(Architecture("FC", 1),))
-    train.run(Experiment(method), out, show_progress=False)
+    loop.run(Experiment(method), out, show_progress=False)
     return out
 
 
@@ -71,6 +74,7 @@ def test_fine_tuning_moves_the_whole_network_from_where_pretraining_left_it(krr_
     assert pretraining([krr_st], one_step)[0].mean < tuned.mean
 
 
+@pytest.mark.slow
 def test_a_set_of_any_method_and_any_network_has_its_rows(kip_run):
     networks = (Network("FC1", width=16), Network("ConvNet-D3", width=4))
     config = Pretraining(
@@ -99,12 +103,12 @@ def test_the_teachers_answers_come_with_the_statistics_of_the_batch(rng):
     images = rng.normal(3.0, 2.0, (8, 4, 4, 1)).astype(np.float32)  # far from the statistics of a fresh network
     model = Model(Network("FC1", width=8, norm="batch"), 3)
     variables = model.init(jax.random.key(0), images.shape[1:])
-    recipe = training.Recipe("kl", schedule="constant", steps=1, evaluations=1, keep="last")
+    recipe = Recipe("kl", steps=1, evaluations=1, keep="last")
     losses = {}
     for statistics in (False, True):
-        teacher = training.Teacher(model, variables, statistics)
+        teacher = Labeller(model, variables, statistics)
         begin = lambda fresh: jax.tree.map(jnp.asarray, variables)  # noqa: E731
-        trained = training.train(
+        trained = train(
             model, recipe, jax.random.key(1)[None], np.array([0.1]), np.zeros(1), images, np.zeros((8, 3)),
             (images[:1], np.zeros(1, int)), teacher=teacher, begin=begin,
         )  # fmt: skip
@@ -115,7 +119,7 @@ def test_the_teachers_answers_come_with_the_statistics_of_the_batch(rng):
 
 def test_the_command_prints_a_line_for_each_cell(krr_st, tmp_path, capsys):
     out = tmp_path / "pretraining.json"
-    options = ["--data", "digits", "--seeds", "2", "--labelled", "100", "--start", "distilled", "none", "--json"]
+    options = ["--data", "digits", "--seeds", "2", "--labelled", "100", "--starts", "distilled", "none", "--json"]
     assert cli.main(["pretraining", str(krr_st), *options, "--out", str(out)]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split(" probe ")[1].split()[0] for line in lines] == ["distilled", "none"]
@@ -129,18 +133,21 @@ def test_what_cannot_be_compared_is_refused(krr_st, capsys):
         pretraining([], Pretraining(DIGITS))
     with pytest.raises(ShapeError, match="second data set"):
         pretraining([krr_st], Pretraining(Data("digits", shrink=2)))
-    assert cli.main(["pretraining", str(krr_st), "--data", "digits", "--width", "8"]) == 2
-    assert "--network" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["pretraining", str(krr_st), "--data", "digits", "--teacher", "FC1 wide=8"])
+    assert "wide" in capsys.readouterr().err
 
 
 def test_representations_are_drawn_in_the_plane(krr_st, tmp_path):
-    found = embedding.representations(load(krr_st), real=60)
-    assert {name: part.shape for name, part in found.items()} == {
+    groups = embedding.representations(load(krr_st), real=60)
+    assert {name: part.shape for name, part in groups.items()} == {
         "real images": (60, 16), "learned images": (20, 16), "learned labels": (20, 16),
     }  # fmt: skip
-    np.testing.assert_array_equal(found["learned labels"], load(krr_st).labels)
-    planes = embedding.embed(found)
-    assert {name: part.shape for name, part in planes.items()} == {name: (len(part), 2) for name, part in found.items()}
+    np.testing.assert_array_equal(groups["learned labels"], load(krr_st).labels)
+    planes = embedding.embed(groups)
+    assert {name: part.shape for name, part in planes.items()} == {
+        name: (len(part), 2) for name, part in groups.items()
+    }
     out = tmp_path / "plane.png"
     assert cli.main(["show", str(krr_st), "--representations", "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")

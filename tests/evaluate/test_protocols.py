@@ -1,22 +1,20 @@
-"""Protocols: what each trains on, the table, the average over networks, K-centers, and the command."""
+"""Protocols: what each trains on, the cells of a table, the average over networks, and K-centers."""
 
 import dataclasses
-import itertools
-import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip import cli, train
-from kip.distill import KIP
 from kip.errors import ConfigError
-from kip.evaluate import augmentation, protocols
-from kip.evaluate.protocols import PROTOCOLS, Candidate, cross_architecture, k_centers, table
-from kip.evaluate.training import Teacher
-from kip.experiment import Experiment
-from kip.finite import Network, network
-from kip.kernels.architecture import Architecture
+from kip.evaluate.protocols import Candidate, Cell, cross_architecture, judge, stored_bytes
+from kip.methods.selection import greedy
+from kip.methods.selection.points import Vectors
+from kip.networks import Network, network
+from kip.training.batches import Batches
+from kip.training.protocols import PROTOCOLS
+from kip.training.recipe import scheduled
+from kip.training.supervised import Labeller
 
 FC = Network("FC1", width=16)
 
@@ -49,7 +47,7 @@ def oracle(shift):
     weights = centres[order].T
     bias = -0.5 * (centres[order] ** 2).sum(1) - 10 * weights.sum(0)
     readout = {"kernel": jnp.asarray(20 * weights), "bias": jnp.asarray(20 * bias)}
-    return Teacher(model, {"params": {"Dense_0": body, "readout": readout}})
+    return Labeller(model, {"params": {"Dense_0": body, "readout": readout}})
 
 
 @pytest.mark.slow
@@ -58,7 +56,10 @@ def test_hard_labels_take_the_argmax_and_soft_labels_the_teachers(world):
     chosen = [short("HL", rate=0.05), short("SL", rate=0.02), short("SL+KD", rate=0.02), short("OWN", rate=0.05)]
     shifted = (test[1] + 1) % 3
     for truth, expected in ((test[1], [True, False, False, True]), (shifted, [False, True, True, False])):
-        cells = table([candidate], [FC], chosen, validation=test, test=(test[0], truth), teacher=oracle(1), seeds=2)
+        cells = [
+            judge(candidate, FC, protocol, test=(test[0], truth), mirror_keeps_class=True, teacher=oracle(1), seeds=2)
+            for protocol in chosen
+        ]
         assert [cell.protocol for cell in cells] == ["HL", "SL", "SL+KD", "OWN"]
         assert [cell.mean > 0.85 for cell in cells] == expected
         for cell in cells:
@@ -69,12 +70,23 @@ def test_hard_labels_take_the_argmax_and_soft_labels_the_teachers(world):
 def test_soft_labels_without_a_teacher_are_refused(world):
     candidate, test = world
     with pytest.raises(ConfigError, match=r"teacher of SL\+KD"):
-        table([candidate], [FC], [PROTOCOLS["SL+KD"]], validation=test, test=test)
+        judge(candidate, FC, PROTOCOLS["SL+KD"], test=test, mirror_keeps_class=True)
+
+
+def test_the_bytes_of_a_set_are_those_of_its_images_and_of_the_labels_that_the_training_needs(world):
+    candidate, _ = world  # 12 images of 4x4 pixels, 3 classes
+    images = 12 * 16 * 4
+    expected = {"HL": images + 12, "OWN": images + 12 * 3 * 4, "SL": images + 12 * 3 * 4}
+    for name, count in expected.items():
+        assert stored_bytes(candidate, PROTOCOLS[name]) == count
+    assert stored_bytes(candidate, dataclasses.replace(PROTOCOLS["SL+KD"], epochs=5)) == images + 5 * 12 * 3 * 4
+    many = Candidate("many", candidate.images, np.zeros((12, 300), np.float32))
+    assert stored_bytes(many, PROTOCOLS["HL"]) == images + 2 * 12
 
 
 def test_the_average_over_networks_can_leave_the_own_one_out():
     cells = [
-        protocols.Cell("a", name, "HL", mean, 0.0, [])
+        Cell("a", name, "HL", mean, 0.0, [mean], 0, 0.0)
         for name, mean in (("ConvNet", 0.9), ("FC1", 0.5), ("VGG11", 0.7))
     ]
     assert cross_architecture(cells) == {("a", "HL"): pytest.approx(0.7)}
@@ -85,71 +97,39 @@ def test_every_protocol_names_its_paper_and_makes_a_recipe():
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert protocol.paper
-        recipe = protocol.recipe(100, 1)
-        assert (recipe.keep, recipe.augment, recipe.steps) == ("last", "dsa_digits", protocol.epochs)
-        assert protocol.recipe(500, 3).augment == "dsa"
-        assert protocol.recipe(512, 3).steps == 2 * protocol.epochs
+        recipe = protocol.recipe(100, mirror_keeps_class=False)
+        public = protocol.schedule == "dc"
+        assert (recipe.keep, recipe.steps) == ("last", protocol.epochs + public)
+        assert recipe.augment == (protocol.augment or "dsa_no_flip")
+        assert protocol.recipe(500, mirror_keeps_class=True).augment == (protocol.augment or "dsa")
+        assert protocol.recipe(512, mirror_keeps_class=True).steps == 2 * (protocol.epochs + public)
         assert (recipe.loss == "kl") == protocol.labels.startswith("teacher")
         assert recipe.temperature == (20 if recipe.loss == "kl" else 1)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("DC", 300), ("DSA", 1000), ("DC-MNIST", 1000), ("DC-BENCH", 1000)])
+def test_the_public_loop_of_dc_and_dsa_is_followed_to_the_pass(name, epochs):
+    recipe = PROTOCOLS[name].recipe(500, mirror_keeps_class=True)
+    batches = Batches(500, recipe.batch, recipe.drawn)
+    rates, rate = [], 0.01  # as the public code: the passes of `range(epochs + 1)`, a new optimiser after one of them
+    for epoch in range(epochs + 1):
+        rates += [rate, rate]  # a batch of 256 and one of 244
+        rate = 0.001 if epoch == epochs // 2 + 1 else rate
+    assert [batches.length(step) for step in range(4)] == [256, 244, 256, 244]
+    assert recipe.steps == len(rates)
+    steps = range(recipe.steps)
+    ours = [0.01 * float(scheduled("halfway", step, recipe.steps, recipe.restart_at)) for step in steps]
+    np.testing.assert_allclose(ours, rates, rtol=1e-6)
+    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.loss) == (0.9, 5e-4, "xent")
 
 
 def test_k_centers_takes_the_middle_and_then_the_farthest():
     line = np.array([0.0, 1, 2, 3, 10, 100, 101]).reshape(-1, 1, 1, 1)
     classes = np.array([0, 0, 0, 0, 0, 1, 1])
-    np.testing.assert_array_equal(k_centers(line, classes, 2), [3, 4, 5, 6])
-    assert set(k_centers(line[:5], classes[:5], 3)) == {3, 4, 0}
 
+    def k_centers(label, per_class):
+        members = np.flatnonzero(classes == label)
+        return members[greedy.k_centers(Vectors(line[members].reshape(len(members), -1)), per_class)]
 
-@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_digits", "noise"])
-def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
-    import jax
-
-    images = jnp.asarray(rng.normal(size=(6, 8, 8, 3)), jnp.float32)
-    draws = [augmentation.augmented(kind, jax.random.key(seed), images) for seed in range(8)]
-    again = augmentation.augmented(kind, jax.random.key(0), images)
-    np.testing.assert_array_equal(draws[0], again)
-    assert all(draw.shape == images.shape and np.isfinite(draw).all() for draw in draws)
-    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(draws))
-
-
-def test_each_operation_does_what_it_says(rng):
-    import jax
-
-    key = jax.random.key(3)
-    images = jnp.asarray(rng.normal(size=(20, 8, 8, 1)), jnp.float32)
-    shifted = augmentation._shift(key, images)
-    for image, moved in zip(images, shifted):
-        candidates = [np.pad(image, ((1, 1), (1, 1), (0, 0)))[r : r + 8, c : c + 8] for r in range(3) for c in range(3)]
-        assert any(np.array_equal(moved, candidate) for candidate in candidates)
-    flipped = augmentation._flip(key, images)
-    sides = [np.array_equal(a, b) for a, b in zip(images, flipped)]
-    assert 0 < sum(sides) < 20
-    assert all(np.array_equal(a, b[:, ::-1]) for a, b, same in zip(images, flipped, sides) if not same)
-    cut = np.asarray(augmentation._cutout(key, images))
-    assert ((cut == 0) | (cut == np.asarray(images))).all()
-    assert 1 <= (cut == 0).any((1, 3)).sum(1).max() <= 4
-    identity = augmentation._affine(images[0], jnp.eye(2))
-    np.testing.assert_allclose(identity, images[0], atol=1e-6)
-    quarter = augmentation._affine(images[0], jnp.array([[0.0, 1.0], [-1.0, 0.0]]))
-    np.testing.assert_allclose(quarter[..., 0], np.rot90(images[0][..., 0], 1), atol=1e-5)
-
-
-@pytest.mark.slow
-def test_the_command_makes_the_table(tmp_path, capsys):
-    method = KIP(images_per_class=1, target_batch=200, steps=2, kernels=(Architecture("FC", 1),))
-    train.run(Experiment(method=method), tmp_path / "tiny", show_progress=False)
-    options = "--protocol HL SL --network FC1 LeNet --width 6 --baseline random k-centers --epochs 2 --seeds 1"
-    teacher = "--teacher FC1 --teacher-width 32 --teacher-steps 200"
-    out = tmp_path / "tiny" / "protocols.json"
-    arguments = ["protocols", str(tmp_path / "tiny" / "distilled.npz"), *options.split(), *teacher.split()]
-    assert cli.main([*arguments, "--out", str(out), "--json"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    found = json.loads(lines[-1])
-    assert len(found["cells"]) == 3 * 2 * 2
-    assert {cell["candidate"] for cell in found["cells"]} == {"tiny", "random", "k-centers"}
-    assert len(found["average"]) == 3 * 2
-    assert found["teacher_validation_accuracy"] > 0.6
-    assert found["epochs"] == [2, 2]
-    assert json.loads(out.read_text()) == found
-    assert cli.main(["protocols", str(tmp_path / "tiny"), "--protocol", "ZL"]) == 2
-    assert "HL, SL, SL+KD" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.concatenate([k_centers(0, 2), k_centers(1, 2)]), [3, 4, 5, 6])
+    assert set(k_centers(0, 3)) == {3, 4, 0}

@@ -5,36 +5,28 @@ import json
 
 import pytest
 
-from kip import cli, train
-from kip.distill.kip import KIP
-from kip.experiment import Experiment
-from kip.kernels import Architecture
+from kip import cli
 
-SMALL = "--network FC1 --width 8 --seeds 1"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("saved") / "run"
-    method = KIP(images_per_class=1, target_batch=200, steps=1, kernels=(Architecture("FC", 1),))
-    train.run(Experiment(method=method), out, show_progress=False)
-    return out
+SMALL = ["FC1 width=8", "--seeds", "1"]
 
 
 @pytest.mark.parametrize(
-    ("module", "function", "command", "key"),
+    ("module", "function", "command", "network", "key"),
     [
-        ("protocols", "accuracy", f"protocols RUN --baseline random --epochs 1 {SMALL}", "cells"),
-        ("pretraining", "_judged", f"pretraining RUN --data digits --start distilled none {SMALL}", "cells"),
+        ("setting", "judge", "compare RUN --baselines random --epochs 1", "--networks", "cells"),
+        ("pretraining", "_judged", "pretraining RUN --data digits --starts distilled none", "--networks", "cells"),
         (
             "transfer",
             "transfer_set",
-            f"transfer RUN/distilled.npz --baseline natural --steps 2 --evaluations 1 --factors 1 --l2 0 {SMALL}",
+            "transfer RUN/distilled.npz --baseline natural --steps 2 --evaluations 1 --factors 1 --l2 0",
+            "--network",
             "results",
         ),
     ],
 )
-def test_what_is_known_is_saved_before_the_next_is_computed(run, tmp_path, monkeypatch, module, function, command, key):
+def test_what_is_known_is_saved_before_the_next_is_computed(
+    run, tmp_path, monkeypatch, module, function, command, network, key
+):
     module = importlib.import_module(f"kip.evaluate.{module}")
     real, calls = getattr(module, function), []
 
@@ -45,6 +37,7 @@ def test_what_is_known_is_saved_before_the_next_is_computed(run, tmp_path, monke
         return real(*args, **options)
 
     monkeypatch.setattr(module, function, stopped_at_the_second)
-    out = tmp_path / "results.json"
-    assert cli.main([*command.replace("RUN", str(run)).split(), "--out", str(out)]) == 130
-    assert len(json.loads(out.read_text())[key]) == 1
+    out = tmp_path / ("results" if command.startswith("compare") else "results.json")
+    assert cli.main([*command.replace("RUN", str(run)).split(), network, *SMALL, "--out", str(out)]) == 130
+    written = out / "comparison.json" if out.is_dir() else out
+    assert len(json.loads(written.read_text())[key]) == 1

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from kip import data, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor
 from kip.errors import ConfigError
-from kip.kernels import Architecture, engine, kernel_function
+from kip.kernels import Architecture, engine, fused, kernel_function
 from kip.kernels.engine import chunks, relu
+from kip.kernels.fused.form import Form
 from kip.precision import float64
 
 A = Architecture
@@ -23,6 +24,8 @@ def images(count, shape, seed):
 
 
 def value_and_gradients(architecture, implementation, x, z, bar):
+    if implementation == "numba":
+        return list(Form(architecture).value_and_pull(x, z, bar, True, True))
     function = kernel_function(architecture, implementation)
 
     @jax.jit
@@ -38,13 +41,15 @@ def compare(architecture, x, z, *, exact, close, seed=2):
     bar = np.random.default_rng(seed).standard_normal((len(x), len(z)))
     with float64():
         expected = value_and_gradients(architecture, "neural_tangents", x, z, bar)
-        in_float64 = value_and_gradients(architecture, "engine", x, z, bar)
-    in_float32 = value_and_gradients(architecture, "engine", *(a.astype(np.float32) for a in (x, z, bar)))
-    for value, double, single in zip(expected, in_float64, in_float32, strict=True):
-        scale = np.abs(value).max()
-        assert single.dtype == np.float32
-        np.testing.assert_allclose(double / scale, value / scale, rtol=0, atol=exact)
-        np.testing.assert_allclose(single / scale, value / scale, rtol=0, atol=close)
+    for form in ("engine", "numba") if fused.supports(architecture) else ("engine",):
+        with float64():
+            in_float64 = value_and_gradients(architecture, form, x, z, bar)
+        in_float32 = value_and_gradients(architecture, form, *(a.astype(np.float32) for a in (x, z, bar)))
+        for value, double, single in zip(expected, in_float64, in_float32, strict=True):
+            scale = np.abs(value).max()
+            assert single.dtype == np.float32
+            np.testing.assert_allclose(double / scale, value / scale, rtol=0, atol=exact, err_msg=form)
+            np.testing.assert_allclose(single / scale, value / scale, rtol=0, atol=close, err_msg=form)
 
 
 @st.composite
@@ -77,7 +82,12 @@ def test_any_architecture_agrees_with_neural_tangents(case, seed):
 # A band along x wants wider images than hypothesis may take its time for.
 @pytest.mark.parametrize(
     ("architecture", "shape"),
-    [(A("ConvNet", 2), (7, 11, 2)), (A("ConvNet3", 2, get="nngp"), (4, 9, 1)), (A("ConvVec", 2), (5, 6, 3))],
+    [
+        pytest.param(A("ConvNet", 2), (7, 11, 2), marks=pytest.mark.slow),
+        pytest.param(A("ConvNet3", 2, get="nngp"), (4, 9, 1), marks=pytest.mark.slow),
+        (A("ConvNet3", 1), (4, 9, 1)),
+        (A("ConvVec", 2), (5, 6, 3)),
+    ],
     ids=lambda value: getattr(value, "label", None),
 )
 def test_bands_agree_with_neural_tangents(architecture, shape):
@@ -85,7 +95,9 @@ def test_bands_agree_with_neural_tangents(architecture, shape):
     compare(architecture, images(4, shape, 0), images(3, shape, 1), exact=1e-12, close=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [A("ConvNet", 1), A("FC", 2)], ids=lambda a: a.label)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(A("ConvNet", 1), marks=pytest.mark.slow), A("FC", 2)], ids=lambda a: a.label
+)
 def test_similar_and_equal_images_agree_with_neural_tangents(architecture):
     shape = (5, 9, 2)
     x, z = images(4, shape, 0), images(3, shape, 1)
@@ -159,14 +171,24 @@ def test_images_get_the_cotangents_of_their_pairs(monkeypatch, many):
         np.testing.assert_allclose(pull(bar)[0], expected.sum(axis), rtol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [(1, 1), (2, 3), (3, 2), (1, 16), (8, 8)])
-def test_results_do_not_depend_on_the_chunks(monkeypatch, chunk):
+@pytest.fixture(scope="module")
+def in_chunks():
+    """An architecture and its arguments, and what they give in the chunks that the engine chooses."""
     architecture, shape = A("ConvNet", 1), (4, 9, 2)
-    x, z, bar = images(5, shape, 0), images(3, shape, 1), images(5, (3,), 2)
+    arguments = images(5, shape, 0), images(3, shape, 1), images(5, (3,), 2)
     with float64():
-        expected = value_and_gradients(architecture, "engine", x, z, bar)
-        monkeypatch.setattr(chunks, "chunk_of", lambda first, second, most: chunks.Chunk(*chunk))
-        for ours, theirs in zip(value_and_gradients(architecture, "engine", x, z, bar), expected, strict=True):
+        return architecture, arguments, value_and_gradients(architecture, "engine", *arguments)
+
+
+SLOW_CHUNKS = [pytest.param(chunk, marks=pytest.mark.slow) for chunk in ((1, 1), (3, 2), (1, 16))]
+
+
+@pytest.mark.parametrize("chunk", [(2, 3), (8, 8), *SLOW_CHUNKS])
+def test_results_do_not_depend_on_the_chunks(monkeypatch, chunk, in_chunks):
+    architecture, arguments, expected = in_chunks
+    monkeypatch.setattr(chunks, "chunk_of", lambda first, second, most: chunks.Chunk(*chunk))
+    with float64():
+        for ours, theirs in zip(value_and_gradients(architecture, "engine", *arguments), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -182,8 +204,8 @@ def test_angle_polynomials_are_accurate_to_float32():
 def test_chords_tell_every_angle_apart(dtype):
     angle = np.array([0, 1e-3, 1, np.pi / 2, 2, np.pi - 1e-3, np.pi])
     with float64():
-        one = relu.variance(jax.numpy.ones(len(angle), dtype))
-        chord = relu.chord(jax.numpy.asarray(np.cos(angle), dtype), one, one)
+        ones = relu.variance(jax.numpy.ones(len(angle), dtype))
+        chord = relu.chord(jax.numpy.asarray(np.cos(angle), dtype), ones, ones)
         np.testing.assert_allclose(
             2 * np.pi * relu.slope(chord), np.pi - angle, atol=1e-3 if dtype == "float32" else 1e-9
         )

@@ -21,13 +21,13 @@ CASES = [
 
 def needed(sides, top):
     """The pairs (p, p') of one axis that each resolution needs, from those at the top, as boolean (side, side)."""
-    found = [top]
+    pairs = [top]
     for side in reversed(sides[:-1]):
         below = np.zeros((side, side), bool)
-        for p, q in zip(*np.nonzero(found[0])):
+        for p, q in zip(*np.nonzero(pairs[0])):
             below[2 * p : 2 * p + 2, 2 * q : 2 * q + 2] = True
-        found.insert(0, below)
-    return found
+        pairs.insert(0, below)
+    return pairs
 
 
 def radius(pairs):
@@ -37,18 +37,18 @@ def radius(pairs):
 
 @pytest.mark.parametrize(("architecture", "size"), CASES)
 def test_radii_are_those_of_the_pairs_that_the_readout_needs(architecture, size):
-    found = levels(architecture, *size)
-    assert [(level.height, level.width) for level in found] == [
+    made = levels(architecture, *size)
+    assert [(level.height, level.width) for level in made] == [
         (size[0] >> i, size[1] >> i) for i in range(architecture.poolings + 1)
     ]
     for axis, name in ((0, "rows"), (1, "columns")):
-        sides = [level[axis] for level in found]
-        everything = found[-1].end == "mean"
+        sides = [level[axis] for level in made]
+        everything = made[-1].end == "mean"
         top = np.ones((sides[-1],) * 2, bool) if everything else np.eye(sides[-1], dtype=bool)
-        for level, pairs in zip(found, needed(sides, top), strict=True):
+        for level, pairs in zip(made, needed(sides, top), strict=True):
             ours = getattr(level, name)
             if ours is None:  # all pairs: right whatever is needed, and cheaper than so wide a band
-                assert 2 * radius(pairs) + 1 > level.width or found[0].columns is None
+                assert 2 * radius(pairs) + 1 > level.width or made[0].columns is None
             else:
                 assert ours == radius(pairs)
 

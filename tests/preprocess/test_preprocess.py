@@ -9,7 +9,7 @@ from kip.config import from_json, to_dict
 from kip.errors import ConfigError, DataError, ShapeError
 from kip.preprocess import Preprocess, fit
 
-KINDS = ["none", "standardize", "zca", "zca_notebook", "zca_frepo"]
+KINDS = ["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"]
 ZCA_KINDS = KINDS[2:]
 
 
@@ -54,7 +54,7 @@ def test_float_pixels_are_taken_on_the_scale_of_zero_to_one(fitted, kind):
     np.testing.assert_array_equal(transform.statistics(held / 255.0), transform.statistics(held))
 
 
-@pytest.mark.parametrize("kind", ["none", "standardize", "zca_frepo"])
+@pytest.mark.parametrize("kind", ["none", "standardize", "zca_frepo", "zca_kornia"])
 def test_kinds_without_layer_normalisation_have_neutral_statistics(fitted, kind):
     np.testing.assert_array_equal(fitted(kind).statistics(TRAIN[:3]), [[0, 1]] * 3)
 
@@ -131,7 +131,10 @@ def plain(kind, reg, train, images):
         else:
             z, new = z - z.mean(0), new - z.mean(0)
     covariance = z.T @ z / n
-    u, s, _ = np.linalg.svd(covariance + reg * np.trace(covariance) / features * np.eye(features))
+    strength = reg * np.trace(covariance) / features
+    if kind == "zca_kornia":  # centred pixels, kornia's n - 1, and an absolute strength
+        new, covariance, strength = images.reshape(len(images), -1) / 255.0 - x.mean(0), np.cov(x.T), reg
+    u, s, _ = np.linalg.svd(covariance + strength * np.eye(features))
     return (new @ (u * s**-0.5) @ u.T).reshape(images.shape)
 
 

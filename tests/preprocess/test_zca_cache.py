@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip.preprocess import Preprocess, cache, fit, zca
+from kip import files
+from kip.preprocess import Preprocess, fit, zca
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), dtype=np.uint8)
 
@@ -39,6 +40,7 @@ def test_a_second_fit_gives_the_same_bits_without_computing(tmp_path, decomposit
         {"images": IMAGES.reshape(80, 2, 8, 3)},
         {"kind": "zca_notebook"},
         {"kind": "zca_frepo"},
+        {"kind": "zca_kornia"},
     ],
 )
 def test_other_images_another_shape_or_kind_are_computed_anew(tmp_path, decompositions, change):
@@ -99,6 +101,6 @@ def test_the_default_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("KIP_CACHE_DIR")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.default_dir() == tmp_path / "xdg" / "kip"
+    assert files.cache_dir() == tmp_path / "xdg" / "kip"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_dir() == Path.home() / ".cache" / "kip"
+    assert files.cache_dir() == Path.home() / ".cache" / "kip"

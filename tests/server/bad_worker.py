@@ -1,4 +1,4 @@
-"""A worker process that lies or freezes: `python bad_worker.py HOST PORT HOW`, with the key in $KIP_WORKERS_KEY."""
+"""A worker process that lies, freezes or is old: `python bad_worker.py HOST PORT HOW`, its key in $KIP_WORKER_KEY."""
 
 import itertools
 import os
@@ -8,14 +8,17 @@ import time
 
 import numpy as np
 
+from kip.workers import worker
 from kip.workers.codec import decode, encode
 from kip.workers.connect import serve
+from kip.workers.keys import read_key
 from kip.workers.worker import Worker
 
 HOW = {
     "nan": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"] * np.nan})),
     "shape": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"][1:]})),
     "truncated": lambda answer: encode(answer)[:-5],
+    "liar": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"] * np.float32(1.0001)})),
 }
 
 
@@ -28,10 +31,12 @@ class Bad(Worker):
                 os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(1.0)  # the signal may stop this thread a moment after the others
             return super().handle(payload)
+        if sys.argv[3] == "old" and decode(payload).kind == "open":
+            worker.versions = lambda: {"kip": "0.0.1"}
         answer = super().handle(payload)
         message = decode(answer)
-        return HOW[sys.argv[3]](message) if message.kind == "result" else answer
+        return HOW[sys.argv[3]](message) if message.kind == "result" and sys.argv[3] in HOW else answer
 
 
 if __name__ == "__main__":
-    serve(Bad(), (sys.argv[1], int(sys.argv[2])), os.environ["KIP_WORKERS_KEY"].encode())
+    serve(Bad(), (sys.argv[1], int(sys.argv[2])), read_key(None))

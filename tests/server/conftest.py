@@ -4,4 +4,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Runs here are about bits; drawing takes longer than they do."""
-    monkeypatch.setattr("kip.train._Run._draw", lambda run: None)
+    monkeypatch.setattr("kip.runs.loop._Run._draw", lambda run: None)

@@ -37,7 +37,8 @@ class ThreadLink:
             self.bytes_out += len(answer)
         return answer
 
-    def close(self):
+    def close(self, why=""):
+        self.why = why
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import kip
 from kip.blocks import LocalExecutor
 from kip.server import service
 from kip.server.executor import RemoteExecutor
+from kip.server.keyring import Keyring
 from kip.server.member import Settings
-from kip.server.tcp import Door
+from kip.server.router import Router
 
 QUICK = Settings(deadline=60.0, copy_after=0.5, ping_every=0.1, quarantine=0.2, patience=120.0)
 HERE = Path(__file__).parent
@@ -34,34 +36,37 @@ class Watched(RemoteExecutor):
 
     after, then = None, None
 
-    def forward(self, tasks):
-        return self._counted(super().forward(tasks))
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        take = self.scheduler._take
 
-    def backward(self, tasks, cotangents):
-        return self._counted(super().backward(tasks, cotangents))
-
-    def _counted(self, results):
-        for result in results:
-            yield result
+        def watched(*event):
+            take(*event)
             if self.then and self.scheduler.done >= self.after:
                 at_work = [member.pid for member in self.scheduler.members.values() if member.tasks_in_flight]
                 if at_work:
                     then, self.then = self.then, None
                     then(at_work)
 
+        self.scheduler._take = watched
+
 
 class Workers:
     """A server in this process, and `kip worker` processes that can be killed, frozen and started."""
 
     def __init__(self, made, *, settings=QUICK, data_dir=None):
-        self.door = Door()
+        self.folder = tempfile.TemporaryDirectory()
+        self.keyring = Keyring(Path(self.folder.name))
+        self.router = Router(self.keyring)
         self.processes = []
         self.executor = Watched([], **service.introduction(made, data_dir), settings=settings)
-        self.door.open(self.executor.scheduler.join, self.executor.scheduler.leave)
-        self.environment = {**os.environ, "KIP_WORKERS_KEY": self.door.key.decode(), "JAX_PLATFORMS": "cpu"}
+        self.router.open(self.executor.scheduler.join, self.executor.scheduler.leave)
+        self.key_file = self.keyring.add("worker")
+        self.environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
 
-    def start(self, how=None):
-        host, port = self.door.address
+    def start(self, how=None, key_file=None):
+        host, port = self.router.address
+        self.environment["KIP_WORKER_KEY"] = str(key_file or self.key_file)
         command = [sys.executable, "-m", "kip.cli", "worker", f"{host}:{port}"]
         if how:
             command = [sys.executable, str(HERE / "bad_worker.py"), host, str(port), how]
@@ -81,7 +86,7 @@ class Workers:
         for process in self.processes:
             process.send_signal(signal.SIGCONT)  # one that froze could not end
         self.executor.close()
-        self.door.close()
+        self.router.close()
         deadline = time.monotonic() + 20
         for process in self.processes:
             try:
@@ -89,6 +94,7 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self.folder.cleanup()
 
 
 def run_locally(made, out, data_dir=None):
@@ -120,13 +126,13 @@ def listening(pids):
                 continue
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
-    found = []
+    addresses = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             parts = line.split()
             if parts[3] == "0A" and parts[9] in inodes:
-                found.append(parts[1].rpartition(":")[0])
-    return found
+                addresses.append(parts[1].rpartition(":")[0])
+    return addresses
 
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

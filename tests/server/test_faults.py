@@ -3,14 +3,17 @@
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from kip import train
-from kip.server import service
+from kip.errors import WorkersLostError
+from kip.runs import loop as train
+from kip.server import service, zmq
 
 _spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
 processes = importlib.util.module_from_spec(_spec)
@@ -91,33 +94,35 @@ def test_a_worker_that_returns_rubbish(tmp_path, expected, how, words):
     assert words in log
 
 
-def test_a_worker_of_another_key_is_refused(tmp_path, expected, caplog):
-    with processes.Workers(MADE) as workers:
-        right = workers.environment["KIP_WORKERS_KEY"]
-        workers.environment["KIP_WORKERS_KEY"] = "wrong"
-        wrong = workers.start()
-        workers.environment["KIP_WORKERS_KEY"] = right
-        workers.start()
-        finish(workers, tmp_path, expected)
-        assert wrong.wait(20) == 2
-    assert "was refused" in caplog.text
-
-
 def test_workers_end_soon_after_the_last_step_and_listened_nowhere(tmp_path, expected):
     with processes.Workers(MADE) as workers:
         workers.start(), workers.start()
         seen = []
         workers.executor.after = 30
         workers.executor.then = lambda _: seen.extend(
-            [processes.listening([each.pid for each in workers.processes]), processes.listening([os.getpid()])]
+            [processes.listening([worker.pid for worker in workers.processes]), processes.listening([os.getpid()])]
         )
         finish(workers, tmp_path, expected)
         start = time.monotonic()
         workers.executor.close()
-        for each in workers.processes:
-            assert each.wait(5) == 0
+        for worker in workers.processes:
+            assert worker.wait(5) == 0
         assert time.monotonic() - start < 5
     of_workers, of_server = seen
     assert of_workers == []
     assert of_server
     assert set(of_server) <= processes.LOOPBACK
+
+
+def test_a_run_whose_own_workers_are_all_refused_for_good_ends_at_once_and_says_where_to_look(tmp_path, monkeypatch):
+    """It waited ten minutes for a worker that could not come."""
+
+    def refused(self, place, workers):
+        command = [sys.executable, "-c", f"raise SystemExit({zmq.REFUSED})"]
+        self._processes[place] = subprocess.Popen(command, start_new_session=True)
+
+    monkeypatch.setattr(zmq.LocalWorkers, "_start", refused)
+    begun = time.monotonic()
+    with pytest.raises(WorkersLostError, match=r"no worker is left; got 2 .* ended for good.*See why in .*logs"):
+        zmq.distill(MADE, tmp_path / "run", workers=2, show_progress=False)
+    assert time.monotonic() - begun < 60  # a tenth of the patience

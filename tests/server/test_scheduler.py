@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError, WorkerError, WorkersLostError
 from kip.kernels import RBF, Architecture, Stax
+from kip.server.checks import Checks, TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
-from kip.workers.codec import Message, encode
+from kip.workers.codec import Message, decode, encode
 from kip.workers.worker import Worker
 
 _spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
@@ -89,6 +91,152 @@ def test_a_worker_that_fails_or_lies_changes_no_bit(expected, caplog, fault, wor
     assert any("worker bad" in message and words in message for message in caplog.messages)
 
 
+def wrong(number, payload, answer):
+    """Finite numbers that are not the kernel's, in one bit."""
+    message = decode(answer)
+    if message.kind != "result":
+        return answer
+    result = np.array(message.arrays["result"])
+    result.reshape(-1).view(np.uint32)[0] ^= 1
+    return encode(message._replace(arrays={"result": result}))
+
+
+def after(count, fault):
+    return lambda number, payload, answer: fault(number, payload, answer) if number >= count else answer
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_a_liar_is_found_out_by_its_first_result_and_counts_for_nothing(expected, caplog, others):
+    """With others, they decide; with one other, this process; alone, this process, and then nobody is left."""
+    made = [link("liar", wrong), *(link(f"good-{number}", links.slow(0.005)) for number in range(others))]
+    with RemoteExecutor(made, settings=QUICK._replace(patience=0.5)) as executor:
+        if others:
+            check(executor, expected)
+            assert all(member.proven >= 0 for name, member in executor.scheduler.members.items() if name != "liar")
+        else:
+            with pytest.raises(WorkersLostError):
+                step(executor)
+        assert executor.scheduler.members["liar"].state == "distrusted"
+        assert "differ" in caplog.text
+        assert "worker liar is sent away (distrusted)" in caplog.text
+        assert list(executor.scheduler.sent_away) == ["liar"]
+    assert "is not what others compute" in made[0].why
+
+
+def test_a_worker_that_goes_wrong_later_is_found_out_and_its_rounds_since_are_named(expected):
+    """Every task is computed twice here; with a share of them, what lies before is tainted."""
+    made = [link("good", links.slow(0.005)), link("later", after(8, wrong))]
+    with RemoteExecutor(made, settings=QUICK._replace(check_share=1.0)) as executor:
+        check(executor, expected)
+        assert executor.scheduler.members["later"].state == "distrusted"
+    made = [link("good", links.slow(0.02)), link("later", after(3, wrong))]
+    with RemoteExecutor(made, settings=QUICK._replace(check_share=1e-9)) as executor:
+        began = time.monotonic()
+        step(executor)
+        assert executor.scheduler.members["later"].state == "live", "nothing of it was checked since its first"
+        executor.scheduler.checks._share = 1.0
+        with pytest.raises(TaintedError, match="worker later computed wrongly") as caught:
+            check(executor, expected, [1] * 9)
+        assert began < caught.value.since < time.monotonic()
+        check(executor, expected, [1])
+
+
+def test_a_share_of_tasks_is_computed_twice(expected):
+    made = [link(name) for name in "abc"]
+    with RemoteExecutor(made, settings=QUICK._replace(copy_after=20.0, check_share=0.2)) as executor:
+        check(executor, expected)
+        scheduler = executor.scheduler
+        assert 3 <= scheduler.checks.made < 0.6 * scheduler.done
+        assert sum(peer.tasks for peer in made) == scheduler.done + scheduler.checks.made
+
+
+def test_nan_as_the_answer_to_a_check_is_rubbish_and_no_lie(expected, caplog):
+    fault = links.with_result(lambda result: result * np.nan)
+    with RemoteExecutor([link("good"), link("bad", fault)], settings=QUICK._replace(check_share=1.0)) as executor:
+        check(executor, expected)
+        assert executor.scheduler.members["bad"].state != "distrusted"
+        assert not executor.scheduler.sent_away
+    assert "worker bad is in quarantine" in caplog.text
+
+
+def test_one_honest_worker_is_checked_by_this_process(expected):
+    with RemoteExecutor([link("only")], settings=QUICK._replace(check_share=0.2)) as executor:
+        check(executor, expected)
+        assert executor.scheduler.checks.made >= 1
+        assert executor.scheduler.members["only"].proven > 0
+
+
+def test_this_process_may_be_the_one_that_was_wrong(expected, caplog, monkeypatch):
+    compute, wrong_once = Checks.compute, []
+
+    def computes(self, work, then):
+        if not wrong_once:
+            wrong_once.append(work.job)
+            work.job = work.job._replace(compute=lambda: 2 * wrong_once[0].compute())
+        elif len(wrong_once) == 1:  # the same task again
+            wrong_once.append(work.job)
+            work.job = wrong_once[0]
+        compute(self, work, then)
+
+    monkeypatch.setattr(Checks, "compute", computes)
+    with RemoteExecutor([link("only")], settings=QUICK) as executor:
+        check(executor, expected)
+        assert executor.scheduler.members["only"].state == "live"
+    assert "worker only and this process for task" in caplog.text
+    assert "sent away" not in caplog.text
+
+
+def test_both_copies_of_a_straggler_are_compared(expected):
+    """The copy comes back first and is wrong; the straggler shows it."""
+    first = threading.Event()
+
+    def straggles(number, payload, answer):
+        if number == 2:
+            first.wait(2.0)
+        return answer
+
+    made = [link("straggler", straggles), link("liar", after(1, wrong))]
+    with RemoteExecutor(made, settings=QUICK._replace(check_share=1e-9)) as executor:
+        try:
+            step(executor)
+            step(executor)
+        except TaintedError:
+            pass
+        assert executor.scheduler.members["straggler"].state == "live"
+
+
+def test_a_worker_of_another_version_is_sent_away_once_and_ends_no_run(expected, caplog):
+    class Old(Worker):
+        def handle(self, payload):
+            if decode(payload).kind == "open":
+                return encode(Message("error", {"code": "versions", "problem": "different versions"}))
+            return super().handle(payload)
+
+    old = links.ThreadLink("old", Old(use_data=False))
+    slow = link("slow")
+    handle = slow.worker.handle
+    slow.worker.handle = lambda payload: (time.sleep(1.0) if decode(payload).kind == "open" else None, handle(payload))[
+        1
+    ]
+    with RemoteExecutor([old, slow], settings=QUICK) as executor:
+        executor.scheduler.join(links.ThreadLink("old-again", Old(use_data=False)))
+        check(executor, expected, [0])
+        assert old.asked == ["open"]
+        assert executor.scheduler.members["old"].state == "dismissed"
+    assert caplog.text.count("different versions") == 1
+    with (
+        RemoteExecutor([links.ThreadLink("old", Old())], settings=QUICK._replace(begin_patience=0.3)) as executor,
+        pytest.raises(WorkerError, match="no worker can begin: worker old: different versions"),
+    ):
+        step(executor)
+
+
+def test_answered_messages_leave_nothing_behind(expected):
+    with RemoteExecutor([link("a")], settings=QUICK) as executor:
+        check(executor, expected)
+        assert len(executor.scheduler._sent) <= QUICK.in_flight
+
+
 def test_a_worker_that_fails_once_is_used_again(expected):
     def fault(number, payload, answer):
         return b"" if number == 0 else answer
@@ -151,12 +299,12 @@ def test_a_run_that_starts_without_workers_waits_for_the_first(expected):
 
 def test_a_restarted_worker_is_told_all_again(expected, caplog):
     caplog.set_level(logging.INFO)
-    one = link("one")
-    with RemoteExecutor([one], settings=QUICK) as executor:
+    peer = link("one")
+    with RemoteExecutor([peer], settings=QUICK) as executor:
         check(executor, expected, [0])
-        one.worker = Worker(use_data=False)  # a new process at the old place
+        peer.worker = Worker(use_data=False)  # a new process at the old place
         check(executor, expected, [0, 1])
-    assert one.asked.count("open") == 2
+    assert peer.asked.count("open") == 2
 
 
 def test_no_worker_for_too_long_ends_the_run():
@@ -214,13 +362,13 @@ def test_no_more_than_the_limit_is_in_flight():
 
 
 def test_images_travel_once_a_step_and_not_again_if_they_are_held(expected):
-    one = link()
-    with RemoteExecutor([one], settings=QUICK) as executor:
+    peer = link()
+    with RemoteExecutor([peer], settings=QUICK) as executor:
         blocks = SmallTasks(Blocks(), executor)
         support, target = np.zeros((7, 4, 4, 2), np.float32), np.ones((60, 4, 4, 2), np.float32)
         blocks.forward(KERNEL, support, target)
-        first = one.bytes_in
+        first = peer.bytes_in
         blocks.forward(KERNEL, support, target)
     assert first > support.nbytes + target.nbytes
-    assert one.bytes_in - first < first - support.nbytes - target.nbytes + 200
-    assert one.asked.count("begin") == 2
+    assert peer.bytes_in - first < first - support.nbytes - target.nbytes + 200
+    assert peer.asked.count("begin") == 2

@@ -17,6 +17,7 @@ from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture
 from kip.server.executor import RemoteExecutor
+from kip.server.ray import share_of_actor
 
 _spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
 processes = importlib.util.module_from_spec(_spec)
@@ -24,7 +25,7 @@ _spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 FC, CONV = Architecture("FC", 1), Architecture("ConvNet", 1)
-LIBRARIES = {"launchpad": "launchpad", "ray": "ray"}
+LIBRARIES = {"zmq": "zmq", "launchpad": "launchpad", "ray": "ray"}
 TRANSPORTS = [
     pytest.param(
         name,
@@ -47,7 +48,13 @@ def ray_executor(made, out, workers):
     return RemoteExecutor(links, **service.introduction(made, None), settings=processes.QUICK, on_close=close)
 
 
-MAKE = {"launchpad": launchpad_executor, "ray": ray_executor}
+def zmq_executor(made, out, workers):
+    from kip.server import zmq
+
+    return zmq.executor(made, out, workers=workers, settings=processes.QUICK)
+
+
+MAKE = {"zmq": zmq_executor, "launchpad": launchpad_executor, "ray": ray_executor}
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -118,9 +125,9 @@ def test_nothing_listens_beyond_loopback(executor, transport):
     if transport == "ray":  # and what Ray itself runs beside them
         ours = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if descends(pid, os.getpid())]
         assert len(ours) > 4
-        found = processes.listening(ours)
-        assert found
-        assert set(found) <= processes.LOOPBACK
+        addresses = processes.listening(ours)
+        assert addresses
+        assert set(addresses) <= processes.LOOPBACK
 
 
 def descends(pid, ancestor):
@@ -139,19 +146,18 @@ def test_a_worker_killed_with_minus_nine_in_the_middle_changes_no_bit(executor, 
     with LocalExecutor() as local:
         expected = step(local, FC, "float32", n=9, m=40)
     victims = iter([next(iter(executor.scheduler.members.values())).pid])
-    blocks_forward = executor.forward
+    take, before = executor.scheduler._take, executor.scheduler.done
 
-    def killing(tasks):
-        for place, result in enumerate(blocks_forward(tasks)):
-            if place == 3 and (victim := next(victims, None)):
-                os.kill(victim, signal.SIGKILL)
-            yield result
+    def killing(*event):
+        take(*event)
+        if executor.scheduler.done >= before + 3 and (victim := next(victims, None)):
+            os.kill(victim, signal.SIGKILL)
 
-    executor.forward = killing
+    executor.scheduler._take = killing
     try:
         ours = step(executor, FC, "float32", n=9, m=40)
     finally:
-        del executor.forward
+        del executor.scheduler._take
     for mine, theirs in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert next(victims, None) is None
@@ -173,6 +179,10 @@ def distill(made, out, transport, workers):
         from kip.server import launchpad
 
         launchpad.distill(made, out, workers=workers)
+    elif transport == "zmq":
+        from kip.server import zmq
+
+        zmq.distill(made, out, workers=workers, show_progress=False)
     else:
         from kip.server import ray
 
@@ -234,7 +244,7 @@ def test_a_server_killed_with_minus_nine_is_resumed_under_another_executor_to_th
     process.wait(60)
     assert process.returncode != 0
     # Ray's agents take a minute or so to notice that their driver is dead.
-    patience = {"launchpad": 10, "ray": 120}[transport]
+    patience = {"zmq": 10, "launchpad": 10, "ray": 120}[transport]
     assert all(processes.ended(pid, patience) for pid in left), "no process is left behind"
     done = subprocess.run(kip_command("distill", config, "--out", out, "--json"), capture_output=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["steps"] == 12
@@ -262,3 +272,13 @@ def test_ctrl_c_ends_everything_in_five_seconds_and_says_how_to_go_on(transport,
     assert process.returncode == 130, said
     assert "the same command resumes" in said
     assert all(processes.ended(pid, 2) for pid in left), "no process is left behind"
+
+
+@pytest.mark.parametrize(("gpus", "workers"), [(0, 3), (1, 1), (2, 3), (2, 4), (3, 10), (8, 2)])
+def test_actors_on_any_number_of_gpus_all_fit(gpus, workers):
+    share = share_of_actor(gpus, workers)
+    if gpus == 0:
+        assert share == {"num_cpus": 1}
+        return
+    assert gpus * int(1 / share["num_gpus"] + 1e-9) >= workers
+    assert 0 < share["num_gpus"] <= 1

@@ -31,7 +31,7 @@ def packed(header, body=b"", *, magic=codec.MAGIC, version=codec.VERSION, flags=
     return PREFIX.pack(magic, version, flags, *lengths, zlib.crc32(text + body)) + text + body
 
 
-def one(*entry):
+def entry_of(*entry):
     return {"kind": "k", "fields": {}, "arrays": [list(entry)]}
 
 
@@ -80,15 +80,15 @@ def test_any_changed_bit_and_any_cut_is_refused(data):
         (packed({"kind": 1, "fields": {}, "arrays": []}), "wrong types"),
         (packed({"kind": "k", "fields": [], "arrays": []}), "wrong types"),
         (packed({"kind": "k", "fields": {}, "arrays": [0] * 99}), "too many"),
-        (packed(one("x", "object", [1]), b"12345678"), "an array"),
-        (packed(one("x", "float32", [-1])), "an array"),
-        (packed(one("x", "float32", [True]), b"1234"), "an array"),
-        (packed(one("x", "float32", [1, 1, 1, 1, 1]), b"1234"), "an array"),
-        (packed(one("x", "float32", [1 << 29, 1 << 29])), "do not fit"),
-        (packed(one("x", "float32", [1 << 30, 0, 1 << 30, 1 << 30])), "an array"),
-        (packed(one("x", "float32", [2]), b"1234"), "do not fit"),
-        (packed(one("x", "float32", [1]), b"12345"), "left over"),
-        (packed(one(5, "float32", [1]), b"1234"), "an array"),
+        (packed(entry_of("x", "object", [1]), b"12345678"), "an array"),
+        (packed(entry_of("x", "float32", [-1])), "an array"),
+        (packed(entry_of("x", "float32", [True]), b"1234"), "an array"),
+        (packed(entry_of("x", "float32", [1, 1, 1, 1, 1]), b"1234"), "an array"),
+        (packed(entry_of("x", "float32", [1 << 29, 1 << 29])), "do not fit"),
+        (packed(entry_of("x", "float32", [1 << 30, 0, 1 << 30, 1 << 30])), "an array"),
+        (packed(entry_of("x", "float32", [2]), b"1234"), "do not fit"),
+        (packed(entry_of("x", "float32", [1]), b"12345"), "left over"),
+        (packed(entry_of(5, "float32", [1]), b"1234"), "an array"),
     ],
 )
 def test_each_kind_of_malformed_message_is_named(data, match):

@@ -10,9 +10,9 @@ import pytest
 from kip import config
 from kip.blocks import Images, Task, TileSize, task
 from kip.data import Augment, Data
-from kip.distill.problem import Problem
 from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture, Stax
+from kip.methods.problem import Problem
 from kip.server import service
 from kip.workers.codec import DTYPES, PREFIX, Message, decode, encode
 from kip.workers.worker import Worker, versions
@@ -53,12 +53,12 @@ def worker():
 
 
 def test_results_are_those_of_the_plain_task(worker):
-    images, each = Images(KERNEL, SUPPORT, TARGET, TileSize(2, 2, 2)), Task("ts", (0, 5), (0, 3))
+    images, block_task = Images(KERNEL, SUPPORT, TARGET, TileSize(2, 2, 2)), Task("ts", (0, 5), (0, 3))
     bar = np.ones((5, 3), np.float32)
     answer = ask(worker, "forward", {**NAMES, "epoch": 1, "task": WHOLE})
-    np.testing.assert_array_equal(answer.arrays["result"], task.forward(images, each))
+    np.testing.assert_array_equal(answer.arrays["result"], task.forward(images, block_task))
     answer = ask(worker, "backward", {**NAMES, "epoch": 1, "task": WHOLE}, cotangent=bar)
-    np.testing.assert_array_equal(answer.arrays["result"], task.backward(images, each, bar))
+    np.testing.assert_array_equal(answer.arrays["result"], task.backward(images, block_task, bar))
 
 
 def test_every_message_may_come_twice_and_at_once(worker):
@@ -149,9 +149,9 @@ def test_no_code_is_loaded_that_the_worker_was_not_started_for(worker, tmp_path)
 
 def test_the_worker_makes_the_servers_target_images_from_its_own_data():
     experiment = Experiment(method=kip_method(), augment=Augment("rotate_shift"))
-    told = service.introduction(experiment, None)
+    introduction = service.introduction(experiment, None)
     worker = Worker()
-    opened = ask(worker, "open", {**NAMES, "versions": versions(), **told, "configuration": "c"})
+    opened = ask(worker, "open", {**NAMES, "versions": versions(), **introduction, "configuration": "c"})
     assert opened.fields["holds"] is True
     problem = problem_of(experiment)
     for step in (0, 1):
@@ -167,34 +167,35 @@ def test_the_worker_makes_the_servers_target_images_from_its_own_data():
 
 
 def test_a_worker_whose_data_differ_says_so_and_is_sent_images():
-    told = service.introduction(Experiment(method=kip_method()), None)
-    told["fingerprint"] = {**told["fingerprint"], "inputs": 0}
-    opened = ask(Worker(), "open", {**NAMES, "versions": versions(), **told, "configuration": "c"})
+    introduction = service.introduction(Experiment(method=kip_method()), None)
+    introduction["fingerprint"] = {**introduction["fingerprint"], "inputs": 0}
+    opened = ask(Worker(), "open", {**NAMES, "versions": versions(), **introduction, "configuration": "c"})
     assert opened.fields["holds"] is False
     assert "other bytes" in opened.fields["why"]
 
 
 def test_a_worker_without_the_data_set_or_with_a_bad_recipe_is_sent_images():
-    told = service.introduction(Experiment(method=kip_method()), None)
+    introduction = service.introduction(Experiment(method=kip_method()), None)
     for name in ("no_such_set", "../../etc/passwd"):
-        recipe = {**told["recipe"], "data": config.to_dict(Data(name))}
+        recipe = {**introduction["recipe"], "data": config.to_dict(Data(name))}
         opened = ask(Worker(), "open", opening(recipe=recipe, fingerprint={}))
         assert opened.fields["holds"] is False
 
 
 def kip_method():
-    from kip.distill import KIP
+    from kip.methods.kernel.kip import KIP
 
     return KIP(1, kernels=(Architecture("FC", 1),), target_batch=30)
 
 
 def problem_of(experiment) -> Problem:
-    from kip import data, preprocess, train
+    from kip import data, preprocess
     from kip.blocks import KernelBlocks
+    from kip.runs import setup
 
     dataset = data.load(experiment.data)
     transform = preprocess.fit(experiment.preprocess, dataset.train.images)
-    return train._problem(experiment, dataset, transform, KernelBlocks(), None)
+    return setup.problem_of(experiment, dataset, transform, KernelBlocks(), None)
 
 
 # Hostile payloads

@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip import data, train
+from kip import data
 from kip.data import Split
 from kip.errors import ConfigError, DataError, NonFiniteError, ShapeError
-from kip.finite import label_baseline, learner, restarts
-from kip.finite import ld as method
-from kip.finite.label_baseline import LabelBaseline
-from kip.finite.ld import LD
-from kip.finite.learner import Training
-from kip.finite.networks import Network
+from kip.judges import Question, Tools
 from kip.krr import Ridge
+from kip.methods.labels import ld as method
+from kip.methods.labels import restarts
+from kip.methods.labels.label_baseline import LabelBaseline
+from kip.methods.labels.ld import LD
+from kip.networks.model import Network
 from kip.precision import float64
+from kip.runs import loop as train
+from kip.training import learner
+from kip.training.learner import Training
 
 SMALL = Network("FC1", width=16)
 HEADS = ("dense", "ridge")
@@ -30,10 +33,10 @@ def config(head="dense", **options):
 
 
 def run(settings, problem, steps):
-    state = method.init(settings, problem)
+    state = settings.init(problem, ())
     rows = []
     for _ in range(steps):
-        state, metrics = method.step(settings, problem, state)
+        state, metrics = settings.step(problem, (), state)
         rows.append(metrics)
     return state, rows
 
@@ -70,7 +73,8 @@ def test_the_gradient_is_that_of_finite_differences(head, learn, problem):
     with float64():
         network = learner.start(settings.training, (8, 8, 1), 10, key=(0, "network", 0))
         if head == "ridge":  # weights of zero would hide the decay
-            network = network._replace(weights=jnp.asarray(rng.standard_normal(network.weights.shape)))
+            weights = jnp.asarray(rng.standard_normal(network.variables["weights"].shape))
+            network = network._replace(variables={**network.variables, "weights": weights})
         images, target = (jnp.asarray(problem.inputs[rows], jnp.float64) for rows in (slice(8), slice(100, 140)))
         examples = method.Examples(images, jnp.asarray(rng.random((8, 10))))
         at = getattr(examples, learn)
@@ -90,7 +94,7 @@ def test_the_gradient_is_that_of_finite_differences(head, learn, problem):
 @pytest.mark.parametrize("head", HEADS)
 def test_images_are_learned_with_one_hot_labels_and_the_target_loss_falls(head, problem):
     settings = config(head, learn="images", learning_rate=0.05)
-    start = method.init(settings, problem)
+    start = settings.init(problem, ())
     state, rows = run(settings, problem, 60)
     np.testing.assert_array_equal(state.labels, np.eye(10)[start.class_index])
     assert np.abs(state.images - start.images).max() > 0.1
@@ -100,7 +104,7 @@ def test_images_are_learned_with_one_hot_labels_and_the_target_loss_falls(head, 
 
 def test_images_of_another_data_set_cannot_be_learned(problem):
     with pytest.raises(ConfigError, match="have no class here"):
-        method.init(config(learn="images", base="digits"), problem)
+        config(learn="images", base="digits").init(problem, ())
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -124,10 +128,11 @@ def test_the_ridge_weights_are_the_primal_ridge_solution(problem):
     rng = np.random.default_rng(2)
     with float64():
         network = learner.start(training, (8, 8, 1), 10, key=(0, "network", 0))
-        before = rng.standard_normal(network.weights.shape)
+        before = rng.standard_normal(network.variables["weights"].shape)
+        variables = learner.network_of(training, network)
         images, labels = jnp.asarray(problem.inputs[:8], jnp.float64), rng.random((8, 10))
-        after = learner.moved_weights(training, network.variables, before, images, jnp.asarray(labels))
-        z = np.asarray(learner.with_bias(training.model(10).apply(network.variables, images).features))
+        after = learner.moved_weights(training, variables, before, images, jnp.asarray(labels))
+        z = np.asarray(learner.with_bias(training.model(10).apply(variables, images).features))
     primal = np.linalg.solve(z.T @ z + np.eye(z.shape[1]), z.T @ labels)
     np.testing.assert_allclose(after, 0.75 * before + 0.25 * primal, rtol=1e-9)
 
@@ -153,23 +158,23 @@ def test_deployment_steps_are_the_mean_of_the_last_three_restarts():
 
 def test_a_restart_draws_another_network_and_forgets_its_optimiser(problem):
     settings = config(window=1, learning_rate=1e-12)
-    state = method.init(settings, problem)
+    state = settings.init(problem, ())
     first = state.owned["learner"]
     for _ in range(30):
         before = state
-        state, metrics = method.step(settings, problem, state)
+        state, metrics = settings.step(problem, (), state)
         if metrics["restarts"]:
             break
     assert metrics["restarts"] == 1
     fresh = state.owned["learner"]
-    assert int(fresh.optimizer[0].count) == 0 < int(before.owned["learner"].optimizer[0].count)
+    assert int(fresh.memory.count) == 0 < int(before.owned["learner"].memory.count)
     kernel = [leaf.variables["params"]["readout"]["kernel"] for leaf in (first, fresh)]
     assert not np.allclose(*kernel)
 
 
 def test_base_examples_of_another_data_set_are_drawn_without_their_classes(problem):
     other = Split(problem.pixels[:500][::-1], np.arange(500) % 26)
-    state = method.init(config(base="letters"), problem._replace(base=other))
+    state = config(base="letters").init(problem._replace(base=other), ())
     assert state.labels.shape == (20, 10)
     np.testing.assert_array_equal(state.labels, np.float32(0.1))
     assert state.class_index.max() > 9
@@ -177,17 +182,19 @@ def test_base_examples_of_another_data_set_are_drawn_without_their_classes(probl
         assert (problem.inputs == image).all(axis=(1, 2, 3)).any(), "preprocessed as the target is"
         assert pixels.max() <= 1
     with pytest.raises(DataError, match="got 500; expected at least 510"):
-        method.init(config(base="letters", images_per_class=51), problem._replace(base=other))
+        config(base="letters", images_per_class=51).init(problem._replace(base=other), ())
     with pytest.raises(ShapeError):
-        method.init(config(base="letters"), problem._replace(base=Split(other.images[:, :7], other.labels)))
+        config(base="letters").init(problem._replace(base=Split(other.images[:, :7], other.labels)), ())
 
 
 def test_equal_seeds_give_equal_networks_in_evaluation_and_others_do_not(problem):
     settings = config()
     state, _ = run(settings, problem, 3)
-    given = problem.inputs[:200], problem.labels[:200]
+    support = state._replace(deployment_steps=5).support
+    question = Question(problem.inputs[:200], problem.labels[:200], "test")
+    judge = dataclasses.replace(settings.judge, test_networks=2)
     first, again, other = (
-        method.accuracies(settings, state._replace(deployment_steps=5), *given, networks=2, seed=seed)
+        judge.accuracies(support, question, Tools(problem.blocks, (problem.inputs, problem.labels), seed))
         for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
@@ -200,10 +207,10 @@ def test_baselines_have_true_or_smoothed_labels_and_count_training_steps(problem
     true = LabelBaseline(images_per_class=1, training=config().training, stride=7)
     smooth = dataclasses.replace(true, smoothing=0.1)
     one_hot = np.eye(10)
-    np.testing.assert_allclose(label_baseline.init(true, problem).labels, one_hot)
-    np.testing.assert_allclose(label_baseline.init(smooth, problem).labels, 0.9 * one_hot + 0.01, atol=1e-7)
-    state, _ = label_baseline.step(true, problem, label_baseline.init(true, problem))
-    state, _ = label_baseline.step(true, problem, state)
+    np.testing.assert_allclose(true.init(problem, ()).labels, one_hot)
+    np.testing.assert_allclose(smooth.init(problem, ()).labels, 0.9 * one_hot + 0.01, atol=1e-7)
+    state, _ = true.step(problem, (), true.init(problem, ()))
+    state, _ = true.step(problem, (), state)
     assert (state.step, state.deployment_steps) == (2, 14)
 
 
@@ -212,7 +219,9 @@ def test_more_training_steps_on_true_labels_classify_better(problem):
     images, labels = problem.inputs[:200], np.eye(10, dtype=np.float32)[problem.labels[:200]]
     given = training, images, labels
     few, many = (
-        learner.accuracies(*given, steps, problem.inputs[500:], problem.labels[500:], networks=2, seed=0).mean()
+        learner.accuracies(
+            *given, steps, problem.inputs[500:], problem.labels[500:], networks=2, seed=0, purpose="test"
+        ).mean()
         for steps in (0, 100)
     )
     assert many > few + 0.3
@@ -221,15 +230,15 @@ def test_more_training_steps_on_true_labels_classify_better(problem):
 def test_a_network_with_batch_normalisation_is_refused(problem):
     settings = LD(training=Training(network=Network("ConvNet-D3", width=4, norm="batch")))
     with pytest.raises(ConfigError, match=r"training\.network.*batch normalisation"):
-        method.init(settings, problem)
+        settings.init(problem, ())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(problem):
     settings = config()
-    state = method.init(settings, problem)
+    state = settings.init(problem, ())
     broken = jax.tree.map(lambda leaf: leaf * np.nan if leaf.dtype.kind == "f" else leaf, state.owned["learner"])
     with pytest.raises(NonFiniteError, match="Lower the learning rates"):
-        method.step(settings, problem, state._replace(owned={**state.owned, "learner": broken}))
+        settings.step(problem, (), state._replace(owned={**state.owned, "learner": broken}))
 
 
 def test_a_base_data_set_is_loaded_by_name(tmp_path):

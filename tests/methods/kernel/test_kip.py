@@ -10,11 +10,12 @@ import pytest
 from kip import krr
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import Augment, ClassIndex, centred_one_hot
-from kip.distill import KIP, LabelSolve, Problem
-from kip.distill.ahead import Ahead
 from kip.errors import ConfigError, DataError
-from kip.experiment import METHODS
 from kip.kernels import RBF, Architecture
+from kip.methods.ahead import Ahead
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
+from kip.methods.problem import Problem
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator
 
@@ -54,10 +55,9 @@ def method(request):
 
 
 def run(method, problem, steps):
-    module = METHODS[type(method)]
-    state, losses = module.init(method, problem), []
+    state, losses = method.init(problem, ()), []
     for _ in range(min(steps, method.steps)):
-        state, metrics = module.step(method, problem, state)
+        state, metrics = method.step(problem, (), state)
         losses.append(metrics["loss"])
     return state, losses
 
@@ -66,7 +66,7 @@ def full_loss(method, problem, state):
     """The KRR loss over the whole train set, averaged over the method's kernels."""
     y_t = centred_one_hot(problem.labels, CLASSES)
     losses = []
-    for kernel in method.kernels:
+    for kernel in method.needs.kernels:
         k_ss, k_ts = problem.blocks.forward(kernel, state.images, problem.inputs)
         losses.append(krr.cotangents(k_ss, k_ts, state.labels, y_t, method.ridge).loss)
     return np.mean(losses)
@@ -121,7 +121,7 @@ def test_kip_gradient_is_the_derivative_of_its_loss():
     """Image and label gradients as `step` composes them, against finite differences of the loss in float64."""
     method = KIP(2, kernels=(RBF(),), target_batch=None, ridge=krr.Ridge(1e-3))
     problem = toy_problem(KernelBlocks(Blocks(dtype="float64")))
-    state = METHODS[KIP].init(method, problem)
+    state = method.init(problem, ())
     y_t = centred_one_hot(problem.labels, CLASSES)
 
     def loss(images, labels):
@@ -151,11 +151,11 @@ def test_kip_moves_down_the_gradient_by_the_learning_rate():
 
 def test_cosine_schedule_ends_at_rest():
     method = dataclasses.replace(METHOD_VALUES["KIP, fixed labels"], schedule="cosine", steps=5)
-    problem, module = toy_problem(), METHODS[KIP]
-    state, moved = module.init(method, problem), []
+    problem = toy_problem()
+    state, moved = method.init(problem, ()), []
     for _ in range(6):
         before = state.images
-        state, _ = module.step(method, problem, state)
+        state, _ = method.step(problem, (), state)
         moved.append(np.abs(state.images - before).max())
     assert moved[5] == 0
     assert moved[1:] == sorted(moved[1:], reverse=True)
@@ -163,9 +163,9 @@ def test_cosine_schedule_ends_at_rest():
 
 def test_sampling_kip_draws_every_kernel():
     method, problem = METHOD_VALUES["KIP, two kernels"], toy_problem()
-    state, drawn = METHODS[KIP].init(method, problem), []
+    state, drawn = method.init(problem, ()), []
     for _ in range(10):
-        state, metrics = METHODS[KIP].step(method, problem, state)
+        state, metrics = method.step(problem, (), state)
         drawn.append(metrics["kernel"])
     assert set(drawn) == {"FC1", "RBF"}
 
@@ -203,7 +203,7 @@ def test_a_batch_made_ahead_is_the_same_batch():
     problem = toy_problem(augment=Augment("rotate_shift"), count=300)
     ahead = problem._replace(ahead=Ahead())
     for count, step in ((30, 0), (30, 1), (30, 2), (30, 7), (60, 8), (60, 9), (60, 9)):  # in turn, and not
-        ours, plain = (each.target_batch(count, step=step) for each in (ahead, problem))
+        ours, plain = (drawer.target_batch(count, step=step) for drawer in (ahead, problem))
         np.testing.assert_array_equal(ours.images, plain.images)
         np.testing.assert_array_equal(ours.source.indices, plain.source.indices)
         assert ours.source.step == step

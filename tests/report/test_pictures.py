@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kip import report
 from kip.config import value
 from kip.errors import OutputError, ShapeError
-from kip.report import are_learned, displayed, save_curves, save_images
+from kip.report import pictures as report
+from kip.report.pictures import are_learned, displayed, save_curves, save_images
 
 
 @value
@@ -210,17 +210,17 @@ def test_shapes_that_disagree_are_refused_and_no_file_is_left(tmp_path, argument
 
 def rows(steps, every=50):
     """Return metrics such as a run writes."""
-    found = [{"step": 0, "validation_accuracy": 0.1, "loss": None}]
+    metrics = [{"step": 0, "validation_accuracy": 0.1, "loss": None}]
     for step in range(1, steps + 1):
-        found.append({"step": step, "loss": 1 / step, "batch_accuracy": 0.5, "condition": 1e4 * step, "seconds": 0.1})
+        metrics.append({"step": step, "loss": 1 / step, "batch_accuracy": 0.5, "condition": 1e4 * step, "seconds": 0.1})
         if step % every == 0:
-            found.append({**found[-1], "validation_accuracy": 0.4 + 1e-4 * step})
-    return found
+            metrics.append({**metrics[-1], "validation_accuracy": 0.4 + 1e-4 * step})
+    return metrics
 
 
 def axis(figure, label):
-    (found,) = [ax for ax in figure.axes if ax.get_ylabel().startswith(label)]
-    return found
+    (only,) = [ax for ax in figure.axes if ax.get_ylabel().startswith(label)]
+    return only
 
 
 @pytest.mark.parametrize("steps", [1, 2, 150, 1000])
@@ -309,9 +309,9 @@ def test_the_users_matplotlib_is_neither_read_nor_changed(tmp_path):
 
 def test_drawing_imports_no_pyplot_and_importing_no_matplotlib(tmp_path):
     program = (
-        "import sys, kip.report\n"
+        "import sys, kip.report.pictures\n"
         "assert 'matplotlib' not in sys.modules\n"
-        f"kip.report.save_curves({str(tmp_path / 'a.png')!r}, [{{'step': 1, 'loss': 0.1}}], title='A run')\n"
+        f"kip.report.pictures.save_curves({str(tmp_path / 'a.png')!r}, [{{'step': 1, 'loss': 0.1}}], title='A run')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -327,10 +327,10 @@ def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path):
 
 def test_prototypes_are_means_with_the_labels_as_weights(rng):
     images, labels = rng.random((3, 2, 2, 1)), np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
-    found = report.prototypes(images, labels)
-    np.testing.assert_allclose(found[0], (images[0] + 0.5 * images[1]) / 1.5)
-    np.testing.assert_allclose(found[1], (0.5 * images[1] + images[2]) / 1.5)
-    np.testing.assert_array_equal(found[2], 0)
+    prototypes = report.prototypes(images, labels)
+    np.testing.assert_allclose(prototypes[0], (images[0] + 0.5 * images[1]) / 1.5)
+    np.testing.assert_allclose(prototypes[1], (0.5 * images[1] + images[2]) / 1.5)
+    np.testing.assert_array_equal(prototypes[2], 0)
     with pytest.raises(ShapeError, match="probabilities"):
         report.prototypes(images, labels - 1 / 3)
 

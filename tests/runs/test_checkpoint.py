@@ -4,10 +4,10 @@ import numpy as np
 import optax
 import pytest
 
-from kip import checkpoint
-from kip.checkpoint import Checkpoints, Progress, Record
-from kip.distill import State
 from kip.errors import CheckpointError
+from kip.methods.problem import State
+from kip.runs import checkpoint
+from kip.runs.checkpoint import Checkpoints, History, Record
 
 IDENTITY = {"seed": 0, "method": {"name": "kip", "learning_rate": 0.1}}
 
@@ -32,33 +32,36 @@ def assert_equal(ours, theirs):
 
 @pytest.fixture
 def run(tmp_path):
-    return Checkpoints(tmp_path / "checkpoints", IDENTITY, state_at(0))
+    return Checkpoints(tmp_path / "checkpoints", IDENTITY)
 
 
 def save_all(run, losses, accuracies):
-    progress = Progress()
+    history = History()
     for step, (loss, accuracy) in enumerate(zip(losses, accuracies)):
-        progress = progress._replace(records=(*progress.records, Record(step * 50, loss, accuracy)))
-        run.save(state_at(step * 50), progress)
-    return progress
+        history = history._replace(records=(*history.records, Record(step * 50, loss, accuracy)))
+        run.save(state_at(step * 50), history)
+    return history
 
 
 def test_round_trip_gives_the_same_bits(run):
-    progress = Progress((Record(0, None, 0.1), Record(50, 0.25, 0.2)), 12.5)
-    run.save(state_at(50), progress)
-    state, restored = run.restore(50)
+    history = History((Record(0, None, 0.1), Record(50, 0.25, 0.2)), 12.5)
+    run.save(state_at(50), history)
+    state, restored = run.latest(state_at(0))
     assert_equal(state, state_at(50))
-    assert restored == progress
+    judged, _ = run.restore(50)
+    np.testing.assert_array_equal(judged.images, state.images)
+    assert judged.optimizer == ()
+    assert restored == history
     assert isinstance(state.step, int)
 
 
 def test_nothing_saved_means_nothing_to_resume(run):
-    assert run.latest() is None
+    assert run.latest(state_at(0)) is None
 
 
 def test_latest_is_the_newest(run):
     save_all(run, [None, 3.0, 2.0], [0.1, 0.2, 0.3])
-    assert_equal(run.latest()[0], state_at(100))
+    assert_equal(run.latest(state_at(0))[0], state_at(100))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
@@ -70,9 +73,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_with_a_warning(run, tm
         middle = raw.index(b"\x93NUMPY") + 140
         raw[middle] ^= 0xFF
     path.write_bytes({"truncate": raw[: len(raw) // 2], "flip": raw, "empty": b""}[damage])
-    state, progress = run.latest()
+    state, history = run.latest(state_at(0))
     assert_equal(state, state_at(50))
-    assert progress.records[-1].step == 50
+    assert history.records[-1].step == 50
     assert "000100.npz cannot be read" in caplog.text
     assert "The checkpoint before it is used" in caplog.text
     assert run.steps() == [0, 50], "the damaged file is out of the way"
@@ -82,34 +85,34 @@ def test_another_configuration_is_refused_and_says_what_differs(run, tmp_path):
     save_all(run, [None, 3.0], [0.1, 0.2])
     other = {"seed": 1, "method": {"name": "kip", "learning_rate": 0.2}}
     with pytest.raises(CheckpointError, match=r"method.learning_rate was 0.1 and is now 0.2; seed was 0 and is now 1"):
-        Checkpoints(tmp_path / "checkpoints", other, state_at(0)).latest()
+        Checkpoints(tmp_path / "checkpoints", other).latest(state_at(0))
 
 
 def test_kept_are_the_last_two_the_best_the_first_and_five_of_lowest_loss(run):
     losses = [None, 9.0, 1.0, 8.0, 1.1, 7.0, 1.2, 6.0, 1.3, 5.0, 1.4, 4.0, 3.0]
     accuracies = [0.1, 0.2, 0.3, 0.9, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-    progress = save_all(run, losses, accuracies)
-    assert progress.best.step == 150
-    assert [record.step for record in progress.lowest_loss()] == [100, 200, 300, 400, 500]
+    history = save_all(run, losses, accuracies)
+    assert history.best.step == 150
+    assert [record.step for record in history.lowest_loss()] == [100, 200, 300, 400, 500]
     assert run.steps() == [0, 100, 150, 200, 300, 400, 500, 550, 600]
 
 
 def test_step_zero_is_best_only_when_alone():
     first, worse = Record(0, None, 0.9), Record(50, 1.0, 0.1)
-    assert Progress((first,)).best == first
-    assert Progress((first, worse)).best == worse
+    assert History((first,)).best == first
+    assert History((first, worse)).best == worse
 
 
 def test_of_equal_accuracies_the_earliest_is_best_and_the_rest_are_stale():
-    progress = Progress((Record(0, None, 0.1), Record(50, 2.0, 0.5), Record(100, 1.0, 0.5), Record(150, 0.5, 0.4)))
-    assert progress.best.step == 50
-    assert progress.stale() == 2
+    history = History((Record(0, None, 0.1), Record(50, 2.0, 0.5), Record(100, 1.0, 0.5), Record(150, 0.5, 0.4)))
+    assert history.best.step == 50
+    assert history.stale() == 2
 
 
 def test_damaged_candidates_leave_the_choice(run, tmp_path, caplog):
-    progress = save_all(run, [None, 3.0, 2.0, 1.0], [0.1, 0.9, 0.3, 0.4])
+    history = save_all(run, [None, 3.0, 2.0, 1.0], [0.1, 0.9, 0.3, 0.4])
     (tmp_path / "checkpoints" / "000050.npz").write_bytes(b"rubbish")
-    left = run.without_damaged(progress)
+    left = run.without_damaged(history)
     assert [record.step for record in left.records] == [0, 100, 150]
     assert left.best.step == 150
     assert "left out of the choice" in caplog.text
@@ -117,8 +120,8 @@ def test_damaged_candidates_leave_the_choice(run, tmp_path, caplog):
 
 def test_read_needs_no_method(run, tmp_path):
     save_all(run, [None, 3.0, 2.0], [0.1, 0.9, 0.3])
-    state, progress = checkpoint.read(tmp_path / "checkpoints")
-    assert state.step == progress.best.step == 50
+    state, history = checkpoint.read(tmp_path / "checkpoints")
+    assert state.step == history.best.step == 50
     np.testing.assert_array_equal(state.images, state_at(50).images)
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 75.*0, 50, 100"):
         checkpoint.read(tmp_path / "checkpoints", 75)
@@ -132,7 +135,19 @@ def test_a_failed_write_leaves_the_checkpoints_before_it(run, tmp_path, monkeypa
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="No space left"):
-        run.save(state_at(100), Progress((Record(100, 1.0, 0.3),)))
+        run.save(state_at(100), History((Record(100, 1.0, 0.3),)))
     assert run.steps() == [0, 50]
-    assert_equal(run.latest()[0], state_at(50))
+    assert_equal(run.latest(state_at(0))[0], state_at(50))
     assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.suffix != ".npz"]
+
+
+def test_only_the_two_newest_checkpoints_are_complete(run, tmp_path):
+    """The others keep what judging and export need: a run goes on from none of them."""
+    save_all(run, [None, 5.0, 4.0, 3.0, 2.0], [0.1, 0.2, 0.3, 0.4, 0.5])
+    names = {step: set(np.load(tmp_path / "checkpoints" / f"{step:06d}.npz").files) for step in run.steps()}
+    heavy = {step: any(name.startswith((".optimizer", ".owned")) for name in held) for step, held in names.items()}
+    assert heavy == {0: False, 50: False, 100: False, 150: True, 200: True}
+    np.testing.assert_array_equal(run.restore(50)[0].images, state_at(50).images)
+    for step in (150, 200):
+        (tmp_path / "checkpoints" / f"{step:06d}.npz").unlink()
+    assert run.latest(state_at(0)) is None

@@ -3,15 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from kip import krr
 from kip.errors import ConfigError
-from kip.finite import feature_krr, frepo, pool, regression
-from kip.finite.networks import Model, Network
-from kip.finite.pool import Optimizer, Pool
+from kip.judges.random_features import side_by_side
 from kip.krr import Ridge
+from kip.methods.features import feature_krr, frepo, pool
+from kip.methods.features.pool import Optimizer, Pool
+from kip.networks.model import Model, Network
 from kip.precision import float64
+from kip.rng import key
+from kip.training.losses import per_example
+from kip.training.several import train_on_set
 
 MODEL = Model(Network("ConvNet-D3", width=4, norm="none"), 3)
 SHAPE = (8, 8, 1)
@@ -35,14 +40,14 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
                 MODEL, [variables], images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias
             )
 
-        found = at(images, labels, ridge)
+        loss_and_grads = at(images, labels, ridge)
         if scale == "trace_sum":
-            features = feature_krr.side_by_side(MODEL, [variables], images, bias=bias)
+            features = side_by_side(MODEL, [variables], images, bias=bias)
             ridge = Ridge(1e-2 * float(np.sum(features**2)), "absolute")
-            np.testing.assert_allclose(at(images, labels, ridge).loss, found.loss, rtol=1e-9)
+            np.testing.assert_allclose(at(images, labels, ridge).loss, loss_and_grads.loss, rtol=1e-9)
         di, dl, step = rng.standard_normal(images.shape), rng.standard_normal(labels.shape), 1e-6
         plus, minus = (at(images + s * di, labels + s * dl, ridge).loss for s in (step, -step))
-        slope = np.vdot(found.images, di) + np.vdot(found.labels, dl)
+        slope = np.vdot(loss_and_grads.images, di) + np.vdot(loss_and_grads.labels, dl)
         np.testing.assert_allclose(slope, (plus - minus) / (2 * step), rtol=1e-5)
 
 
@@ -51,17 +56,9 @@ def test_the_margin_loss_stops_at_one_over_c():
     np.testing.assert_allclose(frepo.margin_loss(labels), -(1 / 3 + 0.1) / 2, rtol=1e-6)
 
 
-def test_the_regression_loss_is_half_the_summed_square_of_an_image(rng):
-    variables = MODEL.init(jax.random.key(0), SHAPE)
+def test_the_pool_starts_at_different_ages_and_its_networks_differ(rng, store):
     images, labels = toy(rng)
-    predicted = np.asarray(MODEL.apply(variables, images).logits)
-    loss, _ = pool.regression_loss(MODEL, variables, images, labels)
-    np.testing.assert_allclose(loss, 0.5 * np.sum((predicted - labels) ** 2) / len(images), rtol=1e-5)
-
-
-def test_the_pool_starts_at_different_ages_and_its_networks_differ(rng):
-    images, labels = toy(rng)
-    slots = pool.start(Pool(4, max_updates=30), MODEL, images, labels, seed=0)
+    slots = pool.start(Pool(4, max_updates=30), MODEL, images, labels, seed=0, store=store)
     ages = [int(slot.updates) for slot in slots]
     assert len(set(ages)) > 1
     assert all(1 <= age <= 30 for age in ages)
@@ -72,11 +69,11 @@ def test_the_pool_starts_at_different_ages_and_its_networks_differ(rng):
 @pytest.mark.parametrize(
     ("resets", "counts"), [("algorithm", [1, 2, 0, 1, 2, 0]), ("public_krr_st", [1, 2, 2, 2, 2, 2])]
 )
-def test_a_slot_is_replaced_after_its_updates(rng, resets, counts):
+def test_a_slot_is_replaced_after_its_updates(rng, store, resets, counts):
     """The algorithm counts from 0 again; the public code's counter stays, so that every later draw replaces."""
     images, labels = toy(rng)
     settings = Pool(1, max_updates=2, resets=resets)
-    slot = pool.start(settings, MODEL, images, labels, seed=0)[0]
+    slot = pool.start(settings, MODEL, images, labels, seed=0, store=store)[0]
     slots = (slot._replace(updates=np.asarray(0), drawn=np.asarray(0)),)
     seen, drawn = [], []
     for _ in counts:
@@ -87,25 +84,44 @@ def test_a_slot_is_replaced_after_its_updates(rng, resets, counts):
     assert drawn == ([0, 0, 1, 1, 1, 2] if resets == "algorithm" else [0, 0, 1, 2, 3, 4])
 
 
-def test_learning_lowers_the_regression_loss(rng):
-    images, labels = toy(rng)
-    optimizer = Optimizer("sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-3)
+@pytest.mark.parametrize("count", [7, 501])
+def test_learning_a_set_lowers_its_loss(rng, count):
+    """A set of more than 500 images is learned in batches, drawn anew for each update."""
+    images, _ = toy(rng, count)
+    labels = np.tanh(images.reshape(count, -1)[:, :3]) + 8 * images.mean((1, 2))
+    keys = jnp.stack([key(0, "test", counter) for counter in range(2)])
     losses = []
-    for steps in (0, 200):
-        variables = regression.train(MODEL, optimizer, images, labels, steps, key=(0, "test", 0))
-        losses.append(float(pool.regression_loss(MODEL, variables, images, labels)[0]))
-    assert losses[1] < 0.7 * losses[0]
+    for steps in (1, 100):
+        adam = Optimizer("adam", 0.01)
+        networks = train_on_set(MODEL, adam, images, labels, steps=steps, loss="half_sum", keys=keys)
+        outputs = [MODEL.apply(variables, images).logits for variables in networks]
+        losses.append([float(per_example("half_sum", output, labels).mean()) for output in outputs])
+    assert losses[0][0] != losses[0][1]
+    assert max(losses[1]) < 0.5 * min(losses[0])
 
 
-def test_weight_decay_shrinks_what_has_no_gradient(rng):
-    images = np.zeros((2, *SHAPE), np.float32)
-    variables, state = pool.fresh(MODEL, Optimizer("sgd", 0.1, weight_decay=0.5), SHAPE, key=(0, "test"))
-    labels = np.asarray(MODEL.apply(variables, images).logits)
-    moved, _ = pool.learn(
-        variables, state, images, labels, model=MODEL, optimizer=Optimizer("sgd", 0.1, weight_decay=0.5)
-    )
-    before, after = (tree["params"]["readout"]["kernel"] for tree in (variables, moved))
-    np.testing.assert_allclose(after, 0.95 * before, rtol=1e-5)
+def test_a_network_of_the_pool_learns_as_optax_would_have_it(rng, store):
+    images, labels = toy(rng)
+    settings = Pool(1, max_updates=50, optimizer=Optimizer("sgd", 0.1, momentum=0.9, weight_decay=0.5), loss="mean")
+    slots = pool.start(settings, MODEL, images, labels, seed=0, store=store)
+    slots = (slots[0]._replace(updates=np.asarray(0)),)
+    rule = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
+    params = slots[0].variables["params"]
+    trace = [leaf for leaf in jax.tree.leaves(slots[0].optimizer.inner_state) if leaf.ndim]
+    state = rule.init(params)
+    structure, leaves = jax.tree.structure(state), jax.tree.leaves(state)
+    state = jax.tree.unflatten(structure, trace if len(trace) == len(leaves) else pytest.fail("another state"))
+    loss = lambda params: jnp.mean((MODEL.apply({"params": params}, images).logits - labels) ** 2)  # noqa: E731
+    updates, _ = rule.update(jax.grad(loss)(params), state, params)
+    expected = optax.apply_updates(params, updates)
+    moved = pool.advance(settings, MODEL, slots, 0, images, labels, seed=0)[0].variables["params"]
+    for ours, plain in zip(jax.tree.leaves(moved), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pool_has_no_end_that_a_schedule_could_fall_to():
+    with pytest.raises(ConfigError, match="schedule of a pool"):
+        Pool(optimizer=Optimizer(schedule="cosine"))
 
 
 def test_momentum_with_adam_is_refused():

@@ -10,16 +10,18 @@ import time
 import numpy as np
 import pytest
 
-from kip import export, train
+from kip import export
 from kip.blocks import Blocks
-from kip.checkpoint import Checkpoints
 from kip.data import Augment, Data
-from kip.distill import KIP, LabelSolve
 from kip.errors import CheckpointError, NonFiniteError
 from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture
 from kip.krr import Ridge
-from kip.train import Result, run
+from kip.methods.kernel.kip import KIP
+from kip.methods.kernel.label_solve import LabelSolve
+from kip.runs import loop as train
+from kip.runs.checkpoint import Checkpoints
+from kip.runs.loop import Result, run
 
 FC = Architecture("FC", 1)
 
@@ -55,7 +57,8 @@ def test_a_run_leaves_a_complete_folder(finished):
     out, result = finished
     left = {path.name for path in out.iterdir()}
     assert left == {
-        "config.json", "metrics.jsonl", "checkpoints", "distilled.npz", "images.png", "curves.png", "result.json"
+        "config.json", "metrics.jsonl", "checkpoints", "initial.npz", "distilled.npz", "images.png", "curves.png",
+        "result.json",
     }  # fmt: skip
     assert json.loads((out / "result.json").read_text()) == result._asdict()
     assert [row["step"] for row in rows(out)] == list(range(7))
@@ -96,7 +99,7 @@ class Killed(BaseException):
 def test_dying_anywhere_and_running_again_gives_the_same_bits(finished, tmp_path, monkeypatch, moment):
     whole, _ = finished
     places = {
-        "step": (tiny().module, "step"),
+        "step": (KIP, "step"),
         "metrics": (train._Metrics, "add"),
         "checkpoint": (Checkpoints, "save"),
         "export": (export, "save"),
@@ -190,7 +193,7 @@ def test_a_diverging_run_stops_with_the_step_and_keeps_its_checkpoints(tmp_path)
     with pytest.raises(NonFiniteError, match=r"step \d+: .* holds NaN.*ower the learning rate"):
         go(tiny(steps=20, every=1, learning_rate=1e30), tmp_path)
     assert (tmp_path / "distilled.npz").exists()
-    assert Checkpoints(tmp_path / "checkpoints", {}, None).steps()
+    assert Checkpoints(tmp_path / "checkpoints", {}).steps()
 
 
 def test_states_are_saved_between_checkpoints_when_steps_are_slow(tmp_path, monkeypatch):
@@ -218,10 +221,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from kip.data import Augment, Data
-from kip.distill import KIP
+from kip.methods.kernel.kip import KIP
 from kip.experiment import Experiment
 from kip.kernels import Architecture
-from kip.train import run
+from kip.runs.loop import run
 experiment = Experiment(
     KIP(2, kernels=(Architecture("FC", 1),), target_batch=200, steps=500),
     data=Data("digits"), augment=Augment("rotate_shift", fraction=0.5), checkpoint_every=5,
@@ -236,11 +239,11 @@ def test_killed_three_times_at_random_it_finishes_with_the_same_bits(tmp_path):
     assert start(tmp_path / "whole").wait() == 0
     killed, rng = tmp_path / "killed", np.random.default_rng()
     for _ in range(3):
-        before = Checkpoints(killed / "checkpoints", {}, None).steps()
+        before = Checkpoints(killed / "checkpoints", {}).steps()
         process = start(killed)
         deadline = time.monotonic() + 120
         # Wait for a step of this life, then for a random while: the kill falls on steps, saves and drawings alike.
-        while Checkpoints(killed / "checkpoints", {}, None).steps() == before and time.monotonic() < deadline:
+        while Checkpoints(killed / "checkpoints", {}).steps() == before and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.5))
         assert process.poll() is None, "the run ended before it could be killed: make it longer"

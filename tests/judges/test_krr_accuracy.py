@@ -5,15 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kip import data, export, krr, preprocess, train
+from kip import data, export, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import centred_one_hot
-from kip.distill import KIP
 from kip.errors import DataError, NotPositiveDefiniteError, ShapeError
-from kip.evaluate import evaluate_set, krr_accuracy
+from kip.evaluate import evaluate_set
 from kip.experiment import Experiment
+from kip.judges.krr_accuracy import krr_accuracy
 from kip.kernels import kernel_function
 from kip.kernels.architecture import RBF, Architecture, Laplace, Stax, kernel_named
+from kip.methods.kernel.kip import KIP
+from kip.runs import loop as train
 
 FC1 = Architecture("FC", 1)
 TINY = Experiment(method=KIP(images_per_class=2, target_batch=50, steps=2, kernels=(FC1,)), checkpoint_every=2)
@@ -130,19 +132,19 @@ def test_images_of_another_size_are_refused(digits):
 def test_evaluating_a_set_reproduces_the_accuracy_that_its_run_reported(run):
     result, distilled = run
     with KernelBlocks(distilled.experiment.blocks) as blocks:
-        (found,) = evaluate_set(distilled, blocks)
-    assert found == ("FC1", result.validation_accuracy, result.test_accuracy, None)
+        (evaluation,) = evaluate_set(distilled, blocks)
+    assert evaluation == ("FC1", result.validation_accuracy, result.test_accuracy, None)
 
 
 def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):
     result, distilled = run
     kernels = [kernel_named(name) for name in ("FC1", "ConvVec1", "RBF", "Laplace")]
     with KernelBlocks() as blocks:
-        found = evaluate_set(distilled, blocks, kernels=kernels)
-    assert [one.kernel for one in found] == ["FC1", "ConvVec1", "RBF", "Laplace"]
-    assert found[0].test_accuracy == result.test_accuracy
-    assert all(0.5 < one.test_accuracy < 1 for one in found)
-    assert len({one.test_accuracy for one in found}) > 1
+        evaluations = evaluate_set(distilled, blocks, kernels=kernels)
+    assert [evaluation.kernel for evaluation in evaluations] == ["FC1", "ConvVec1", "RBF", "Laplace"]
+    assert evaluations[0].test_accuracy == result.test_accuracy
+    assert all(0.5 < evaluation.test_accuracy < 1 for evaluation in evaluations)
+    assert len({evaluation.test_accuracy for evaluation in evaluations}) > 1
     dataset = data.load(distilled.experiment.data)
     transform = preprocess.fit(distilled.experiment.preprocess, dataset.train.images)
     support, inputs = distilled.images_preprocessed, transform.apply(dataset.test.images)
@@ -150,7 +152,7 @@ def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):
         laplace = krr_accuracy(
             blocks, Laplace(), TINY.method.ridge, support, distilled.labels, inputs, dataset.test.labels
         )
-    assert found[3].test_accuracy == laplace
+    assert evaluations[3].test_accuracy == laplace
 
 
 def test_a_set_is_evaluated_on_its_own_data_only(tmp_path, rng):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kip.errors import ConfigError, ShapeError
-from kip.finite import NETWORKS, Network, network
-from kip.finite.layers import Normalise
+from kip.networks import NETWORKS, Network, network
+from kip.networks.layers import Normalise, product_of_patches
 from kip.precision import float64
 
 NAMES = [*NETWORKS, "FC1", "FC3", "ConvVec3", "ConvVec8"]
@@ -168,3 +168,24 @@ def test_images_that_are_too_small_are_refused(name, options):
 def test_a_label_says_what_differs():
     assert Network().label == "ConvNet"
     assert Network("ResNet18", width=16, norm="none").label == "ResNet18 width=16 norm=none"
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "channels"), [(3, 1), (5, 3), (1, 2)])
+def test_a_product_of_patches_is_the_convolution_with_its_gradients(padding, size, channels):
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    rng = np.random.default_rng(0)
+    with float64():
+        x, kernel = (jnp.asarray(rng.standard_normal(s)) for s in ((2, 7, 6, channels), (size, size, channels, 4)))
+        weights = jnp.asarray(rng.standard_normal(plain(x, kernel).shape))
+        for ours, theirs in zip(
+            *(
+                jax.value_and_grad(lambda x, kernel, f=f: jnp.vdot(weights, f(x, kernel)), (0, 1))(x, kernel)
+                for f in (lambda x, kernel: product_of_patches(x, kernel, padding), plain)
+            ),
+            strict=True,
+        ):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, theirs)
+        np.testing.assert_allclose(product_of_patches(x, kernel, padding), plain(x, kernel), rtol=1e-12, atol=1e-12)

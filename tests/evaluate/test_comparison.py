@@ -1,0 +1,215 @@
+"""`kip compare`: what is run, trained, kept and found again; the files it writes; the scores of DD-Ranking."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from kip import cli
+from kip.errors import ConfigError, KipError
+from kip.evaluate import setting
+from kip.evaluate.comparison import Comparison, compare, varied
+from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
+from kip.evaluate.protocols import Cell, of_dict
+from kip.experiment import Experiment
+from kip.methods.kernel.kip import KIP
+from kip.networks import Network
+from kip.report import comparison as report
+from kip.runs import loop
+
+NETWORK = Network("FC1", width=6)
+CONFIG = """
+import kip
+
+config = kip.Experiment(
+    kip.KIP(images_per_class=IPC, target_batch=200, steps=1, kernels=(kip.Architecture("FC", 1),)),
+    preprocess=kip.Preprocess("none"),
+)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "two_a_class.py"
+    path.write_text(CONFIG.replace("IPC", "2"))
+    return str(path)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The sets that networks were trained on, in turn."""
+    names, real = [], setting.judge
+
+    def counted(candidate, network, protocol, **options):
+        names.append(f"{candidate.name}, {protocol.name}")
+        return real(candidate, network, protocol, **options)
+
+    monkeypatch.setattr(setting, "judge", counted)
+    return names
+
+
+@pytest.mark.slow
+def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, config, tmp_path, trainings):
+    comparison = Comparison(("HL", "OWN"), (NETWORK,), ("random",), epochs=(1,), seeds=2)
+    table = compare([str(run), config], comparison, out=tmp_path / "out")
+    names = ["tiny", "digits standardize random 1", "two_a_class", "digits none random 2"]
+    assert [row["name"] for row in table["sets"]] == names
+    assert [row["images_per_class"] for row in table["sets"]] == [1, 1, 2, 2]
+    assert [row["preprocess"] for row in table["sets"]] == ["standardize", "standardize", "none", "none"]
+    assert [row["seconds"] is None for row in table["sets"]] == [False, True, False, True]
+    assert [(cell["candidate"], cell["protocol"]) for cell in table["cells"]] == [
+        (name, protocol) for name in names for protocol in ("HL", "OWN")
+    ]
+    for cell in table["cells"]:
+        assert cell["mean"] == pytest.approx(np.mean(cell["accuracies"]))
+        assert len(cell["accuracies"]) == 2
+    assert [(score["candidate"], score["protocol"]) for score in table["scores"]] == [
+        (name, protocol) for name in ("tiny", "two_a_class") for protocol in ("HL", "OWN")
+    ]
+    assert all(score["label_robust_score"] is None for score in table["scores"])  # there is no teacher
+    assert len(trainings) == 8
+
+    rows = list(csv.DictReader(io.StringIO(report.as_csv(table))))
+    assert [row["set"] for row in rows] == [cell["candidate"] for cell in table["cells"]]
+    assert float(rows[0]["accuracy"]) == table["cells"][0]["mean"]
+    text = report.as_markdown(table)
+    assert "### digits, none, FC1 width=6" in text
+    mean, spread = (100 * table["cells"][0][name] for name in ("mean", "deviation"))
+    assert f"| tiny | 1 | {mean:.2f} ± {spread:.2f} |" in text
+    written = report.write(table, tmp_path / "out")
+    assert [path.name for path in written] == ["comparison.csv", "comparison.md", "comparison.png"]
+    assert written[2].read_bytes().startswith(b"\x89PNG")
+    kinds = [panel.x for panel in report.panels(table)]
+    assert kinds == ["images per class", "seconds to make the set"] * 4
+
+
+def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
+    comparison = Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1)
+    first = compare([str(run), config], comparison, out=tmp_path / "out")
+    assert len(trainings) == 2
+    monkeypatch.setattr(loop, "run", None)
+    assert compare([str(run), config], comparison, out=tmp_path / "out") == first
+    assert len(trainings) == 2
+    damaged = sorted((tmp_path / "out" / "cells").iterdir())[0]
+    damaged.write_text('{"mean": 2')
+    assert [cell["mean"] for cell in compare([str(run), config], comparison, out=tmp_path / "out")["cells"]] == [
+        cell["mean"] for cell in first["cells"]
+    ]
+    assert len(trainings) == 3
+    compare([str(run)], Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1, seed=1), out=tmp_path / "out")
+    assert len(trainings) == 4
+
+
+def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_path):
+    comparison = Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1)
+    with pytest.raises(ConfigError, match="tiny more than once"):
+        compare([str(run), str(run)], comparison, out=tmp_path / "out")
+    other = tmp_path / "tiny.npz"
+    other.write_bytes((run / "distilled.npz").read_bytes())
+    table = compare([str(run), str(other)], comparison, out=tmp_path / "out")
+    assert [row["name"] for row in table["sets"]] == [str(run), str(other)]
+
+
+def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "run", None)
+    for sets, vary, words in (
+        ([config, str(tmp_path / "none.npz")], [], "none.npz"),
+        ([config, "no_such_config"], [], "no config 'no_such_config'"),
+        ([str(run)], ["seed=0,1"], "a configuration among the sets"),
+        ([config], ["sed=1"], "a field of the configuration"),
+        ([], [], "at least one set"),
+    ):
+        with pytest.raises(KipError, match=words):
+            compare(sets, Comparison(("HL",), (NETWORK,)), out=tmp_path / "out", vary=vary)
+    assert not (tmp_path / "out").exists()
+
+
+def test_chosen_images_are_called_by_their_rule(tmp_path):
+    path = tmp_path / "chosen.py"
+    path.write_text(
+        "import kip\n"
+        "config = kip.Experiment(kip.Geometric(by='herding', network=kip.Network('FC1', width=4), test_networks=1))\n"
+    )
+    table = compare([str(path)], Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1), out=tmp_path / "out")
+    assert [row["method"] for row in table["sets"]] == ["herding"]
+
+
+def test_configurations_vary_in_all_combinations():
+    given = Experiment(method=KIP(images_per_class=1, steps=1))
+    made = varied("mine", given, ["method.learning_rate=0.5,1", "seed=0,3", "method.kernels.0=1"][:2])
+    assert [name for name, _ in made] == [
+        f"mine method.learning_rate={rate} seed={seed}" for rate in ("0.5", "1") for seed in (0, 3)
+    ]
+    assert [(changed.method.learning_rate, changed.seed) for _, changed in made] == [(0.5, 0), (0.5, 3), (1, 0), (1, 3)]
+    assert varied("mine", given, []) == [("mine", given)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed", "FIELD=VALUE"),
+        ("method.rate=1", "a field of the configuration"),
+        ("sed=1", "a field of the configuration"),
+        ("seed=x", "seed"),
+    ],
+)
+def test_what_cannot_vary_is_refused(text, words):
+    with pytest.raises(ConfigError, match=words):
+        varied("mine", Experiment(method=KIP(images_per_class=1, steps=1)), [text])
+
+
+def test_the_scores_of_dd_ranking_are_those_of_its_formulas():
+    alpha = 0.5 * 0.2 - 0.5 * 0.3
+    assert label_robust_score(0.3, 0.2) == pytest.approx((math.exp(alpha) - 1 / math.e) / (math.e - 1 / math.e))
+    assert label_robust_score(0, 0) == pytest.approx(0.27, abs=0.005)
+    beta = 0.25 * 0.4 + 0.75 * 0.1
+    assert augmentation_robust_score(0.4, 0.1, weight=0.25) == pytest.approx(
+        (math.exp(beta) - 1 / math.e) / (math.e - 1 / math.e)
+    )
+    assert label_robust_score(1, -1) == pytest.approx(0)
+    assert augmentation_robust_score(1, 1) == pytest.approx(1)
+
+
+def test_several_numbers_of_epochs_are_columns_of_their_own():
+    chosen = Comparison(("HL", "SL"), epochs=(3, 5)).chosen_protocols
+    assert [(protocol.name, protocol.epochs) for protocol in chosen] == [
+        ("HL 3", 3), ("HL 5", 5), ("SL 3", 3), ("SL 5", 5),
+    ]  # fmt: skip
+    assert [(p.name, p.epochs) for p in Comparison(("HL",), epochs=(3,)).chosen_protocols] == [("HL", 3)]
+    with pytest.raises(ConfigError, match="each number once"):
+        Comparison(("HL",), epochs=(3, 3))
+
+
+@pytest.mark.parametrize("change", [{"accuracies": []}, {"mean": float("nan")}, {"accuracies": ["x"]}, {"more": 1}])
+def test_a_cell_from_a_file_is_read_as_data(change):
+    cell = Cell("a", "FC1", "HL", 0.5, 0.1, [0.4, 0.6], 100, 1.0)
+    assert of_dict(cell._asdict()) == cell
+    assert of_dict({**cell._asdict(), **change}) is None
+
+
+@pytest.mark.slow
+def test_the_command_trains_a_teacher_once_and_scores_with_it(run, tmp_path, capsys):
+    options = "--protocols HL HL-plain SL --baselines random k_centers --epochs 2 --seeds 1 --teacher-steps 200"
+    networks = ["--networks", "FC1 width=32", "LeNet", "--teacher", "FC1 width=32"]
+    out = tmp_path / "table"
+    arguments = ["compare", str(run / "distilled.npz"), *options.split(), *networks, "--out", str(out), "--json"]
+    assert cli.main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(summary["cells"]) == 3 * 3 * 2
+    assert {cell["candidate"] for cell in summary["cells"]} == {"tiny", "random 1", "k_centers 1"}
+    assert len(summary["average"]) == 3 * 3
+    assert [teacher["network"] for teacher in summary["teachers"]] == ["FC1 width=32"]
+    assert summary["teachers"][0]["validation_accuracy"] > 0.6
+    assert summary["epochs"] == {"HL": 2, "HL-plain": 2, "SL": 2}
+    assert json.loads((out / "comparison.json").read_text()) == summary
+    scored = [score for score in summary["scores"] if score["network"] == "FC1 width=32"]
+    assert all(0 < score["label_robust_score"] < 1 for score in scored)
+    assert all(0 < score["augmentation_robust_score"] < 1 for score in scored)
+    assert [score["hard_label_recovery"] for score in summary["scores"] if score["network"] == "LeNet"] == [None] * 6
+    assert cli.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+    assert cli.main(["compare", str(run), "--protocols", "ZL"]) == 2
+    assert "HL, HL-plain, SL, SL+KD" in capsys.readouterr().err

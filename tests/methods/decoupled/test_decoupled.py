@@ -1,0 +1,181 @@
+"""The decoupled family: the statistics' distance and its gradient, adjusted weights, the choice of crops."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip import preprocess
+from kip.errors import ConfigError, ShapeError
+from kip.methods.decoupled import dwa, rded, recovery, sre2l
+from kip.methods.decoupled.squeeze import Squeeze, squeezed
+from kip.networks.model import Model, Network
+from kip.precision import float64
+from kip.rng import key
+from kip.training.predict import accuracy, logits
+
+NETWORK = Network("ConvVec2", width=4, norm="batch")
+MODEL = Model(NETWORK, 10)
+SQUEEZE = Squeeze(epochs=3, batch=100, learning_rate=0.05)
+
+
+def drawn(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def variables(seed=0):
+    made = MODEL.init(jax.random.key(seed), (6, 6, 1))
+    return {**made, "batch_stats": jax.tree.map(lambda leaf: leaf + 0.3, made["batch_stats"])}
+
+
+def test_the_statistics_are_those_of_the_layers_inputs_written_out():
+    with float64():
+        made, images = variables(), jnp.asarray(drawn(5, 6, 6, 1))
+        params, kept = made["params"], made["batch_stats"]
+        x, expected = images, 0.0
+        for place in range(2):
+            conv = params[f"Conv_{place}"]
+            x = jax.lax.conv_general_dilated(
+                x, conv["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ) + conv["bias"]  # fmt: skip
+            known = kept[f"Normalise_{place}"]["batch"]
+            flat = np.asarray(x).reshape(-1, 4)
+            mean, var = flat.mean(0), ((flat - flat.mean(0)) ** 2).mean(0)
+            distance = 11 * np.linalg.norm(var - known["var"]) + np.linalg.norm(mean - known["mean"])
+            expected += (10 if place == 0 else 1) * distance
+            scale = params[f"Normalise_{place}"]["batch"]
+            x = (x - known["mean"]) / jnp.sqrt(known["var"] + 1e-5) * scale["scale"] + scale["bias"]
+            x = jax.nn.relu(x)
+        ours = recovery.statistics_distance(MODEL, made, images, variance=11.0)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_the_gradient_of_recovery_is_that_of_finite_differences():
+    with float64():
+        made, images, labels = variables(), jnp.asarray(drawn(5, 6, 6, 1)), jnp.eye(10)[jnp.arange(5)]
+
+        @jax.jit
+        def loss(images):
+            return recovery.recovery_loss(MODEL, made, images, labels, strength=0.5, variance=3.0)[0]
+
+        gradient, direction = jax.grad(loss)(images), jnp.asarray(drawn(5, 6, 6, 1, seed=1))
+        slope = (loss(images + 1e-6 * direction) - loss(images - 1e-6 * direction)) / 2e-6
+        np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=1e-6)
+
+
+def test_images_are_rolled_around_their_borders():
+    images = drawn(2, 6, 6, 1).astype(np.float32)
+    moved = np.asarray(recovery.rolled(jax.random.key(3), jnp.asarray(images), 4))
+    shifts = [(a, b) for a in range(-4, 5) for b in range(-4, 5) if np.allclose(np.roll(images, (a, b), (1, 2)), moved)]
+    assert len(shifts) >= 1
+    np.testing.assert_array_equal(recovery.rolled(jax.random.key(0), jnp.asarray(images), 0), images)
+
+
+def test_a_squeezed_network_knows_the_images_and_is_found_again(problem, store, monkeypatch):
+    model, made = squeezed(SQUEEZE, NETWORK, problem, store)
+    assert accuracy(model, made, problem.inputs, problem.labels) > 0.5
+    assert not np.allclose(made["batch_stats"]["Normalise_0"]["batch"]["mean"], 0)
+    monkeypatch.setattr(
+        "kip.training.loop.compiled_update", lambda *arguments: lambda *state: pytest.fail("it was trained again")
+    )
+    again = squeezed(SQUEEZE, NETWORK, problem, store)[1]
+    jax.tree.map(np.testing.assert_array_equal, made, again)
+
+
+def of(kind, **options):
+    return kind(1, network=NETWORK, squeeze=SQUEEZE, evaluation_network=Network("FC1", width=8), **options)
+
+
+def run(method, problem, store, steps):
+    prepared = method.prepare(problem, store)
+    state, rows = method.init(problem, prepared), []
+    for _ in range(steps):
+        state, metrics = method.step(problem, prepared, state)
+        rows.append(metrics)
+    return state, rows
+
+
+def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, store):
+    method = of(sre2l.SRe2L, iterations=60, roll=0)
+    state, rows = run(method, problem, store, 60)
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1]["batch_accuracy"] > 0.9
+    black, white = sre2l.pixel_range(problem)
+    assert (state.images >= black).all()
+    assert (state.images <= white).all()
+
+
+def test_groups_are_recovered_one_after_the_other(problem, store):
+    method = dataclasses.replace(of(sre2l.SRe2L, iterations=3), images_per_class=2)
+    first, _ = run(method, problem, store, 3)
+    second, _ = run(method, problem, store, 6)
+    start = method.init(problem, method.prepare(problem, store))
+    np.testing.assert_array_equal(first.images[10:], start.images[10:])
+    np.testing.assert_array_equal(second.images[:10], first.images[:10])
+    assert not np.array_equal(second.images[10:], first.images[10:])
+    for group in (slice(0, 10), slice(10, 20)):
+        assert sorted(start.class_index[group]) == list(range(10))
+
+
+def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, store):
+    method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
+    prepared = method.prepare(problem, store)
+    state = method.init(problem, prepared)
+    group, classes = state.images[:10], state.class_index[:10]
+
+    def entropy(made):
+        outputs = logits(MODEL, made, group)
+        return -np.mean(jax.nn.log_softmax(outputs)[np.arange(10), classes])
+
+    assert entropy({**prepared, **state.owned}) > entropy(prepared) + 0.05
+    leaves = zip(jax.tree.leaves(state.owned["params"]), jax.tree.leaves(prepared["params"]))
+    distance = np.sqrt(sum(np.sum((np.asarray(a) - b) ** 2) for a, b in leaves))
+    assert distance <= 0.5 + 1e-4
+    state, _ = run(method, problem, store, 3)
+    first, _ = run(method, problem, store, 2)
+    assert not np.allclose(*(jax.tree.leaves(each.owned)[0] for each in (state, first)))
+
+
+def test_networks_and_preprocessing_without_what_is_needed_are_refused(problem, store):
+    with pytest.raises(ConfigError, match="norm=batch"):
+        sre2l.SRe2L(network=Network("ConvNet-D3"))
+    transform = preprocess.fit(preprocess.Preprocess("zca"), problem.pixels)
+    with pytest.raises(ConfigError, match="leave each pixel a range"):
+        of(sre2l.SRe2L).prepare(problem._replace(transform=transform), store)
+    with pytest.raises(ShapeError, match="divisible by 3"):
+        of(rded.RDED, factor=3).prepare(problem, store)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
+    method = of(rded.RDED, pool=20, crops=3, factor=factor)
+    prepared = method.prepare(problem, store)
+    state, _ = method.step(problem, prepared, method.init(problem, prepared))
+    side = 8 // factor
+    label = 3
+    images = problem.class_batch(label, 20, purpose="pool of crops", step=0)
+    best = []
+    for place in range(20):
+        of_image = []
+        for number in range(3):
+            drawn_key = jax.random.fold_in(key(0, "crops", label), number)
+            crop = np.asarray(rded.cropped(drawn_key, images, side=side))[place]
+            pad = (8 - side) // 2
+            padded = np.pad(crop, ((pad, 8 - side - pad), (pad, 8 - side - pad), (0, 0)))
+            outputs = logits(MODEL, prepared, padded[None])[0]
+            of_image.append((float(-jax.nn.log_softmax(outputs)[label]), crop))
+        best.append(min(of_image, key=lambda scored: scored[0]))
+    best.sort(key=lambda scored: scored[0])
+    chosen = [crop for _, crop in best[: factor**2]]
+    image = state.images[state.class_index == label][0]
+    tiles = [image[r : r + side, c : c + side] for r in range(0, 8, side) for c in range(0, 8, side)]
+    np.testing.assert_allclose(tiles, chosen, rtol=1e-5, atol=1e-5)
+
+
+def test_a_crop_of_the_whole_image_is_the_image(monkeypatch):
+    monkeypatch.setattr(rded, "SMALLEST_AREA", 1.0)
+    images = drawn(3, 8, 8, 1).astype(np.float32)
+    with jax.disable_jit():
+        np.testing.assert_allclose(rded.cropped(jax.random.key(0), jnp.asarray(images), side=8), images, atol=1e-5)

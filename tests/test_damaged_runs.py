@@ -1,0 +1,191 @@
+"""A run's folder after bad luck or bad will: the run goes on, report and status are made, nothing is a traceback."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kip import cli, export
+from kip.data import Data
+from kip.errors import OutputError
+from kip.experiment import Experiment
+from kip.files import atomic_write
+from kip.kernels import Architecture
+from kip.locks import NAME, sole_writer
+from kip.methods.kernel.kip import KIP
+from kip.runs.loop import run
+
+JUNK = [b"5", b"null", b"{}", b'{"step": "x"}', b'{"step": 2, "lo', b"\xff\xfe\x00", b'{"step": 1, "loss": "low"}']
+
+
+def tiny(steps):
+    method = KIP(images_per_class=1, kernels=(Architecture("FC", 1),), target_batch=60, steps=steps)
+    return Experiment(method, data=Data("digits"), checkpoint_every=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of six steps that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(tiny(6), out, show_progress=False)
+    return out
+
+
+@pytest.fixture
+def damaged(whole, tmp_path):
+    """A copy of the whole run whose metrics hold every kind of bad line."""
+    out = shutil.copytree(whole, tmp_path / "run")
+    lines = (out / "metrics.jsonl").read_bytes().splitlines()
+    (out / "metrics.jsonl").write_bytes(b"\n".join([JUNK[0], *lines[:2], *JUNK[1:], *lines[2:], b'{"step": 6']))
+    return out
+
+
+def steps(out):
+    return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_bad_lines_in_the_metrics_do_not_stop_a_run_and_are_gone_afterwards(damaged, caplog):
+    """Each of them ended `kip distill` with a traceback, at every start."""
+    run(tiny(8), damaged, show_progress=False)
+    assert steps(damaged) == list(range(9))
+    assert len([record for record in caplog.records if "no rows of metrics" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("result", [b"", b"null", b"[1]", b'{"steps": 6, "seco', b"\xff", b'{"steps": "six"}'])
+def test_report_and_status_are_made_of_what_is_left(damaged, capsys, result):
+    (damaged / "result.json").write_bytes(result)
+    for name in (
+        "status.json",
+        "evaluation.json",
+        "transfer.json",
+        "comparison/comparison.json",
+        "pretraining.json",
+        "analysis.json",
+    ):
+        (damaged / name).parent.mkdir(exist_ok=True)
+        (damaged / name).write_bytes(result)
+    assert cli.main(["report", str(damaged)]) == 0
+    page = (damaged / "report.html").read_text()
+    assert "Learning curves" in page
+    assert "lowest train loss" not in page
+    assert cli.main(["status", str(damaged), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["step"] == 6
+
+
+@pytest.mark.parametrize("status", [{"workers": []}, {"time": 1}, {"time": "x"}, {"workers": [1]}, {"workers": [{}]}])
+def test_a_status_file_of_another_content_counts_as_none(whole, tmp_path, status, capsys):
+    out = shutil.copytree(whole, tmp_path / "run")
+    numbers = dict.fromkeys(("tasks_done", "tasks_left", "tasks_per_second", "retries", "copies"), 0)
+    (out / "status.json").write_text(json.dumps({**numbers, **status}))
+    assert cli.main(["status", str(out)]) == 0
+    assert "no workers" in capsys.readouterr().out
+
+
+def test_the_report_shows_no_picture_of_an_infinite_loss(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "run")
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": Infinity}\n{"step": 8, "loss": NaN}\n{"step": 9, "loss": -1}\n')
+    assert cli.main(["report", str(out)]) == 0
+
+
+def test_natural_images_of_another_run_are_left_out_of_the_report(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "run")
+    first = export.load(out / "initial.npz")
+    arrays = {name: getattr(first, name)[:4] for name in first._fields if name != "metadata"}
+    export.save(out / "initial.npz", first._replace(**arrays))
+    assert cli.main(["report", str(out)]) == 0
+
+
+def test_a_second_process_is_refused_before_it_touches_the_folder(whole, tmp_path):
+    """Two processes in one folder wrote both."""
+    out = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with sole_writer(out), pytest.raises(OutputError, match=f"another process writes to .*process {os.getpid()} on "):
+        run(tiny(8), out, show_progress=False)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+DISTIL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_damaged_runs
+test_damaged_runs.run(test_damaged_runs.tiny(5000), Path(sys.argv[1]), show_progress=False)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_run_leaves_no_lock_and_its_temporary_files_go_at_the_next_start(tmp_path):
+    command = [sys.executable, "-c", DISTIL, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("checkpoints/*2.npz")):
+            assert process.poll() is None, process.stderr.read()
+        with pytest.raises(OutputError, match=f"process {process.pid} on "):
+            run(tiny(8), tmp_path, show_progress=False)
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / NAME).exists()
+    left = []
+    for name in ("distilled.npz", "checkpoints/000002.npz", "artefacts/pool-1.npz"):
+        with pytest.raises(KeyboardInterrupt):
+            atomic_write(tmp_path / name, lambda file: left.append(Path(file.name)) or interrupt())
+    for path in left:
+        path.write_bytes(b"what a kill left")
+        os.utime(path, (1e9, 1e9))
+    reached = max(int(path.stem) for path in tmp_path.glob("checkpoints/*.npz"))
+    run(tiny(reached), tmp_path, show_progress=False)
+    assert not [path for path in left if path.exists()]
+    assert not (tmp_path / NAME).exists()
+    assert steps(tmp_path) == list(range(reached + 1))
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+ARRAYS = {
+    "no images": lambda s: {name: getattr(s, name)[:0] for name in s._fields if name != "metadata"},
+    "fewer labels": lambda s: {"labels": s.labels[:-1]},
+    "flat labels": lambda s: {"labels": s.labels.ravel()},
+    "labels of no entry": lambda s: {"labels": s.labels[:, :0]},
+    "more classes": lambda s: {"class_index": np.arange(11)},
+    "negative classes": lambda s: {"class_index": -1 - s.class_index},
+    "classes with a fraction": lambda s: {"class_index": s.class_index + 0.5},
+    "other pixels": lambda s: {"images": s.images[:, 1:]},
+    "two channels": lambda s: {"images": np.tile(s.images, 2), "images_preprocessed": np.tile(s.images, 2)},
+    "flat images": lambda s: {"images": s.images[..., 0], "images_preprocessed": s.images[..., 0]},
+    "a pixel of NaN": lambda s: {"images": np.where(s.images > 0.9, np.nan, s.images)},
+    "an infinite label": lambda s: {"labels": np.where(s.labels > 0, np.inf, s.labels)},
+    "no statistics": lambda s: {"image_statistics": s.image_statistics[:, :1]},
+    "text for labels": lambda s: {"labels": s.labels.astype(str)},
+}
+METADATA = {
+    "a step of text": {"step": "six"},
+    "an accuracy of text": {"test_accuracy": "high"},
+    "an experiment of text": {"experiment": "mine"},
+    "an experiment of nothing": {"experiment": {}},
+    "an unknown judge": {"method": {"label": "x", "labels_are": "classes", "judge": {"kind": "shell"}}},
+    "no judge": {"method": {}},
+    "a method of text": {"method": "kip"},
+    "preprocessing of a list": {"preprocess": []},
+    "steps of text": {"deployment_steps": "many"},
+}
+
+
+@pytest.mark.parametrize("fault", [*ARRAYS, *METADATA])
+@pytest.mark.parametrize("command", ["show", "report", "evaluate"])
+def test_a_set_that_is_not_what_it_says_is_refused_in_words(whole, tmp_path, capsys, command, fault):
+    out = shutil.copytree(whole, tmp_path / "run")
+    path = out / "distilled.npz"
+    loaded = export.load(path)
+    changes = ARRAYS[fault](loaded) if fault in ARRAYS else {"metadata": {**loaded.metadata, **METADATA[fault]}}
+    export.save(path, loaded._replace(**changes))
+    assert cli.main([command, str(out if command == "report" else path)]) == 2
+    complaint = capsys.readouterr().err
+    assert str(path) in complaint
+    assert "Traceback" not in complaint

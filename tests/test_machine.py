@@ -1,0 +1,50 @@
+"""What a run notes of its machine, also where the system does not say."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from kip import machine
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = machine.peak_memory_mib()
+    held = np.ones(before * 2**20 // 8 + 2**24)
+    assert machine.peak_memory_mib() >= before + 100
+    assert held[0] == 1
+
+
+def test_without_the_resource_module_the_peak_is_unknown(monkeypatch):
+    """Windows has no `resource`; importing it at the top of a file failed there."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert machine.peak_memory_mib() is None
+
+
+def test_versions_name_all_that_equal_bits_depend_on():
+    versions = machine.versions()
+    assert {"python", "kip", "jax", "jaxlib", "numpy", "device"} <= versions.keys()
+    assert versions["jaxlib"] == jax.lib.__version__
+    assert versions["device"].startswith("cpu: ")
+    assert versions == machine.versions()
+
+
+def test_a_library_that_is_no_installed_package_has_no_version(monkeypatch):
+    monkeypatch.setattr(machine, "LIBRARIES", ("no-such-package",))
+    assert machine.versions()["no-such-package"] is None
+
+
+@pytest.mark.parametrize("cpuinfo", [None, b"\xff\xfe", b"processor : 0\n"])
+def test_a_processor_that_the_system_does_not_name_still_has_a_name(monkeypatch, tmp_path, cpuinfo):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_bytes(cpuinfo)
+    monkeypatch.setattr(machine, "CPUINFO", path)
+    assert machine.device_kind().removeprefix("cpu: ")
+
+
+def test_importing_the_file_imports_no_jax():
+    code = "import sys, kip.machine, kip.locks, kip.metrics, kip.archives, kip.compilation; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -1,0 +1,206 @@
+"""Augmentation of training batches: each operation against direct NumPy loops, and the siamese mode."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kip.data.mirror import mirror_keeps_class
+from kip.training import augment
+from kip.training.augment import augment_siamese, augmented
+from kip.training.warp import bilinear
+
+SIDES = (8, 28, 32)
+
+
+def batch(rng, side, count=6, channels=3):
+    return jnp.asarray(rng.normal(size=(count, side, side, channels)), jnp.float32)
+
+
+def grid_sample(image, theta):
+    """PyTorch's affine_grid and grid_sample (bilinear, zeros, align_corners=False) of one image, pixel by pixel.
+
+    theta (2, 2) maps output (x, y) to input (x, y), coordinates in -1..1.
+    """
+    height, width, _ = image.shape
+    result = np.zeros(image.shape)
+    for i, j in np.ndindex(height, width):
+        x, y = theta @ [(2 * j + 1) / width - 1, (2 * i + 1) / height - 1]
+        column, row = ((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2
+        for r in (int(np.floor(row)), int(np.floor(row)) + 1):
+            for c in (int(np.floor(column)), int(np.floor(column)) + 1):
+                if 0 <= r < height and 0 <= c < width:
+                    result[i, j] += (1 - abs(row - r)) * (1 - abs(column - c)) * image[r, c]
+    return result
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_crop_is_a_shift_of_whole_pixels_in_zeros(rng, side):
+    reach = int(0.125 * side + 0.5)
+    images = batch(rng, side, 60, 1)
+    shifts = set()
+    for image, moved in zip(images, augment.crop(jax.random.key(0), images, len(images))):
+        padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)))
+        matches = [
+            (r - reach, c - reach)
+            for r in range(2 * reach + 1)
+            for c in range(2 * reach + 1)
+            if np.array_equal(padded[r : r + side, c : c + side], moved)
+        ]
+        assert len(matches) == 1
+        shifts.add(matches[0])
+    rows, columns = zip(*shifts)
+    assert (min(rows), max(rows)) == (min(columns), max(columns)) == (-reach, reach)
+    assert any(row != column for row, column in shifts)
+
+
+@pytest.mark.parametrize("side", [7, 8, 14, 28, 32])
+def test_a_cutout_is_a_square_of_half_the_side_whose_centre_may_lie_on_the_border(side):
+    images = jnp.ones((400, side, side, 2))
+    cut = np.asarray(augment.cutout(jax.random.key(1), images, len(images)))
+    length = int(0.5 * side + 0.5)
+    centres = range(side + (1 - length % 2))
+    spans = {frozenset(i for i in range(c - length // 2, c - length // 2 + length) if 0 <= i < side) for c in centres}
+    seen = set()
+    for image in cut:
+        rows, columns = np.flatnonzero((image == 0).any((1, 2))), np.flatnonzero((image == 0).any((0, 2)))
+        assert (image[np.ix_(rows, columns)] == 0).all()
+        assert (image == 0).sum() == 2 * len(rows) * len(columns)
+        seen |= {frozenset(rows.tolist()), frozenset(columns.tolist())}
+    assert seen == spans
+
+
+def test_colour_is_brightness_then_saturation_then_contrast(rng):
+    images = batch(rng, 8)
+    key = jax.random.key(2)
+    u = np.asarray(jax.random.uniform(key, (3, 6, 1, 1, 1)))
+    for n, changed in enumerate(np.asarray(augment.colour(key, images, 6))):
+        image = np.asarray(images[n], np.float64) + (u[0, n] - 0.5)
+        grey = image.mean(2, keepdims=True)
+        image = (image - grey) * (u[1, n] * 2.0) + grey
+        image = (image - image.mean()) * (u[2, n] + 0.5) + image.mean()
+        np.testing.assert_allclose(changed, image, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flip_mirrors_left_and_right_half_of_the_time(rng):
+    images = batch(rng, 8, 200)
+    flipped = augment.flip(jax.random.key(3), images, 200)
+    same = [np.array_equal(a, b) for a, b in zip(images, flipped)]
+    assert 70 < sum(same) < 130
+    assert all(np.array_equal(a, b[:, ::-1]) for a, b, kept in zip(images, flipped, same) if not kept)
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_scale_is_pytorchs_grid_with_factors_uniform_in_their_range(rng, side):
+    images, key = batch(rng, side), jax.random.key(4)
+    scaled = augment.scale(key, images, 6)
+    factors = np.asarray(jax.random.uniform(key, (6, 2), jnp.float32, 1 / 1.2, 1.2), np.float64)
+    for image, ours, (sy, sx) in zip(np.asarray(images, np.float64), scaled, factors):
+        np.testing.assert_allclose(ours, grid_sample(image, np.diag([sx, sy])), atol=2e-5)
+    drawn = np.asarray(jax.random.uniform(key, (20000,), jnp.float32, 1 / 1.2, 1.2))
+    assert drawn.mean() == pytest.approx((1.2 + 1 / 1.2) / 2, abs=0.003), "linear, not of the logarithm"
+
+
+def test_rotate_is_pytorchs_grid_with_angles_up_to_fifteen_degrees(rng):
+    images, key = batch(rng, 8), jax.random.key(5)
+    turned = augment.rotate(key, images, 6)
+    angles = np.deg2rad(np.asarray(jax.random.uniform(key, (6,), jnp.float32, -15, 15), np.float64))
+    for image, ours, a in zip(np.asarray(images, np.float64), turned, angles):
+        theta = np.array([[np.cos(a), np.sin(-a)], [np.sin(a), np.cos(a)]])
+        np.testing.assert_allclose(ours, grid_sample(image, theta), atol=2e-5)
+
+
+def test_a_quarter_turn_and_the_identity_are_exact(rng):
+    images = batch(rng, 8, 2)
+    np.testing.assert_allclose(bilinear(images, jnp.eye(2)[None]), images, atol=1e-6)
+    quarter = bilinear(images, jnp.array([[[0.0, 1.0], [-1.0, 0.0]]]))
+    np.testing.assert_allclose(quarter, np.rot90(images, 1, axes=(1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise"])
+def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
+    images = batch(rng, 8)
+    apply = jax.jit(augmented, static_argnums=0)
+    draws = [apply(kind, jax.random.key(seed), images) for seed in range(8)]
+    again = apply(kind, jax.random.key(0), images)
+    np.testing.assert_array_equal(draws[0], again)
+    assert all(draw.shape == images.shape and np.isfinite(draw).all() for draw in draws)
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(draws))
+
+
+def is_mirrored(images, changed):
+    return any(np.array_equal(b, a[:, ::-1]) for a, b in zip(images, changed))
+
+
+def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(rng):
+    images = batch(rng, 8)
+    apply = jax.jit(augmented, static_argnums=0)
+    for kind, flips in (("dsa", True), ("dsa_no_flip", False)):
+        mirrored = [is_mirrored(images, apply(kind, jax.random.key(seed), images)) for seed in range(60)]
+        assert any(mirrored) == flips
+
+
+def test_siamese_batches_are_the_same_view_of_their_images(rng):
+    real = batch(rng, 8, 7)
+    synthetic = real[jnp.array([4, 2])]
+    apply = jax.jit(augment_siamese, static_argnums=0)
+    changed, kinds = 0, set()
+    for seed in range(40):
+        ours, theirs = apply("dsa", jax.random.key(seed), real, synthetic)
+        np.testing.assert_allclose(ours[jnp.array([4, 2])], theirs, atol=1e-6)
+        changed += not np.array_equal(ours, real)
+        repeated = apply("dsa", jax.random.key(seed), jnp.tile(real[:1], (7, 1, 1, 1)), synthetic)[0]
+        np.testing.assert_allclose(repeated, np.tile(repeated[:1], (7, 1, 1, 1)), atol=1e-6)
+        kinds.add(str(np.asarray(ours).round(3).tobytes()))
+    assert changed > 30, "all but some of the flips"
+    assert len(kinds) > 25
+
+
+def test_a_siamese_view_lets_the_gradient_through(rng):
+    real, synthetic = batch(rng, 8, 3), batch(rng, 8, 2)
+
+    @jax.jit
+    def loss(synthetic, key):
+        ours, theirs = augment_siamese("dsa", key, real, synthetic)
+        return jnp.sum(jnp.sin(theirs)) + jnp.sum(ours)
+
+    gradient = jax.jit(jax.grad(loss))
+    direction = jnp.asarray(rng.normal(size=synthetic.shape), jnp.float32)
+    for seed in range(8):
+        key = jax.random.key(seed)
+        slope = jnp.vdot(gradient(synthetic, key), direction)
+        difference = (loss(synthetic + 1e-2 * direction, key) - loss(synthetic - 1e-2 * direction, key)) / 2e-2
+        assert slope == pytest.approx(float(difference), rel=0.02, abs=0.05)
+
+
+def test_dcs_own_augmentation_takes_one_operation_an_image(rng):
+    images = batch(rng, 28, 300, 1)
+    changed = np.asarray(augment.dc(jax.random.key(0), images))
+    mean = np.asarray(images.mean())
+    cropped = 0
+    for image, ours in zip(np.asarray(images), changed):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), constant_values=mean)
+        windows = (padded[r : r + 28, c : c + 28] for r in range(8) for c in range(8))
+        cropped += any(np.allclose(window, ours, atol=1e-5) for window in windows)
+    assert 70 < cropped < 130
+
+
+def test_dcs_scale_is_nearest_neighbours_in_the_middle():
+    for side, length in ((28, 23), (28, 28), (28, 33), (8, 7)):
+        canvas = max(side, length)
+        resized = [int(np.floor(i * side / length)) for i in range(length)]
+        whole = [-1] * canvas
+        whole[(canvas - length) // 2 : (canvas - length) // 2 + length] = resized
+        expected = whole[(canvas - side) // 2 : (canvas - side) // 2 + side]
+        ours = augment._resized(jnp.arange(side), side, jnp.array([[length]]), jnp.array([[canvas]]))
+        assert ours[0].tolist() == expected
+
+
+def test_a_data_set_and_not_its_colours_says_whether_a_mirror_image_keeps_its_class():
+    grey = {"digits": False, "mnist": False, "emnist_letters": False, "emnist/balanced": False, "fashion_mnist": True}
+    assert {name: mirror_keeps_class(name, channels=1) for name in grey} == grey
+    rgb = {"svhn_cropped": False, "cifar10": True, "cifar100": True, "my_photographs": True}
+    assert {name: mirror_keeps_class(name, channels=3) for name in rgb} == rgb
+    assert not mirror_keeps_class("my_scans", channels=1)

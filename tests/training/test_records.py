@@ -1,0 +1,134 @@
+"""Training records: what a file holds, that a kill loses nothing, and gradients of single images."""
+
+import jax
+import numpy as np
+import pytest
+
+from kip.artefacts import Store
+from kip.errors import ConfigError, DataError
+from kip.networks import Network
+from kip.networks.model import Model
+from kip.training import records
+from kip.training.losses import per_example
+from kip.training.predict import logits
+from kip.training.records import Recording, Rows, gradient_norms, record
+
+SMALL = Network("FC1", width=8)
+RECORDING = Recording(SMALL, epochs=4, seeds=2, batch=25, augment="none")
+
+
+@pytest.fixture
+def images(rng):
+    return rng.normal(size=(60, 4, 4, 1)).astype(np.float32), rng.integers(0, 3, 60)
+
+
+def make(images, store, gradients_after=(1,)):
+    return record(
+        RECORDING, SMALL, *images, 3, seed=0, mirror_keeps_class=False, store=store, gradients_after=gradients_after
+    )
+
+
+def files(records):
+    return [np.array(rows) for rows in (*records._logits, *records._norms)]
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def test_the_last_row_is_what_the_trained_network_gives(images, store):
+    made = make(images, store)
+    assert made.epochs == 4
+    for seed, variables in enumerate(made.variables):
+        np.testing.assert_array_equal(made.columns(slice(None))[seed, -1], logits(made.model, variables, images[0]))
+    columns = made.columns(np.array([3, 9]))
+    assert columns.shape == (2, 5, 2, 3)
+    assert not np.array_equal(columns[0], columns[1]), "each seed is a network of its own"
+    one_hot = np.eye(3)[images[1]]
+    losses = [per_example("xent", made.columns(slice(None))[0, row], one_hot).mean() for row in (0, -1)]
+    assert losses[1] < losses[0], "it has learned"
+
+
+def test_columns_read_in_parts_are_all_columns(images, store, monkeypatch):
+    made = make(images, store)
+    whole = made.columns(slice(None)).sum((0, 1, 3))
+    monkeypatch.setattr(records, "COLUMN_BYTES", 7 * 4 * 2 * 5 * 3)
+    sizes = []
+    parts = made.scores(lambda logits, classes: sizes.append(len(classes)) or logits.sum((0, 1, 3)))
+    assert set(sizes) == {7, 4}
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)])
+def test_a_killed_recording_resumes_to_the_same_bits(at, images, store, tmp_path, monkeypatch):
+    """It is killed while the row of some epoch is written, of the first network or the second."""
+    whole = files(make(images, store))
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / "killed"))
+    written, original = [], Rows.write
+
+    def dying(self, row, values):
+        if values.ndim == 2:
+            written.append(row)
+            if len(written) == at:
+                original(self, row, values * 0.5)  # a part of a row may be on the disk
+                raise Killed
+        original(self, row, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rows, "write", dying)
+        with pytest.raises(Killed):
+            make(images, Store(show_progress=False))
+    written.clear()
+    counted = lambda self, row, values: written.append(row) or original(self, row, values)  # noqa: E731
+    monkeypatch.setattr(Rows, "write", counted)
+    again = files(make(images, Store(show_progress=False)))
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(written) <= 12 - (at - 1) + 2, "epochs that were saved are not recorded again"
+
+
+def test_a_recording_that_is_there_is_not_made_again(images, store, monkeypatch):
+    whole = files(make(images, store))
+    monkeypatch.setattr(Rows, "write", None)
+    for ours, theirs in zip(files(make(images, store)), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:500])])
+def test_rows_that_are_lost_are_recorded_again(images, store, tmp_path, damage):
+    whole = files(make(images, store))
+    for path in (tmp_path / "cache" / "artefacts").glob("record-0-*.logits.npy"):
+        damage(path)
+    for ours, theirs in zip(files(make(images, store)), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_row_that_was_never_written_is_refused(tmp_path):
+    rows = Rows(tmp_path / "rows.npy", (2, 3))
+    rows.write(0, np.ones(3))
+    with pytest.raises(DataError, match="lacks a row"):
+        rows.read()
+    rows.write(1, np.arange(3))
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), [[1, 1, 1], [0, 1, 2]])
+
+
+def test_gradients_after_an_epoch_that_is_not_recorded_are_refused(images, store):
+    with pytest.raises(ConfigError, match=r"epoch of the gradients; got 5; expected at most recording\.epochs, 4"):
+        make(images, store, gradients_after=(5,))
+
+
+def test_gradient_norms_are_those_of_a_loop_over_images(images, monkeypatch):
+    model = Model(Network("ConvVec1", width=2, norm="layer"), 3)
+    inputs, labels = images[0][:6], np.eye(3, dtype=np.float32)[images[1][:6]]
+    variables = model.init(jax.random.key(0), inputs.shape[1:])
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    monkeypatch.setattr(records, "GRADIENT_NUMBERS", 4 * parameters)  # four images at a time, and then two
+
+    def loss(params, image, label):
+        return per_example("xent", model.apply({"params": params}, image[None]).logits, label[None])[0]
+
+    gradient, expected = jax.jit(jax.grad(loss)), []
+    for image, label in zip(inputs, labels):
+        leaves = jax.tree.leaves(gradient(variables["params"], image, label))
+        expected.append(np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in leaves])))
+    np.testing.assert_allclose(gradient_norms(model, variables, inputs, labels), expected, rtol=1e-5)
