@@ -32,7 +32,8 @@ CHECKED = ".checked"
 """The file whose time says until when entries have been looked at."""
 SAME_BITS = (0, 10)
 """The first jaxlib of which it was seen that a kept program gives the bits of one that was compiled just now. With
-0.6.2, a worker that read programs and a server that compiled them differed, and the worker was sent away as a liar."""
+0.6.2 a worker that read programs and a server that compiled them, with three simulated devices, were seen to differ;
+whether it was the reading or the devices was not told apart."""
 MIN_SECONDS = "0.1"
 """Programs that compile faster are not kept: reading them takes as long."""
 
