@@ -85,7 +85,7 @@ def test_any_architecture_agrees_with_neural_tangents(case, seed):
     [
         pytest.param(A("ConvNet", 2), (7, 11, 2), marks=pytest.mark.slow),
         pytest.param(A("ConvNet3", 2, get="nngp"), (4, 9, 1), marks=pytest.mark.slow),
-        (A("ConvNet3", 1), (4, 9, 1)),
+        pytest.param(A("ConvNet3", 1), (4, 9, 1), marks=pytest.mark.slow),
         (A("ConvVec", 2), (5, 6, 3)),
     ],
     ids=lambda value: getattr(value, "label", None),

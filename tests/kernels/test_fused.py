@@ -23,7 +23,7 @@ CASES = [
     (A("ConvVec", 1), (1, 3, 1), (17, 1)),
     (A("ConvNet", 1), (4, 4, 1), (1, 1)),
     (A("ConvNet", 2), (7, 11, 2), (4, 3)),
-    (A("ConvNet", 3, get="nngp"), (9, 17, 3), (2, 9)),
+    pytest.param(A("ConvNet", 3, get="nngp"), (9, 17, 3), (2, 9), marks=pytest.mark.slow),
     (A("ConvNet3", 2), (9, 8, 1), (16, 16)),
     (A("Myrtle", 7), (7, 5, 1), (4, 4)),
     (A("Myrtle", 5, w_std=0.7, b_std=1.0, get="nngp"), (4, 5, 2), (3, 3)),
