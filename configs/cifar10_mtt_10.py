@@ -14,6 +14,7 @@ Command:
 import kip
 
 NETWORK = kip.Network("ConvNet-D3", width=32, w_std=3**-0.5)
+EXPERTS = kip.Experts(count=2, epochs=8)
 
 config = kip.Experiment(
     data=kip.Data("cifar10"),
@@ -21,7 +22,7 @@ config = kip.Experiment(
     method=kip.MTT(
         images_per_class=1,
         network=NETWORK,
-        experts=kip.Experts(count=2, epochs=8),
+        experts=EXPERTS,
         expert_epochs=2,
         last_start=4,
         student_steps=20,

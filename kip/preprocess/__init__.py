@@ -1,4 +1,4 @@
-"""Preprocessing fitted on the train images: channel standardisation, and three named kinds of ZCA whitening."""
+"""Preprocessing fitted on the train images: channel standardisation, and four named kinds of ZCA whitening."""
 
 from kip.preprocess.transform import Preprocess, Transform, fit
 
