@@ -1,8 +1,13 @@
 """How many workers one scheduler keeps busy: `python -m kip.server.bench --workers 256`.
 
-The workers are simulated: each answers one task at a time, after a fixed time, with bytes of the size that a gradient
-of the paper's step has. Everything else is real: messages, checksums, futures, the scheduler. What is measured is the
-share of the time in which a worker has a task, over all workers, from their first tasks to the end.
+The workers are simulated: each answers one task at a time, after a fixed time, with bytes of the size that the task's
+result has. Everything else is real: the plan, messages, checksums, futures, the scheduler. Two things are measured:
+
+- `--task-seconds`: an endless round of equal tasks, and the share of the time in which a worker has one, over all
+  workers, from their first tasks to the end.
+- `--entry-microseconds`: steps of the paper's size, 100 support and 5000 target images of 32x32x3, forward and
+  backward, cut as `--task-columns` says, by workers that need so long for an entry; the seconds of a step beside those
+  of workers that never wait.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import contextlib
 import heapq
 import itertools
 import json
+import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -19,13 +25,18 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from kip.blocks import Images, Task, TileSize
+from kip.blocks import Images, Task, TileSize, plan
 from kip.kernels import RBF
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.codec import Message, decode, encode
 
 IMAGE = (32, 32, 3)
+SUPPORT, TARGET = 100, 5000
+ENTRY_BYTES, MEMORY_BYTES = 1 << 20, 1 << 30
+"""Of one entry, and of a tile: they set the tasks of K_ss."""
+BACKWARD = 2 / 3
+"""The share of an entry's time that its vjp takes."""
 
 
 class _EnoughError(Exception):
@@ -57,31 +68,63 @@ class _Clock:
 
 
 class _SimulatedWorker:
-    """A link to nobody; `busy` sums the seconds of its tasks, in order, up to any time."""
+    """A link to nobody, whose tasks take `seconds(task)` and give `shape(task)`; `spans` are their times."""
 
-    def __init__(self, name: str, clock: _Clock, task_seconds: float, result: np.ndarray):
+    def __init__(self, name: str, clock: _Clock, answers: _Answers):
         self.name = name
-        self._clock, self._seconds = clock, task_seconds
+        self._clock, self._answers = clock, answers
         self._until = 0.0
-        self._answer = encode(Message("result", {"epoch": 1}, {"result": result}))
         self.spans: list[tuple[float, float]] = []
 
     def send(self, payload: bytes) -> Future[bytes]:
         answer: Future[bytes] = Future()
-        kind = decode(payload).kind
-        if kind == "forward":
+        message = decode(payload)
+        if message.kind in ("forward", "backward"):
             start = max(time.monotonic(), self._until)
-            self._until = start + self._seconds
+            seconds, result = self._answers.of(message)
+            self._until = start + seconds
             self.spans.append((start, self._until))
-            self._clock.at(self._until, answer, self._answer)
+            self._clock.at(self._until, answer, result)
         else:
-            fields = {"open": {"holds": True, "pid": 0}, "begin": {"epoch": 1}, "ping": {}}[kind]
-            said = {"open": "opened", "begin": "begun", "ping": "pong"}[kind]
+            epoch = message.fields.get("epoch")
+            fields = {"open": {"holds": True, "pid": 0}, "begin": {"epoch": epoch}, "ping": {}}[message.kind]
+            said = {"open": "opened", "begin": "begun", "ping": "pong"}[message.kind]
             self._clock.at(time.monotonic(), answer, encode(Message(said, fields)))
         return answer
 
     def close(self, why: str = "") -> None:
         """Nothing to let go of."""
+
+
+class _Answers:
+    """What tasks take and give: zeros of the right shape, encoded once for each.
+
+    Args:
+        task_seconds: of every task; None: as its entries have it.
+        entry_seconds: of an entry, forward and vjp.
+    """
+
+    def __init__(self, task_seconds: float | None, entry_seconds: float = 0.0):
+        self._task_seconds, self._entry_seconds = task_seconds, entry_seconds
+        self._encoded: dict[tuple[int, tuple[int, ...]], bytes] = {}
+
+    def of(self, message: Message) -> tuple[float, bytes]:
+        """Return the seconds of a task, and its encoded result."""
+        matrix, first_row, last_row, first, last = message.fields["task"]
+        task = Task(matrix, (first_row, last_row), (first, last))
+        backward = message.kind == "backward"
+        shape = (task.shape[1], *IMAGE) if backward else task.shape
+        epoch = message.fields["epoch"]
+        if (epoch, shape) not in self._encoded:
+            self._encoded[epoch, shape] = encode(
+                Message("result", {"epoch": epoch}, {"result": np.zeros(shape, np.float32)})
+            )
+        share = BACKWARD if backward else 1 - BACKWARD
+        seconds = self._task_seconds
+        if seconds is None:
+            entries = task.shape[0] * task.shape[1] * (0.5 if matrix == "ss" else 1.0)  # of K_ss the upper triangle
+            seconds = share * self._entry_seconds * entries
+        return seconds, self._encoded[epoch, shape]
 
 
 def measure(workers: int, seconds: float, *, task_seconds: float = 0.08, columns: int = 4) -> dict[str, float]:
@@ -93,10 +136,9 @@ def measure(workers: int, seconds: float, *, task_seconds: float = 0.08, columns
         task_seconds: what one task takes a worker.
         columns: how many columns a result has, each a 32x32x3 image, as a backward task of the paper's step returns.
     """
-    clock = _Clock()
-    result = np.zeros((columns, int(np.prod(IMAGE))), np.float32)
-    links = [_SimulatedWorker(str(number), clock, task_seconds, result) for number in range(workers)]
-    task = Task("ts", (0, columns), (0, result.shape[1]))  # so that a block has the bytes of a gradient
+    clock, answers = _Clock(), _Answers(task_seconds)
+    links = [_SimulatedWorker(str(number), clock, answers) for number in range(workers)]
+    task = Task("ts", (0, columns), (0, int(np.prod(IMAGE))))  # so that a block has the bytes of a gradient
     support = np.zeros((1, *IMAGE), np.float32)
 
     def look(executor: RemoteExecutor) -> None:
@@ -124,13 +166,70 @@ def measure(workers: int, seconds: float, *, task_seconds: float = 0.08, columns
     }
 
 
+def measure_steps(
+    workers: int, seconds: float, *, entry_microseconds: float, task_columns: int | None
+) -> dict[str, float | None]:
+    """Return the seconds of a step of the paper's size with simulated workers, and of one without a wait.
+
+    Args:
+        workers: how many.
+        seconds: how long to go on; at least three steps.
+        entry_microseconds: what an entry takes a worker, forward and vjp.
+        task_columns: see `kip.blocks.Blocks.task_columns`.
+    """
+    clock, answers = _Clock(), _Answers(None, entry_microseconds * 1e-6)
+    links = [_SimulatedWorker(str(number), clock, answers) for number in range(workers)]
+    made = plan(SUPPORT, TARGET, ENTRY_BYTES, MEMORY_BYTES, task_columns=task_columns)
+    tasks = [*made.ss, *made.ts]
+    cotangents = [np.zeros(task.shape, np.float32) for task in tasks]
+    support, target = (np.zeros((count, *IMAGE), np.float32) for count in (SUPPORT, 1))
+    times: list[float] = []
+    with RemoteExecutor(links, settings=Settings(check_share=0.0)) as executor:  # zeros are no results
+        begun = time.monotonic()
+        while len(times) < 4 or time.monotonic() - begun < seconds:
+            start = time.monotonic()
+            support = np.full_like(support, len(times))  # so that it travels in each step, as a real one does
+            executor.begin(Images(RBF(), support, target, TileSize(1, 1, 1)))
+            for _ in executor.forward(tasks):
+                pass
+            for _ in executor.backward(tasks, cotangents):
+                pass
+            times.append(time.monotonic() - start)
+    entries = SUPPORT * TARGET + SUPPORT**2 / 2
+    step = statistics.median(times[1:])  # in the first the workers are told of the run
+    ideal = entries * entry_microseconds * 1e-6 / workers
+    return {
+        "workers": workers,
+        "entry_microseconds": entry_microseconds,
+        "task_columns": task_columns,
+        "tasks": 2 * len(tasks),
+        "step_seconds": round(step, 4),
+        "without_a_wait": round(ideal, 4),
+        "busy": round(ideal / step, 3),
+        "tasks_per_second": round(2 * len(tasks) / step),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line of JSON for each number of workers."""
+    """Print a line of JSON for each number of workers, and for each of the other lists."""
     parser = argparse.ArgumentParser(prog="python -m kip.server.bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[256], help="how many; several are measured in turn")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long, for each")
     parser.add_argument("--task-seconds", type=float, default=0.08, help="what one task takes a worker")
+    parser.add_argument(
+        "--entry-microseconds", type=float, nargs="+", default=[], help="measure whole steps; what an entry takes"
+    )
+    parser.add_argument(
+        "--task-columns", type=int, nargs="+", default=[0], help="support columns of a step's tasks; 0 is the default"
+    )
     options = parser.parse_args(arguments)
+    if options.entry_microseconds:
+        for entry, columns, workers in itertools.product(
+            options.entry_microseconds, options.task_columns, options.workers
+        ):
+            measured = measure_steps(workers, options.seconds, entry_microseconds=entry, task_columns=columns or None)
+            print(json.dumps(measured), flush=True)
+        return
     for workers in options.workers:
         print(json.dumps(measure(workers, options.seconds, task_seconds=options.task_seconds)), flush=True)
 

@@ -242,7 +242,8 @@ def status(run: Path) -> dict[str, Any]:
     progress["running"] = has_writer(run)
     written = read_object(run / STATUS, _NUMBERS)
     if written is not None and _are_workers(written.get("workers")):
-        progress.update(written, age=round(time.time() - written["time"], 1))
+        age = max(0.0, time.time() - written["time"])  # the clock may have been set back
+        progress.update(written, age=round(age, 1))
     return progress
 
 

@@ -327,6 +327,17 @@ def test_a_closed_pipe_ends_in_silence():
     assert done.stderr == ""
 
 
+def test_a_run_whose_output_nobody_reads_goes_to_its_end(finished, tmp_path):
+    """`kip distill ... | head -1`: the pipe closes while the run prints, and the run's folder has all the same."""
+    out = tmp_path / "run"
+    command = f"{sys.executable} -m kip.cli distill {finished.config} --out {out} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, cli.CLOSED_PIPE)
+    assert "Traceback" not in done.stderr
+    assert (out / "distilled.npz").read_bytes() == (finished.run / "distilled.npz").read_bytes()
+    assert json.loads((out / "result.json").read_text())["steps"] == 4
+
+
 # Bad configurations
 
 

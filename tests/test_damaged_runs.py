@@ -1,11 +1,13 @@
 """A run's folder after bad luck or bad will: the run goes on, report and status are made, nothing is a traceback."""
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,14 @@ from kip.kernels import Architecture
 from kip.locks import NAME, sole_writer
 from kip.methods.kernel.kip import KIP
 from kip.runs.loop import run
+from kip.server import service
+from kip.server.executor import RemoteExecutor
+from kip.workers.worker import Worker
+
+_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("server") / "links.py")
+_links = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_links)
+ThreadLink = _links.ThreadLink
 
 JUNK = [b"5", b"null", b"{}", b'{"step": "x"}', b'{"step": 2, "lo', b"\xff\xfe\x00", b'{"step": 1, "loss": "low"}']
 
@@ -146,6 +156,90 @@ def test_a_killed_run_leaves_no_lock_and_its_temporary_files_go_at_the_next_star
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+class PowerCutError(Exception):
+    """Stands for the end of everything."""
+
+
+def until(step, then):
+    """Return KIP's step, and `then` called instead of the step after so many."""
+    original = KIP.step
+
+    def stepping(method, problem, prepared, state):
+        if state.step == step:
+            then()
+        return original(method, problem, prepared, state)
+
+    return stepping
+
+
+def cut_off():
+    raise PowerCutError
+
+
+def test_files_cut_at_any_byte_after_the_last_sync_are_written_again(whole, tmp_path, monkeypatch):
+    """A power cut keeps any part of what was not synced: of the metrics, and of files that had no name yet."""
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(KIP, "step", until(5, cut_off))
+        with pytest.raises(PowerCutError):
+            run(tiny(6), stopped, show_progress=False)
+    metrics = (stopped / "metrics.jsonl").read_bytes()
+    checkpoint = (stopped / "checkpoints" / "000004.npz").read_bytes()
+    expected = (whole / "distilled.npz").read_bytes()
+    for number, cut in enumerate(np.linspace(0, len(metrics) - 1, 12).astype(int)):
+        out = shutil.copytree(stopped, tmp_path / str(number))
+        (out / "metrics.jsonl").write_bytes(metrics[:cut])
+        aside = out / "checkpoints" / f".000006.npz.{number:032x}.tmp"
+        aside.write_bytes(checkpoint[: len(checkpoint) * number // 12])
+        os.utime(aside, (1e9, 1e9))
+        run(tiny(6), out, show_progress=False)
+        assert (out / "distilled.npz").read_bytes() == expected, cut
+        assert steps(out)[-2:] == [5, 6]
+        assert not aside.exists()
+
+
+def test_a_folder_that_is_removed_stops_the_run_in_words_and_the_same_command_begins_anew(whole, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(KIP, "step", until(3, lambda: shutil.rmtree(out)))
+        with pytest.raises(OutputError, match="Check that the folder is there"):
+            run(tiny(6), out, show_progress=False)
+    run(tiny(6), out, show_progress=False)
+    assert (out / "distilled.npz").read_bytes() == (whole / "distilled.npz").read_bytes()
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
+def test_a_clock_that_is_set_by_an_hour_changes_nothing(whole, tmp_path, monkeypatch, jump):
+    out, now = tmp_path / "run", time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(KIP, "step", until(3, lambda: patch.setattr(time, "time", lambda: now() + jump)))
+        run(tiny(6), out, show_progress=False)
+    assert (out / "distilled.npz").read_bytes() == (whole / "distilled.npz").read_bytes()
+    seconds = [json.loads(line).get("seconds", 0) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] < 600
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
+def test_workers_are_judged_by_a_clock_that_nobody_sets(tmp_path, monkeypatch, jump, capsys):
+    """Deadlines, copies and the status are those of a run whose clock stands still."""
+    made = tiny(6)
+    run(made, tmp_path / "here", show_progress=False)
+    out, now = tmp_path / "run", time.time
+    links = [ThreadLink(name, Worker()) for name in "ab"]
+    executor = RemoteExecutor(links, **service.introduction(made, None), on_tick=service.StatusFile(out))
+    with monkeypatch.context() as patch:
+        patch.setattr(KIP, "step", until(3, lambda: patch.setattr(time, "time", lambda: now() + jump)))
+        service.run(made, out, executor, show_progress=False)
+        scheduler = executor.scheduler
+        assert (scheduler.retries, scheduler.copies, scheduler.sent_away) == (0, 0, {})
+        monkeypatch.setattr(service, "EVERY", 0.0)
+        service.StatusFile(out)(executor)
+    assert (out / "distilled.npz").read_bytes() == (tmp_path / "here" / "distilled.npz").read_bytes()
+    assert cli.main(["status", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["age"] >= 0
 
 
 ARRAYS = {

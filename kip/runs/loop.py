@@ -296,7 +296,8 @@ class _Metrics:
             raise OutputError(
                 f"cannot write {self._path}",
                 got=error.strerror,
-                remedy="Make room and run the same command again: it resumes from the last checkpoint.",
+                remedy="Check that the folder is there and the disk has room, and run the same command again: it goes on "
+                "from the last checkpoint.",
             ) from error
 
 

@@ -102,17 +102,22 @@ def run_locally(made, out, data_dir=None):
     return (out / "distilled.npz").read_bytes()
 
 
+def has_ended(pid):
+    """Whether a process has ended. A zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def ended(pid, seconds=5.0):
-    """Whether a process ends within so many seconds. A zombie has ended."""
+    """Whether a process ends within so many seconds."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
+    while not has_ended(pid):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
-    return False
+    return True
 
 
 def listening(pids):
