@@ -12,7 +12,7 @@ import kip
 config = kip.Experiment(
     data=kip.Data("mnist"),
     preprocess=kip.Preprocess("standardize"),
-    method=kip.DD(images_per_class=10, target_batch=256, steps=2500, learning_rate=0.02, halve_every=800),
+    method=kip.DD(images_per_class=10, target_batch=256, steps=1600, learning_rate=0.02, halve_every=400),
     checkpoint_every=500,
     reference=kip.Reference("Bohdal et al. 2020, Table 7, MNIST, DD", accuracy=0.795, spread=0.081),
 )
