@@ -29,7 +29,7 @@ from kip.blocks import Images, Task, TileSize, plan
 from kip.kernels import RBF
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
-from kip.workers.codec import Message, decode, encode
+from kip.workers.codec import PREFIX, Message, encode
 
 IMAGE = (32, 32, 3)
 SUPPORT, TARGET = 100, 5000
@@ -78,7 +78,7 @@ class _SimulatedWorker:
 
     def send(self, payload: bytes) -> Future[bytes]:
         answer: Future[bytes] = Future()
-        message = decode(payload)
+        message = _header(payload)
         if message.kind in ("forward", "backward"):
             start = max(time.monotonic(), self._until)
             seconds, result = self._answers.of(message)
@@ -94,6 +94,13 @@ class _SimulatedWorker:
 
     def close(self, why: str = "") -> None:
         """Nothing to let go of."""
+
+
+def _header(payload: bytes) -> Message:
+    """Return a message without its arrays. Reading these is a real worker's work, and none of this process."""
+    length = PREFIX.unpack_from(payload)[3]
+    header = json.loads(payload[PREFIX.size : PREFIX.size + length])
+    return Message(header["kind"], header["fields"])
 
 
 class _Answers:

@@ -22,7 +22,7 @@ from kip.blocks import Images, LocalExecutor, Task
 from kip.errors import ShapeError
 from kip.server.member import Job, Link, Settings
 from kip.server.scheduler import Scheduler
-from kip.workers.codec import Message
+from kip.workers.codec import Message, encode
 from kip.workers.worker import versions
 
 
@@ -57,6 +57,8 @@ class RemoteExecutor:
         self.epoch = 0
         self._images: Images | None = None
         self._digests: dict[str, str] = {}
+        self._beginnings: dict[tuple[frozenset[str], bool], bytes] = {}
+        """The step's encoded messages, by what they bring and whether the worker holds the data set."""
         self._on_close = on_close
         self._closed = False
         self.scheduler = Scheduler(links, self, settings=settings, on_tick=lambda: on_tick(self))
@@ -64,7 +66,7 @@ class RemoteExecutor:
     def begin(self, images: Images) -> None:
         """Note the step's images; workers get them when they get their first task."""
         self.epoch, self._images = next(self._epochs), images
-        self._digests = {"support": _digest(images.support)}
+        self._digests, self._beginnings = {}, {}
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
         """Yield each task's block of the kernel matrix, in order."""
@@ -93,7 +95,7 @@ class RemoteExecutor:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def opening(self) -> Message:
+    def opening(self) -> bytes:
         """Return the message that opens the run on a worker."""
         fields = {
             "run": self._run,
@@ -102,38 +104,47 @@ class RemoteExecutor:
             "recipe": self._recipe,
             "fingerprint": self._fingerprint,
         }
-        return Message("open", fields)
+        return encode(Message("open", fields))
 
-    def beginning(self, held: frozenset[str], holds_data: bool) -> tuple[Message, frozenset[str]]:
-        """Return the message that begins the epoch, for a worker that holds these arrays, and what it holds after."""
-        images, arrays, after = self._now(), {}, set()
+    def beginning(self, held: frozenset[str], holds_data: bool) -> tuple[bytes, frozenset[str]]:
+        """Return the message that begins the epoch, for a worker that holds these arrays, and what it holds after.
 
-        def give(name: str, array: np.ndarray) -> str:
-            digest = self._digests[name] = self._digests.get(name) or _digest(array)
-            if digest not in held:
-                arrays[name] = array
-            after.add(digest)
-            return digest
+        It is encoded once for all workers that are told the same: with 256 of them, this was most of a step's time.
+        """
+        images, after = self._now(), {"support": self._digest("support")}
+        if images.source is None or not holds_data:
+            after["target"] = self._digest("target")
+        lacks = frozenset(name for name, digest in after.items() if digest not in held)
+        if (lacks, holds_data) not in self._beginnings:
+            self._beginnings[lacks, holds_data] = encode(self._beginning(after, lacks))
+        return self._beginnings[lacks, holds_data], frozenset(after.values())
 
+    def _beginning(self, digests: dict[str, str], lacks: frozenset[str]) -> Message:
+        """Return the message that names the arrays with these digests, and brings those that the worker lacks."""
+        images = self._now()
+        arrays = {name: np.asarray(getattr(images, name)) for name in sorted(lacks)}
         fields = {
             **self._names(),
             "kernel": config.to_dict(images.kernel),
             "dtype": images.support.dtype.name,
             "size": list(images.size),
             "implementation": images.implementation,
-            "support": give("support", np.asarray(images.support)),
+            **digests,
         }
         source = images.source
-        if source is None or not holds_data:
-            fields["target"] = give("target", np.asarray(images.target))
-        else:
+        if source is not None and "target" not in digests:
             rows = None if source.rows is None else list(source.rows)
             fields["source"] = {
                 "split": source.split, "step": source.step, "rows": rows, "checksum": source.checksum
             }  # fmt: skip
             if source.indices is not None:
                 arrays["indices"] = np.asarray(source.indices, np.int64)
-        return Message("begin", fields, arrays), frozenset(after)
+        return Message("begin", fields, arrays)
+
+    def _digest(self, name: str) -> str:
+        """Return the digest of one of the step's arrays, taken once."""
+        self._digests[name] = self._digests.get(name) or _digest(np.asarray(getattr(self._now(), name)))
+        return self._digests[name]
 
     def _names(self) -> dict[str, Any]:
         return {"run": self._run, "configuration": self._configuration, "epoch": self.epoch}

@@ -33,11 +33,11 @@ class Session(Protocol):
 
     epoch: int
 
-    def opening(self) -> Message:
+    def opening(self) -> bytes:
         """Return the message that opens a run on a worker."""
         ...
 
-    def beginning(self, held: frozenset[str], holds_data: bool) -> tuple[Message, frozenset[str]]:
+    def beginning(self, held: frozenset[str], holds_data: bool) -> tuple[bytes, frozenset[str]]:
         """Return the message that begins the epoch, for a worker that holds these arrays, and what it holds after."""
         ...
 

@@ -190,7 +190,7 @@ class Scheduler:
         work.tried.add(member.name)
         if not work.done:
             self._unfinished[work.place] = work
-        self._send(member, "task", work.job.message(), work=work)
+        self._send(member, "task", encode(work.job.message()), work=work)
 
     def _next_work(self, member: Member) -> Work | None:
         check = self.checks.next_for(member, self.members.values()) if self.checks.waiting else None
@@ -238,12 +238,12 @@ class Scheduler:
         self,
         member: Member,
         kind: str,
-        message: Message,
+        payload: bytes,
         *,
         work: Work | None = None,
         held: frozenset[str] = frozenset(),
     ) -> None:
-        payload, number, now = encode(message), next(self._ids), time.monotonic()
+        number, now = next(self._ids), time.monotonic()
         self._sent[number] = _Sent(member, kind, work, held, now)
         member.bytes_sent += len(payload)
         if kind == "task":
@@ -551,7 +551,7 @@ class Scheduler:
         for member in self.members.values():
             if member.state == "lost" and now >= member.again_at and not member.control_in_flight:
                 member.again_at = now + self._settings.ping_every
-                self._send(member, "ping", Message("ping"))
+                self._send(member, "ping", encode(Message("ping")))
             elif member.state == "quarantined" and now >= member.again_at:
                 member.state = "live"
                 self._make_free(member)
