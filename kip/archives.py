@@ -16,6 +16,15 @@ from kip.errors import DataError
 REMEDY = "The file is damaged, cut short or of another format: write it again with np.savez."
 
 
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays of a `.npz` archive; none where it is no such archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
+
+
 def read_arrays(path: Path, names: Sequence[str] | None = None, *, remedy: str = REMEDY) -> dict[str, np.ndarray]:
     """Read arrays of a `.npz` archive.
 

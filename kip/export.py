@@ -13,6 +13,8 @@
 `learning_rates` which rates it was learned for, one for all updates or one for each; and with `method` what its labels
 are, and how it is judged, so that a set is judged without its method.
 
+`class_names` in `metadata` are the names of the classes, where the data set has names.
+
 A set that was chosen from the train split has `indices` into it in `metadata`, and the `weights` of its images, in
 their order.
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +67,11 @@ class DistilledSet(NamedTuple):
             f"step {self.metadata.get('step')}, "
             f"{'not tested' if accuracy is None else f'{100 * accuracy:.1f} % on test'})"
         )
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the data set's classes; none where the set does not say."""
+        return self.metadata.get("class_names") or []
 
     @property
     def experiment(self) -> Experiment:
@@ -157,6 +165,7 @@ def distilled_set(
     train_digest: str,
     validation_accuracy: float | None,
     test_accuracy: float | None,
+    class_names: Sequence[str] = (),
 ) -> DistilledSet:
     """Make the set of a state: preprocessing inverted, metadata filled in.
 
@@ -169,6 +178,7 @@ def distilled_set(
         train_digest: `Split.digest` of the train split, by which evaluation knows its data set again.
         validation_accuracy: KRR accuracy, a fraction; None where the state was saved between checkpoints.
         test_accuracy: accuracy on test images, a fraction; None while the run goes on.
+        class_names: the names of the data set's classes; none where they are not known.
     """
     metadata = {
         "format": FORMAT,
@@ -189,6 +199,8 @@ def distilled_set(
     steps = state.support.deployment_steps
     if steps is not None:
         metadata["deployment_steps"] = steps
+    if class_names:
+        metadata["class_names"] = list(class_names)
     rates = state.support.learning_rates
     if rates is not None:
         metadata["learning_rates"] = [float(rate) for rate in rates]
@@ -247,11 +259,14 @@ def _metadata(path: Path, text: np.ndarray, remedy: str) -> dict[str, Any]:
         raise DataError(f"metadata of {path}", got=f"no {', '.join(sorted(lacking))}", remedy=remedy)
     kinds |= {"validation_accuracy": float | int | None, "test_accuracy": float | int | None}
     kinds |= {"deployment_steps": int | None, "learning_rates": list | None, "method": dict | None}
-    kinds |= {"indices": list | None, "weights": list | None}
+    kinds |= {"indices": list | None, "weights": list | None, "class_names": list | None}
     for name, kind in kinds.items():
         value = metadata.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise DataError(f"metadata of {path}: {name}", got=repr(value)[:80], remedy=remedy)
+    names = metadata.get("class_names")
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise DataError(f"metadata of {path}: class_names", got=repr(names)[:80], expected="strings", remedy=remedy)
     rates = metadata.get("learning_rates")
     if rates is not None and not (rates and all(is_number(rate) and math.isfinite(rate) for rate in rates)):
         raise DataError(

@@ -111,6 +111,7 @@ def import_set(
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,
+        class_names=dataset.class_names,
     )
 
 

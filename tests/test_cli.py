@@ -114,7 +114,7 @@ def shown(finished, monkeypatch):
     result = loop.Result(
         test_accuracy=0.8, validation_accuracy=0.8, initial_test_accuracy=0.5, paper_test_accuracy=0.79,
         paper_test_spread=0.01, paper_steps=[2, 4], exported_step=4, steps=4, seconds=1.0, peak_memory_mib=100,
-        out="run",
+        out="run", class_test_accuracies=[0.7, None, 0.9],
     )  # fmt: skip
 
     def shown(*options, **changes):
@@ -128,6 +128,7 @@ def test_a_result_is_shown_with_its_memory_and_without_a_deviation_of_one(shown)
     outcome = shown()
     assert "mean of 2          79.00 +- 1.00 %  (checkpoints of lowest train loss)" in outcome.out
     assert "4 steps in 1 s and 100 MiB" in outcome.out
+    assert "by class           70.0 % (class 0) to 90.0 % (class 2)" in outcome.out
     assert "warning" not in outcome.err
     assert "mean of" not in shown(paper_steps=[4], paper_test_spread=0.0).out
 

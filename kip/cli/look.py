@@ -136,7 +136,9 @@ def show(
         images, labels = loaded.images, loaded.labels
         class_index = report.shown_class(labels, loaded.class_index)
     of_teacher = origin.labels_are == "representations" and not prototypes
-    report.save_images(out, images, labels, class_index, representations=of_teacher, title=title)
+    report.save_images(
+        out, images, labels, class_index, representations=of_teacher, title=title, class_names=loaded.class_names
+    )
     print(out)
     return {"out": str(out), "images": len(images)}
 

@@ -176,6 +176,9 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where)
         over = "fresh networks trained on it" if networks else "checkpoints of lowest train loss"
         mean, spread = 100 * result.paper_test_accuracy, 100 * result.paper_test_spread
         print(f"  mean of {averaged:<10} {mean:.2f} +- {spread:.2f} %  ({over})")
+    if classes := [(score, c) for c, score in enumerate(result.class_test_accuracies) if score is not None]:
+        (low, worst), (high, best) = min(classes), max(classes)
+        print(f"  by class           {100 * low:.1f} % (class {worst}) to {100 * high:.1f} % (class {best})")
     if experiment.reference:
         print(f"  published          {experiment.reference}")
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")

@@ -51,12 +51,26 @@ def listing(folder: Path) -> Listing:
     return Listing([path for paths in files for path in paths], numbers, tuple(path.name for path in classes))
 
 
-def decoded(path: Path, channels: int) -> np.ndarray:
+def is_grey(path: Path) -> bool:
+    """Return whether a file says that its image is grey; one that cannot be read counts as grey."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                return file.mode in ("1", "L", "LA", "I", "I;16", "F")
+    except Exception:  # Pillow's readers raise whatever they like at a damaged file
+        return True
+
+
+def decoded(path: Path, channels: int, *, side: int | None = None) -> np.ndarray:
     """Return an image, (H, W, C) uint8. Transparency is laid over black; grey and colour are converted.
 
     Args:
         path: the file.
         channels: 1 or 3.
+        side: scale the shorter side to so many pixels (Lanczos) and cut out the middle square; None leaves the size.
 
     Raises:
         DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
@@ -73,7 +87,10 @@ def decoded(path: Path, channels: int) -> np.ndarray:
                 if picture.has_transparency_data:
                     over = picture.convert("RGBA")
                     picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
-                pixels = np.array(picture.convert("L" if channels == 1 else "RGB"))
+                picture = picture.convert("L" if channels == 1 else "RGB")
+                if side is not None:
+                    picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+                pixels = np.array(picture)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they like at a damaged file

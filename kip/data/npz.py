@@ -6,11 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
-from kip.archives import read_arrays
+from kip.archives import array_names, read_arrays
 from kip.errors import DataError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes that a file has in its array `class_names`; none where it has no such array.
+
+    Raises:
+        DataError: if there is such an array, and it is not one of strings, (C,).
+    """
+    if "class_names" not in array_names(path):
+        return ()
+    names = read_arrays(path, ["class_names"])["class_names"]
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise DataError(
+            f"{path}: class_names", got=f"{names.dtype} {names.shape}", expected="strings, one for each class"
+        )
+    return tuple(map(str, names))
 
 
 def read(path: Path) -> Arrays:

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, a folder of NAME.npz files, tensorflow-datasets; and their splits."""
+"""Data sets by name: the embedded digits, .npz files, folders of pictures, tensorflow-datasets; and their splits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from kip import rng
 from kip.config import value
+from kip.data import folder as folder_source
 from kip.data import npz, tfds
 from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError
@@ -25,14 +26,17 @@ class Data:
     """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
 
     name: Annotated[str, Field(min_length=1)] = "digits"
-    """The data set: `digits`, the stem of a .npz file in the data folder, or a tensorflow-datasets name such as
-    `cifar10`."""
+    """The data set: `digits`, the stem of a .npz file or the name of a folder of pictures in the data folder, or a
+    tensorflow-datasets name such as `cifar10`."""
     validation: Annotated[int, Field(ge=0)] | None = None
     """The number of train images that are held out, class-balanced. None holds out a tenth of train, but at most the
     5000 that the paper holds out. 0 holds out none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """The seed that draws the validation images. It is not the experiment's, so that repeats of a run share one
     split."""
+    side: Annotated[int, Field(ge=1)] | None = None
+    """The side that the pictures of a folder are brought to, in pixels: their shorter side is scaled to it, and the
+    middle square is kept. None keeps them as they are; they must have one size then."""
     shrink: Annotated[int, Field(ge=1)] = 1
     """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
     width."""
@@ -67,13 +71,15 @@ class Dataset(NamedTuple):
     num_classes: int
     mirror_keeps_class: bool
     """Whether the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
+    class_names: tuple[str, ...] = ()
+    """The names of the classes, in their order; none where the source does not say."""
 
 
 def load(data: Data, data_dir: Path | None = None) -> Dataset:
     """Load a data set by name.
 
-    A name is looked up in this order: `digits`; NAME.npz in the data folder; tensorflow-datasets, which downloads once
-    into its own folder ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
+    A name is looked up in this order: `digits`; NAME.npz in the data folder; the folder NAME there (`kip.data.folder`);
+    tensorflow-datasets, which downloads once into its own folder ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
 
     Args:
         data: name and split.
@@ -87,7 +93,7 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
             malformed, if a class is too small for the validation split, or if `shrink` does not divide the images'
             sides.
     """
-    train, test, num_classes = _read(data.name, data_dir)
+    train, test, num_classes, class_names = _read(data, data_dir)
     train, test = (split._replace(images=shrunk(split.images, data.shrink)) for split in (train, test))
     count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
     chosen = held_out(train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split")
@@ -95,7 +101,7 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     keeps = data.mirror_keeps_class
     if keeps is None:
         keeps = mirror_keeps_class(data.name, channels=train.images.shape[3])
-    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes, keeps)
+    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes, keeps, class_names)
 
 
 def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
@@ -158,13 +164,14 @@ def held_out(labels: np.ndarray, count: int, *, num_classes: int, seed: int, pur
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
-def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
-    """Return train, test and the number of classes from the first source that has the name."""
+def _read(data: Data, data_dir: Path | None) -> tuple[Split, Split, int, tuple[str, ...]]:
+    """Return train, test, the number of classes and their names, from the first source that has the name."""
+    name = data.name
     # Said at once, because a mistyped folder would otherwise look like an unknown name, or start a download.
     if data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise DataError("--data-dir", got=str(data_dir), expected="a folder of NAME.npz files that exists")
     if name == "digits":
-        return _digits()
+        return (*_digits(), tuple("0123456789"))
     folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
     looked = ["the embedded sets (digits)"]
     if folder is None:
@@ -174,10 +181,13 @@ def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
         path = folder / f"{name}.npz"
         if path.is_file():
             arrays = npz.read(path)
-            return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1
+            return _parts(path, arrays, npz.class_names(path))
         looked.append(str(path))
+        if (folder / name).is_dir():
+            return _pictures(folder / name, data.side)
+        looked.append(f"the folder {folder / name}")
     try:
-        arrays = tfds.read(name)
+        arrays, class_names = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
         files = [] if folder is None else sorted(Path(folder).expanduser().glob("*.npz"))
@@ -186,10 +196,44 @@ def _read(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
         raise DataError(
             f"no data set named {name!r}",
             got="nothing from " + ", ".join(looked),
-            remedy=f"{hint}Put {name}.npz with x_train, y_train, x_test, y_test into a folder and name the folder with "
-            f"--data-dir or ${DATA_DIR_VARIABLE}, or use digits or a tensorflow-datasets name such as cifar10.",
+            remedy=f"{hint}Put {name}.npz with x_train, y_train, x_test, y_test, or a folder {name} with a folder of "
+            f"pictures for each class, into a folder, and name it with --data-dir or ${DATA_DIR_VARIABLE}. Or use "
+            "digits or a tensorflow-datasets name such as cifar10.",
         ) from None
-    return Split(*arrays[:2]), Split(*arrays[2:]), int(arrays[1].max()) + 1
+    return _parts(f"tensorflow-datasets {name}", arrays, class_names)
+
+
+def _parts(
+    source: object, arrays: npz.Arrays, class_names: tuple[str, ...]
+) -> tuple[Split, Split, int, tuple[str, ...]]:
+    num_classes = int(arrays[1].max()) + 1
+    if class_names and len(class_names) != num_classes:
+        raise DataError(
+            f"{source}: names of the classes", got=len(class_names), expected=f"{num_classes}, one for each class"
+        )
+    return Split(*arrays[:2]), Split(*arrays[2:]), num_classes, class_names
+
+
+def _pictures(path: Path, side: int | None) -> tuple[Split, Split, int, tuple[str, ...]]:
+    """Return the parts of a folder of pictures; where it has no test part, a fixed fifth of each class is test."""
+    arrays, class_names, has_test = folder_source.read(path, side)
+    if has_test:
+        return _parts(path, arrays, class_names)
+    whole = Split(*arrays[:2])
+    sizes = np.bincount(whole.labels, minlength=len(class_names))
+    if len(sizes) < 2 or sizes.min() < 2:
+        small = class_names[int(sizes.argmin())]
+        raise DataError(
+            f"the folder {path}",
+            got=f"{len(sizes)} classes, and {sizes.min()} images of {small}",
+            expected="at least 2 classes of 2 images, of which a fifth is kept for testing",
+        )
+    draw = rng.generator(0, "folder test split")
+    chosen = np.concatenate(
+        [draw.choice(np.flatnonzero(whole.labels == c), max(1, size // 5), False) for c, size in enumerate(sizes)]
+    )
+    kept = np.setdiff1d(np.arange(len(whole.labels)), chosen)
+    return _take(whole, kept), _take(whole, np.sort(chosen)), len(sizes), class_names
 
 
 def _digits() -> tuple[Split, Split, int]:

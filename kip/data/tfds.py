@@ -16,7 +16,7 @@ class UnknownName(LookupError):
     """tensorflow-datasets has no data set of that name; the text says so."""
 
 
-def read(name: str, data_dir: Path | None = None) -> npz.Arrays:
+def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str, ...]]:
     """Read an image-classification data set, downloading and preparing it the first time.
 
     Sets that are known to work: mnist, fashion_mnist, svhn_cropped, cifar10, cifar100. Any other works that has an
@@ -27,7 +27,7 @@ def read(name: str, data_dir: Path | None = None) -> npz.Arrays:
         data_dir: where it keeps its files; None: its own default, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Returns:
-        x_train, y_train, x_test, y_test, checked as `kip.data.npz.check` says.
+        x_train, y_train, x_test, y_test, checked as `kip.data.npz.check` says; and the names of the classes.
 
     Raises:
         UnknownName: if there is no such data set.
@@ -77,7 +77,8 @@ def read(name: str, data_dir: Path | None = None) -> npz.Arrays:
         whole = builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)
         arrays = tensorflow_datasets.as_numpy(whole)
         parts += [np.asarray(arrays["image"]), np.asarray(arrays["label"])]
-    return npz.check(f"tensorflow-datasets {name}", *parts)
+    names = tuple(getattr(builder.info.features["label"], "names", None) or ())
+    return npz.check(f"tensorflow-datasets {name}", *parts), names
 
 
 def _check_features(name: str, info: object) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from kip import krr
 from kip.blocks import KernelBlocks
+from kip.data import Dataset
 from kip.evaluate.natural import check_classes, prepared
 from kip.export import DistilledSet
-from kip.judges import Judge, KernelJudge, Question, Tools
-from kip.judges.krr_accuracy import krr_accuracy
+from kip.judges import Judge, KernelJudge, Question, Tools, by_class
+from kip.judges.krr_accuracy import krr_right
 from kip.kernels import Kernel
 from kip.spread import deviation
 
@@ -26,12 +27,14 @@ class Evaluation(NamedTuple):
         validation_accuracy: the accuracy on validation images; a mean where networks were trained.
         test_accuracy: the accuracy on test images; a mean where networks were trained.
         test_spread: the deviation (n - 1) over the networks, 0 for one; None under a kernel.
+        class_test_accuracies: the accuracy on the test images of each class; None for a class without one.
     """
 
     kernel: str
     validation_accuracy: float
     test_accuracy: float
     test_spread: float | None = None
+    class_test_accuracies: list[float | None] = []  # noqa: RUF012  # never changed
 
 
 def evaluate_set(
@@ -59,28 +62,36 @@ def evaluate_set(
     if kernels is None:
         train = apply(dataset.train.images), dataset.train.labels
         tools = Tools(blocks, train, origin.seed, dataset.mirror_keeps_class)
-        return _as_in_its_run(distilled, origin.judge, tools, splits)
+        return _as_in_its_run(distilled, origin.judge, tools, splits, dataset)
     check_classes(distilled, "a kernel")
     # A ridge of a method with networks is one of its features, and says nothing of kernels.
     ridge = origin.judge.ridge if isinstance(origin.judge, KernelJudge) else krr.Ridge()
     results = []
     for kernel in kernels:
-        accuracy = [
-            krr_accuracy(blocks, kernel, ridge, distilled.images_preprocessed, distilled.labels, inputs, labels)
+        validation, test = (
+            krr_right(blocks, kernel, ridge, distilled.images_preprocessed, distilled.labels, inputs, labels)
             for inputs, labels in splits
-        ]
-        results.append(Evaluation(kernel.label, *accuracy))
+        )
+        results.append(_evaluation(kernel.label, validation[None], test[None], dataset))
     return results
 
 
 def _as_in_its_run(
-    distilled: DistilledSet, judge: Judge, tools: Tools, splits: list[tuple[np.ndarray, np.ndarray]]
+    distilled: DistilledSet, judge: Judge, tools: Tools, splits: list[tuple[np.ndarray, np.ndarray]], dataset: Dataset
 ) -> list[Evaluation]:
     """Judge the set as the loop does at the end of its run, on both splits."""
     validation, test = (
-        judge.accuracies(distilled.support, Question(inputs, classes, "test"), tools) for inputs, classes in splits
+        judge.are_right(distilled.support, Question(inputs, classes, "test"), tools) for inputs, classes in splits
     )
     if isinstance(judge, KernelJudge):
         names = [kernel.label for kernel in judge.kernels]
-        return [Evaluation(name, float(v), float(t)) for name, v, t in zip(names, validation, test)]
-    return [Evaluation(judge.label, float(validation.mean()), float(test.mean()), deviation(test))]
+        return [_evaluation(name, v[None], t[None], dataset) for name, v, t in zip(names, validation, test)]
+    evaluation = _evaluation(judge.label, validation, test, dataset)
+    return [evaluation._replace(test_spread=deviation(test.mean(axis=1)))]
+
+
+def _evaluation(name: str, validation: np.ndarray, test: np.ndarray, dataset: Dataset) -> Evaluation:
+    """Return the accuracies of what was classified right, (k, m) on each split."""
+    classes = by_class(test, dataset.test.labels, dataset.num_classes)
+    accuracy, test_accuracy = (float(right.mean(axis=1).mean()) for right in (validation, test))
+    return Evaluation(name, accuracy, test_accuracy, class_test_accuracies=classes)

@@ -18,7 +18,7 @@ from typing import Annotated, Union
 from pydantic import Field
 
 from kip.judges.descent import LearnedDescent
-from kip.judges.judge import Judge, Question, Support, Tools
+from kip.judges.judge import Judge, Question, Support, Tools, by_class
 from kip.judges.kernels import KernelJudge
 from kip.judges.learners import Learners
 from kip.judges.networks import TrainedNetworks
@@ -34,5 +34,5 @@ AnyJudge = Annotated[
 
 __all__ = [
     "AnyJudge", "Judge", "KernelJudge", "LearnedDescent", "Learners", "Probe", "Question", "RandomFeatures", "Students",
-    "Support", "Tools", "TrainedNetworks",
+    "Support", "Tools", "TrainedNetworks", "by_class",
 ]  # fmt: skip

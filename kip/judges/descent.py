@@ -15,13 +15,13 @@ from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.fresh import fresh
 from kip.training.losses import Loss
-from kip.training.predict import accuracy
+from kip.training.predict import are_right
 from kip.training.unrolled import Draw, Learned, Student, unroll
 
 
 @value
 class LearnedDescent(DrawingJudge):
-    """Networks that take the set's own steps of gradient descent; the accuracies are one for each network."""
+    """Networks that take the set's own steps of gradient descent; each network is one row of the result."""
 
     network: Network
     """What is trained."""
@@ -46,8 +46,8 @@ class LearnedDescent(DrawingJudge):
         """Return how many networks are drawn: 1 where there is only one to draw."""
         return 1 if self.initial == "fixed" else super().count(question)
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of each network, (networks,).
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images each network classifies right, (networks, m).
 
         Raises:
             DataError: if the set has no learning rates.
@@ -57,13 +57,13 @@ class LearnedDescent(DrawingJudge):
         model = Model(self.network, support.labels.shape[1])
         learned = Learned(support.images, support.labels, support.learning_rates)
         draws = in_turn(len(support.images), self.batches, len(support.learning_rates))
-        scores = []
+        right = []
         for number in range(self.count(question)):
             drawn = key(tools.seed, purpose(question), number)
             params = fresh(model, fixed_key(tools.seed) if self.initial == "fixed" else drawn, support.images.shape[1:])
             trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
-            scores.append(accuracy(model, {"params": trained}, question.inputs, question.classes))
-        return np.array(scores)
+            right.append(are_right(model, {"params": trained}, question.inputs, question.classes))
+        return np.stack(right)
 
 
 def in_turn(count: int, batches: int, steps: int) -> list[Draw]:

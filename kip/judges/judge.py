@@ -80,8 +80,12 @@ class Judge(abc.ABC):
         """Fresh networks whose accuracies make up a test result; None where nothing is drawn."""
 
     @abc.abstractmethod
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images are classified right, (k, m) bool: a row for each kernel, or for each fresh network."""
+
     def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the fractions that are classified right: one for each kernel, or for each fresh network."""
+        """Return the fractions that are classified right, (k,): one for each kernel, or for each fresh network."""
+        return self.are_right(support, question, tools).mean(axis=1)
 
 
 class DrawingJudge(Judge):
@@ -105,3 +109,14 @@ class DrawingJudge(Judge):
 def purpose(question: Question) -> str:
     """Return the purpose that a judge's networks are drawn under; see `kip.rng.generator`."""
     return f"judged on {question.part}"
+
+
+def by_class(are_right: np.ndarray, classes: np.ndarray, num_classes: int) -> list[float | None]:
+    """Return the accuracy for each class, a mean over kernels or networks; None for a class without an image.
+
+    Args:
+        are_right: (k, m) bool.
+        classes: (m,) integers.
+        num_classes: C.
+    """
+    return [float(are_right[:, classes == c].mean()) if np.any(classes == c) else None for c in range(num_classes)]

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from kip.config import value
 from kip.judges.judge import Judge, Question, Support, Tools
-from kip.judges.krr_accuracy import krr_accuracy
+from kip.judges.krr_accuracy import krr_right
 from kip.kernels.architecture import Kernel
 from kip.krr import Ridge
 
 
 @value
 class KernelJudge(Judge):
-    """Kernel ridge regression; the accuracies are one for each kernel."""
+    """Kernel ridge regression; each kernel is one row of the result."""
 
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)]
     """The kernels that the set is judged under."""
@@ -34,17 +34,17 @@ class KernelJudge(Judge):
         """Nothing is drawn: a kernel is a function."""
         return None
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy under each kernel, (kernels,).
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images are classified right under each kernel, (kernels, m).
 
         Raises:
             DataError: if there is no image to classify.
         """
-        scores = [
-            krr_accuracy(
+        right = [
+            krr_right(
                 tools.blocks, kernel, self.ridge, np.asarray(support.images), np.asarray(support.labels),
                 question.inputs, question.classes, source=question.source,
             )
             for kernel in self.kernels
         ]  # fmt: skip
-        return np.array(scores)
+        return np.stack(right)

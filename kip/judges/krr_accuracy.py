@@ -21,7 +21,22 @@ def krr_accuracy(
     *,
     source: Source | None = None,
 ) -> float:
-    """Return the fraction of `inputs` whose largest prediction K_ts A^-1 y_s is at their class.
+    """Return the fraction of `inputs` that `krr_right` says are right."""
+    return float(krr_right(blocks, kernel, ridge, support, support_labels, inputs, labels, source=source).mean())
+
+
+def krr_right(
+    blocks: KernelBlocks,
+    kernel: Kernel,
+    ridge: krr.Ridge,
+    support: np.ndarray,
+    support_labels: np.ndarray,
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    source: Source | None = None,
+) -> np.ndarray:
+    """Return for each of `inputs` whether its largest prediction K_ts A^-1 y_s is at its class, (m,) bool.
 
     Args:
         blocks: computes kernels.
@@ -42,7 +57,7 @@ def krr_accuracy(
         )
     k_ss, _ = blocks.forward(kernel, support, support[:0])
     alpha = krr.fit(k_ss, support_labels, ridge)
-    correct = 0
+    right = np.zeros(len(inputs), bool)
     for rows, k_ts in blocks.rows(kernel, support, inputs, source=source):
-        correct += int(np.sum((k_ts @ alpha).argmax(axis=1) == labels[rows]))
-    return correct / len(inputs)
+        right[rows] = (k_ts @ alpha).argmax(axis=1) == labels[rows]
+    return right

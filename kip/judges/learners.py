@@ -16,7 +16,7 @@ from kip.training.learner import Training
 
 @value
 class Learners(DrawingJudge):
-    """Fresh networks, trained on the set for its deployment steps; the accuracies are one for each network.
+    """Fresh networks, trained on the set for its deployment steps; each network is one row of the result.
 
     The networks are functions of the seed and the split alone: two sets are compared on the same initial values and
     minibatches.
@@ -35,13 +35,13 @@ class Learners(DrawingJudge):
         """The network and its head."""
         return self.training.label
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of each network, (networks,).
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images each network classifies right, (networks, m).
 
         Raises:
             DataError: if the set does not say for how many steps a network is trained on it.
         """
-        return learner.accuracies(
+        return learner.are_right(
             self.training, support.images, support.labels, steps_of(support), question.inputs, question.classes,
             networks=self.count(question), seed=tools.seed, purpose=purpose(question),
         )  # fmt: skip

@@ -13,14 +13,14 @@ from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.losses import Loss
-from kip.training.predict import accuracy
+from kip.training.predict import are_right
 from kip.training.recipe import Optimizer
 from kip.training.several import train_on_set
 
 
 @value
 class TrainedNetworks(DrawingJudge):
-    """Fresh networks that learn the set; the accuracies are one for each network."""
+    """Fresh networks that learn the set; each network is one row of the result."""
 
     network: Network
     """The network that is trained on the set."""
@@ -41,11 +41,11 @@ class TrainedNetworks(DrawingJudge):
         """The network."""
         return self.network.label
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of each network, (networks,)."""
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         networks = train_on_set(
             model, self.optimizer, support.images, support.labels, steps=self.steps, loss=self.loss,
             keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
         )  # fmt: skip
-        return np.array([accuracy(model, variables, question.inputs, question.classes) for variables in networks])
+        return np.stack([are_right(model, variables, question.inputs, question.classes) for variables in networks])

@@ -31,7 +31,7 @@ MNIST's validation images, for trained, pre-trained and random features alike, w
 
 @value
 class Probe(DrawingJudge):
-    """Fresh networks are pre-trained on the set; a linear classifier on their features answers. One accuracy each."""
+    """Fresh networks are pre-trained on the set; a linear classifier on their features answers."""
 
     network: Network
     """The network that is pre-trained."""
@@ -59,19 +59,19 @@ class Probe(DrawingJudge):
         model = Model(self.network, labels.shape[1])
         return train_on_set(model, self.optimizer, images, labels, steps=self.steps, loss=self.loss, keys=keys)
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of the probe of each network, (networks,)."""
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images the probe of each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         results = []
         keys = jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))])
         for variables in self.pretrained(support.images, support.labels, keys=keys):
             results.append(
-                linear_probe(
+                probe_right(
                     model, variables, *tools.train, question.inputs, question.classes, count=self.images,
                     seed=tools.seed,
                 )
             )  # fmt: skip
-        return np.array(results)
+        return np.stack(results)
 
 
 def linear_probe(
@@ -86,7 +86,26 @@ def linear_probe(
     ridge: krr.Ridge = RIDGE,
     seed: int = 0,
 ) -> float:
-    """Return the fraction of `inputs` that a linear classifier on the network's features puts into their classes.
+    """Return the fraction of `inputs` that `probe_right` says are right."""
+    right = probe_right(
+        model, variables, train_inputs, train_classes, inputs, classes, count=count, ridge=ridge, seed=seed
+    )
+    return float(right.mean())
+
+
+def probe_right(
+    model: Model,
+    variables: Any,
+    train_inputs: np.ndarray,
+    train_classes: np.ndarray,
+    inputs: np.ndarray,
+    classes: np.ndarray,
+    *,
+    count: int,
+    ridge: krr.Ridge = RIDGE,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return which of `inputs` a linear classifier on the network's features puts into their classes, (m,) bool.
 
     Args:
         model: the network.
@@ -110,4 +129,4 @@ def linear_probe(
     )
     alpha = krr.fit(ours @ ours.T, centred_one_hot(train_classes[chosen], num_classes), ridge)
     predicted = theirs @ (ours.T @ alpha)
-    return float(np.mean(predicted.argmax(axis=1) == classes))
+    return predicted.argmax(axis=1) == classes

@@ -20,7 +20,7 @@ from kip.training.predict import ROWS, features
 
 @value
 class RandomFeatures(DrawingJudge):
-    """KRR on the features of N fresh networks; the accuracies are one for each draw of N."""
+    """KRR on the features of N fresh networks; each draw of N is one row of the result."""
 
     network: Network
     """The network whose features give the kernel. The infinite network's kernel is approached as width times `networks`
@@ -40,8 +40,8 @@ class RandomFeatures(DrawingJudge):
         """The network."""
         return self.network.label
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of each draw, (draws,)."""
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images are classified right by each draw, (draws, m)."""
         model = Model(self.network, support.labels.shape[1])
         results = []
         for counter in range(self.count(question)):
@@ -49,13 +49,13 @@ class RandomFeatures(DrawingJudge):
             support_features = side_by_side(model, networks, support.images)
             alpha = krr.fit(support_features @ support_features.T, support.labels, self.ridge)
             weights = support_features.T @ alpha
-            right = 0
+            right = np.zeros(len(question.inputs), bool)
             for first in range(0, len(question.inputs), ROWS):
                 part = slice(first, first + ROWS)
                 predictions = side_by_side(model, networks, question.inputs[part]) @ weights
-                right += int(np.sum(predictions.argmax(axis=1) == question.classes[part]))
-            results.append(right / len(question.inputs))
-        return np.array(results)
+                right[part] = predictions.argmax(axis=1) == question.classes[part]
+            results.append(right)
+        return np.stack(results)
 
 
 def draw(model: Model, networks: int, image_shape: tuple[int, ...], seed: int, purpose: str, counter: int) -> list[Any]:

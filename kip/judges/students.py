@@ -12,14 +12,14 @@ from kip.config import value
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
-from kip.training.predict import accuracy
+from kip.training.predict import are_right
 from kip.training.protocols import Protocol
 from kip.training.several import train_all
 
 
 @value
 class Students(DrawingJudge):
-    """Fresh networks, trained under a protocol; the accuracies are one for each network.
+    """Fresh networks, trained under a protocol; each network is one row of the result.
 
     Where the set has a learning rate of its own, it takes the place of the protocol's. Nothing is chosen by the images
     that are classified.
@@ -40,8 +40,8 @@ class Students(DrawingJudge):
         """The network and the protocol."""
         return f"{self.network.label} ({self.protocol.name})"
 
-    def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
-        """Return the accuracy of each network, (networks,)."""
+    def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
+        """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         recipe = self.protocol.recipe(len(support.images), mirror_keeps_class=tools.mirror_keeps_class)
         rate = self.protocol.rate if support.learning_rates is None else float(support.learning_rates[0])
@@ -51,4 +51,4 @@ class Students(DrawingJudge):
             np.full(count, rate), np.full(count, self.protocol.decay), support.images, support.labels, None,
             may_diverge=True,
         )  # fmt: skip
-        return np.array([accuracy(model, each, question.inputs, question.classes) for each in trained.variables])
+        return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained.variables])

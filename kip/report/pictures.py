@@ -23,6 +23,8 @@ INK, FAINT, CHANGED = "#222222", "#777777", "#c0392b"
 BLUE, ORANGE, GREEN = "#1f5fa8", "#e07b00", "#2e8b57"
 MARGIN, GAP, CAPTION, HEADER = 24, 6, 15, 20
 """Pixels: around the page, between images, below each image for its caption, above each column for its class."""
+LETTER = 7
+"""Pixels of a letter of a column's heading, about."""
 MANY_CLASSES = 14
 """More classes than this are wrapped into bands of `BAND` columns."""
 BAND = 20
@@ -59,6 +61,7 @@ def save_images(
     *,
     before: np.ndarray | None = None,
     representations: bool = False,
+    class_names: Sequence[str] = (),
     title: str,
 ) -> None:
     """Draw a distilled set: one column a class, beside (or below) the natural images that it started from.
@@ -80,6 +83,7 @@ def save_images(
         class_index: int (n,), the class each image started from.
         before: the natural images in the same order, like `images`; None, or equal to `images`, draws no such panel.
         representations: whether labels are representations, as KRR-ST's, whose entries are no classes.
+        class_names: what stands above the columns; none: the classes' numbers.
         title: the first line.
 
     Raises:
@@ -118,6 +122,12 @@ def save_images(
         canvas = np.ones((height, width, 3))
         for place in grid.places(MARGIN + max(0, (width - 2 * MARGIN - grid.width) // 2), top):
             _draw_place(page, canvas, place, grid, images, before, labels, class_index, labels_learned)
+            if place.header is not None:
+                heading = heading_of(place.header, class_names, most=grid.cell[0] // LETTER)
+                page.text(
+                    place.x + grid.cell[0] / 2, place.y - 4, heading, size=8, color=INK, ha="center", va="bottom",
+                    weight="bold",
+                )  # fmt: skip
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
         if has_heat:
             corner = MARGIN + 40, top + grid.height + 50
@@ -305,6 +315,14 @@ def are_learned(labels: np.ndarray, class_index: np.ndarray) -> bool:
     return not any(np.allclose(labels, y, atol=1e-6) for y in (one_hot, one_hot - 1 / labels.shape[1]))
 
 
+def heading_of(number: int, class_names: Sequence[str], *, most: int | None = None) -> str:
+    """Return what a class is called in pictures: its name, cut to so many letters, or `class 3`."""
+    if number >= len(class_names) or class_names[number].isdecimal():
+        return f"class {number}"
+    name = class_names[number]
+    return name if most is None or len(name) <= most else f"{name[: most - 1]}…"
+
+
 def displayed(image: np.ndarray) -> np.ndarray:
     """Return an image (H, W, 1 or 3) as RGB (H, W, 3) in [0, 1], by the rule that `save_images` states."""
     shown = np.clip((np.asarray(image, np.float64) - 0.5) / _contrast(image) + 0.5, 0, 1)
@@ -431,10 +449,6 @@ def _draw_place(
     enlarged = displayed(image).repeat(grid.scale, axis=0).repeat(grid.scale, axis=1)
     canvas[place.y : place.y + height, place.x : place.x + width] = enlarged
     middle = place.x + width / 2
-    if place.header is not None:
-        page.text(
-            middle, place.y - 4, f"class {place.header}", size=8, color=INK, ha="center", va="bottom", weight="bold"
-        )
     if place.panel is not None:
         page.text(place.x, place.y - HEADER - 4, place.panel, size=9.5, color=INK, va="bottom")
     if place.is_before and grid.pairs:

@@ -86,11 +86,16 @@ def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | No
     dataset = data.load(of_run.data, data_dir)
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
     digest = dataset.train.digest()
-    return [_of_checkpoint(path, step, of_run, transform, digest) for step in checkpoints]
+    return [_of_checkpoint(path, step, of_run, transform, digest, dataset.class_names) for step in checkpoints]
 
 
 def _of_checkpoint(
-    run: Path, step: int | None, of_run: Origin, transform: Transform, train_digest: str
+    run: Path,
+    step: int | None,
+    of_run: Origin,
+    transform: Transform,
+    train_digest: str,
+    class_names: Sequence[str],
 ) -> DistilledSet:
     """Return the set of one of a run's checkpoints."""
     state, history = checkpoint.read(run / CHECKPOINTS, step)
@@ -102,6 +107,7 @@ def _of_checkpoint(
         train_digest=train_digest,
         validation_accuracy=accuracies.get(state.step),
         test_accuracy=None,
+        class_names=class_names,
     )
 
 
@@ -123,7 +129,7 @@ def export_run(
     of_run = origin(run)
     dataset = data.load(of_run.data, data_dir)
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
-    distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest())
+    distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest(), dataset.class_names)
     about = distilled.metadata
     finished = run / DISTILLED
     known = export.load(finished).metadata if finished.exists() else {}

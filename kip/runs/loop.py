@@ -26,7 +26,7 @@ from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
 from kip.export import Origin
 from kip.files import atomic_write, remove_leftovers
-from kip.judges import Question, Tools
+from kip.judges import Question, Tools, by_class
 from kip.judges.judge import Part
 from kip.locks import sole_writer
 from kip.machine import peak_memory_mib
@@ -64,6 +64,8 @@ class Result(NamedTuple):
         seconds: computing time of the steps, validation included, over all resumes.
         peak_memory_mib: largest resident memory of this process; None where the system does not say.
         out: the run's folder.
+        class_test_accuracies: the exported set's accuracy on the test images of each class, in the order of the
+            classes; None for a class without a test image.
     """
 
     test_accuracy: float
@@ -77,6 +79,7 @@ class Result(NamedTuple):
     seconds: float
     peak_memory_mib: int | None
     out: str
+    class_test_accuracies: list[float | None]
 
 
 def run(
@@ -177,10 +180,11 @@ class _Run:
         if natural is not None:
             states["natural"] = natural
         test_inputs = self.transform.apply(self.dataset.test.images)
-        accuracies = {
-            name: self._accuracies(state, test_inputs, self.dataset.test, "test")
+        are_right = {
+            name: self._are_right(state, test_inputs, self.dataset.test, "test")
             for name, state in tqdm(states.items(), desc="test", leave=False, disable=not self.show_progress)
         }
+        accuracies = {name: right.mean(axis=1) for name, right in are_right.items()}
         accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
         self._export(accuracy[best.step])
         self._draw()
@@ -197,6 +201,7 @@ class _Run:
             seconds=round(self.history.seconds, 2),
             peak_memory_mib=peak_memory_mib(),
             out=str(self.out),
+            class_test_accuracies=by_class(are_right[best.step], self.dataset.test.labels, self.dataset.num_classes),
         )
         text = json.dumps(result._asdict(), indent=2) + "\n"
         atomic_write(self.out / folder.RESULT, lambda file: file.write(text.encode()))
@@ -204,8 +209,8 @@ class _Run:
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Validate, note the row, save, and export if this is the best so far."""
-        scores = self._accuracies(self.state, self.validation_inputs, self.dataset.validation, "validation")
-        accuracy = float(scores.mean())
+        right = self._are_right(self.state, self.validation_inputs, self.dataset.validation, "validation")
+        accuracy = float(right.mean(axis=1).mean())
         record = Record(self.state.step, row.get("loss"), accuracy)
         self.history = self.history._replace(records=(*self.history.records, record))
         self.metrics.add({**row, "validation_accuracy": accuracy})
@@ -234,6 +239,7 @@ class _Run:
             train_digest=self.train_digest,
             validation_accuracy=validation_accuracy,
             test_accuracy=test_accuracy,
+            class_names=self.dataset.class_names,
         )
         export.save(self.out / name, distilled)
 
@@ -247,6 +253,7 @@ class _Run:
         report.save_images(
             self.out / "images.png", after, labels, report.shown_class(labels, state.class_index),
             before=before, representations=method.labels_are == "representations", title=title,
+            class_names=self.dataset.class_names,
         )  # fmt: skip
         report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()
@@ -256,12 +263,12 @@ class _Run:
             return self.state
         return self.initial if step == 0 else self.checkpoints.restore(step)[0]
 
-    def _accuracies(self, state: State, inputs: np.ndarray, split: Split, part: Part) -> np.ndarray:
+    def _are_right(self, state: State, inputs: np.ndarray, split: Split, part: Part) -> np.ndarray:
         question = Question(inputs, split.labels, part, Source(part))
         problem = self.problem
         train = problem.inputs, problem.labels
         tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class)
-        return self.judge.accuracies(state.support, question, tools)
+        return self.judge.are_right(state.support, question, tools)
 
     def _stale(self) -> bool:
         patience = self.experiment.patience
@@ -296,8 +303,8 @@ class _Metrics:
             raise OutputError(
                 f"cannot write {self._path}",
                 got=error.strerror,
-                remedy="Check that the folder is there and the disk has room, and run the same command again: it goes on "
-                "from the last checkpoint.",
+                remedy="Check that the folder is there and the disk has room. The same command goes on from the last "
+                "checkpoint.",
             ) from error
 
 

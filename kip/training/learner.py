@@ -215,16 +215,22 @@ def accuracy(
     training: Training, learning: Learning, images: np.ndarray, classes: np.ndarray, num_classes: int
 ) -> float:
     """Return the fraction of images (m, H, W, C) that the network classifies as their classes (m,)."""
-    correct = 0
+    return float(_right(training, learning, images, classes, num_classes).mean())
+
+
+def _right(
+    training: Training, learning: Learning, images: np.ndarray, classes: np.ndarray, num_classes: int
+) -> np.ndarray:
+    right = np.zeros(len(images), bool)
     size = rows_at_once(training.model(num_classes), images)
     for first in range(0, len(images), size):
         rows = slice(first, first + size)
         predicted = _logits(learning, images[rows], training=training, num_classes=num_classes)
-        correct += int(np.sum(np.asarray(predicted).argmax(axis=1) == classes[rows]))
-    return correct / len(images)
+        right[rows] = np.asarray(predicted).argmax(axis=1) == classes[rows]
+    return right
 
 
-def accuracies(
+def are_right(
     training: Training,
     images: np.ndarray,
     labels: np.ndarray,
@@ -236,17 +242,19 @@ def accuracies(
     seed: int,
     purpose: str,
 ) -> np.ndarray:
-    """Return the accuracy on `inputs` of each of several fresh networks, trained on a set for `steps`, (networks,).
+    """Return which of `inputs` each of several fresh networks, trained on a set for `steps`, puts into their classes.
+
+    The result is (networks, m) bool.
 
     The networks are functions of seed and purpose: two sets are compared on the same initial values and minibatches.
     They are trained on all devices of the machine.
     """
 
-    def score(counter: int) -> float:
+    def of_network(counter: int) -> np.ndarray:
         learning = train(training, images, labels, steps=steps, key=(seed, purpose, counter))
-        return accuracy(training, learning, inputs, classes, labels.shape[1])
+        return _right(training, learning, inputs, classes, labels.shape[1])
 
-    return np.array(list(over_devices([partial(score, counter) for counter in range(networks)])))
+    return np.stack(list(over_devices([partial(of_network, counter) for counter in range(networks)])))
 
 
 @partial(jax.jit, static_argnames=("training", "num_classes"))

@@ -85,7 +85,21 @@ def accuracy(
     batch_statistics: bool = False,
     many: bool = False,
 ) -> np.ndarray:
-    """Return the fraction of images (M, H, W, C) whose largest logit is at their class (M,); NaN is no class.
+    """Return the fraction of images that `are_right` says are right."""
+    right = are_right(model, variables, images, classes, batch_statistics=batch_statistics, many=many)
+    return right.mean(axis=-1)
+
+
+def are_right(
+    model: Model,
+    variables: Any,
+    images: np.ndarray | Array,
+    classes: np.ndarray | Array,
+    *,
+    batch_statistics: bool = False,
+    many: bool = False,
+) -> np.ndarray:
+    """Return for each of images (M, H, W, C) whether its largest logit is at its class, (M,) bool; NaN is no class.
 
     Args:
         model: the network.
@@ -96,12 +110,11 @@ def accuracy(
         many: `variables` have a leading axis (r,), and so has the result.
     """
     options = {"model": model, "batch_statistics": batch_statistics, "many": many}
-    right: Any = 0  # stays on the device until all chunks are under way
     size = CHUNK if batch_statistics else rows_at_once(model, images)
-    for first in range(0, len(images), size):
-        part = slice(first, first + size)
-        right = right + _correct(variables, images[part], classes[part], **options)
-    return np.asarray(right) / len(images)
+    parts = [slice(first, first + size) for first in range(0, len(images), size)]
+    # All chunks are under way before the first is copied to the host.
+    right = [_right(variables, images[part], classes[part], **options) for part in parts]
+    return np.concatenate([np.asarray(part) for part in right], axis=-1)
 
 
 def evaluate(model: Model, variables: Any, images: Array, batch_statistics: bool, precision: Precision) -> Any:
@@ -121,11 +134,9 @@ def _logits(variables: Any, images: Array, *, model: Model, batch_statistics: bo
 
 
 @partial(jax.jit, static_argnames=("model", "batch_statistics", "many"))
-def _correct(
-    variables: Any, images: Array, classes: Array, *, model: Model, batch_statistics: bool, many: bool
-) -> Array:
-    def count(variables: Any) -> Array:
+def _right(variables: Any, images: Array, classes: Array, *, model: Model, batch_statistics: bool, many: bool) -> Array:
+    def right(variables: Any) -> Array:
         outputs = model.apply(variables, images, train=batch_statistics).logits
-        return jnp.sum((outputs.argmax(1) == classes) & jnp.isfinite(outputs).all(1))
+        return (outputs.argmax(1) == classes) & jnp.isfinite(outputs).all(1)
 
-    return jax.vmap(count)(variables) if many else count(variables)
+    return jax.vmap(right)(variables) if many else right(variables)

@@ -133,7 +133,10 @@ def test_evaluating_a_set_reproduces_the_accuracy_that_its_run_reported(run):
     result, distilled = run
     with KernelBlocks(distilled.experiment.blocks) as blocks:
         (evaluation,) = evaluate_set(distilled, blocks)
-    assert evaluation == ("FC1", result.validation_accuracy, result.test_accuracy, None)
+    by_class = result.class_test_accuracies
+    assert evaluation == ("FC1", result.validation_accuracy, result.test_accuracy, None, by_class)
+    sizes = np.bincount(data.load(distilled.origin.data).test.labels)
+    assert np.average(by_class, weights=sizes) == pytest.approx(result.test_accuracy)
 
 
 def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):

@@ -219,7 +219,7 @@ def test_more_training_steps_on_true_labels_classify_better(problem):
     images, labels = problem.inputs[:200], np.eye(10, dtype=np.float32)[problem.labels[:200]]
     given = training, images, labels
     few, many = (
-        learner.accuracies(
+        learner.are_right(
             *given, steps, problem.inputs[500:], problem.labels[500:], networks=2, seed=0, purpose="test"
         ).mean()
         for steps in (0, 100)
