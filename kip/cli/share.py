@@ -9,6 +9,7 @@ import tyro
 
 from kip.cli.options import DataDir, Json
 from kip.data import Data
+from kip.formats import Format
 from kip.preprocess import Preprocess
 
 
@@ -16,26 +17,37 @@ def export(
     run: tyro.conf.Positional[Path],
     *,
     step: int | None = None,
+    format: Format = "npz",
     out: Path | None = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Export a run's distilled set as NumPy arrays, also while the run goes on or after it was stopped.
+    """Export a run's distilled set, also while the run goes on or after it was stopped.
 
-    The file loads with numpy.load(FILE, allow_pickle=False); its arrays are images (pixel space, 1.0 is white),
+        kip export runs/digits_convnet --step 10
+        kip export runs/digits_convnet --format folder
+        kip export others.npz --format huggingface --out others_dataset
+
+    Format npz loads with numpy.load(FILE, allow_pickle=False); its arrays are images (pixel space, 1.0 is white),
     images_preprocessed, labels, class_index, image_statistics and metadata (a JSON string). With ZCA, a second file
     beside it, preprocess.npz or NAME.preprocess.npz, holds the whitening, for new images.
 
+    Format folder writes a picture per image in a folder per class, and labels.csv. Format torch writes a file that
+    torch.load(FILE, weights_only=True) reads. Format huggingface writes a folder that datasets.load_dataset(FOLDER)
+    reads, with a card.
+
     Args:
-        run: The run's folder.
+        run: The run's folder, or a set's .npz file.
         step: The step of the checkpoint that is exported. The default is the best on validation.
-        out: The file to write. The default is RUN/distilled.npz, or RUN/distilled_STEP.npz with --step.
+        format: What is written.
+        out: The file or folder to write. The default is in the run's folder: distilled, or distilled_STEP with --step,
+            and the format's ending.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.runs.folder import export_run
 
-    result = export_run(run, step=step, out=out, data_dir=data_dir)
+    result = export_run(run, step=step, form=format, out=out, data_dir=data_dir)
     print(result["out"])
     return result
 

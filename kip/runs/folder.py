@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kip import data, experiment, export, preprocess
+from kip import data, experiment, export, formats, preprocess
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.export import DistilledSet, Origin
@@ -112,31 +112,44 @@ def _of_checkpoint(
 
 
 def export_run(
-    run: Path, *, step: int | None = None, out: Path | None = None, data_dir: Path | None = None
+    run: Path,
+    *,
+    step: int | None = None,
+    form: formats.Format = "npz",
+    out: Path | None = None,
+    data_dir: Path | None = None,
 ) -> dict[str, object]:
-    """Export the distilled set of a run's checkpoint, and return where it is and what it scores.
+    """Export the distilled set of a run's checkpoint, or a set that is there; return where it is and what it scores.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a set's file.
         step: the checkpoint; None means the best on validation.
-        out: the file; None means `distilled.npz` in the run's folder, or `distilled_STEP.npz` for a given step.
+        form: the format.
+        out: what is written; None means in the run's folder, or beside the file: `distilled`, or `distilled_STEP` for a
+            given step, and the format's ending.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
 
     Raises:
         ConfigError, CheckpointError: if `run` is no run, or has no such checkpoint.
+        DataError: if it is a file that is no set.
+        OutputError: if the set cannot be written.
     """
-    check(run)
-    of_run = origin(run)
-    dataset = data.load(of_run.data, data_dir)
-    transform = preprocess.fit(of_run.preprocess, dataset.train.images)
-    distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest(), dataset.class_names)
+    path = out or _exported(run, step, form)
+    if run.is_file():
+        if step is not None:
+            raise ConfigError(f"--step with {run}", got=step, expected="a run's folder, which has checkpoints")
+        if path == run:
+            raise ConfigError(f"--format npz of {run}", got="a set's file", remedy="Name another --format, or --out.")
+        distilled = export.load(run)
+    else:
+        distilled, transform = _of_run(run, step, data_dir)
+        if form == "npz":
+            saved.save(transform, path)
+    if form == "npz":
+        export.save(path, distilled)
+    else:
+        formats.write(distilled, path, form)
     about = distilled.metadata
-    finished = run / DISTILLED
-    known = export.load(finished).metadata if finished.exists() else {}
-    about["test_accuracy"] = known.get("test_accuracy") if known.get("step") == about["step"] else None
-    path = out or (finished if step is None else run / f"distilled_{step}.npz")
-    export.save(path, distilled)
-    saved.save(transform, path)
     return {
         "out": str(path),
         "step": about["step"],
@@ -144,3 +157,23 @@ def export_run(
         "validation_accuracy": about["validation_accuracy"],
         "test_accuracy": about["test_accuracy"],
     }
+
+
+def _exported(run: Path, step: int | None, form: formats.Format) -> Path:
+    folder, stem = (run.parent, run.stem) if run.is_file() else (run, Path(DISTILLED).stem)
+    stem += "" if step is None else f"_{step}"
+    endings = {"npz": ".npz", "torch": ".pt", "folder": "_pictures", "huggingface": "_dataset"}
+    return folder / (stem + endings[form])
+
+
+def _of_run(run: Path, step: int | None, data_dir: Path | None) -> tuple[DistilledSet, Transform]:
+    """Return the set of a run's checkpoint, with the test accuracy where it is known, and the fitted preprocessing."""
+    check(run)
+    of_run = origin(run)
+    dataset = data.load(of_run.data, data_dir)
+    transform = preprocess.fit(of_run.preprocess, dataset.train.images)
+    distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest(), dataset.class_names)
+    about, finished = distilled.metadata, run / DISTILLED
+    known = export.load(finished).metadata if finished.exists() else {}
+    about["test_accuracy"] = known.get("test_accuracy") if known.get("step") == about["step"] else None
+    return distilled, transform

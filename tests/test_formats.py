@@ -1,0 +1,106 @@
+"""The other formats of a set, each read back by what it is made for."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kip import cli, export, formats
+from kip.data import Data
+from kip.errors import OutputError
+from kip.experiment import Experiment
+from kip.importing import import_set
+from kip.kernels import Architecture
+from kip.methods.kernel.kip import KIP
+from kip.runs.loop import run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("formats") / "run"
+    method = KIP(images_per_class=2, kernels=(Architecture("FC", 1),), target_batch=60, steps=3, learn_labels=True)
+    run(Experiment(method), out, show_progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def distilled(finished):
+    named = export.load(finished / "distilled.npz")
+    named.metadata["class_names"] = ["zero", "o/ne", *map(str, range(2, 10))]
+    return named
+
+
+def test_a_folder_has_a_picture_for_each_image_and_every_label(distilled, tmp_path):
+    formats.write(distilled, tmp_path / "set", "folder")
+    with open(tmp_path / "set" / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(distilled.images)
+    assert {Path(row["file"]).parent.name for row in rows} == {"zero", "o_ne", *map(str, range(2, 10))}
+    for row, image, label in zip(rows, distilled.images, distilled.labels, strict=True):
+        pixels = np.asarray(Image.open(tmp_path / "set" / row["file"])) / 255
+        np.testing.assert_allclose(pixels, np.clip(image[..., 0], 0, 1), atol=0.5 / 255 + 1e-6)
+        names = [column for column in row if column.startswith("label of ")]
+        np.testing.assert_array_equal(np.array([row[name] for name in names], np.float32), label)
+    assert json.loads((tmp_path / "set" / "metadata.json").read_text())["step"] == distilled.metadata["step"]
+
+
+def test_kip_imports_the_folder_that_it_exported(finished, tmp_path):
+    whole = export.load(finished / "distilled.npz")
+    formats.write(whole, tmp_path / "set", "folder")
+    again = import_set(tmp_path / "set", Data("digits"), name="again", values="pixels")
+    np.testing.assert_array_equal(np.sort(again.class_index), np.sort(whole.class_index))
+    np.testing.assert_allclose(again.images, np.clip(whole.images, 0, 1), atol=0.5 / 255 + 1e-5)
+
+
+def test_a_folder_that_holds_something_is_left_as_it_is(distilled, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    for form in ("folder", "huggingface"):
+        if form == "huggingface":
+            pytest.importorskip("datasets")
+        with pytest.raises(OutputError, match="expected a new or an empty folder"):
+            formats.write(distilled, tmp_path, form)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_torch_reads_the_tensors_and_runs_no_code(distilled, tmp_path):
+    torch = pytest.importorskip("torch")
+    formats.write(distilled, tmp_path / "set.pt", "torch")
+    tensors = torch.load(tmp_path / "set.pt", weights_only=True)
+    np.testing.assert_array_equal(tensors["images"].numpy(), distilled.images.transpose(0, 3, 1, 2))
+    seen = tensors["images_preprocessed"].numpy()
+    np.testing.assert_array_equal(seen, distilled.images_preprocessed.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(tensors["labels"].numpy(), distilled.labels)
+    np.testing.assert_array_equal(tensors["class_index"].numpy(), distilled.class_index)
+    assert tensors["class_names"] == distilled.class_names
+    assert json.loads(tensors["metadata"]) == distilled.metadata
+
+
+def test_hugging_face_loads_the_folder_with_its_card(distilled, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    formats.write(distilled, tmp_path / "set", "huggingface")
+    loaded = datasets.load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["label"].names == distilled.class_names
+    assert loaded["label"] == distilled.class_index.tolist()
+    np.testing.assert_array_equal(np.array(loaded["soft_label"], np.float32), distilled.labels)
+    np.testing.assert_array_equal(np.array(loaded["preprocessed"], np.float32), distilled.images_preprocessed)
+    assert loaded[0]["image"].size == distilled.images.shape[1:3]
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "digits, distilled to 20 images" in card
+    assert f"{100 * distilled.metadata['test_accuracy']:.1f} %" in card
+
+
+def test_the_command_writes_beside_the_run_or_the_file(finished, tmp_path, capsys):
+    assert cli.main(["export", str(finished), "--format", "folder"]) == 0
+    assert (finished / "distilled_pictures" / "labels.csv").exists()
+    alone = tmp_path / "alone.npz"
+    alone.write_bytes((finished / "distilled.npz").read_bytes())
+    assert cli.main(["export", str(alone), "--format", "folder"]) == 0
+    assert (tmp_path / "alone_pictures" / "labels.csv").exists()
+    assert cli.main(["export", str(alone)]) == 2
+    assert "Name another --format" in capsys.readouterr().err
+    assert cli.main(["export", str(alone), "--step", "1", "--format", "folder"]) == 2
+    assert "a run's folder, which has checkpoints" in capsys.readouterr().err
