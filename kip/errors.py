@@ -5,6 +5,8 @@ Every error that a user can cause or mend derives from `KipError`; the command l
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -27,6 +29,28 @@ class KipError(Exception):
             parts.append(f"expected {expected}")
         text = "; ".join(parts)
         super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the parts as JSON-ready strings."""
+        got = None if self.got is None else str(self.got)
+        parts = {"problem": self.problem, "got": got, "expected": self.expected, "remedy": self.remedy}
+        return {"kind": type(self).__name__, **parts}
+
+
+def did_you_mean(given: object, known: Iterable[str], form: str = "{}") -> str:
+    """Return `Did you mean NAME? `, for the remedy of an error; an empty string where no known name is like the given.
+
+    Args:
+        given: what came.
+        known: the names that there are.
+        form: how the name is written.
+
+    >>> did_you_mean("ciphar10", ["cifar10", "mnist"])
+    'Did you mean cifar10? '
+    """
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(given).lower(), by_lower, 1)
+    return f"Did you mean {form.format(by_lower[near[0]])}? " if near else ""
 
 
 class ConfigError(KipError, ValueError):

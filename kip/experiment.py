@@ -19,7 +19,7 @@ from kip import config
 from kip.blocks import Blocks
 from kip.config import value
 from kip.data import Augment, Data
-from kip.errors import ConfigError, KipError
+from kip.errors import ConfigError, KipError, did_you_mean
 from kip.methods.contract import Method, method_named
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
@@ -142,13 +142,16 @@ def load(name: str) -> Experiment:
         raise ConfigError(
             f"no config {stem!r}",
             expected="a path ending in .py or .json, or one of: " + ", ".join(file.stem for file in _files()),
-            remedy="`kip configs` lists them with their rows.",
+            remedy=f"{did_you_mean(stem, [file.stem for file in _files()])}`kip configs` lists them with their rows.",
         )
     content = _run(path)
     if "rows" in content:
         if row not in content["rows"]:
             rows = ", ".join(content["rows"])
-            raise ConfigError(f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}")
+            raise ConfigError(
+                f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}",
+                remedy=did_you_mean(row, content["rows"]).strip() or None,
+            )  # fmt: skip
         experiment = content["rows"][row]
     else:
         experiment = content.get("config")

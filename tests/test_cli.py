@@ -19,6 +19,7 @@ import pytest
 
 from kip import cli
 from kip.cli import runs
+from kip.data import tfds
 from kip.errors import ConfigError
 from kip.locks import sole_writer
 from kip.runs import loop
@@ -350,6 +351,54 @@ def test_an_error_of_the_command_itself_is_one_line_and_status_2(tmp_path):
     assert done.stderr.startswith("kip: error: no config 'no_such_config'")
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_under_json_is_an_object_on_the_last_line(tmp_path):
+    outcome = kip("evaluate", tmp_path / "none.npz", "--json")
+    assert outcome.status == 2
+    assert outcome.last_line["error"]["kind"] == "DataError"
+    assert "no distilled set at" in outcome.last_line["error"]["problem"]
+    assert "`kip distill` writes" in outcome.last_line["error"]["remedy"]
+
+
+def test_an_empty_argument_is_refused_before_it_names_the_working_folder(finished):
+    refused(kip("distill", finished.config, "--out", ""), "the argument after --out; got an empty one")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["distil", "digits_convnet"], "`kip distill`"),
+        (["distill", "digit_convnet"], "digits_convnet"),
+        (["distill", "table_1:cifar10_ipc1_kp"], "cifar10_ipc1_kip"),
+        (["natural", "digit"], "digits"),
+        (["natural", "digits", "--kernel", "ConvNett"], "ConvNet"),
+        (["distill", "digits_convnet", "--data.name", "cifar-10"], "cifar10"),
+    ],
+    ids=lambda each: " ".join(each)[:40],
+)
+def test_a_mistyped_name_is_answered_with_the_one_that_is_meant(arguments, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kip.data.tfds.read", unknown_to_tfds)
+    refused(kip(*arguments), f"Did you mean {meant}?")
+
+
+def unknown_to_tfds(name):
+    raise tfds.UnknownName("version 0: not there")
+
+
+def test_two_sets_of_one_file_name_are_told_apart(finished, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shutil.copy(finished.run / "distilled.npz", tmp_path / folder / "set.npz")
+    outcome = kip("evaluate", tmp_path / "a" / "set.npz", tmp_path / "b" / "set.npz", finished.run, "--json")
+    names = [each["set"] for each in outcome.last_line["sets"]]
+    assert names == [str(tmp_path / "a" / "set"), str(tmp_path / "b" / "set"), finished.run.name]
+
+
+def test_show_takes_a_runs_folder(run_copy):
+    assert kip("show", run_copy).status == 0
+    assert (run_copy / "distilled.png").exists()
 
 
 def test_an_unknown_command_is_refused():

@@ -6,7 +6,6 @@ imported when it is run, so that `kip --help` answers at once.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import logging
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kip import compilation
-from kip.errors import ConfigError, KipError
+from kip.errors import ConfigError, KipError, did_you_mean
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -84,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KipError as error:
         print(f"kip: error: {error}", file=sys.stderr)
+        if "--json" in arguments:
+            print(json.dumps({"error": error.to_dict()}))
         return 2
     except KeyboardInterrupt:
         print("kip: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
@@ -105,9 +106,11 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
         return {"version": kip.__version__}
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        meant = f"Did you mean `kip {near[0]}`? " if near else ""
+        meant = did_you_mean(name, COMMANDS, "`kip {}`")
         raise ConfigError("command", got=repr(name), remedy=f"{meant}`kip --help` lists the commands.")
+    if "" in arguments:  # as a path it would be the working folder
+        option = arguments[arguments.index("") - 1]
+        raise ConfigError(f"the argument after {option}", got="an empty one", expected="a value")
     from kip.cli import options
 
     if name in ("distill", "label-solve") and rest and not rest[0].startswith("-"):

@@ -37,7 +37,7 @@ def evaluate(
     Several sets give a table of sets x kernels: how well each set, learned under one kernel, serves under the others.
 
     Args:
-        distilled: The set, an .npz file.
+        distilled: The set: an .npz file, or a run's folder.
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
         get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
@@ -46,7 +46,6 @@ def evaluate(
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import export
     from kip.blocks import KernelBlocks
     from kip.evaluate import evaluate_set
     from kip.kernels import permission
@@ -58,11 +57,10 @@ def evaluate(
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel] or None
     evaluations = []
-    for path in sets:
-        loaded = export.load(path)
+    for path, name in zip(sets, folder.names(sets)):
+        (loaded,) = folder.sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
-        name = folder.name(path)
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"

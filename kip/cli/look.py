@@ -103,7 +103,7 @@ def show(
     """Draw a distilled set as a picture: its images by class, and its labels.
 
     Args:
-        distilled: The set, an .npz file.
+        distilled: The set: an .npz file, or a run's folder.
         prototypes: Draw one image per class instead: the mean of all images, weighted by their labels for the class.
         representations: Draw instead where the images and labels of a KRR-ST set lie among real images, by t-SNE of
             the teacher's representations.
@@ -113,11 +113,11 @@ def show(
     """
     import numpy as np
 
-    from kip import export
     from kip.report import pictures as report
+    from kip.runs import folder
 
-    loaded = export.load(distilled)
-    out = out or distilled.with_suffix(".png")
+    (loaded,) = folder.sets(distilled)
+    out = out or (distilled / folder.DISTILLED if distilled.is_dir() else distilled).with_suffix(".png")
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     origin = loaded.origin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from pathlib import Path
@@ -16,9 +15,11 @@ from kip.config import value
 from kip.data import folder as folder_source
 from kip.data import npz, tfds
 from kip.data.mirror import mirror_keeps_class
-from kip.errors import DataError
+from kip.errors import DataError, did_you_mean
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
+USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
+"""Names of tensorflow-datasets that a mistyped one may stand for."""
 
 
 @value
@@ -191,8 +192,7 @@ def _read(data: Data, data_dir: Path | None) -> tuple[Split, Split, int, tuple[s
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
         files = [] if folder is None else sorted(Path(folder).expanduser().glob("*.npz"))
-        near = difflib.get_close_matches(name, ["digits", *(file.stem for file in files)], 1)
-        hint = f"Did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(name, ["digits", *(file.stem for file in files), *USUAL])
         raise DataError(
             f"no data set named {name!r}",
             got="nothing from " + ", ".join(looked),

@@ -139,8 +139,8 @@ def pretraining(
     second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Labeller] = {}
-    for path in paths:
-        for cell in _cells(folder.name(path), folder.sets(path)[0], config, second, teachers, data_dir):
+    for path, name in zip(paths, folder.names(paths)):
+        for cell in _cells(name, folder.sets(path)[0], config, second, teachers, data_dir):
             progress(cell)
             cells.append(cell)
     return cells

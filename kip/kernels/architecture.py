@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Union
 from pydantic import Field, ValidationInfo, model_validator
 
 from kip.config import value
-from kip.errors import ConfigError, ShapeError
+from kip.errors import ConfigError, ShapeError, did_you_mean
 from kip.kernels import permission
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
@@ -190,4 +190,5 @@ def kernel_named(name: str, get: Literal["ntk", "nngp"] = "ntk") -> Architecture
         "kernel",
         got=repr(name),
         expected="FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5 (or another depth), RBF or Laplace",
+        remedy=did_you_mean(name, [*DEFAULT_DEPTH, "FC1", "ConvVec3", "Myrtle5", "RBF", "Laplace"]).strip() or None,
     )

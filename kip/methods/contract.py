@@ -26,7 +26,7 @@ import pkgutil
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from kip.artefacts import Store
-from kip.errors import ConfigError
+from kip.errors import ConfigError, did_you_mean
 from kip.judges import Judge
 from kip.kernels.architecture import Kernel
 from kip.methods.problem import Problem, State
@@ -138,7 +138,8 @@ def method_named(name: object) -> type[Method]:
             "name of the method",
             got=repr(name),
             expected=", ".join(sorted(Method.registry)),
-            remedy="A method of your own is known once its config file is loaded: `kip distill FILE.py`.",
+            remedy=did_you_mean(name, Method.registry)
+            + "A method of your own is known once its config file is loaded: `kip distill FILE.py`.",
         )
     return Method.registry[name]
 

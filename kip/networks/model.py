@@ -41,7 +41,7 @@ from jax import Array
 from pydantic import Field
 
 from kip.config import label, value
-from kip.errors import ConfigError, ShapeError
+from kip.errors import ConfigError, ShapeError, did_you_mean
 from kip.kernels.architecture import MYRTLE_BLOCKS
 from kip.networks.layers import (
     Conv,
@@ -190,8 +190,9 @@ def _builder(name: str) -> _Builder:
         return NETWORKS[name]
     if (match := re.fullmatch(r"(FC|ConvVec)([1-9]\d?)", name)) is None:
         raise ConfigError(
-            "network", got=repr(name), expected="FC1, ConvVec3 (or another depth), " + ", ".join(NETWORKS)
-        )
+            "network", got=repr(name), expected="FC1, ConvVec3 (or another depth), " + ", ".join(NETWORKS),
+            remedy=did_you_mean(name, [*NETWORKS, "FC1", "ConvVec3"]).strip() or None,
+        )  # fmt: skip
     return _Builder(functools.partial(OF_ANY_DEPTH[match[1]], depth=int(match[2])), 1024, b_std=0.1)
 
 

@@ -64,7 +64,18 @@ def origin(run: Path) -> Origin:
 
 def name(path: Path) -> str:
     """Return what tables call a set: its run's name, or its file's."""
+    if path.is_dir():
+        return path.resolve().name
     return path.parent.name if path.name == DISTILLED else path.stem
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """Return what a table calls several sets: their names, and with their folder's where two have the same."""
+    short = [name(path) for path in paths]
+    return [
+        alone if short.count(alone) == 1 else str(path if path.is_dir() else path.with_suffix(""))
+        for path, alone in zip(paths, short)
+    ]
 
 
 def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:
