@@ -67,6 +67,7 @@ _PUBLIC = {
     # runs and their results
     "run": "kip.runs.loop",
     "Result": "kip.runs.loop",
+    "Callback": "kip.runs.callbacks",
     "DistilledSet": "kip.export",
     "load_set": "kip.export:load",
     "save_set": "kip.export:save",

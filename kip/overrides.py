@@ -15,6 +15,7 @@ import tyro
 from kip.experiment import Experiment
 
 Executor = Literal["local", "zmq", "ray", "launchpad"]
+LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Arguments:
     this machine."""
     check_share: float = 0.01
     """The share of the workers' tasks that is computed twice and compared. 0 believes every worker."""
+    log: tuple[LoggerName, ...] = ()
+    """Loggers that the run is written to as well: `tensorboard` (into RUN/tensorboard), `wandb`, `trackio`."""
     stax: tuple[str, ...] = ()
     """The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is in."""
     json: bool = False

@@ -24,6 +24,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from kip import config
 from kip.errors import KipError, MissingExtraError, WorkerError
 from kip.experiment import Experiment
 from kip.runs import loop as train
+from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.keyring import LOCAL, Keyring
@@ -69,6 +71,7 @@ class Order:
         listen: the server's host and port; None: loopback, at the port that launchpad chose.
         launcher: the process that all nodes follow when it ends; None where it is on another machine.
         settings: the scheduler's.
+        log: loggers that are told of the run, by name.
     """
 
     experiment: str
@@ -78,6 +81,7 @@ class Order:
     listen: tuple[str, int] | None = None
     launcher: int | None = None
     settings: Settings | None = None
+    log: tuple[LoggerName, ...] = ()
 
     @property
     def folder(self) -> Path | None:
@@ -116,7 +120,7 @@ class _Server:
                 [], **introduction, settings=order.settings, on_tick=service.StatusFile(out), on_close=router.close
             )
             router.open(executor.scheduler.join, executor.scheduler.leave)
-            return service.run(experiment, out, executor, data_dir=order.folder)
+            return service.run(experiment, out, executor, data_dir=order.folder, log=order.log)
 
 
 class _Worker:
@@ -229,6 +233,7 @@ def distill(
     workers: int = 1,
     listen: tuple[str, int] | None = None,
     settings: Settings | None = None,
+    log: Sequence[LoggerName] = (),
 ) -> train.Result:
     """Run an experiment to its end, with a server and workers as processes of this machine.
 
@@ -239,6 +244,7 @@ def distill(
         workers: worker processes.
         listen: host and port for further workers; None: loopback, any port.
         settings: the scheduler's.
+        log: loggers that are told of the run, by name.
 
     Raises:
         KipError: what the server says; `WorkerError` if it died without a word.
@@ -251,7 +257,7 @@ def distill(
     key_file = str(Keyring(out).add(LOCAL))
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     text = json.dumps(config.to_dict(experiment))
-    order = Order(text, str(out), folder, key_file, listen, os.getpid(), settings or Settings())
+    order = Order(text, str(out), folder, key_file, listen, os.getpid(), settings or Settings(), tuple(log))
     manager = _launch(program(order, workers), out)
     with contextlib.redirect_stdout(sys.stderr):  # launchpad prints
         try:

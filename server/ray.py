@@ -13,7 +13,7 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from kip.errors import ConfigError, MissingExtraError
 from kip.experiment import Experiment
 from kip.runs import loop as train
+from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
@@ -133,6 +134,7 @@ def distill(
     workers: int = 1,
     address: str | None = None,
     settings: Settings | None = None,
+    log: Sequence[LoggerName] = (),
     show_progress: bool = True,
 ) -> train.Result:
     """Run an experiment to its end, with its tasks on Ray actors.
@@ -144,6 +146,7 @@ def distill(
         workers: how many actors.
         address: the address of a cluster that runs; None starts one on this machine.
         settings: the scheduler's.
+        log: loggers that are told of the run, by name.
         show_progress: whether to draw a progress bar on stderr.
 
     Raises:
@@ -157,7 +160,7 @@ def distill(
         executor = RemoteExecutor(
             made, **introduction, settings=settings, on_tick=service.StatusFile(out), on_close=close
         )
-        return service.run(experiment, out, executor, data_dir=data_dir, show_progress=show_progress)
+        return service.run(experiment, out, executor, data_dir=data_dir, log=log, show_progress=show_progress)
 
 
 def _ray(*, loopback: bool) -> Any:

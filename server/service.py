@@ -23,6 +23,7 @@ from kip.locks import has_writer
 from kip.metrics import is_number, read_object, read_rows
 from kip.runs import folder
 from kip.runs import loop as train
+from kip.runs.loggers import LoggerName, loggers
 from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.workers.targets import fingerprint
@@ -99,6 +100,7 @@ def run(
     executor: RemoteExecutor,
     *,
     data_dir: Path | None = None,
+    log: Sequence[LoggerName] = (),
     show_progress: bool = True,
 ) -> train.Result:
     """Run an experiment to its end; where results turn out to be wrong, go back to a checkpoint from before them.
@@ -108,16 +110,21 @@ def run(
         out: the run's folder.
         executor: where tiles are computed. Closed at the end.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        log: loggers that are told of the run, by name.
         show_progress: whether to draw a progress bar on stderr.
 
     Raises:
         KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
+    callbacks = loggers(log)
     with executor:
         while True:
             lasting = _Lasting(executor, out / "checkpoints")
             try:
-                return train.run(experiment, out, data_dir=data_dir, executor=lasting, show_progress=show_progress)
+                return train.run(
+                    experiment, out, data_dir=data_dir, executor=lasting, callbacks=callbacks,
+                    show_progress=show_progress,
+                )  # fmt: skip
             except TaintedError as error:  # each sends a worker away, so that this ends
                 removed = lasting.remove_checkpoints(error.since)
                 LOGGER.warning("%s; the run goes back: checkpoints removed: %s", error.problem, removed or "none")

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from kip.errors import WorkersLostError
 from kip.experiment import Experiment
 from kip.runs import loop as train
+from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.keyring import LOCAL, Keyring
@@ -91,6 +93,7 @@ def distill(
     workers: int = 1,
     listen: tuple[str, int] | None = None,
     settings: Settings | None = None,
+    log: Sequence[LoggerName] = (),
     show_progress: bool = True,
 ) -> train.Result:
     """Run an experiment to its end, with its tasks on worker processes.
@@ -102,6 +105,7 @@ def distill(
         workers: processes to start; others may join.
         listen: host and port for further workers; None: loopback, any port.
         settings: the scheduler's.
+        log: loggers that are told of the run, by name.
         show_progress: whether to draw a progress bar on stderr.
 
     Raises:
@@ -111,7 +115,7 @@ def distill(
     with service.log_file(Path(out)):
         made = executor(experiment, out, workers=workers, data_dir=data_dir, listen=listen, settings=settings)
         os.environ.setdefault(service.PREALLOCATE, "false")  # of this process alone: the workers have theirs
-        return service.run(experiment, Path(out), made, data_dir=data_dir, show_progress=show_progress)
+        return service.run(experiment, Path(out), made, data_dir=data_dir, log=log, show_progress=show_progress)
 
 
 class LocalWorkers:

@@ -17,15 +17,17 @@ DataDir = Path | None
 Json = bool
 Stax = tuple[str, ...]
 Executor = Literal["local", "zmq", "ray", "launchpad"]
+LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class Where(NamedTuple):
-    """Where kernel tiles are computed: the options of `kip distill` and `kip label-solve`."""
+    """Where kernel tiles are computed and what is told of the run: options of `kip distill` and `kip label-solve`."""
 
     executor: Executor = "local"
     workers: int = 1
     address: str | None = None
     check_share: float = 0.01
+    log: tuple[LoggerName, ...] = ()
 
 
 def check_out(out: Path | None) -> None:

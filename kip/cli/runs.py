@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from kip.cli.options import DataDir, Executor, Json, Stax, Where
+from kip.cli.options import DataDir, Executor, Json, LoggerName, Stax, Where
 from kip.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def distill(
     workers: int = 1,
     address: str | None = None,
     check_share: float = 0.01,
+    log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
     json: Json = False,
 ) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def distill(
         address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
             The default is this machine alone.
         check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
         stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
             in.
         json: Print one JSON object with the results as the last line of stdout.
@@ -56,7 +58,7 @@ def distill(
     from kip.kernels import permission
 
     permission.permit(*stax)
-    where = Where(executor, workers, address, check_share)
+    where = Where(executor, workers, address, check_share, log)
     return _run(experiment.load(config), out or _default_out(config), data_dir, where)
 
 
@@ -69,6 +71,7 @@ def label_solve(
     workers: int = 1,
     address: str | None = None,
     check_share: float = 0.01,
+    log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
     json: Json = False,
 ) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def label_solve(
         address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
             The default is this machine alone.
         check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
         stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
             in.
         json: Print one JSON object with the results as the last line of stdout.
@@ -97,7 +101,7 @@ def label_solve(
 
     permission.permit(*stax)
     solved, suffix = _label_solve(experiment.load(config))
-    where = Where(executor, workers, address, check_share)
+    where = Where(executor, workers, address, check_share, log)
     return _run(solved, out or _default_out(config + suffix), data_dir, where)
 
 
@@ -117,7 +121,7 @@ def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
     changed = given.experiment
     if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:
         changed = dataclasses.replace(changed, reference=None)  # what is published is of the configuration as it is
-    where = Where(given.executor, given.workers, given.address, given.check_share)
+    where = Where(given.executor, given.workers, given.address, given.check_share, given.log)
     return _run(changed, given.out or _default_out(name + suffix), given.data_dir, where)
 
 
@@ -211,7 +215,7 @@ def _warnings(experiment: Experiment, result: Result) -> list[str]:
 
 
 def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
-    executor, workers, address, check_share = where
+    executor, workers, address, check_share, log = where
     from kip.locks import sole_writer
     from kip.runs.setup import check_functions
 
@@ -225,8 +229,9 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
                 remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
             )
         from kip.runs import loop as train
+        from kip.runs.loggers import loggers
 
-        return train.run(experiment, out, data_dir=data_dir)
+        return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(log))
     if not 0.0 <= check_share <= 1.0:
         raise ConfigError("--check-share", got=check_share, expected="0 to 1")
     if workers < (executor == "ray"):
@@ -244,7 +249,9 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
             from kip.server.launchpad import distill as distill_with
         listen = None if address is None else parse_address(address)
         print(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
-        return distill_with(experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings)
+        return distill_with(
+            experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings, log=log
+        )
     from kip.server import ray
 
-    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address, settings=settings)
+    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address, settings=settings, log=log)

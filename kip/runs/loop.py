@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from kip.blocks import Executor, KernelBlocks, Source
 from kip.data import Split
 from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
-from kip.export import Origin
+from kip.export import DistilledSet, Origin
 from kip.files import atomic_write, remove_leftovers
 from kip.judges import Question, Tools, by_class
 from kip.judges.judge import Part
@@ -35,6 +35,7 @@ from kip.metrics import read_rows
 from kip.preprocess import saved
 from kip.report import pictures as report
 from kip.runs import folder
+from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
 from kip.runs.setup import check_data, problem_of
 from kip.spread import deviation
@@ -88,6 +89,7 @@ def run(
     *,
     data_dir: Path | None = None,
     executor: Executor | None = None,
+    callbacks: Sequence[Callback] = (),
     show_progress: bool = True,
 ) -> Result:
     """Run an experiment to its end, resuming if `out` holds a checkpoint of the same configuration.
@@ -97,6 +99,7 @@ def run(
         out: the run's folder; made if missing.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         executor: where tiles are computed; None means this process. Closed at the end.
+        callbacks: are told of rows of metrics, new best sets and the result; see `kip.runs.callbacks`.
         show_progress: whether to draw a progress bar on stderr.
 
     Raises:
@@ -108,7 +111,7 @@ def run(
     with KernelBlocks(experiment.blocks, executor) as blocks, sole_writer(out) as lock:
         for place in (lock.path.parent, *(lock.path.parent / name for name in (folder.CHECKPOINTS, folder.ARTEFACTS))):
             remove_leftovers(place, before=lock.since)
-        run = _Run(experiment, Path(out), data_dir, blocks, show_progress)
+        run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
         run.train()
         return run.finish()
 
@@ -117,13 +120,20 @@ class _Run:
     """One run, from its data to its result."""
 
     def __init__(
-        self, experiment: Experiment, out: Path, data_dir: Path | None, blocks: KernelBlocks, show_progress: bool
+        self,
+        experiment: Experiment,
+        out: Path,
+        data_dir: Path | None,
+        blocks: KernelBlocks,
+        callback: Callback,
+        show_progress: bool,
     ):
         self.experiment = experiment
         self.judge = experiment.method.judge
         self.origin = Origin.of(experiment)
         self.out = out
         self.blocks = blocks
+        self.callback = callback
         self.show_progress = show_progress
         self.dataset = data.load(experiment.data, data_dir)
         check_data(experiment, self.dataset)
@@ -145,6 +155,7 @@ class _Run:
         self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)
         self._saved = self._drawn = self._resumed = time.monotonic()
         self._seconds_before = self.history.seconds
+        callback.on_begin(experiment, out)
 
     def train(self) -> None:
         """Take the steps that are left, to the limit or to early stopping."""
@@ -163,7 +174,7 @@ class _Run:
                     if self.state.step % self.experiment.checkpoint_every == 0 or self.state.step == method.steps:
                         self._checkpoint(row)
                     else:
-                        self.metrics.add(row)
+                        self._add(row)
                         if time.monotonic() - self._saved > SAVE_SECONDS:
                             self._save()
                 bar.set_postfix_str(self._postfix(metrics), refresh=False)
@@ -205,7 +216,12 @@ class _Run:
         )
         text = json.dumps(result._asdict(), indent=2) + "\n"
         atomic_write(self.out / folder.RESULT, lambda file: file.write(text.encode()))
+        self.callback.on_end(result)
         return result
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.metrics.add(row)
+        self.callback.on_row(row)
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Validate, note the row, save, and export if this is the best so far."""
@@ -213,10 +229,10 @@ class _Run:
         accuracy = float(right.mean(axis=1).mean())
         record = Record(self.state.step, row.get("loss"), accuracy)
         self.history = self.history._replace(records=(*self.history.records, record))
-        self.metrics.add({**row, "validation_accuracy": accuracy})
+        self._add({**row, "validation_accuracy": accuracy})
         self._save()
         if self.history.best == record:
-            self._export(None)
+            self.callback.on_export(self._export(None))
         if time.monotonic() - self._drawn > PICTURE_SECONDS:
             self._draw()
 
@@ -225,13 +241,13 @@ class _Run:
         self.checkpoints.save(self.state, self.history)
         self._saved = time.monotonic()
 
-    def _export(self, test_accuracy: float | None) -> None:
+    def _export(self, test_accuracy: float | None) -> DistilledSet:
         best = self.history.best
-        self._write_set(folder.DISTILLED, self._state_at(best.step), best.validation_accuracy, test_accuracy)
+        return self._write_set(folder.DISTILLED, self._state_at(best.step), best.validation_accuracy, test_accuracy)
 
     def _write_set(
         self, name: str, state: State, validation_accuracy: float | None, test_accuracy: float | None
-    ) -> None:
+    ) -> DistilledSet:
         distilled = export.distilled_set(
             self.origin,
             self.transform,
@@ -242,6 +258,7 @@ class _Run:
             class_names=self.dataset.class_names,
         )
         export.save(self.out / name, distilled)
+        return distilled
 
     def _draw(self) -> None:
         state = self._state_at(self.history.best.step)
