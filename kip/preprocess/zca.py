@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from kip.archives import memory_bytes
 from kip.errors import DataError, ShapeError
 from kip.preprocess import cache
 from kip.preprocess.pixels import as_pixels, chunks, moments
@@ -40,6 +41,8 @@ from kip.preprocess.standardise import channel_moments
 
 ROWS = 2048
 """Images in one matrix product: 50 MB of float64 for 32x32x3."""
+MATRICES = 4
+"""Matrices (d, d) of float64 that a fit holds at its largest: C, its eigenvectors, and LAPACK's workspace."""
 FLAT = 1e-6
 """An image whose std or norm is at most this (1e-6 of full scale) is constant; it is centred and not scaled."""
 
@@ -140,6 +143,17 @@ class ZCA:
         return flat, statistics
 
 
+def _check_memory(kind: str, shape: tuple[int, ...]) -> None:
+    features = math.prod(shape)
+    if (wanted := MATRICES * 8 * features**2) > memory_bytes():
+        raise DataError(
+            f"{kind} of images of {'x'.join(map(str, shape))}",
+            got=f"{features} features, whose covariance and its decomposition take {wanted / 2**30:.0f} GiB",
+            expected=f"at most the machine's {memory_bytes() / 2**30:.0f} GiB",
+            remedy="Use --preprocess.kind standardize, or smaller images (--data.shrink, --data.side).",
+        )
+
+
 def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path | None = None) -> ZCA:
     """Fit one kind of ZCA to the train images.
 
@@ -150,9 +164,10 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
         cache_dir: see `kip.preprocess.fit`.
 
     Raises:
-        DataError: if there is no image, or C is singular and reg is 0.
+        DataError: if there is no image, C does not fit into memory, or C is singular and reg is 0.
     """
     shape, features = images.shape[1:], math.prod(images.shape[1:])
+    _check_memory(kind, shape)
     flat = images.reshape(len(images), features)
     mean, deviation = moments(flat)
     if kind == "zca":

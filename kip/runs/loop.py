@@ -34,7 +34,7 @@ from kip.methods.problem import State
 from kip.metrics import read_rows
 from kip.preprocess import saved
 from kip.report import pictures as report
-from kip.runs import folder
+from kip.runs import folder, forecast
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
 from kip.runs.setup import check_data, problem_of
@@ -112,6 +112,7 @@ def run(
         for place in (lock.path.parent, *(lock.path.parent / name for name in (folder.CHECKPOINTS, folder.ARTEFACTS))):
             remove_leftovers(place, before=lock.since)
         run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
+        run.forecasts = executor is None
         run.train()
         return run.finish()
 
@@ -135,6 +136,8 @@ class _Run:
         self.blocks = blocks
         self.callback = callback
         self.show_progress = show_progress
+        self.forecasts = False
+        """Whether the time of the steps is told before they begin."""
         self.dataset = data.load(experiment.data, data_dir)
         check_data(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
@@ -160,6 +163,8 @@ class _Run:
     def train(self) -> None:
         """Take the steps that are left, to the limit or to early stopping."""
         method = self.experiment.method
+        if self.show_progress and self.forecasts:
+            forecast.tell(forecast.forecast(self.experiment, self.problem, self.state.step))
         if not self.history.records:
             self._checkpoint({"step": 0})
         bar = tqdm(

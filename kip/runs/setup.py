@@ -15,6 +15,7 @@ from kip.kernels import Stax, permission
 from kip.methods.ahead import Ahead
 from kip.methods.problem import Problem
 from kip.preprocess import Transform
+from kip.runs.forecast import check_memory
 
 
 def check_functions(experiment: Experiment) -> None:
@@ -33,8 +34,10 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
 
     Raises:
         ConfigError: naming the option, or the function of a kernel that nobody permits.
+        DataError: if the images do not fit into memory.
         ShapeError: if the images are too small for a kernel.
     """
+    check_memory(dataset)
     needs = experiment.method.needs
     _, height, width, channels = dataset.train.images.shape
     if not len(dataset.validation.labels):

@@ -1,0 +1,119 @@
+"""What a run will take, said before it begins: memory that is not there is refused, and long times are told.
+
+Time is forecast where an entry of a kernel can be timed at once: networks with pooling under the form for CPUs, which
+compiles in seconds for any size of block.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from kip import data
+from kip.archives import memory_bytes
+from kip.errors import DataError
+from kip.experiment import Experiment
+from kip.kernels import Architecture, fused
+from kip.methods.problem import Problem
+
+TELLING = 600.0
+"""Seconds of a whole run above which its time is told."""
+SUPPORT, TARGET = 4, 16
+"""Images of the block that is timed."""
+COPIES = 5
+"""Bytes of a pixel: one as it is, and four as the float32 that methods see."""
+
+
+class Forecast(NamedTuple):
+    """The time of a run's steps.
+
+    Attributes:
+        kernel: the kernel's label.
+        entry_seconds: of one entry, forward and vjp.
+        entries: of a step.
+        steps: that are left.
+    """
+
+    kernel: str
+    entry_seconds: float
+    entries: int
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """The time of all steps."""
+        return self.entry_seconds * self.entries * self.steps
+
+    def __str__(self) -> str:
+        step = self.entry_seconds * self.entries
+        return (
+            f"{self.kernel} takes about {1e6 * self.entry_seconds:.0f} microseconds per entry on this machine; a step "
+            f"has {self.entries} entries and takes about {_readable(step)}, the {self.steps} steps that are left about "
+            f"{_readable(self.seconds)}"
+        )
+
+
+def check_memory(dataset: data.Dataset) -> None:
+    """Refuse a data set whose images do not fit into this machine's memory as the methods see them.
+
+    Raises:
+        DataError: saying how much it takes and how much there is.
+    """
+    pixels = sum(split.images.size for split in (dataset.train, dataset.validation, dataset.test))
+    if (wanted := COPIES * pixels) > memory_bytes():
+        _, height, width, _ = dataset.train.images.shape
+        raise DataError(
+            f"the images of {dataset.name!r} do not fit into memory",
+            got=f"{pixels} values, which take {wanted / 2**30:.1f} GiB as bytes and as float32",
+            expected=f"at most the machine's {memory_bytes() / 2**30:.1f} GiB",
+            remedy=f"Make the images smaller than {height}x{width}, with --data.shrink or --data.side, or take fewer.",
+        )
+
+
+def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | None:
+    """Return the time of a run's steps, from an entry that is timed; None where that cannot be done at once.
+
+    Args:
+        experiment: the run's.
+        problem: its train images, and the blocks of this process.
+        done: steps that were taken before.
+    """
+    needs = experiment.method.needs
+    fast = experiment.blocks.implementation in ("auto", "numba") and jax.default_backend() == "cpu"
+    timed = [kernel for kernel in needs.kernels if isinstance(kernel, Architecture) and fused.supports(kernel)]
+    if not (fast and timed) or needs.images_per_class is None or len(problem.inputs) < SUPPORT + TARGET:
+        return None
+    support, target = problem.inputs[:SUPPORT], problem.inputs[SUPPORT : SUPPORT + TARGET]
+    took = []
+    for kernel in timed:
+        for _ in range(2):  # the first compiles
+            began = time.monotonic()
+            k_ss, k_ts = problem.blocks.forward(kernel, support, target)
+            problem.blocks.backward(np.zeros_like(k_ss), np.zeros_like(k_ts))
+            seconds = time.monotonic() - began
+        took.append(seconds / (SUPPORT * TARGET + SUPPORT * (SUPPORT + 1) / 2))
+    images = needs.images_per_class * problem.num_classes
+    targets = needs.target_batch or len(problem.inputs)
+    entries = images * targets + images * (images + 1) // 2
+    return Forecast(timed[0].label, float(np.mean(took)), entries, max(0, experiment.method.steps - done))
+
+
+def tell(found: Forecast | None) -> None:
+    """Say on stderr what a long run will take."""
+    if found is None or found.seconds < TELLING:
+        return
+    advice = ""
+    if found.seconds > 86400:
+        advice = ". A smaller method.target_batch, data.shrink or a GPU makes it shorter"
+    print(f"kip: {found}{advice}. It can be stopped and goes on where it was.", file=sys.stderr)
+
+
+def _readable(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} seconds"
