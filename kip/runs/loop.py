@@ -37,7 +37,7 @@ from kip.report import pictures as report
 from kip.runs import folder, forecast
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
-from kip.runs.setup import check_data, problem_of
+from kip.runs.setup import check_data, fitted, problem_of
 from kip.spread import deviation
 
 SAVE_SECONDS = 300.0
@@ -129,7 +129,8 @@ class _Run:
         callback: Callback,
         show_progress: bool,
     ):
-        self.experiment = experiment
+        self.dataset = data.load(experiment.data, data_dir)
+        self.experiment = experiment = fitted(experiment, self.dataset)
         self.judge = experiment.method.judge
         self.origin = Origin.of(experiment)
         self.out = out
@@ -138,7 +139,6 @@ class _Run:
         self.show_progress = show_progress
         self.forecasts = False
         """Whether the time of the steps is told before they begin."""
-        self.dataset = data.load(experiment.data, data_dir)
         check_data(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
         self.train_digest = self.dataset.train.digest()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from kip.methods.problem import Problem
 from kip.preprocess import Transform
 from kip.runs.forecast import check_memory
 
+LOGGER = logging.getLogger(__name__)
+
 
 def check_functions(experiment: Experiment) -> None:
     """Refuse functions of the user's own that a .json configuration names and nobody permits.
@@ -27,6 +32,27 @@ def check_functions(experiment: Experiment) -> None:
     for kernel in experiment.method.needs.kernels:
         if isinstance(kernel, Stax):
             permission.check(kernel.function)
+
+
+def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
+    """Return the experiment with a default target batch that its classes can give; what a user wrote stays.
+
+    The smaller batch is named in the log, and is part of the configuration that the run keeps.
+    """
+    method: Any = experiment.method
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    wanted = experiment.method.needs.target_batch
+    if wanted is None or defaults.get("target_batch") != wanted or wanted == len(dataset.train.labels):
+        return experiment
+    smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
+    if -(-wanted // dataset.num_classes) <= smallest:
+        return experiment
+    possible = smallest * dataset.num_classes
+    LOGGER.warning(
+        "method.target_batch is %d instead of %d: the smallest class of %r has %d train images",
+        possible, wanted, dataset.name, smallest,
+    )  # fmt: skip
+    return dataclasses.replace(experiment, method=dataclasses.replace(method, target_batch=possible))
 
 
 def check_data(experiment: Experiment, dataset: data.Dataset) -> None:

@@ -1,5 +1,6 @@
 """The loop: what it leaves behind, resuming to the same bits, stopping early, and killing it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from kip import export
 from kip.blocks import Blocks
 from kip.data import Augment, Data
-from kip.errors import CheckpointError, NonFiniteError
+from kip.errors import CheckpointError, ConfigError, NonFiniteError
 from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture
 from kip.krr import Ridge
@@ -258,3 +259,19 @@ def test_killed_three_times_at_random_it_finishes_with_the_same_bits(tmp_path):
 def test_ridge_is_used_in_evaluation_too(tmp_path):
     results = [go(tiny(steps=1, ridge=Ridge(strength)), tmp_path / str(strength)) for strength in (1e-6, 10.0)]
     assert results[0].initial_test_accuracy != results[1].initial_test_accuracy
+
+
+def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_written_does_not(tmp_path, caplog):
+    """FRePo asked for 342 images a class of a user who had written no number."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], [30, 20, 10])
+    images = (60 * classes[:, None, None, None] + rng.integers(0, 60, (60, 8, 8, 1))).astype(np.uint8)
+    np.savez(tmp_path / "small.npz", x_train=images, y_train=classes, x_test=images, y_test=classes)
+    made = Experiment(KIP(1, kernels=(FC,), steps=2), data=Data("small", validation=6), checkpoint_every=2)
+    run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)
+    assert "method.target_batch is 24 instead of 5000" in caplog.text
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["method"]["target_batch"] == 24
+    run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)  # and it is the same run
+    written = dataclasses.replace(made, method=dataclasses.replace(made.method, target_batch=4999))
+    with pytest.raises(ConfigError, match="larger than a class"):
+        run(written, tmp_path / "other", data_dir=tmp_path, show_progress=False)
