@@ -4,7 +4,8 @@ The experts are those of `cifar10_mtt_10`; with `--method.no-learn-labels` the l
 
 Paper: Guo et al. 2024, Table 1: 46.9 +- 0.5 %, ZCA, 100 experts of 100 epochs, width 128.
 Reached: 28.55 +- 0.59 % over 5 networks, from 22.22 % of 10 natural images with the experts' labels; validation 30.6 %
-    at step 500, from 23.1 %. With hard labels: not run yet.
+    at step 500, from 23.1 %. With hard labels (`--method.no-learn-labels`): 29.52 +- 0.64 %, from 19.59 %; so few and
+    short experts have little to say in their labels.
 Time: 674 s for the steps, and 2.5 GiB, on two CPU cores; the experts were there.
 Command:
 
