@@ -1,98 +1,155 @@
-"""`kip report`: a run as one HTML page that needs no network, no script and no other file, and fits a phone.
+"""`kip report`: runs as one HTML page that needs no network, no script and no other file, and fits a phone.
 
-Everything that lies in the run's folder is shown: scores, learning curves, the images before and after, the label
-matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `comparison*/comparison.json`,
+Everything that lies in a run's folder is shown: scores, also by class, learning curves, the images before and after,
+the label matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `comparison*/comparison.json`,
 `pretraining*.json` and `analysis.json`. What is missing is left out.
+
+The page is a template (`kip/report/templates/page.html`) that escapes all text; this file says what stands in it.
 """
 
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 import json
 import logging
 import math
-from collections.abc import Callable
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kip import export
-from kip.errors import KipError
-from kip.export import DistilledSet, Origin
+from kip.errors import ConfigError, KipError
+from kip.export import DistilledSet
 from kip.files import atomic_write
 from kip.judges import KernelJudge
+from kip.locks import has_writer
 from kip.metrics import is_number, read_object, read_rows
 from kip.report import charts
-from kip.report.pictures import are_learned, displayed, shown_class
+from kip.report.charts import Picture
+from kip.report.pictures import are_learned, displayed, heading_of, shown_class
 from kip.runs import folder
 
 LOGGER = logging.getLogger(__name__)
 COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
 """The most images that are shown; of larger sets, each class shows as many."""
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}
-h1{font-size:1.4rem;margin:.3rem 0}
-h2{font-size:1.1rem;margin:1.6rem 0 .4rem;border-top:1px solid #8886;padding-top:.8rem}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem}
-svg{width:100%;height:auto}svg text{font-size:10px;fill:currentColor}
-.grid{stroke:#8884}.axis{stroke:currentColor}.cell{stroke:#8883}
-.legend{margin:0;font-size:.85rem}.legend span{margin-right:1rem}
-.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.3em}
-.images{display:grid;grid-template-columns:repeat(auto-fill,minmax(4.2rem,1fr));gap:.5rem}
-.images figure{margin:0;text-align:center;font-size:.75rem}
-.images img{width:100%;image-rendering:pixelated;display:block}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #8884}
-td:first-child,th:first-child{text-align:left}.number{white-space:nowrap}pre{overflow-x:auto;font-size:.75rem}
-.figure{font-size:2rem;font-weight:600;margin:0}.note{color:#888;font-size:.85rem;margin:.2rem 0}
-"""
+REFRESH = 30
+"""Seconds after which the page of a run that goes on loads itself again."""
+FILES = ("distilled.npz", "preprocess.npz", "config.json", "metrics.jsonl", "result.json", "images.png", "curves.png")
+"""What the header links to, where it is beside the page."""
+CLASSES = 40
+"""More classes than this are not drawn one by one."""
 
 
-def write(run: Path, out: Path | None = None) -> Path:
-    """Write the page of a run; return its path.
+class Image(NamedTuple):
+    """An image of the set: its pictures, before and after, and its class."""
+
+    sources: list[str]
+    name: str
+
+
+class Section(NamedTuple):
+    """A part of the page; what is empty is left out.
+
+    Attributes:
+        title: its heading.
+        figure: a number in large type.
+        notes: lines in small type.
+        head: the heading of the table.
+        rows: the table.
+        charts: pictures side by side.
+        images: images of the set.
+        whole: a picture that is shown on demand.
+        text: shown on demand, as it is.
+    """
+
+    title: str
+    figure: str = ""
+    notes: Sequence[str] = ()
+    head: Sequence[str] | None = None
+    rows: Sequence[Sequence[str]] = ()
+    charts: Sequence[Picture] = ()
+    images: Sequence[Image] = ()
+    whole: Picture | None = None
+    text: str = ""
+
+
+class Run(NamedTuple):
+    """A run on the page."""
+
+    title: str
+    header: str
+    links: list[tuple[str, str]]
+    sections: list[Section]
+
+
+def write(run: Path | Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page of a run, or of several; return its path.
 
     Args:
-        run: the run's folder.
-        out: the file; None: RUN/report.html.
+        run: the run's folder, or several.
+        out: the file; None: RUN/report.html of a single run.
 
     Raises:
-        ConfigError: if `run` is no run.
-        DataError: if it has no distilled set, or one that cannot be read.
+        ConfigError: if `run` is no run, or there are several and no `out`.
+        DataError: if a run has no distilled set, or one that cannot be read.
         OutputError: if the page cannot be written.
     """
-    folder.check(run)
-    distilled = export.load(run / folder.DISTILLED)
-    origin = distilled.origin
-    sections: list[tuple[str, str]] = [
-        ("Scores", _scores(distilled, _result(run / folder.RESULT))),
-        ("Learning curves", _curves(run / folder.METRICS)),
-        ("Images", _images(distilled, _before(run, distilled), run / "images.png")),
-        ("Labels", _labels(distilled)),
-        *[(f"Under other kernels: {p.stem}", _of_file(p, _evaluation)) for p in sorted(run.glob("evaluation*.json"))],
-        *[(f"Networks trained on it: {p.stem}", _of_file(p, _transfer)) for p in sorted(run.glob("transfer*.json"))],
-        *[(f"Protocols: {p.parent.name}", _of_file(p, _comparison)) for p in sorted(run.glob(COMPARISONS))],
-        *[(f"Pre-training: {p.stem}", _of_file(p, _pretraining)) for p in sorted(run.glob("pretraining*.json"))],
-        ("Analysis", _of_file(run / "analysis.json", _analysis)),
-        ("Configuration", f"<details><summary>Show</summary><pre>{_configuration(origin)}</pre></details>"),
-    ]
-    title = f"{origin.data.name}, {len(distilled.images)} images, {origin.method}"
-    body = "".join(f"<section><h2>{escape(name)}</h2>{html}</section>" for name, html in sections if html)
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>{body}</body></html>"
-    )
-    path = out or run / "report.html"
-    atomic_write(path, lambda file: file.write(page.encode()))
+    runs = [run] if isinstance(run, Path) else list(run)
+    if out is None and len(runs) != 1:
+        raise ConfigError("--out of a page of several runs", got="none", expected="a file, such as --out runs.html")
+    path = out or runs[0] / "report.html"
+    shown = [_run(each, path) for each in runs]
+    environment = _environment()
+    text = environment.get_template("page.html").render(
+        title=" · ".join(each.title for each in shown), runs=shown,
+        refresh=REFRESH if any(has_writer(each) for each in runs) else None,
+    )  # fmt: skip
+    atomic_write(path, lambda file: file.write(text.encode()))
     return path
 
 
-def _scores(distilled: DistilledSet, result: Any) -> str:
+def _environment() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("kip.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+
+
+def _run(run: Path, page: Path) -> Run:
+    folder.check(run)
+    distilled = export.load(run / folder.DISTILLED)
+    origin, result = distilled.origin, _result(run / folder.RESULT)
+    metrics = run / folder.METRICS
+    changed = max(path.stat().st_mtime for path in (metrics, run / folder.DISTILLED) if path.is_file())
+    date = datetime.datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M")
+    versions = distilled.metadata.get("versions") or {}
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("kip", "jax", "python") if versions.get(name))
+    header = f"run {folder.name(run)} · seed {origin.seed} · {date} · {libraries}"
+    there = [name for name in FILES if (run / name).is_file() and page.resolve().parent == run.resolve()]
+    sections: list[Section | None] = [
+        _scores(distilled, result),
+        _by_class(distilled, result),
+        _curves(metrics),
+        _images(distilled, _before(run, distilled), run / "images.png"),
+        _labels(distilled),
+        *[_of_file(p, _evaluation, f"Under other kernels: {p.stem}") for p in sorted(run.glob("evaluation*.json"))],
+        *[_of_file(p, _transfer, f"Networks trained on it: {p.stem}") for p in sorted(run.glob("transfer*.json"))],
+        *[_of_file(p, _comparison, f"Protocols: {p.parent.name}") for p in sorted(run.glob(COMPARISONS))],
+        *[_of_file(p, _pretraining, f"Pre-training: {p.stem}") for p in sorted(run.glob("pretraining*.json"))],
+        _of_file(run / "analysis.json", _analysis, "Analysis"),
+        Section("Configuration", text=json.dumps(origin.experiment, indent=1)),
+    ]
+    title = f"{origin.data.name}, {len(distilled.images)} images, {origin.method}"
+    return Run(title, header, [(name, name) for name in there], [section for section in sections if section])
+
+
+def _scores(distilled: DistilledSet, result: Any) -> Section:
     about, origin = distilled.metadata, distilled.origin
     kernels = isinstance(origin.judge, KernelJudge) and ", ".join(kernel.label for kernel in origin.judge.kernels)
     rows = [("kernels", kernels) if kernels else ("network", origin.label)]
@@ -104,85 +161,92 @@ def _scores(distilled: DistilledSet, result: Any) -> str:
         averaged = result.get("paper_steps")
         if isinstance(averaged, list) and len(averaged) > 1:
             name = f"mean of the {len(averaged)} checkpoints of lowest train loss, test"
-            rows.append((name, _percent(result["paper_test_accuracy"])))
+            rows.append((name, _score(result["paper_test_accuracy"], result.get("paper_test_spread", 0.0))))
         rows.append(("steps, seconds", f"{result['steps']}, {result['seconds']:.0f}"))
+        if is_number(result.get("peak_memory_mib")):
+            rows.append(("largest memory", f"{result['peak_memory_mib']} MiB"))
     if about.get("validation_accuracy") is not None:
         rows.append(("validation", _percent(about["validation_accuracy"])))
     if origin.reference:
         rows.append(("published", str(origin.reference)))
     how = "KRR" if kernels else "networks trained on the set"
-    figure = "" if test is None else f'<p class="figure">{_percent(test)}</p><p class="note">test accuracy, {how}</p>'
-    return figure + _table(["", ""], [list(row) for row in rows])
+    figure = "" if test is None else _percent(test)
+    return Section("Scores", figure, [f"test accuracy, {how}"] if figure else [], rows=rows)
 
 
-def _curves(path: Path) -> str:
+def _by_class(distilled: DistilledSet, result: Any) -> Section | None:
+    """Show the accuracy of each class, once the run has ended."""
+    scores = (result or {}).get("class_test_accuracies")
+    if not isinstance(scores, list) or not 0 < len(scores) <= CLASSES:
+        return None
+    known = {number: score for number, score in enumerate(scores) if is_number(score) and 0 <= score <= 1}
+    if not known:
+        return None
+    names = [heading_of(number, distilled.class_names).removeprefix("class ") for number in known]
+    return Section("Test accuracy by class", charts=[charts.bars({"test": list(known.values())}, names, y="accuracy")])
+
+
+def _curves(path: Path) -> Section | None:
     rows = read_rows(path)
-    if not rows:
-        return ""
 
     def series(name: str) -> list[tuple[float, float]]:
         points = [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
         return points[:: max(1, len(points) // 300)]
 
     accuracies = {name: series(f"{name}_accuracy") for name in ("validation", "batch")}
-    pictures = [
+    drawn = [
         charts.lines(accuracies, x="step", y="accuracy", percent=True),
         charts.lines({"loss": series("loss")}, x="step", y="loss", log=True),
     ]
-    return f'<div class="charts">{"".join(f"<div>{picture}</div>" for picture in pictures)}</div>'
+    return Section("Learning curves", charts=kept) if (kept := [picture for picture in drawn if picture]) else None
 
 
-def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -> str:
+def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -> Section:
     representations = distilled.origin.labels_are == "representations"
     classes = distilled.class_index if representations else shown_class(distilled.labels, distilled.class_index)
     groups = np.unique(classes)
     per_class = max(1, MOST_IMAGES // len(groups))
     shown = np.concatenate([np.flatnonzero(classes == c)[:per_class] for c in groups])[:MOST_IMAGES]
-    figures = []
+    images = []
     for index in shown:
-        pictures = [_png(distilled.images[index])]
+        sources = [_png(distilled.images[index])]
         if before is not None:
-            pictures.insert(0, _png(before[index]))
-        label = int(classes[index])
-        inner = "".join(f'<img alt="class {label}" src="{picture}">' for picture in pictures)
-        figures.append(f"<figure>{inner}class {label}</figure>")
+            sources.insert(0, _png(before[index]))
+        images.append(Image(sources, heading_of(int(classes[index]), distilled.class_names)))
     legend = (
         "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
     )
-    note = f"{len(shown)} of {len(distilled.images)} images; {legend}."
-    html = f'<p class="note">{note}</p><div class="images">{"".join(figures)}</div>'
+    whole = None
     if before is None and picture.is_file():
         data = base64.b64encode(picture.read_bytes()).decode()
-        whole = f'<div class="scroll"><img alt="before and after" src="data:image/png;base64,{data}"></div>'
-        html += f"<details><summary>Before and after</summary>{whole}</details>"
-    return html
+        whole = Picture(f"data:image/png;base64,{data}", "before and after", "Before and after")
+    notes = [f"{len(shown)} of {len(distilled.images)} images; {legend}."]
+    return Section("Images", notes=notes, images=images, whole=whole)
 
 
-def _labels(distilled: DistilledSet) -> str:
+def _labels(distilled: DistilledSet) -> Section:
     labels, own = distilled.labels, distilled.class_index
     if distilled.origin.labels_are == "representations":
-        return f"<p>Representations of {labels.shape[1]} dimensions; their entries are no classes.</p>"
+        note = f"Representations of {labels.shape[1]} dimensions; their entries are no classes."
+        return Section("Labels", notes=[note])
     of_other_data = int(own.max()) >= labels.shape[1]
     if not of_other_data and not are_learned(labels, own):
-        return "<p>One-hot, less their mean: not learned.</p>"
+        return Section("Labels", notes=["One-hot, less their mean: not learned."])
     shown = shown_class(labels, own)
     order = np.argsort(shown, kind="stable")
     mean = [labels[own == c].mean(0).tolist() for c in np.unique(own)]
     rows = "class of the other data set" if of_other_data else "class"
-    parts = ["<div><p>Mean by class</p>" + charts.heat(mean, rows=rows, columns="entry") + "</div>"]
-    if len(order) <= 200:
-        whole = charts.heat(labels[order].tolist(), rows="image", columns="entry")
-        parts.append(f"<details><summary>All {len(order)} x {labels.shape[1]}</summary>{whole}</details>")
-    note = ""
+    drawn = [charts.heat(mean, rows=rows, columns="entry", title="Mean by class")]
+    if len(mean) < len(order) <= 200:
+        drawn.append(charts.heat(labels[order].tolist(), rows="image", columns="entry", title=f"All {len(order)}"))
+    notes = []
     if not of_other_data:
         same = float(np.mean(labels.argmax(1) == own))
-        note = f'<p class="note">{_percent(same)} of the labels are largest at the class that they started from.</p>'
-    return note + f'<div class="charts">{"".join(parts)}</div>'
+        notes = [f"{_percent(same)} of the labels are largest at the class that they started from."]
+    return Section("Labels", notes=notes, charts=drawn)
 
 
-def _evaluation(evaluation: Any) -> str:
-    if not evaluation:
-        return ""
+def _evaluation(evaluation: Any, title: str) -> Section:
     kernels = list(
         dict.fromkeys(result["kernel"] for evaluated in evaluation["sets"] for result in evaluated["kernels"])
     )
@@ -190,12 +254,10 @@ def _evaluation(evaluation: Any) -> str:
     for evaluated in evaluation["sets"]:
         known = {result["kernel"]: _percent(result["test_accuracy"]) for result in evaluated["kernels"]}
         rows.append([evaluated["set"], *[known.get(kernel, "") for kernel in kernels]])
-    return _table(["set", *kernels], rows)
+    return Section(title, head=["set", *kernels], rows=rows)
 
 
-def _transfer(transfer: Any) -> str:
-    if not transfer:
-        return ""
+def _transfer(transfer: Any, title: str) -> Section:
     results = transfer["results"]
     rows = [
         [
@@ -211,21 +273,17 @@ def _transfer(transfer: Any) -> str:
     curves = {row[0]: list(enumerate(np.mean(result["curve"], axis=0), start=1)) for row, result in zip(rows, results)}
     chart = charts.lines(curves, x="evaluation", y="validation accuracy", percent=True)
     head = ["trained on", "network", "loss", "images", "test", "factor, L2"]
-    return _table(head, rows) + f'<div class="charts"><div>{chart}</div></div>'
+    return Section(title, head=head, rows=rows, charts=[chart] if chart else [])
 
 
-def _comparison(comparison: Any) -> str:
-    if not comparison:
-        return ""
+def _comparison(comparison: Any, title: str) -> Section:
     rows = []
     for cell in comparison["cells"]:
         rows.append([cell["candidate"], cell["network"], cell["protocol"], _score(cell["mean"], cell["deviation"])])
-    return _table(["set", "network", "protocol", "test"], rows)
+    return Section(title, head=["set", "network", "protocol", "test"], rows=rows)
 
 
-def _pretraining(pretraining: Any) -> str:
-    if not pretraining:
-        return ""
+def _pretraining(pretraining: Any, title: str) -> Section:
     rows = []
     for cell in pretraining["cells"]:
         score = _score(cell["mean"], cell["deviation"])
@@ -234,13 +292,10 @@ def _pretraining(pretraining: Any) -> str:
     note = (
         f"Networks pre-trained on the set and used on {pretraining['data']}; probes and fine-tuning: {labelled} labels."
     )
-    head = ["set", "network", "protocol", "pre-trained on", "test"]
-    return f'<p class="note">{escape(note)}</p>' + _table(head, rows)
+    return Section(title, notes=[note], head=["set", "network", "protocol", "pre-trained on", "test"], rows=rows)
 
 
-def _analysis(analysis: Any) -> str:
-    if not analysis:
-        return ""
+def _analysis(analysis: Any, title: str) -> Section:
     kinds = ("distilled", "natural")
     head = ["", "distilled", f"natural: {analysis['natural_images']}"]
     names = list(analysis["distilled"]["dimensions"])
@@ -255,29 +310,18 @@ def _analysis(analysis: Any) -> str:
     bands = {kind: [band["accuracy"] for band in analysis[kind]["bands"]] for kind in kinds}
     ranges = [f"{band['first'] + 1}–{band['last']}" for band in analysis["distilled"]["bands"]]
     kept = {kind: [(float(f), a) for f, a in analysis[kind]["subsampled"].items()] for kind in kinds}
-    pictures = [
-        "<p>Accuracy by bands of eigenvalues, largest first</p>" + charts.bars(bands, ranges, y="test accuracy"),
-        "<p>Accuracy of random subsets</p>"
-        + charts.lines(kept, x="fraction of the images kept", y="test accuracy", percent=True),
+    drawn = [
+        charts.bars(bands, ranges, y="test accuracy", title="Accuracy by bands of eigenvalues, largest first"),
+        charts.lines(
+            kept, x="fraction of the images kept", y="test accuracy", percent=True, title="Accuracy of random subsets"
+        ),
     ]
     if analysis["dimensions"]:
         for name in names:
             points = [(row["step"], row[name]) for row in analysis["dimensions"]]
-            pictures.append(f"<p>{words[name]}</p>" + charts.lines({name: points}, x="step", y="dimension"))
-    note = f'<p class="note">Kernel: {escape(analysis["kernel"])}.</p>'
-    return note + _table(head, rows) + f'<div class="charts">{"".join(f"<div>{p}</div>" for p in pictures)}</div>'
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head) if any(head) else ""
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    first = f"<tr>{top}</tr>" if top else ""
-    return f'<div class="scroll"><table>{first}{body}</table></div>'
-
-
-def _cell(text: str) -> str:
-    """Return a cell of a table; a mean and its deviation stay on one line."""
-    return f'<td class="number">{escape(text)}</td>' if "±" in text else f"<td>{escape(text)}</td>"
+            drawn.append(charts.lines({name: points}, x="step", y="dimension", title=words[name]))
+    notes = [f"Kernel: {analysis['kernel']}."]
+    return Section(title, notes=notes, head=head, rows=rows, charts=[picture for picture in drawn if picture])
 
 
 def _png(image: np.ndarray) -> str:
@@ -302,16 +346,16 @@ def _result(path: Path) -> dict[str, Any] | None:
     return read_object(path, ("paper_test_accuracy", "steps", "seconds"))
 
 
-def _of_file(path: Path, section: Callable[[Any], str]) -> str:
-    """Return a section of the page from the results that a command saved; empty where they are not what it saves."""
+def _of_file(path: Path, section: Callable[[Any, str], Section], title: str) -> Section | None:
+    """Return a section of the results that a command saved; None where they are not what it saves."""
     content = read_object(path)
-    if content is None:
-        return ""
+    if not content:
+        return None
     try:
-        return section(content)
+        return section(content, title)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         LOGGER.warning("%s is not what kip writes (%r) and is left out", path, error)
-        return ""
+        return None
 
 
 def _percent(fraction: float) -> str:
@@ -320,7 +364,3 @@ def _percent(fraction: float) -> str:
 
 def _score(mean: float, deviation: float) -> str:
     return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
-
-
-def _configuration(origin: Origin) -> str:
-    return escape(json.dumps(origin.experiment, indent=1))

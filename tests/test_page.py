@@ -1,15 +1,22 @@
 """The report page: self-contained, complete, and readable without what was not made."""
 
+import base64
+import functools
 import json
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from kip import cli, page
+import kip
+from kip import cli, export, page
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.kernels.architecture import Architecture
+from kip.locks import sole_writer
 from kip.methods.kernel.kip import KIP
 from kip.report import charts
 from kip.runs import loop as train
@@ -54,11 +61,13 @@ def run(tmp_path_factory):
 def test_the_page_of_a_bare_run_needs_nothing_else(run):
     reader, text = read(page.write(run))
     assert reader.links
-    assert all(link.startswith("data:image/png;base64,") for link in reader.links)
+    pictures = [link for link in reader.links if link.startswith("data:image/")]
+    assert all(link.startswith("data:") or (run / link).exists() for link in reader.links)
     assert "script" not in reader.tags
     assert "url(" not in (run / "report.html").read_text()
     assert "viewport" in (run / "report.html").read_text()
-    assert len(reader.links) == 40  # before and after
+    assert sum(link.startswith("data:image/png") for link in pictures) == 40  # before and after
+    assert sum(link.startswith("data:image/svg") for link in pictures) == 5  # by class, accuracy, loss, labels twice
     for words in ("digits, 20 images", "test accuracy", "Learning curves", "class 9"):
         assert words in text
     for words in ("Analysis", "Protocols", "Networks trained"):
@@ -139,42 +148,111 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         page.write(tmp_path)
 
 
-def test_a_line_goes_through_its_points_in_order():
-    drawn = charts.lines({"a": [(0, 1.0), (1, 3.0), (2, float("nan")), (3, 2.0)]}, x="x", y="y")
-    points = [tuple(map(float, pair.split(","))) for pair in drawn.split('points="')[1].split('"')[0].split()]
-    assert len(points) == 3  # NaN is left out
-    assert points[0][0] < points[1][0] < points[2][0]
-    assert points[0][1] > points[2][1] > points[1][1]  # pixels grow downwards
-    assert charts.lines({"a": []}, x="x", y="y") == "<p>No values yet.</p>"
+def svg_of(picture):
+    head, _, data = picture.source.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    return base64.b64decode(data).decode()
 
 
-def test_bars_are_as_high_as_their_values_and_names_are_escaped():
-    drawn = charts.bars({"a": [0.2, 0.4], "b": [0.1, 0.0]}, ["<one>", "two"], y="y")
-    heights = [float(part.split('"')[0]) for part in drawn.split('height="')[1:]]
-    assert heights[0] == pytest.approx(2 * heights[1], abs=0.2)  # by group, and in it by series
-    assert heights[2] == pytest.approx(2 * heights[0], abs=0.2)
-    assert heights[3] == 0
-    assert "<one>" not in drawn
-    assert "&lt;one&gt;" in drawn
+def test_a_chart_is_a_picture_of_its_own_and_the_same_each_time():
+    draw = functools.partial(charts.lines, {"a": [(0, 1.0), (1, 3.0), (2, float("nan")), (3, 2.0)]}, x="x", y="loss")
+    first, second = draw(), draw()
+    assert first == second
+    assert svg_of(first).startswith("<?xml")
+    assert first.alt == "loss against x: a"
+    assert draw() != charts.lines({"a": [(0, 1.0), (1, 3.0)]}, x="x", y="loss")
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.31, 0.97), (-3, 12000), (5, 5)])
-def test_ticks_are_round_and_inside(low, high):
-    axis = charts._Axis(low, high, 0, 100)
-    ticks = axis.ticks()
-    assert 1 <= len(ticks) <= 7
-    assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+@pytest.mark.parametrize("points", [[], [(0, float("nan"))], [(0, -1.0)]])
+def test_a_line_without_a_point_is_left_out(points):
+    assert charts.lines({"a": points}, x="x", y="y", log=True) is None
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "written"),
-    [
-        (1e-3, 10, ["0.001", "0.01", "0.1", "1", "10"]),
-        (0.03, 0.6, ["0.05", "0.1", "0.2", "0.5"]),
-        (0.014, 0.033, ["0.015", "0.02", "0.025", "0.03"]),
-    ],
-)
-def test_a_logarithmic_axis_has_round_numbers(low, high, written):
-    drawn = charts.lines({"a": [(0, low), (1, high)]}, x="x", y="y", log=True)
-    labels = [part.split("<")[0] for part in drawn.split('text-anchor="end">')[1:]]
-    assert labels == written
+def test_bars_and_matrices_are_drawn_with_their_names():
+    bars = charts.bars({"a": [0.2, 0.4], "b": [0.1, 0.0]}, ["one", "two"], y="accuracy")
+    assert bars.alt == "accuracy of one, two"
+    heat = charts.heat([[1.0, -2.0], [0.0, 0.5]], rows="class", columns="entry", title="Mean")
+    assert (heat.title, heat.alt) == ("Mean", "a matrix of class against entry")
+    assert svg_of(bars) != svg_of(heat)
+
+
+def test_what_a_set_says_of_itself_is_text_on_the_page(run, tmp_path):
+    hostile = "<script>alert(1)</script>"
+    out = Path(shutil.copytree(run, tmp_path / "run"))
+    distilled = export.load(out / "distilled.npz")
+    distilled.metadata["class_names"] = [hostile] * 10
+    distilled.metadata["experiment"]["data"]["name"] = hostile
+    export.save(out / "distilled.npz", distilled)
+    reader, text = read(page.write(out))
+    assert "script" not in reader.tags
+    assert hostile in text
+
+
+def test_the_page_says_which_run_it_is_and_links_to_its_files(run, tmp_path):
+    reader, text = read(page.write(run))
+    for words in ("run digits", "seed 0", f"kip {kip.__version__}", "Test accuracy by class", "largest memory"):
+        assert words in text
+    links = [link for link in reader.links if not link.startswith("data:")]
+    assert "distilled.npz" in links
+    assert all((run / link).exists() for link in links)
+    reader, _ = read(page.write(run, tmp_path / "elsewhere.html"))
+    assert all(link.startswith("data:") for link in reader.links), "elsewhere the links would lead nowhere"
+
+
+def test_several_runs_stand_on_one_page(run, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    out = tmp_path / "runs.html"
+    assert cli.main(["report", str(run), str(other), "--out", str(out)]) == 0
+    _, text = read(out)
+    assert "run digits" in text
+    assert "run other" in text
+    assert cli.main(["report", str(run), str(other)]) == 2
+    assert "expected a file, such as --out runs.html" in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_that_goes_on_loads_itself_again(run, tmp_path):
+    out = Path(shutil.copytree(run, tmp_path / "run"))
+    assert 'http-equiv="refresh"' not in page.write(out).read_text()
+    with sole_writer(out):
+        assert f'http-equiv="refresh" content="{page.REFRESH}"' in page.write(out).read_text()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MEASURE = """
+<!doctype html><body style="margin:0"><iframe id="page" style="border:0;width:{width}px;height:800px"></iframe>
+<pre id="found">waiting</pre><script>
+const frame = document.getElementById("page");
+frame.onload = () => {{
+  const inside = frame.contentDocument, wide = [];
+  for (const element of inside.querySelectorAll("body *")) {{
+    const scrolls = element.parentElement.closest(".scroll, pre");
+    if (!scrolls && element.getBoundingClientRect().right > {width} + 0.5) wide.push(element.outerHTML.slice(0, 80));
+  }}
+  const broken = [...inside.images].filter(image => !image.naturalWidth).length;
+  document.getElementById("found").textContent = JSON.stringify({{wide, broken, images: inside.images.length,
+    scroll: inside.documentElement.scrollWidth}});
+}};
+frame.srcdoc = {html};
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_screen_and_the_browser_has_no_complaint(run, tmp_path, width):
+    html = json.dumps(page.write(run).read_text()).replace("</", "<\\/")
+    measured = tmp_path / "measure.html"
+    measured.write_text(MEASURE.format(width=width, html=html))
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=20000",
+        f"--window-size={width + 100},900", "--dump-dom", measured.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1])
+    assert found["images"] > 40
+    assert found["broken"] == 0
+    assert found["wide"] == []
+    assert found["scroll"] <= width
+    assert "CONSOLE" not in done.stderr

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import tyro
 
-from kip.cli.options import DataDir, Json, Stax, check_out, named, save_json
+from kip.cli.options import DataDir, Json, Stax, check_out, named, save_json, while_going_on
 from kip.errors import ConfigError
 
 
@@ -143,8 +143,18 @@ def show(
     return {"out": str(out), "images": len(images)}
 
 
-def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Json = False) -> dict[str, Any]:
+def report(
+    run: tyro.conf.Positional[Path],
+    others: tyro.conf.Positional[tuple[Path, ...]] = (),
+    *,
+    out: Path | None = None,
+    watch: bool = False,
+    json: Json = False,
+) -> dict[str, Any]:
     """Write a run's report: one HTML page that needs no network and no other file, and fits a phone.
+
+        kip report runs/digits_convnet
+        kip report runs/short runs/digits_convnet --out both.html
 
     It shows what lies in the run's folder: scores, curves, images before and after, labels, and the results that
     `kip evaluate`, `kip transfer`, `kip compare`, `kip pretraining` and `kip analyze` wrote there with
@@ -152,11 +162,16 @@ def report(run: tyro.conf.Positional[Path], *, out: Path | None = None, json: Js
 
     Args:
         run: The run's folder.
+        others: More runs for the same page. Then --out names the page.
         out: The page. The default is RUN/report.html.
+        watch: Write the page again every 30 seconds while a run goes on. The page in a browser loads itself again.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import page
 
-    path = page.write(run, out)
-    print(path)
+    path = page.write([run, *others], out)
+    print(path, flush=True)
+    if watch:
+        for _ in while_going_on([run, *others], page.REFRESH):
+            page.write([run, *others], out)
     return {"out": str(path), "bytes": path.stat().st_size}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +46,18 @@ def check_out(out: Path | None) -> None:
     trial = out.with_name(f".{out.name}.trial")
     atomic_write(trial, lambda file: None)
     trial.unlink()
+
+
+def while_going_on(runs: Sequence[Path], seconds: float) -> Iterator[None]:
+    """Yield every so many seconds while a process writes to one of the runs, and once after the last has ended."""
+    from kip.locks import has_writer
+
+    going_on = True
+    while going_on:
+        going_on = any(has_writer(run) for run in runs)
+        if going_on:
+            time.sleep(seconds)
+        yield
 
 
 def save_json(out: Path | None, results: dict[str, Any]) -> None:

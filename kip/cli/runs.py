@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from kip.cli.options import DataDir, Executor, Json, LoggerName, Stax, Where
+from kip.cli.options import DataDir, Executor, Json, LoggerName, Stax, Where, while_going_on
 from kip.errors import ConfigError
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
     from kip.runs.loop import Result
+
+
+WATCH_SECONDS = 2.0
+"""Seconds between two looks of `kip status --watch`."""
 
 
 def distill(
@@ -141,19 +145,25 @@ def configs(*, json: Json = False) -> dict[str, Any]:
     return {"configs": listed}
 
 
-def status(run: tyro.conf.Positional[Path], *, json: Json = False) -> dict[str, Any]:
+def status(run: tyro.conf.Positional[Path], *, watch: bool = False, json: Json = False) -> dict[str, Any]:
     """Tell how far a run is and what its workers do.
 
         kip status runs/digits_convnet
+        kip status runs/digits_convnet --watch
 
     Args:
         run: The run's folder.
+        watch: Tell it again every two seconds while the run goes on.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.server import service
 
     progress = service.status(run)
-    print(service.as_text(progress))
+    print(service.as_text(progress), flush=True)
+    if watch:
+        for _ in while_going_on([run], WATCH_SECONDS):
+            progress = service.status(run)
+            print(service.as_text(progress), flush=True)
     return progress
 
 

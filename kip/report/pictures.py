@@ -102,7 +102,7 @@ def save_images(
     grid = _Grid.plan(images.shape, class_index, num_classes, beside=before is not None)
     subtitle = _subtitle(images, grid, unchanged, labels_learned)
 
-    with _drawing():
+    with drawing():
         heat = _heat_size(labels, grid.width) if has_heat else (0, 0)
         width = 2 * MARGIN + max(grid.width, heat[0] and heat[0] + 150, 520)
         head = _wrapped(title, width, 10.5), _wrapped(subtitle, width, 7.0)
@@ -168,7 +168,7 @@ def save_curves(
     steps = np.concatenate([series.step for series in (loss, condition, *accuracies.values())])
     weights = {"loss": 1.0, "accuracy": 1.5, "condition": 0.7}
 
-    with _drawing():
+    with drawing():
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -234,7 +234,7 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
         OutputError: if the file cannot be written.
     """
     names = list(dict.fromkeys(name for panel in panels for name in panel.series))
-    with _drawing():
+    with drawing():
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -645,7 +645,7 @@ def _wrapped(text: str, width: int, character: float) -> list[str]:
 
 
 @contextlib.contextmanager
-def _drawing() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """Draw in matplotlib's own default style, whatever the user's matplotlibrc says, and leave theirs as it was."""
     import matplotlib.style
 
