@@ -91,6 +91,7 @@ def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> Ki
             lines.append(f"missing key {path!r}")
         elif kind == "json_invalid":
             lines.append(fault["msg"])
+            remedy = "Write it as a run's config.json is written, or take that file."
         elif kind == "union_tag_invalid":
             key = context["discriminator"].strip("'")
             lines.append(f"{path}.{key}: got {context['tag']!r}; expected {context['expected_tags']}")

@@ -138,6 +138,8 @@ def load(name: str) -> Experiment:
     if stem.endswith(".json"):
         return config.from_json(Experiment, _read(Path(stem)), source=stem)
     path = Path(stem) if stem.endswith(".py") else _folder() / f"{stem}.py"
+    if not path.is_file() and stem.endswith(".py"):
+        raise ConfigError(f"no file {stem}", remedy="`kip configs` lists the configs that come with kip.")
     if not path.is_file():
         raise ConfigError(
             f"no config {stem!r}",
@@ -197,4 +199,6 @@ def _run(path: Path) -> dict[str, Any]:
     except KipError as error:
         raise ConfigError(f"in {path.name}: {str(error).rstrip('.')}") from None
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"in {path.name}: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"in {path.name}: {type(error).__name__}: {error}", remedy=f"`python {path}` shows where."
+        ) from error

@@ -5,13 +5,17 @@ Apart from `kip.cli`, because the options' types need the whole library, which `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from kip.errors import ConfigError
 from kip.experiment import Experiment
 
 Executor = Literal["local", "zmq", "ray", "launchpad"]
@@ -49,11 +53,34 @@ class Arguments:
 
 def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, description: str) -> Arguments:
     """Return the experiment with the command line's overrides; exits with a message where they do not fit."""
-    return tyro.cli(
-        Arguments,
-        prog=prog,
-        description=description,
-        args=arguments,
-        default=Arguments(experiment),
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    with in_our_voice(prog):
+        return tyro.cli(
+            Arguments,
+            prog=prog,
+            description=description,
+            args=arguments,
+            default=Arguments(experiment),
+            config=(tyro.conf.AvoidSubcommands,),
+        )
+
+
+@contextlib.contextmanager
+def in_our_voice(prog: str) -> Iterator[None]:
+    """Turn the box that tyro draws around a mistake into an error of ours, which is one line.
+
+    Raises:
+        ConfigError: in place of tyro's exit with status 2.
+    """
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            yield
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        lines = (re.sub("[─-╿]", " ", line).strip() for line in boxed.getvalue().splitlines())
+        text = " ".join(line for line in lines if line.strip("- "))
+        text = re.split(r"Argument helptext:|For full helptext", text)[0].strip()
+        text = re.sub(r"^(Value error|Parsing error|Unrecognized options?|Missing options?|Error) +(?=\S)", "", text)
+        text = re.sub(r"^(Error parsing (\S+): )(invalid \w+: )?", r"\2: ", text)
+        raise ConfigError(text.rstrip("? .") or "the options", remedy=f"`{prog} --help` explains them.") from None

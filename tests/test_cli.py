@@ -625,7 +625,7 @@ def test_more_validation_images_than_train_has_are_refused(finished, tmp_path):
 
 
 def test_a_target_batch_larger_than_the_train_set_is_refused(finished, tmp_path):
-    outcome = kip("distill", finished.config, "--method.target-batch", "5000", "--out", tmp_path / "run")
+    outcome = kip("distill", finished.config, "--method.target-batch", "4999", "--out", tmp_path / "run")
     refused(outcome, "method.target_batch", "larger than a class", "got 500 images a class", "at most 124")
     assert not (tmp_path / "run").exists(), "a corrected command must not find another configuration there"
 

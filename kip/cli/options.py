@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import tyro
 from kip.config import label
 from kip.errors import ConfigError, OutputError
 from kip.files import atomic_write
+from kip.overrides import in_our_voice
 
 DataDir = Path | None
 Json = bool
@@ -74,7 +76,11 @@ def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, p
     """
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(_written_by_name)
-    return tyro.cli(function, prog=prog, args=list(arguments), registry=registry)
+    # Reading the options and running the command are two things: only what goes wrong in the first is about options.
+    given = functools.wraps(function)(lambda *values, **options: (values, options))
+    with in_our_voice(prog):
+        values, options = tyro.cli(given, prog=prog, args=list(arguments), registry=registry)
+    return function(*values, **options)
 
 
 def _written_by_name(

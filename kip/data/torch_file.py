@@ -54,6 +54,8 @@ def read(path: Path) -> Any:
             return _Reader(io.BytesIO(archive.read(structure)), lambda key: archive.read(f"{folder}data/{key}")).load()
     except DataError:
         raise
+    except FileNotFoundError:
+        raise DataError(f"no file {path}", expected="a file of torch.save") from None
     except zipfile.BadZipFile:
         raise DataError(
             f"{path} is no zip archive",

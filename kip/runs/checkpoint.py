@@ -212,7 +212,9 @@ def read(folder: Path, step: int | None = None) -> tuple[State, History]:
     steps = _steps(folder)
     if not steps or (step is not None and step not in steps):
         kept = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(f"no checkpoint of step {step} in {folder}", got=f"checkpoints of steps: {kept}")
+        raise CheckpointError(
+            f"no checkpoint of step {step} in {folder}", got=f"checkpoints of steps: {kept}", expected="one of them"
+        )
     if step is None:
         step = _history(_read(_path(folder, steps[-1]))[0]).best.step
     meta, arrays = _read(_path(folder, step))
