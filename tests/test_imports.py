@@ -21,7 +21,7 @@ ORDER = [
     ["methods"],
     ["experiment", "bench_methods", "bench_matching"],
     ["export", "report"],
-    ["importing"],
+    ["importing", "formats"],
     ["runs"],
     ["evaluate", "page", "bench_gpu"],
     ["workers"],
@@ -39,7 +39,13 @@ HOMES = {
     "llvmlite": ["kip/kernels/fused/compiled.py", "kip/kernels/fused/lanes.py"],
     "tensorflow_datasets": ["kip/data/tfds.py"],
     "tensorflow": ["kip/data/tfds.py"],
-    "matplotlib": ["kip/bench.py", "kip/bench_matching.py", "kip/evaluate/embedding.py", "kip/report/pictures.py"],
+    "matplotlib": [
+        "kip/bench.py",
+        "kip/bench_matching.py",
+        "kip/evaluate/embedding.py",
+        "kip/report/charts.py",
+        "kip/report/pictures.py",
+    ],
     "sklearn": [
         "kip/data/sources.py",
         "kip/evaluate/embedding.py",
@@ -76,9 +82,11 @@ HOMES = {
         "kip/overrides.py",
     ],
     "zmq": ["server/router.py", "workers/connect.py", "workers/keys.py", "workers/wire.py"],
+    "jinja2": ["kip/page.py"],
+    "datasets": ["kip/formats.py"],
     "launchpad": ["server/launchpad.py"],
     "ray": ["server/ray.py"],
-    "torch": ["kip/bench_matching.py"],
+    "torch": ["kip/bench_matching.py", "kip/formats.py"],
 }
 """The files that import each heavy or optional library."""
 
