@@ -27,9 +27,9 @@ class Arguments:
     """What `kip distill CONFIG` and `kip label-solve CONFIG` take after the configuration's name."""
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The run's folder. The default is runs/CONFIG."""
-    data_dir: Path | None = None
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets loads the
     data set."""
     executor: Executor = "local"
@@ -37,7 +37,7 @@ class Arguments:
     `launchpad`'s processes (CPython 3.10). It is no part of the experiment: a run may be resumed under another."""
     workers: int = 1
     """How many worker processes zmq, ray or launchpad starts."""
-    address: str | None = None
+    address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
     """With zmq and launchpad, HOST:PORT to listen on for workers on other machines (`kip worker`); the default is
     loopback and any port. With ray, the address of a cluster that runs, such as `auto`; the default is a new one on
     this machine."""

@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kip.cli.options import DataDir, Json, Stax, check_out, save_json
+from kip.cli.options import (
+    DataDir,
+    Json,
+    Out,
+    Set,
+    Sets,
+    Stax,
+    check_out,
+    save_json,
+)
 from kip.evaluate.comparison import Comparison
 from kip.evaluate.dcs import Correlation
 from kip.evaluate.pretraining import Pretraining
@@ -20,12 +29,12 @@ Flat = tyro.conf.arg(name="")
 
 
 def evaluate(
-    distilled: tyro.conf.Positional[Path],
-    others: tyro.conf.Positional[tuple[Path, ...]] = (),
+    distilled: Set,
+    others: Sets = (),
     *,
     kernel: tuple[str, ...] = (),
     get: Literal["ntk", "nngp"] = "ntk",
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     stax: Stax = (),
     json: Json = False,
@@ -74,12 +83,12 @@ def evaluate(
 
 
 def transfer(
-    distilled: tyro.conf.Positional[Path],
+    distilled: Set,
     scheme: Annotated[Transfer, Flat] = Transfer(),  # noqa: B008 (frozen)
     *,
     baseline: tuple[Literal["natural", "full"], ...] = (),
     checkpoints: tuple[int, ...] = (),
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
@@ -220,7 +229,7 @@ def scaling(
     protocol: str = "SL+KD",
     method: str | None = None,
     held_out: int = 1,
-    out: Path | None = None,
+    out: Out = None,
     json: Json = False,
 ) -> dict[str, Any]:
     """Fit the scaling law of repeated data to a comparison: test error as a function of images and epochs.
@@ -327,7 +336,7 @@ def pretraining(
     sets: tyro.conf.Positional[tuple[Path, ...]],
     comparison: Annotated[Pretraining, Flat],
     *,
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:

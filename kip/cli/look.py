@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
-from kip.cli.options import DataDir, Json, Stax, check_out, named, save_json, while_going_on
+from kip.cli.options import (
+    DataDir,
+    Json,
+    Out,
+    Run,
+    Runs,
+    Set,
+    Stax,
+    check_out,
+    named,
+    save_json,
+    while_going_on,
+)
 from kip.errors import ConfigError
 
 
 def analyze(
-    distilled: tyro.conf.Positional[Path],
+    distilled: Set,
     *,
     kernel: str | None = None,
     get: Literal["ntk", "nngp"] = "ntk",
@@ -21,7 +30,7 @@ def analyze(
     repeats: int = 20,
     features: str | None = None,
     feature_steps: int = 5000,
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     stax: Stax = (),
     json: Json = False,
@@ -92,11 +101,11 @@ def analyze(
 
 
 def show(
-    distilled: tyro.conf.Positional[Path],
+    distilled: Set,
     *,
     prototypes: bool = False,
     representations: bool = False,
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
@@ -144,10 +153,10 @@ def show(
 
 
 def report(
-    run: tyro.conf.Positional[Path],
-    others: tyro.conf.Positional[tuple[Path, ...]] = (),
+    run: Run,
+    others: Runs = (),
     *,
-    out: Path | None = None,
+    out: Out = None,
     watch: bool = False,
     json: Json = False,
 ) -> dict[str, Any]:

@@ -8,7 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kip.cli.options import DataDir, Json, save_json
+from kip.cli.options import (
+    DataDir,
+    Json,
+    Out,
+    save_json,
+)
 from kip.data import Data
 
 
@@ -20,7 +25,7 @@ def bench(
     channels: int = 3,
     blocks: tuple[int, ...] = (4, 16),
     repeats: int = 10,
-    out: Path | None = None,
+    out: Out = None,
     methods: tuple[str, ...] | None = None,
     size: Literal["small", "paper"] = "small",
     updates: int = 20,

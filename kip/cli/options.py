@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -16,9 +17,18 @@ from kip.errors import ConfigError, OutputError
 from kip.files import atomic_write
 from kip.overrides import in_our_voice
 
-DataDir = Path | None
+DataDir = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+Out = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+OutFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+Step = Annotated[int | None, tyro.conf.arg(metavar="STEP")]
+Config = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
+Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
+Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[RUN ...]")]]
+Set = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SET")]]
+Sets = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[SET ...]")]]
+Address = Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")]
 Json = bool
-Stax = tuple[str, ...]
+Stax = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE:FUNCTION ...]")]
 Executor = Literal["local", "zmq", "ray", "launchpad"]
 LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
@@ -79,8 +89,15 @@ def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, p
     # Reading the options and running the command are two things: only what goes wrong in the first is about options.
     given = functools.wraps(function)(lambda *values, **options: (values, options))
     with in_our_voice(prog):
-        values, options = tyro.cli(given, prog=prog, args=list(arguments), registry=registry)
+        values, options = tyro.cli(
+            given, prog=prog, description=_description(function), args=list(arguments), registry=registry
+        )
     return function(*values, **options)
+
+
+def _description(function: Callable[..., Any]) -> str:
+    """Return what a command's docstring says before its arguments, with the indentation of its examples."""
+    return inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:")[0]
 
 
 def _written_by_name(

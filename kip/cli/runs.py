@@ -7,9 +7,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from kip.cli.options import DataDir, Executor, Json, LoggerName, Stax, Where, while_going_on
+from kip.cli.options import (
+    Address,
+    Config,
+    DataDir,
+    Executor,
+    Json,
+    LoggerName,
+    OutFolder,
+    Run,
+    Stax,
+    Where,
+    while_going_on,
+)
 from kip.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,13 +32,13 @@ WATCH_SECONDS = 2.0
 
 
 def distill(
-    config: tyro.conf.Positional[str],
+    config: Config,
     *,
-    out: Path | None = None,
+    out: OutFolder = None,
     data_dir: DataDir = None,
     executor: Executor = "local",
     workers: int = 1,
-    address: str | None = None,
+    address: Address = None,
     check_share: float = 0.01,
     log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
@@ -67,13 +77,13 @@ def distill(
 
 
 def label_solve(
-    config: tyro.conf.Positional[str],
+    config: Config,
     *,
-    out: Path | None = None,
+    out: OutFolder = None,
     data_dir: DataDir = None,
     executor: Executor = "local",
     workers: int = 1,
-    address: str | None = None,
+    address: Address = None,
     check_share: float = 0.01,
     log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
@@ -145,7 +155,7 @@ def configs(*, json: Json = False) -> dict[str, Any]:
     return {"configs": listed}
 
 
-def status(run: tyro.conf.Positional[Path], *, watch: bool = False, json: Json = False) -> dict[str, Any]:
+def status(run: Run, *, watch: bool = False, json: Json = False) -> dict[str, Any]:
     """Tell how far a run is and what its workers do.
 
         kip status runs/digits_convnet

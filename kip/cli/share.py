@@ -7,18 +7,24 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kip.cli.options import DataDir, Json
+from kip.cli.options import (
+    DataDir,
+    Json,
+    Out,
+    Run,
+    Step,
+)
 from kip.data import Data
 from kip.formats import Format
 from kip.preprocess import Preprocess
 
 
 def export(
-    run: tyro.conf.Positional[Path],
+    run: Run,
     *,
-    step: int | None = None,
+    step: Step = None,
     format: Format = "npz",
-    out: Path | None = None,
+    out: Out = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
