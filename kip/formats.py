@@ -2,7 +2,7 @@
 
 | format | what is written | reads it |
 |---|---|---|
-| `folder` | OUT/CLASS/0000.png, and OUT/labels.csv with every label entry | anything |
+| `folder` | OUT/3_cat/0000.png, and OUT/labels.csv with every label entry | anything |
 | `torch` | one file with a dictionary of tensors | `torch.load(OUT, weights_only=True)`, which runs no code |
 | `huggingface` | a folder with one Parquet file and a card | `datasets.load_dataset("OUT")` |
 
@@ -51,7 +51,7 @@ def _folder(distilled: DistilledSet, out: Path) -> None:
     rows = csv.writer(pictures, lineterminator="\n")
     rows.writerow(["file", "class", *(f"label of {name}" for name in names[: distilled.labels.shape[1]])])
     for number, (image, label, own) in enumerate(zip(distilled.images, distilled.labels, distilled.class_index)):
-        file = Path(_as_file_name(names[own])) / f"{number:04d}.png"
+        file = Path(_folder_name(own, names[own])) / f"{number:04d}.png"
         _save_picture(out / file, image)
         rows.writerow([file.as_posix(), names[own], *(f"{entry:.9g}" for entry in label)])
     atomic_write(out / "labels.csv", lambda file: file.write(pictures.getvalue().encode()))
@@ -121,10 +121,10 @@ def _class_names(distilled: DistilledSet) -> list[str]:
     return [*known, *map(str, range(len(known), count))]
 
 
-def _as_file_name(name: str) -> str:
-    """Return a class's name without what a file system may not have in a folder's name."""
+def _folder_name(number: int, name: str) -> str:
+    """Return the folder of a class: its number, so that folders are in its order, and its name as far as files go."""
     kept = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name).strip(" .")
-    return kept or "_"
+    return str(number) if kept in ("", str(number)) else f"{number}_{kept}"
 
 
 def _picture(image: np.ndarray) -> Any:

@@ -15,6 +15,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from kip.files import cache_dir  # noqa: E402
+from kip.kernels.fused.compiled import _folder  # noqa: E402
+
 MANY_DEVICES = (0, 10)
 """The first JAX with which three simulated devices have been seen to give the bits of one."""
 
@@ -22,10 +25,18 @@ jax.config.update("jax_num_cpu_devices", 3 if jax.__version_info__ >= MANY_DEVIC
 jax.config.update("jax_platforms", "cpu")
 
 
+COMPILED = _folder(cache_dir())
+"""Where Numba's code is kept: it is the same for all tests, and takes a minute to compile."""
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Keep the user's cache out of the tests."""
-    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Keep the user's cache out of the tests, apart from compiled code."""
+    own = tmp_path_factory.getbasetemp() / "cache"
+    own.mkdir(exist_ok=True)
+    if COMPILED is not None and not (own / COMPILED.name).exists():
+        (own / COMPILED.name).symlink_to(COMPILED, target_is_directory=True)
+    monkeypatch.setenv("KIP_CACHE_DIR", str(own))
 
 
 @pytest.fixture
