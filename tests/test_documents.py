@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -49,6 +50,11 @@ def kip_commands():
                 words = words[1:]
             if len(words) > 1 and Path(words[0]).name == "kip" and not PLACEHOLDERS & set(words):
                 commands[" ".join(words[1:])] = words[1:]
+    for command in cli.COMMANDS.values():  # and the examples of each command's help
+        text = inspect.cleandoc(command.function().__doc__ or "").partition("Args:")[0]
+        for part in re.findall(r"^    (kip (?:.*)(?:\n        .*)*)", text, re.MULTILINE):
+            words = shlex.split(part.replace("\n", " "), comments=True)
+            commands[" ".join(words[1:])] = words[1:]
     return list(commands.values())
 
 

@@ -48,6 +48,7 @@ class Needs(NamedTuple):
         base: another data set, whose train images it learns labels of; None: none.
         kernels: the kernels that the images have to fit.
         augmentation: whether target batches may be augmented.
+        balanced: whether target batches have an equal share of each class.
     """
 
     images_per_class: int | None = None
@@ -55,6 +56,7 @@ class Needs(NamedTuple):
     base: str | None = None
     kernels: tuple[Kernel, ...] = ()
     augmentation: bool = True
+    balanced: bool = True
 
 
 class Method(abc.ABC):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -156,7 +157,8 @@ class _Run:
         saved.save(self.transform, out / folder.DISTILLED)
         self._write_set(folder.INITIAL, self.initial, None, None)
         self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)
-        self._saved = self._drawn = self._resumed = time.monotonic()
+        self._saved = self._resumed = time.monotonic()
+        self._drawn = -math.inf if not resumed else self._saved  # a new run shows its first picture at once
         self._seconds_before = self.history.seconds
         callback.on_begin(experiment, out)
 

@@ -44,15 +44,21 @@ def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
     wanted = experiment.method.needs.target_batch
     if wanted is None or defaults.get("target_batch") != wanted or wanted == len(dataset.train.labels):
         return experiment
-    smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
-    if -(-wanted // dataset.num_classes) <= smallest:
+    possible = _largest_batch(experiment, dataset)
+    if wanted <= possible:
         return experiment
-    possible = smallest * dataset.num_classes
     LOGGER.warning(
         "method.target_batch is %d instead of %d: the smallest class of %r has %d train images",
-        possible, wanted, dataset.name, smallest,
+        possible, wanted, dataset.name, np.bincount(dataset.train.labels, minlength=dataset.num_classes).min(),
     )  # fmt: skip
     return dataclasses.replace(experiment, method=dataclasses.replace(method, target_batch=possible))
+
+
+def _largest_batch(experiment: Experiment, dataset: data.Dataset) -> int:
+    """Return the most target images that a step can draw without replacement."""
+    if not experiment.method.needs.balanced:
+        return len(dataset.train.labels)
+    return int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min()) * dataset.num_classes
 
 
 def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
@@ -80,7 +86,12 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
     per_class: dict[str, int] = {}
     if needs.images_per_class is not None:
         per_class["method.images_per_class"] = needs.images_per_class
-    if needs.target_batch is not None and needs.target_batch != len(dataset.train.labels):
+    if not needs.balanced and (needs.target_batch or 0) > len(dataset.train.labels):
+        raise ConfigError(
+            "method.target_batch is larger than the train set", got=needs.target_batch,
+            expected=f"at most {len(dataset.train.labels)}",
+        )  # fmt: skip
+    if needs.balanced and needs.target_batch is not None and needs.target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-needs.target_batch // dataset.num_classes)
     for name, wanted in per_class.items():
         if wanted > smallest:

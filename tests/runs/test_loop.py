@@ -20,6 +20,7 @@ from kip.kernels import RBF, Architecture
 from kip.krr import Ridge
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
+from kip.methods.problem import Problem
 from kip.runs import loop as train
 from kip.runs.checkpoint import Checkpoints
 from kip.runs.loop import Result, run
@@ -275,3 +276,42 @@ def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_writt
     written = dataclasses.replace(made, method=dataclasses.replace(made.method, target_batch=4999))
     with pytest.raises(ConfigError, match="larger than a class"):
         run(written, tmp_path / "other", data_dir=tmp_path, show_progress=False)
+
+
+def test_targets_of_natural_frequency_have_the_shares_of_the_train_set(tmp_path):
+    """A run of unbalanced classes may take more targets than its smallest class would allow."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], [300, 60, 12])
+    images = (60 * classes[:, None, None, None] + rng.integers(0, 60, (372, 8, 8, 1))).astype(np.uint8)
+    np.savez(tmp_path / "uneven.npz", x_train=images, y_train=classes, x_test=images, y_test=classes)
+    method = KIP(1, kernels=(FC,), steps=2, target_batch=200, balanced_targets=False)
+    made = Experiment(method, data=Data("uneven", validation=12), checkpoint_every=2)
+    drawn = []
+    take = Problem.target_batch
+
+    def noting(problem, *arguments, **options):
+        batch = take(problem, *arguments, **options)
+        drawn.append(np.bincount(batch.labels.argmax(1), minlength=3))
+        return batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Problem, "target_batch", noting)
+        run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)
+    for counts in drawn:
+        assert counts.sum() == 200
+        assert counts[0] > counts[1] > counts[2]
+    balanced = dataclasses.replace(made, method=dataclasses.replace(method, balanced_targets=True))
+    with pytest.raises(ConfigError, match="larger than a class"):
+        run(balanced, tmp_path / "balanced", data_dir=tmp_path, show_progress=False)
+    many = dataclasses.replace(made, method=dataclasses.replace(method, target_batch=400))
+    with pytest.raises(ConfigError, match="larger than the train set"):
+        run(many, tmp_path / "many", data_dir=tmp_path, show_progress=False)
+
+
+def test_a_new_run_shows_its_first_picture_with_its_first_checkpoint(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("kip.runs.loop._Run._draw", lambda run: drawn.append(run.state.step))
+    with monkeypatch.context() as patch:
+        patch.setattr("kip.runs.loop.PICTURE_SECONDS", 1e9)
+        run(tiny(), tmp_path / "run", show_progress=False)
+    assert drawn[0] == 0

@@ -50,6 +50,9 @@ class KIP(Method):
     reduction: krr.Reduction = "mean"
     """How the loss is reduced: by its `mean` over batch and classes (the authors' notebook), or by its `sum` (equation
     1)."""
+    balanced_targets: bool = True
+    """Whether target batches have an equal share of each class. Otherwise they have the shares of the train set, which
+    suits data whose classes differ in size and whose test images do too."""
     name: Literal["kip"] = "kip"
 
     def __post_init__(self) -> None:
@@ -74,7 +77,7 @@ class KIP(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class, which fit the kernels."""
-        return Needs(self.images_per_class, self.target_batch, kernels=self.kernels)
+        return Needs(self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets)
 
     @property
     def schedule_ends(self) -> bool:
@@ -94,7 +97,7 @@ class KIP(Method):
             NotPositiveDefiniteError: if K_ss plus its ridge has no Cholesky factor.
         """
         kernel = self.kernels[problem.draw("kernel", len(self.kernels), step=state.step)]
-        target = problem.target_batch(self.target_batch, step=state.step)
+        target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.images), target.images, source=target.source)
         bars = krr.cotangents(k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction)
         gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
