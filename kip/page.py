@@ -4,7 +4,7 @@ Everything that lies in a run's folder is shown: scores, also by class, learning
 the label matrix, and where they were made, `evaluation*.json`, `transfer*.json`, `comparison*/comparison.json`,
 `pretraining*.json` and `analysis.json`. What is missing is left out.
 
-The page is a template (`kip/report/templates/page.html`) that escapes all text; this file says what stands in it.
+The page is a template (`kip/report/page.html`) that escapes all text; this file says what stands in it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from kip.report.pictures import are_learned, displayed, heading_of, shown_class
 from kip.runs import folder
 
 LOGGER = logging.getLogger(__name__)
+TEMPLATES = Path(charts.__file__).parent
+"""Where `page.html` is."""
 COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
 """The most images that are shown; of larger sets, each class shows as many."""
@@ -117,7 +119,7 @@ def _environment() -> Any:
     import jinja2
 
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("kip.report"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
 
 
