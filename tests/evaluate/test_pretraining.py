@@ -133,8 +133,7 @@ def test_what_cannot_be_compared_is_refused(krr_st, capsys):
         pretraining([], Pretraining(DIGITS))
     with pytest.raises(ShapeError, match="second data set"):
         pretraining([krr_st], Pretraining(Data("digits", shrink=2)))
-    with pytest.raises(SystemExit):
-        cli.main(["pretraining", str(krr_st), "--data", "digits", "--teacher", "FC1 wide=8"])
+    assert cli.main(["pretraining", str(krr_st), "--data", "digits", "--teacher", "FC1 wide=8"]) == 2
     assert "wide" in capsys.readouterr().err
 
 

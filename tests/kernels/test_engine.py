@@ -130,7 +130,9 @@ def test_equal_images_lose_nothing_in_float32():
     np.testing.assert_allclose(np.diag(block), np.diag(exact), rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [A("ConvNet", 2), A("FC", 1)], ids=lambda a: a.label)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(A("ConvNet", 2), marks=pytest.mark.slow), A("FC", 1)], ids=lambda a: a.label
+)
 @pytest.mark.parametrize("b_std", [0.0, 0.1])
 def test_constant_and_black_images_give_finite_values_and_gradients(architecture, b_std):
     x = np.zeros((3, 8, 8, 1), np.float32)

@@ -16,7 +16,7 @@ CASES = [
     (A(family="FC", depth=5, activation="erf"), (16, 16, 3), (128, 64)),
     (A(family="ConvVec", depth=4), (16, 16, 3), (32, 32)),
     (A(family="ConvNet", depth=1), (16, 16, 1), (32, 32)),
-    (A(), (8, 8, 1), (32, 32)),
+    pytest.param(A(), (8, 8, 1), (32, 32), marks=pytest.mark.slow),
     pytest.param(A(get="nngp"), (12, 9, 3), (32, 32), marks=pytest.mark.slow),
     (A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8)),
     pytest.param(A(family="Myrtle"), (8, 8, 1), (32, 32), marks=pytest.mark.slow),

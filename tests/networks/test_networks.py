@@ -63,6 +63,7 @@ def test_every_norm_makes_another_network(name, norm):
     assert ("batch_stats" in variables) == (norm == "batch")
 
 
+@pytest.mark.slow
 def test_both_parameterisations_are_one_function_at_the_start_with_other_gradients(rng):
     images = rng.normal(size=(3, 8, 8, 1))
     outputs, gradients = [], []
@@ -77,6 +78,7 @@ def test_both_parameterisations_are_one_function_at_the_start_with_other_gradien
     np.testing.assert_allclose(gradients[1], gradients[0] * np.sqrt(2 / (9 * 6)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_empirical_kernel_of_a_wide_network_is_near_the_infinite_one(rng):
     from kip.kernels import kernel_function
     from kip.kernels.architecture import Architecture

@@ -161,6 +161,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config, s
     np.testing.assert_allclose(slope, (plus - minus) / (2 * step), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_probe_of_good_features_classifies_and_of_none_does_not(problem):
     """An untrained network's features of digits suffice for most; one without weights has nothing to say."""
     model = Model(Network("FC1", width=256), 1)

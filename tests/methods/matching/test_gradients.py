@@ -171,6 +171,7 @@ def test_the_unrolled_gradient_is_that_of_a_scan():
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_truncated_gradient_is_teslas_and_exact_for_the_last_step_alone():
     """TESLA's formula, written out; then how far it is from the exact gradient, image by image."""
     with float64():
@@ -242,6 +243,7 @@ def test_matching_objects_are_known_by_their_values():
     assert dataclasses.replace(FeatureDistance(MODEL, None), strategy="dsa") == FeatureDistance(MODEL, "dsa")
 
 
+@pytest.mark.slow
 def test_classes_at_once_are_classes_in_turn(monkeypatch):
     """What an accelerator does, on the CPU of the tests."""
     theta, keys = params(), list(jax.random.split(jax.random.key(0), CLASSES))
