@@ -182,7 +182,9 @@ def _connect(ray: Any, workers: int, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": f"kip-{uuid.uuid4().hex}"}
     try:
         if address is None:
-            ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
+            # `local`, because Ray would else look for the last cluster that was started on this machine.
+            cpus = max(workers, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:

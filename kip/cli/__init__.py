@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from kip import compilation
@@ -21,6 +23,17 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 CLOSED_PIPE = 141
 """Exit status where the reader of stdout has gone, as shells have it."""
+
+
+BEGAN: ContextVar[float] = ContextVar("began")
+"""When the command began, in monotonic time."""
+
+
+def cost() -> dict[str, float | None]:
+    """Return what the command has cost so far: its seconds, and the largest memory of its process in MiB."""
+    from kip.machine import peak_memory_mib
+
+    return {"seconds": round(time.monotonic() - BEGAN.get(), 2), "peak_memory_mib": peak_memory_mib()}
 
 
 class Command(NamedTuple):
@@ -74,12 +87,13 @@ COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for n
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    BEGAN.set(time.monotonic())
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     compilation.keep_programs()
     try:
         results = _dispatch(arguments)
         if "--json" in arguments:
-            print(json.dumps(results))
+            print(json.dumps({**results, "cost": results.get("cost") or cost()}))
         sys.stdout.flush()
     except KipError as error:
         print(f"kip: error: {error}", file=sys.stderr)

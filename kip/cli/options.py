@@ -73,8 +73,11 @@ def while_going_on(runs: Sequence[Path], seconds: float) -> Iterator[None]:
 
 
 def save_json(out: Path | None, results: dict[str, Any]) -> None:
-    """Write results to the file of --out, where one is given."""
+    """Write results to the file of --out, where one is given, with what the command has cost so far."""
+    from kip.cli import cost
+
     if out is not None:
+        results["cost"] = cost()
         atomic_write(out, lambda file: file.write(json.dumps(results, indent=1).encode()))
 
 

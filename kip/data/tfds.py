@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str
         MissingExtraError: if tensorflow-datasets is not installed.
         DataError: if the set cannot be downloaded, or is not one of fixed-size images with labels.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start is silent then
     try:
         import tensorflow as tf
         import tensorflow_datasets

@@ -166,7 +166,6 @@ def check(chaos, expected, seconds, kills):
     assert "worker liar is sent away (distrusted)" in log
     assert "sent away (dismissed)" in log
     assert "server and worker have different versions" in log
-    assert "a copy goes to worker" in log or "has not answered for" in log
     assert not list(chaos.out.rglob("*.tmp")), "no temporary file stays"
     return log
 
@@ -210,6 +209,7 @@ def test_a_run_of_zmq_under_all_faults_ends_with_the_undisturbed_runs_bits(tmp_p
         for stranger in strangers:
             stranger.close()
     log = check(chaos, expected, seconds, kills)
+    assert "a copy goes to worker" in log or "has not answered for" in log
     assert log.count("sent away (dismissed)") == 1
     assert "a connection was refused: it says nothing, as too many others do" in log
     with pytest.raises(OSError, match="refused"):
@@ -230,6 +230,8 @@ def test_a_run_of_ray_under_all_faults_ends_with_the_undisturbed_runs_bits(tmp_p
                 chaos.frozen = chaos.wait_for(chaos.at_work)[0]
                 os.kill(chaos.frozen, signal.SIGSTOP)
             elif target == 16:
+                # It stood still for seven steps. Whether it held a task, which a copy then overtook, is chance.
+                assert not processes.has_ended(chaos.frozen)
                 os.kill(chaos.frozen, signal.SIGCONT)
                 chaos.frozen = None
             elif target == 20:
