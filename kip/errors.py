@@ -5,8 +5,11 @@ Every error that a user can cause or mend derives from `KipError`; the command l
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import io
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -99,3 +102,25 @@ class WorkerError(KipError, RuntimeError):
 
 class WorkersLostError(KipError, RuntimeError):
     """No worker has answered for longer than a run waits."""
+
+
+@contextlib.contextmanager
+def in_our_voice(prog: str) -> Iterator[None]:
+    """Turn the box that tyro draws around a mistake into an error of ours, which is one line.
+
+    Raises:
+        ConfigError: in place of tyro's exit with status 2.
+    """
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            yield
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        lines = (re.sub("[─-╿]", " ", line).strip() for line in boxed.getvalue().splitlines())
+        text = " ".join(line for line in lines if line.strip("- "))
+        text = re.split(r"Argument helptext:|For full helptext", text)[0].strip()
+        text = re.sub(r"^(Value error|Parsing error|Unrecognized options?|Missing options?|Error) +(?=\S)", "", text)
+        text = re.sub(r"^(Error parsing (\S+): )(invalid \w+: )?", r"\2: ", text)
+        raise ConfigError(text.rstrip("? .") or "the options", remedy=f"`{prog} --help` explains them.") from None

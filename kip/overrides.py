@@ -5,17 +5,14 @@ Apart from `kip.cli`, because the options' types need the whole library, which `
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from kip.errors import ConfigError
+from kip.errors import in_our_voice
 from kip.experiment import Experiment
 
 Executor = Literal["local", "zmq", "ray", "launchpad"]
@@ -62,25 +59,3 @@ def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, descri
             default=Arguments(experiment),
             config=(tyro.conf.AvoidSubcommands,),
         )
-
-
-@contextlib.contextmanager
-def in_our_voice(prog: str) -> Iterator[None]:
-    """Turn the box that tyro draws around a mistake into an error of ours, which is one line.
-
-    Raises:
-        ConfigError: in place of tyro's exit with status 2.
-    """
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed):
-            yield
-    except SystemExit as stop:
-        if stop.code != 2:
-            raise
-        lines = (re.sub("[─-╿]", " ", line).strip() for line in boxed.getvalue().splitlines())
-        text = " ".join(line for line in lines if line.strip("- "))
-        text = re.split(r"Argument helptext:|For full helptext", text)[0].strip()
-        text = re.sub(r"^(Value error|Parsing error|Unrecognized options?|Missing options?|Error) +(?=\S)", "", text)
-        text = re.sub(r"^(Error parsing (\S+): )(invalid \w+: )?", r"\2: ", text)
-        raise ConfigError(text.rstrip("? .") or "the options", remedy=f"`{prog} --help` explains them.") from None

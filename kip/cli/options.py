@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from kip.config import label
-from kip.errors import ConfigError, OutputError
+from kip.errors import ConfigError, OutputError, in_our_voice
 from kip.files import atomic_write
-from kip.overrides import in_our_voice
 
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 Out = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
