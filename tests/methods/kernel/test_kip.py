@@ -247,6 +247,7 @@ def test_no_setting_of_a_method_is_ignored():
         "learning_rate": 0.03,
         "schedule": "cosine",
         "target_batch": 27,
+        "balanced_targets": False,
         "kernels": (RBF(),),
         "ridge": krr.Ridge(1e-1),
         "reduction": "sum",
