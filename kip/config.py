@@ -69,10 +69,15 @@ def from_json(kind: type[T], text: str | bytes, *, source: str) -> T:
 
 
 def label(instance: Any) -> str:
-    """Return a value's name and what differs from its defaults, such as `ConvNet-D3 width=32`."""
+    """Return a value's name and what differs from its defaults, such as `ConvNet-D3 width=32`.
+
+    Floats have six digits: a label is read by people and tells no two values apart.
+    """
     given = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
     default = {field.name: field.default for field in dataclasses.fields(instance)}
-    return " ".join([instance.name, *(f"{k}={v}" for k, v in given.items() if k != "name" and v != default[k])])
+    changed = {name: setting for name, setting in given.items() if name != "name" and setting != default[name]}
+    shown = {name: f"{setting:.6g}" if isinstance(setting, float) else setting for name, setting in changed.items()}
+    return " ".join([instance.name, *(f"{name}={setting}" for name, setting in shown.items())])
 
 
 def _in_our_voice(where: str, error: pydantic.ValidationError, given: Any) -> KipError:

@@ -1,0 +1,26 @@
+"""CIFAR-10, ConvNet kernel, ZCA, 1 image per class, labels learned: a row of Table A5, in three hours on two cores.
+
+Paper: 64.7 +- 0.2 % (Table A5), with targets of 5000 images and up to 50 000 steps on hundreds of GPUs.
+Reached: not run yet.
+Command:
+
+    kip distill cifar10_convnet_10
+"""
+
+import kip
+
+config = kip.Experiment(
+    data=kip.Data("cifar10", validation=1000),
+    preprocess=kip.Preprocess("zca"),
+    method=kip.KIP(
+        images_per_class=1,
+        learn_labels=True,
+        kernels=(kip.Architecture("ConvNet"),),
+        learning_rate=0.08,
+        schedule="cosine",
+        target_batch=100,
+        steps=4500,
+    ),
+    checkpoint_every=100,
+    reference=kip.Reference("Nguyen et al. 2021, Table A5, CIFAR-10, 1 image per class, ZCA", 0.647, 0.002),
+)
