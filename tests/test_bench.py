@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from kip import bench, bench_matching, bench_methods, cli
+from kip import bench, bench_matching, bench_methods, bench_step, cli
 from kip.kernels import Architecture
 from kip.methods.matching.dc import ClassDistance
 from kip.networks.model import Model, Network
@@ -88,6 +88,18 @@ def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
     growth = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert growth["by_depth"][1] == [2, {"forward_us": 10.0, "vjp_us": 40.0, "memory_kib": 5.0}]
+
+
+def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
+    monkeypatch.setattr(bench_step, "SIZES", ((1, 20),))
+    command = "bench step --kernels ConvVec1 --side 4 --channels 1 --repeats 2 --json"
+    assert cli.main(command.split()) == 0
+    printed = capsys.readouterr().out
+    (row,) = json.loads(printed.splitlines()[-1])["rows"]
+    assert set(row["seconds"]) == {"blocks, forward", "blocks, vjp", "rest", "validation"}
+    assert all(seconds > 0 for seconds in row["seconds"].values())
+    assert sum(row["shares"].values()) == pytest.approx(1)
+    assert "ConvVec1" in printed
 
 
 def test_the_methods_are_measured(capsys, monkeypatch):

@@ -20,6 +20,9 @@ from pydantic import Field
 from kip.config import value
 from kip.kernels.architecture import Implementation
 
+ROWS_TOGETHER = 16
+"""Runs of at least so many target rows are multiples of it, but for the last: the engine's form for CPUs computes
+sixteen pairs in a vector (`kip.kernels.fused.layout.LANES`), and accelerators fill theirs by powers of two."""
 ROW_RUNS = 3
 """Runs of target rows in a step. Every run returns a gradient for every support image, so that this many times X_s
 travels from the workers to the server in a step: 3.7 MB for 100 images of 32x32x3."""
@@ -113,8 +116,9 @@ def plan(
 ) -> Plan:
     """Return the tasks of K_ss and K_ts, and the largest tiles whose entries fit the memory.
 
-    All runs of a side are of one length, the last one less at most one image for each run: with room for 64, a side
-    of 100 images is cut into 50 + 50 and not 64 + 36, because every tile is computed at full size.
+    All runs of a side are of one length but the last, which is shorter: with room for 64, a side of 100 images is cut
+    into 50 + 50 and not 64 + 36, because every tile is computed at full size. Runs of target rows are multiples of
+    `ROWS_TOGETHER` where they are as long as that: 100 targets are cut into 48 + 48 + 4.
 
     Args:
         num_support: n, at least 1.
@@ -124,14 +128,14 @@ def plan(
         task_columns: see `Blocks.task_columns`.
     """
     entries = max(1, memory_bytes // entry_bytes)
-    rows = _even(max(1, num_target), math.ceil(max(1, num_target) / ROW_RUNS))
+    rows = _even_rows(max(1, num_target), math.ceil(max(1, num_target) / ROW_RUNS))
     if task_columns is None:
         worth_sending = math.ceil(TASK_BYTES / (rows * entry_bytes))
         task_columns = max(LEAST_COLUMNS, math.ceil(num_support / COLUMN_RUNS), worth_sending)
     columns = _even(num_support, min(num_support, task_columns))
     tile_columns = _even(columns, min(columns, math.isqrt(entries)))
     size = TileSize(
-        rows=_even(rows, min(rows, max(1, entries // tile_columns))),
+        rows=_even_rows(rows, min(rows, max(1, entries // tile_columns)), round_up=False),
         columns=tile_columns,
         side=_even(num_support, min(num_support, math.isqrt(entries))),
     )
@@ -161,6 +165,17 @@ def _strips(length: int, side: int) -> list[tuple[int, int]]:
 
 def _even(length: int, most: int) -> int:
     return math.ceil(length / math.ceil(length / most))
+
+
+def _even_rows(length: int, most: int, *, round_up: bool = True) -> int:
+    """Return as `_even` does the length of runs of at most `most` rows, as a multiple of `ROWS_TOGETHER`.
+
+    It may be more than `most` to be one, with `round_up`. Runs that are shorter than `ROWS_TOGETHER` are even.
+    """
+    if most < ROWS_TOGETHER:
+        return _even(length, most)
+    rounded = math.ceil if round_up else math.floor
+    return ROWS_TOGETHER * _even(math.ceil(length / ROWS_TOGETHER), rounded(most / ROWS_TOGETHER))
 
 
 def _split(stop: int, size: int, start: int = 0) -> list[tuple[int, int]]:

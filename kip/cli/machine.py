@@ -18,7 +18,7 @@ from kip.data import Data
 
 
 def bench(
-    what: tyro.conf.Positional[Literal["kernel", "growth", "methods", "matching", "unrolling", "gpu"]],
+    what: tyro.conf.Positional[Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "gpu"]],
     *,
     kernels: tuple[str, ...] = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5", "FC1"),
     side: int = 32,
@@ -42,16 +42,18 @@ def bench(
         kip bench growth --out growth.png
         kip bench methods --methods frepo rfad --size paper
         kip bench matching --methods dc dm --width 128 --real-batch 64
+        kip bench step --kernels ConvNet
         kip bench gpu --kernels ConvNet Myrtle5 --blocks 4 8 16 32 --minutes 8
 
     Args:
         what: What is measured. `kernel` prints a table beside neural-tangents; `growth` draws time against image side,
             depth and block; `methods` prints updates a second and memory; `matching` prints the steps of DC and DM
-            beside a plain PyTorch loop's; `unrolling` draws the memory of MTT's student against its steps; `gpu`
-            writes what an accelerator makes of the engine, and of KIP, into a folder.
-        kernels: The kernels that `kernel` and `gpu` measure, such as ConvNet, ConvVec3, Myrtle5, FC1.
-        side: The pixels on each side of an image, for `kernel`, `gpu` and `matching`.
-        channels: The channels of an image, 1 or 3, for `kernel`, `gpu` and `matching`.
+            beside a plain PyTorch loop's; `unrolling` draws the memory of MTT's student against its steps; `step`
+            prints what the parts of a KIP step take, of 10 and of 100 support images against 100 targets; `gpu` writes
+            what an accelerator makes of the engine, and of KIP, into a folder.
+        kernels: The kernels that `kernel`, `step` and `gpu` measure, such as ConvNet, ConvVec3, Myrtle5, FC1.
+        side: The pixels on each side of an image, for `kernel`, `step`, `gpu` and `matching`.
+        channels: The channels of an image, 1 or 3, for `kernel`, `step`, `gpu` and `matching`.
         blocks: The images on each side of a block, for `kernel` and `gpu`.
         repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
             run for two seconds.
@@ -92,6 +94,12 @@ def bench(
         bench_matching.draw_memory(points, out)
         print(f"the picture is {out}")
         return {"out": str(out), "points": points}
+    if what == "step":
+        from kip import bench_step
+
+        steps = bench_step.measure(kernels, (side, side, channels), repeats)
+        print(bench_step.table(steps))
+        return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
     from tqdm import tqdm
 
     if what in ("methods", "matching"):

@@ -39,8 +39,15 @@ def test_tasks_and_their_tiles_cover_every_entry_once_and_fit_the_memory(n, m, e
 
 def test_sides_are_cut_evenly():
     made = plan(100, 1000, ENTRY, 64 * 64 * ENTRY, task_columns=100)
-    assert made.size == (67, 50, 50)
-    assert {task.rows for task in made.ts} == {(0, 334), (334, 668), (668, 1000)}
+    assert made.size == (80, 50, 50)
+    assert {task.rows for task in made.ts} == {(0, 336), (336, 672), (672, 1000)}
+
+
+def test_runs_of_rows_fill_vectors_of_sixteen_pairs():
+    for targets, expected in ((100, [48, 48, 4]), (40, [14, 14, 12]), (48, [16, 16, 16]), (96, [32, 32, 32])):
+        made = plan(10, targets, ENTRY, 1 << 30)
+        assert [task.shape[0] for task in made.ts if task.columns[0] == 0] == expected
+    assert plan(10, 96, ENTRY, 100 * ENTRY).size.rows == 16, "tiles as well"
 
 
 def test_the_triangle_halves_the_work():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from kip import config, data, export, preprocess
+from kip import cli, config, data, export, preprocess
 from kip.blocks import KernelBlocks
 from kip.errors import CheckpointError, ConfigError
 from kip.evaluate import evaluate_set
@@ -278,3 +278,65 @@ def test_evaluation_of_the_exported_set_gives_the_run_s_accuracy(name, finished)
     assert score.test_accuracy == result.test_accuracy
     if score.test_spread is not None:
         assert score.test_spread == result.paper_test_spread
+
+
+COMMANDS = {
+    "show": ["show", "{run}", "--out", "{out}/set.png"],
+    "report": ["report", "{run}", "--out", "{out}/page.html"],
+    "status": ["status", "{run}"],
+    "export": ["export", "{run}", "--format", "folder", "--out", "{out}/set"],
+    "analyze": ["analyze", "{run}", "--kernel", "FC1", "--targets", "40", "--repeats", "1", "--out", "{out}/a.json"],
+    "transfer": [
+        "transfer", "{run}", "--network", "FC1 width=8", "--steps", "4", "--evaluations", "1", "--factors", "1",
+        "--l2", "0", "--search-seeds", "1", "--seeds", "2", "--validation", "50", "--out", "{out}/t.json",
+    ],
+    "compare": [
+        "compare", "{run}", "--protocols", "HL", "OWN", "--networks", "FC1 width=8", "--epochs", "2", "--seeds", "2",
+        "--baselines", "random", "--out", "{out}/table",
+    ],
+    "pretraining": [
+        "pretraining", "{run}/distilled.npz", "--data", "digits", "--how", "probe", "--starts", "distilled",
+        "--networks", "FC1 width=8", "--labelled", "50", "--seeds", "1", "--out", "{out}/p.json",
+    ],
+}  # fmt: skip
+"""Every command that takes a set or a run, as small as it goes."""
+NEED_CLASSES = ("transfer", "compare")
+"""Commands that read labels as classes, and refuse representations."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_sets_of_every_method(name, command, finished, tmp_path, capsys):
+    run, _ = finished(name)
+    arguments = [part.format(run=run, out=tmp_path) for part in COMMANDS[command]]
+    status = cli.main([*arguments, "--json"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    if METHOD_VALUES[name].labels_are == "representations" and command in NEED_CLASSES:
+        assert status == 2
+        assert "representations" in told["error"]["problem"] + told["error"]["got"]
+        return
+    assert status == 0, told
+    if "--out" in arguments:
+        assert list(tmp_path.iterdir())
+    scores = {"transfer": ["test_accuracy"], "compare": ["cells"], "pretraining": ["cells"], "analyze": ["dimension"]}
+    assert all(told.get(key) is not None for key in scores.get(command, [])), told
+
+
+NO_OWN_LOSS = {
+    "LD": "differ", "LD RR": "differ", "DD": "another", "baseline": "another", "KRR-ST": "set of",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_correlation_of_every_method_s_loss_is_measured_or_refused(name, tmp_path, capsys):
+    method = METHOD_VALUES[name]
+    given = tmp_path / "method.json"
+    given.write_text(json.dumps(experiment(name).to_dict()))
+    status = cli.main(
+        [
+            "dcs", str(given), "--per-class", "1", "2", "--subsets", "4", "--draws", "1", "--network", "FC1 width=8",
+            "--epochs", "2", "--out", str(tmp_path / "dcs"), "--json",
+        ]
+    )  # fmt: skip
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    print(name, status, told, method)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,7 +18,17 @@ from kip.kernels.architecture import Architecture
 from kip.kernels.fused import chunk, work
 from kip.kernels.fused.backward import Sums
 from kip.kernels.fused.forward import Variances
-from kip.kernels.fused.layout import LANES, Buffer, Tables, by_image, cotangents_in_lanes, flat, in_lanes, tables
+from kip.kernels.fused.layout import (
+    LANES,
+    Buffer,
+    Tables,
+    by_image,
+    cotangents_in_lanes,
+    flat,
+    flat_by_image,
+    in_lanes,
+    tables,
+)
 
 T = TypeVar("T")
 
@@ -103,7 +113,7 @@ class Form:
 
 
 class _Block:
-    """One block's images laid out, and what is done with them.
+    """One block's images laid out, and what is done with them. A thread's next block takes the memory of its last.
 
     Args:
         form: whose.
@@ -117,11 +127,13 @@ class _Block:
         self._count, self._second = len(x), len(x if z is None else z)
         self._tables = _tables(form.architecture, self._shape)
         self._triangle = z is None
-        vectors = self._in_vectors(x)
-        self._z = vectors if z is None else self._in_vectors(z)
+        self._take = work.arena().take
+        by_channel = _by_channel(x)
+        vectors = self._in_vectors(by_channel)
+        self._z = vectors if z is None else self._in_vectors(_by_channel(z))
         self._x = chunk.Side(
-            flat(by_image(vectors.pixels, len(x))),
-            Variances(*(flat(by_image(part, len(x))) for part in vectors.values)),
+            flat(by_channel, self._take),
+            Variances(*(flat_by_image(part, len(x), self._take) for part in vectors.values)),
             vectors.pixel_count,
             vectors.value_count,
         )
@@ -138,7 +150,7 @@ class _Block:
         def compute(part: _Part) -> None:
             self._call_pairs(work.of_thread(work.for_pairs, table, self._dtype, ntk), part, out, *[None] * 6)
 
-        list(self._run(compute, self._parts()))
+        self._run(compute, self._parts())
         return self._cut(out)
 
     def pull(self, bar: np.ndarray, for_x: bool, for_z: bool) -> Gradient:
@@ -181,12 +193,15 @@ class _Block:
         return Gradient(self._cut(out), x_gradient, z_gradient)
 
     def _in_vectors(self, images: np.ndarray) -> chunk.Side:
-        """Lay images out in vectors, with their variances."""
+        """Lay images, as `_by_channel` returns them, out in vectors, with their variances."""
         table = self._tables
-        pixels = in_lanes(np.moveaxis(images, 3, 1).reshape(len(images), -1))
+        pixels = in_lanes(images, self._take)
         groups, size = -(-len(images) // LANES), (-(-len(images) // LANES) * table.values, LANES)
         side = chunk.Side(
-            pixels, Variances(*(Buffer(size, self._dtype) for _ in range(3))), len(pixels.array) // groups, table.values
+            pixels,
+            Variances(*(Buffer(size, self._dtype, self._take) for _ in range(3))),
+            len(pixels.array) // groups,
+            table.values,
         )
 
         self._variances(side, groups, None)
@@ -221,8 +236,8 @@ class _Block:
     def _cut(self, out: Buffer) -> np.ndarray:
         return np.ascontiguousarray(out.array.reshape(self._count, -1)[:, : self._second])
 
-    def _run(self, function: Callable[[Any], T], parts: Iterable[Any]) -> Iterator[T]:
-        return _pool(self._form.threads).map(function, parts)
+    def _run(self, function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
+        return _on_threads(self._form.threads, function, parts)
 
     def _call_pairs(self, memory: work.Work, part: _Part, out: Buffer, back: work.BackWork | None, *pulls: Any) -> None:
         table, chunks = self._tables, chunk.Part(*part, self._groups, self._triangle)
@@ -241,7 +256,12 @@ class _Block:
             kind = str(dtype) if sums is None else f"{dtype} vjp"
             chunk.variances(kind, table.pairs, table.own, memory, side, *run, back, sums)
 
-        list(self._run(compute, _cut(groups, min(groups, -(-groups * table.position_pairs // (4 * PART))))))
+        self._run(compute, _cut(groups, min(groups, -(-groups * table.position_pairs // (4 * PART)))))
+
+
+def _by_channel(images: np.ndarray) -> np.ndarray:
+    """Return images (N, H, W, C) as rows of numbers, (N, C H W), channel by channel."""
+    return np.moveaxis(images, 3, 1).reshape(len(images), -1)
 
 
 def _chunks(x: np.ndarray, z: np.ndarray) -> int:
@@ -262,9 +282,34 @@ def _one_sum(table: Tables, dtype: np.dtype, wanted: bool) -> Sums:
     return work.sums(table, dtype, int(wanted))
 
 
+def _on_threads(threads: int, function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
+    """Return what a function returns for each part, in their order; the calling thread is one of the threads.
+
+    Waking another thread takes as long as a small part, so that a single one is computed where it is asked for.
+    """
+    results: dict[int, T] = {}
+    numbers = iter(range(len(parts)))
+
+    def work() -> None:
+        for number in numbers:  # a range's iterator gives each number to one thread
+            results[number] = function(parts[number])
+
+    helpers = [_pool(threads).submit(work) for _ in range(min(threads, len(parts)) - 1)]
+    try:
+        work()
+    finally:
+        for _ in numbers:  # after an error, the other threads begin no further part
+            pass
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
+    return [results[number] for number in range(len(parts))]
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "kip-kernel")
+    """Return the threads that help the calling one."""
+    return ThreadPoolExecutor(max(1, threads - 1), "kip-kernel")
 
 
 def _processors() -> int:

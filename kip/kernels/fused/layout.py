@@ -7,6 +7,7 @@ A *position* is a place of one image. Planes of position pairs hold, for shifts 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ LANES = 16
 """Image pairs in a vector: two 256-bit registers of float32, one of 512 bits. Eight take a sixth to a quarter longer,
 because what a row costs by itself, and the constants of the polynomials, serve half as many pairs."""
 POOL, FLATTEN, MEAN = 0, 1, 2
+Take = Callable[[int], np.ndarray]
+"""Returns so many bytes of memory."""
 ENDS = {"pool": POOL, "flatten": FLATTEN, "mean": MEAN}
 
 LEVEL = np.dtype(
@@ -122,46 +125,94 @@ def _band(side: int, radius: int) -> int:
     return int(side + 2 * sum(side - s for s in range(1, radius + 1)))
 
 
+def fresh(size: int) -> np.ndarray:
+    """Return so many bytes of memory, zeros, that nothing else uses."""
+    return np.zeros(size, np.uint8)
+
+
+class Arena:
+    """Memory that blocks of images are laid out in, one block after another; each thread needs its own.
+
+    The system hands out fresh memory page by page, at the first touch of each. That takes longer than the arithmetic of
+    a small block under a cheap kernel. What an arena gave is given again after the next `begin`.
+    """
+
+    MOST = 1 << 24
+    """The bytes that are kept; what a block takes beyond them is fresh."""
+
+    def __init__(self) -> None:
+        self._memory = fresh(0)
+        self._taken = 0
+
+    def begin(self) -> None:
+        """Begin a block: what was taken before is free again."""
+        if len(self._memory) < self._taken <= self.MOST:
+            self._memory = fresh(self._taken)
+        self._taken = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """Return so many bytes, of which some may not be zero."""
+        first, self._taken = self._taken, self._taken + size
+        return self._memory[first : self._taken] if self._taken <= len(self._memory) else fresh(size)
+
+
 class Buffer:
     """An array of numbers (n,) or of vectors (n, 16), of which compiled functions see the address.
 
     Args:
         shape: the shape of the array.
         dtype: float32 or float64.
+        take: returns the array's memory; by default zeros that nothing else uses.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, take: Take = fresh):
         # It begins at a multiple of 64 bytes, so that no vector lies across two lines of the cache.
         size = math.prod(shape) * dtype.itemsize
-        memory = np.zeros(size + 64, np.uint8)
+        memory = take(size + 64)
         address = memory.__array_interface__["data"][0]
         start = -address % 64
         self.array = memory[start : start + size].view(dtype).reshape(shape)
-        """The array, zeros at first."""
+        """The array, at first what its memory held."""
         self.address = address + start
 
 
-def in_lanes(rows: np.ndarray) -> Buffer:
+def in_lanes(rows: np.ndarray, take: Take = fresh) -> Buffer:
     """Lay out values of images (N, k) in vectors, (groups k, 16); copies of the last image fill what is left."""
     count, values = rows.shape
     groups = -(-count // LANES)
-    buffer = Buffer((groups * values, LANES), rows.dtype)
+    buffer = Buffer((groups * values, LANES), rows.dtype, take)
     vectors = buffer.array.reshape(groups, values, LANES)
-    for i in range(groups * LANES):
-        vectors[i // LANES, :, i % LANES] = rows[min(i, count - 1)]
+    full = count // LANES
+    vectors[:full] = rows[: full * LANES].reshape(full, LANES, values).swapaxes(1, 2)
+    if full < groups:
+        vectors[full] = rows[np.minimum(np.arange(full * LANES, groups * LANES), count - 1)].T
     return buffer
 
 
 def by_image(vectors: Buffer, count: int) -> np.ndarray:
     """Undo `in_lanes`: return (count, k)."""
-    groups = -(-count // LANES)
-    images = vectors.array.reshape(groups, -1, LANES).swapaxes(1, 2)
-    return np.ascontiguousarray(images.reshape(groups * LANES, -1)[:count])
+    images = _images_of(vectors, count)
+    return np.ascontiguousarray(images.reshape(-1, images.shape[2])[:count])
 
 
-def flat(rows: np.ndarray) -> Buffer:
+def flat_by_image(vectors: Buffer, count: int, take: Take = fresh) -> Buffer:
+    """Return what `flat(by_image(vectors, count))` does, in one copy where `count` fills its vectors."""
+    if count % LANES:
+        return flat(by_image(vectors, count), take)
+    images = _images_of(vectors, count)
+    buffer = Buffer((images.size,), images.dtype, take)
+    buffer.array.reshape(images.shape)[:] = images
+    return buffer
+
+
+def _images_of(vectors: Buffer, count: int) -> np.ndarray:
+    """Return a view (groups, 16, k) of what `in_lanes` laid out."""
+    return vectors.array.reshape(-(-count // LANES), -1, LANES).swapaxes(1, 2)
+
+
+def flat(rows: np.ndarray, take: Take = fresh) -> Buffer:
     """Lay out values of images (N, k) one after another, (N k,)."""
-    buffer = Buffer((rows.size,), rows.dtype)
+    buffer = Buffer((rows.size,), rows.dtype, take)
     buffer.array[:] = rows.reshape(-1)
     return buffer
 

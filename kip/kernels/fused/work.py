@@ -13,7 +13,7 @@ import numpy as np
 
 from kip.kernels.fused.backward import Sums
 from kip.kernels.fused.forward import RING, Saved
-from kip.kernels.fused.layout import LANES, Buffer, Tables
+from kip.kernels.fused.layout import LANES, Arena, Buffer, Tables
 
 
 class Work(NamedTuple):
@@ -61,6 +61,14 @@ class OwnBackWork(NamedTuple):
 
 
 _mine = threading.local()
+
+
+def arena() -> Arena:
+    """Return this thread's arena, for a block that begins."""
+    if "arena" not in _mine.__dict__:
+        _mine.arena = Arena()
+    _mine.arena.begin()
+    return _mine.arena
 
 
 def of_thread(make: Callable[..., Any], table: Tables, dtype: np.dtype, *flags: bool) -> Any:
