@@ -5,7 +5,7 @@ share of two rooflines that it reaches; neural-tangents beside it; products with
 digits; whether repeats give equal bits; and, for the rest of the time, KIP on CIFAR-10 under the ConvNet with its
 curve. On a CPU it measures the same form, which is not the one that runs use there.
 
-A roofline is the time that the forward pass would take if its arithmetic ran at the rate of a chain of multiply-adds,
+A roofline is the time that the forward pass would take if its arithmetic ran at the rate of chains of multiply-adds,
 or if the bytes that XLA plans to move went at the rate of a copy; both rates are measured.
 """
 

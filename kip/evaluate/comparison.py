@@ -39,6 +39,7 @@ from kip.export import DistilledSet
 from kip.methods.selection.geometric import Geometric
 from kip.metrics import read_object
 from kip.networks import Network
+from kip.networks.model import CONVNET
 from kip.runs import folder, loop
 from kip.runs.setup import problem_of
 from kip.training.protocols import PROTOCOLS, Protocol
@@ -54,7 +55,7 @@ class Comparison:
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("HL",)
     """The protocols that networks are trained under: HL, SL, SL+KD, DC-BENCH, OWN, and others that
     `kip.training.protocols` lists."""
-    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (Network("ConvNet-D3"),)
+    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (CONVNET,)
     """The networks that are trained on the sets. With several, their average is given as well."""
     baselines: tuple[Baseline, ...] = ()
     """The natural images that sets are compared with, for each number of images per class in the table: drawn at
@@ -63,7 +64,7 @@ class Comparison:
     """The number of passes over the set. None given takes each protocol's own; several make a column each."""
     seeds: Annotated[int, Field(ge=1)] = 5
     """How many networks are trained for each cell of the table."""
-    teacher: Network = Network("ConvNet-D3")
+    teacher: Network = CONVNET
     """The network that gives soft labels. It is trained on the whole train split, and kept for other tables."""
     teacher_steps: Annotated[int, Field(ge=1)] = 5000
     """The number of updates of the teacher, in batches of 100."""

@@ -47,6 +47,7 @@ from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
 from kip.metrics import read_object
 from kip.networks import Network
+from kip.networks.model import CONVNET
 from kip.rng import generator
 from kip.runs.setup import check_data, problem_of
 from kip.training.protocols import PROTOCOLS
@@ -66,7 +67,7 @@ class Correlation:
     """How many subsets are scored: sizes and kinds take turns."""
     draws: Annotated[int, Field(ge=1)] = 5
     """Over how many steps a method's loss is averaged."""
-    network: Network = Network("ConvNet-D3")
+    network: Network = CONVNET
     """The network that is trained on each subset."""
     epochs: Annotated[int, Field(ge=1)] | None = None
     """The number of passes over the subset. None takes the protocol's own."""
