@@ -22,7 +22,7 @@ config = kip.Experiment(
         learning_rate=0.1,
         schedule="cosine",
         target_batch=96,
-        steps=4000,
+        steps=2400,
     ),
     checkpoint_every=100,
     reference=kip.Reference("Nguyen et al. 2021, Table 1, MNIST, 1 image a class, ConvNet", 0.973, 0.001),

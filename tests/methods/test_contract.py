@@ -300,7 +300,7 @@ COMMANDS = {
     ],
 }  # fmt: skip
 """Every command that takes a set or a run, as small as it goes."""
-NEED_CLASSES = ("transfer", "compare")
+NEED_CLASSES = ("analyze", "transfer", "compare")
 """Commands that read labels as classes, and refuse representations."""
 
 
@@ -318,7 +318,7 @@ def test_every_command_takes_the_sets_of_every_method(name, command, finished, t
     assert status == 0, told
     if "--out" in arguments:
         assert list(tmp_path.iterdir())
-    scores = {"transfer": ["test_accuracy"], "compare": ["cells"], "pretraining": ["cells"], "analyze": ["dimension"]}
+    scores = {"transfer": ["test_accuracy"], "compare": ["cells"], "pretraining": ["cells"], "analyze": ["distilled"]}
     assert all(told.get(key) is not None for key in scores.get(command, [])), told
 
 
