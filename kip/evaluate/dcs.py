@@ -272,6 +272,11 @@ def _losses(
     progress: Callable[[str], Any],
 ) -> list[float]:
     """Return a method's loss of each subset, those that are known and those that are computed now and kept."""
+    if "images_per_class" not in {field.name for field in dataclasses.fields(cast(Any, given.method))}:
+        raise ConfigError(
+            f"method {given.method.name} of a correlation", got="a set that has no number of images per class",
+            remedy="Leave it out.",
+        )  # fmt: skip
     transform, train_digest = preprocess.fit(given.preprocess, dataset.train.images), dataset.train.digest()
     losses: dict[int, float] = {}
     with KernelBlocks(given.blocks) as blocks:
