@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,13 @@ from typing import IO
 import numpy as np
 
 from kip.errors import DataError
+from kip.lazy import Stored
 
 REMEDY = "The file is damaged, cut short or of another format: write it again with np.savez."
+READ_BYTES = 2**20
+"""Bytes that are read at once where only their checksum counts."""
+ENCRYPTED = 1
+"""The flag of a zip archive's member that a password protects."""
 
 
 def array_names(path: Path) -> list[str]:
@@ -72,6 +78,47 @@ def read_arrays(path: Path, names: Sequence[str] | None = None, *, remedy: str =
         ) from None
 
 
+def stored_arrays(path: Path, names: Sequence[str]) -> dict[str, Stored]:
+    """Return arrays of a `.npz` archive that can be read by rows where they lie; the others are left out.
+
+    Those are uncompressed, as `np.savez` writes them, and in C order. As in `read_arrays`, the header of an array is
+    held against its bytes, and these against their checksum, in one pass that keeps nothing.
+
+    Args:
+        path: the archive.
+        names: the arrays to look for.
+
+    Raises:
+        DataError: if an array is damaged, or of Python objects.
+    """
+    stored = {}
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile):
+        return {}  # `read_arrays` says why
+    with archive, path.open("rb") as raw:
+        held = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
+        for name in names:
+            member = held.get(name)
+            if member is None or member.compress_type != zipfile.ZIP_STORED or member.flag_bits & ENCRYPTED:
+                continue
+            _checked_bytes(path, archive, member, name)
+            try:
+                with archive.open(member) as file:
+                    shape, fortran_order, dtype = _header(file)
+                    length = file.tell()
+                    if fortran_order or not shape:
+                        continue
+                    while file.read(READ_BYTES):  # at the end, zipfile compares the checksum
+                        pass
+                stored[name] = Stored(path, _begin_of(member, raw) + length, shape, dtype)
+            except DataError:
+                raise
+            except Exception as error:  # what zipfile raises on damaged files is no closed list
+                raise _unreadable(path, name, error) from None
+    return stored
+
+
 def read_array(path: Path) -> np.ndarray:
     """Read the one array of a `.npy` file, after its header was held against the file's size.
 
@@ -111,7 +158,7 @@ def _checked_bytes(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo
 
 def _checked_header(path: Path, file: IO[bytes], file_size: int, name: str) -> int:
     """Return the size of the array that a .npy file of `file_size` bytes holds, after its header was checked."""
-    shape, dtype = _header(file)
+    shape, _, dtype = _header(file)
     data = file_size - file.tell()
     if dtype.hasobject:
         raise DataError(
@@ -136,16 +183,28 @@ def _check_memory(path: Path, name: str, size: int, room: int) -> None:
         )
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Read the header of a .npy file; return shape and dtype."""
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read the header of a .npy file; return shape, whether it is in Fortran order, and dtype."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
     else:  # what follows is for fields whose names are no ASCII
         raise ValueError(f"an array of .npy format {version}")
-    return shape, dtype
+    return shape, fortran_order, dtype
+
+
+def _begin_of(member: zipfile.ZipInfo, raw: IO[bytes]) -> int:
+    """Return where the bytes of an uncompressed member begin: behind its own header, whose length only that says."""
+    raw.seek(member.header_offset)
+    header = raw.read(30)
+    if len(header) != 30 or header[:4] != b"PK\x03\x04" or member.compress_size != member.file_size:
+        raise ValueError("a header that is none")
+    begin = member.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
+    if begin + member.file_size > os.fstat(raw.fileno()).st_size:
+        raise ValueError("an array that ends behind its file")
+    return begin
 
 
 def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> np.ndarray:

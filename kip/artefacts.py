@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from tqdm import tqdm
 from kip.archives import read_arrays
 from kip.errors import DataError, OutputError
 from kip.files import atomic_write, cache_dir
+from kip.lazy import Images, Lazy, parts
 
 LOGGER = logging.getLogger(__name__)
+_BEGUN: weakref.WeakKeyDictionary[Lazy, Any] = weakref.WeakKeyDictionary()
+"""SHA-256 that were begun with images that are not in memory, which takes as long as a pass over them."""
 
 
 class Artefact:
@@ -103,13 +107,29 @@ def identified(identity: Any) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def digest(*arrays: np.ndarray) -> str:
+def digest(*arrays: Images) -> str:
     """Return the SHA-256 of arrays' shapes and bytes, by which an artefact knows what it was made from."""
     content = hashlib.sha256()
-    for array in arrays:
-        content.update(repr((array.shape, array.dtype.str)).encode())
-        content.update(np.ascontiguousarray(array).data)
+    for place, array in enumerate(arrays):
+        if place == 0 and isinstance(array, Lazy):
+            content = _begun(array)
+        else:
+            _add(content, array)
     return content.hexdigest()
+
+
+def _begun(images: Lazy) -> Any:
+    """Return a SHA-256 that has images' shape and bytes; they are read once."""
+    if images not in _BEGUN:
+        _BEGUN[images] = hashlib.sha256()
+        _add(_BEGUN[images], images)
+    return _BEGUN[images].copy()
+
+
+def _add(content: Any, array: Images) -> None:
+    content.update(repr((array.shape, array.dtype.str)).encode())
+    for part in parts(array) if isinstance(array, Lazy) else [array]:
+        content.update(np.ascontiguousarray(part).data)
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kip.errors import ShapeError
+from kip.lazy import Images
 
 
-def check_image_batch(name: str, images: np.ndarray, *, dtype: type | None = None) -> None:
+def check_image_batch(name: str, images: Images, *, dtype: type | None = None) -> None:
     """Refuse anything but a batch of images (N, H, W, C).
 
     Args:

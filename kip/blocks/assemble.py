@@ -19,6 +19,7 @@ from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import Kernel, entry_bytes
+from kip.lazy import Lazy
 
 ROWS_AT_A_TIME = 4096
 """The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""
@@ -111,7 +112,7 @@ class KernelBlocks:
         return gradient
 
     def rows(
-        self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, source: Source | None = None
+        self, kernel: Kernel, support: np.ndarray, target: np.ndarray | Lazy, *, source: Source | None = None
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield K(X_t, X_s) a run of rows at a time: (slice of the targets, (b, n) block), in order.
 

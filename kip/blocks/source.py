@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.data import Augment, augment
+from kip.lazy import Images, Lazy, parts
 from kip.preprocess import Transform
 
 SplitName = Literal["train", "validation", "test"]
@@ -36,8 +37,8 @@ class Source(NamedTuple):
 
 
 def select(
-    pixels: np.ndarray,
-    inputs: np.ndarray,
+    pixels: Images,
+    inputs: Images,
     indices: np.ndarray,
     *,
     transform: Transform,
@@ -66,6 +67,9 @@ def select(
     return images
 
 
-def checksum(images: np.ndarray) -> int:
+def checksum(images: Images) -> int:
     """Return the CRC-32 of an array's bytes, which tells whether a worker made the same images."""
-    return zlib.crc32(np.ascontiguousarray(images).data)
+    total = 0
+    for part in parts(images) if isinstance(images, Lazy) else [images]:
+        total = zlib.crc32(np.ascontiguousarray(part).data, total)
+    return total

@@ -1,7 +1,7 @@
 """Data sets: sources and splits, labels, class-balanced sampling, augmentation."""
 
 from kip.data.augment import Augment, augment
-from kip.data.labels import centred_one_hot
+from kip.data.labels import centred_one_hot, one_hot
 from kip.data.sampling import ClassIndex, class_balanced
 from kip.data.sources import Data, Dataset, Split, load
 
@@ -15,4 +15,5 @@ __all__ = [
     "centred_one_hot",
     "class_balanced",
     "load",
+    "one_hot",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from kip.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the names of images, in lower case."""
+Resize = Literal["crop", "pad", "stretch"]
+"""How an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its longer side
+and puts it in the middle of black; `stretch` scales both sides."""
 MOST_PIXELS = 64_000_000
 """An image of more pixels is refused before it is decoded: a small file can claim any size."""
 
@@ -64,13 +67,14 @@ def is_grey(path: Path) -> bool:
         return True
 
 
-def decoded(path: Path, channels: int, *, side: int | None = None) -> np.ndarray:
+def decoded(path: Path, channels: int, *, side: int | None = None, resize: Resize = "crop") -> np.ndarray:
     """Return an image, (H, W, C) uint8. Transparency is laid over black; grey and colour are converted.
 
     Args:
         path: the file.
         channels: 1 or 3.
-        side: scale the shorter side to so many pixels (Lanczos) and cut out the middle square; None leaves the size.
+        side: pixels of each side that it is brought to (Lanczos); None leaves the size.
+        resize: how.
 
     Raises:
         DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
@@ -89,7 +93,13 @@ def decoded(path: Path, channels: int, *, side: int | None = None) -> np.ndarray
                     picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
                 picture = picture.convert("L" if channels == 1 else "RGB")
                 if side is not None:
-                    picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+                    size, lanczos = (side, side), Image.Resampling.LANCZOS
+                    if resize == "crop":
+                        picture = ImageOps.fit(picture, size, lanczos)
+                    elif resize == "pad":
+                        picture = ImageOps.pad(picture, size, lanczos)
+                    else:
+                        picture = picture.resize(size, lanczos)
                 pixels = np.array(picture)
     except DataError:
         raise

@@ -5,6 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from kip.errors import DataError
+from kip.lazy import Held, Images, Lazy
+
+
+def one_hot(labels: np.ndarray, num_classes: int, like: Images) -> np.ndarray | Lazy:
+    """Return e_label, float32 (N, C), for networks; made when it is asked for where `like`, the images, are lazy.
+
+    >>> one_hot(np.array([1]), 3, np.zeros((1, 2, 2, 1)))
+    array([[0., 1., 0.]], dtype=float32)
+    """
+    rows = np.eye(num_classes, dtype=np.float32)
+    if isinstance(like, Lazy):
+        return Held(np.asarray(labels)).made(rows.__getitem__, shape=(num_classes,), dtype=np.float32)
+    return rows[labels]
 
 
 def centred_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kip.archives import array_names, read_arrays
+from kip.archives import array_names, read_arrays, stored_arrays
 from kip.errors import DataError
+from kip.lazy import Images, Lazy, in_memory_bytes
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+IMAGES = ("x_train", "x_test")
+Arrays = tuple[Images, np.ndarray, Images, np.ndarray]
 
 
 def class_names(path: Path) -> tuple[str, ...]:
@@ -32,13 +34,16 @@ def class_names(path: Path) -> tuple[str, ...]:
 def read(path: Path) -> Arrays:
     """Read and check a data set file.
 
+    Images that take more than `kip.lazy.in_memory_bytes()` stay in the file and are read from it by rows, if the file
+    is not compressed.
+
     Args:
         path: a .npz archive. Its x_train and x_test are uint8 (N, H, W, C) with C = 1 or 3; its y_train and y_test are
             integers (N,) in 0..K-1, each class present in train. Other arrays in the file are ignored. Nothing is
             unpickled.
 
     Returns:
-        x_train, y_train, x_test, y_test; images uint8, labels int64.
+        x_train, y_train, x_test, y_test; images uint8, lazy where they stay in the file; labels int64.
 
     Raises:
         DataError: if the file cannot be read or an array is not so: the file, the array, what came, what was expected.
@@ -47,12 +52,16 @@ def read(path: Path) -> Arrays:
         "The file is damaged, cut short, incomplete or of another format: write it again with "
         "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
     )
-    return check(str(path), *read_arrays(path, NAMES, remedy=remedy).values())
+    stored: dict[str, Images] = {}
+    if path.is_file() and path.stat().st_size > in_memory_bytes():
+        stored |= stored_arrays(path, IMAGES)
+    read_whole = read_arrays(path, [name for name in NAMES if name not in stored], remedy=remedy)
+    x_train, x_test = (stored[name] if name in stored else read_whole[name] for name in IMAGES)
+    return check(str(path), x_train, read_whole["y_train"], x_test, read_whole["y_test"])
 
 
-def check(source: str, *arrays: np.ndarray) -> Arrays:
+def check(source: str, x_train: Images, y_train: np.ndarray, x_test: Images, y_test: np.ndarray) -> Arrays:
     """Check x_train, y_train, x_test, y_test as `read` says, whatever `source` they came from."""
-    x_train, y_train, x_test, y_test = arrays
     for name, images in (("x_train", x_train), ("x_test", x_test)):
         _check_images(f"{source}: {name}", images)
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -81,8 +90,8 @@ def check(source: str, *arrays: np.ndarray) -> Arrays:
     return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)
 
 
-def _check_images(name: str, images: np.ndarray) -> None:
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
+def _check_images(name: str, images: Images) -> None:
+    if not isinstance(images, Lazy) and images.dtype.kind == "f" and not np.isfinite(images).all():
         kind = "NaN" if np.isnan(images).any() else "infinity"
         raise DataError(
             f"{name} holds {kind}", got=f"{images.dtype} with {kind}", expected="uint8", remedy="Clean the images."

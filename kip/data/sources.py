@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -14,8 +15,10 @@ from kip import rng
 from kip.config import value
 from kip.data import folder as folder_source
 from kip.data import npz, tfds
+from kip.data.image_folder import Resize
 from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError, did_you_mean
+from kip.lazy import Held, Images, Lazy, chosen, in_memory_bytes, parts
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
 USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
@@ -36,8 +39,11 @@ class Data:
     """The seed that draws the validation images. It is not the experiment's, so that repeats of a run share one
     split."""
     side: Annotated[int, Field(ge=1)] | None = None
-    """The side that the pictures of a folder are brought to, in pixels: their shorter side is scaled to it, and the
-    middle square is kept. None keeps them as they are; they must have one size then."""
+    """The side of the squares that the pictures of a folder are brought to, in pixels, as `resize` says. None keeps
+    them as they are; they must have one size then."""
+    resize: Resize = "crop"
+    """How a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept. `pad`: its
+    longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
     shrink: Annotated[int, Field(ge=1)] = 1
     """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
     width."""
@@ -49,15 +55,16 @@ class Data:
 class Split(NamedTuple):
     """Images and their classes."""
 
-    images: np.ndarray
-    """uint8 (N, H, W, C), 0..255, C = 1 (grey) or 3 (RGB)."""
+    images: Images
+    """uint8 (N, H, W, C), 0..255, C = 1 (grey) or 3 (RGB); `kip.lazy.Lazy` where the set is not held in memory."""
     labels: np.ndarray
     """int64 (N,)."""
 
     def digest(self) -> str:
         """Return the SHA-256 of images and labels, which tells one data set from another on any machine."""
         content = hashlib.sha256(f"{self.images.shape} ".encode())
-        content.update(np.ascontiguousarray(self.images).data)
+        for part in parts(self.images):
+            content.update(np.ascontiguousarray(part).data)
         content.update(np.ascontiguousarray(self.labels, "<i8").data)
         return content.hexdigest()
 
@@ -82,6 +89,9 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     A name is looked up in this order: `digits`; NAME.npz in the data folder; the folder NAME there (`kip.data.folder`);
     tensorflow-datasets, which downloads once into its own folder ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
 
+    Images that take more than `kip.lazy.in_memory_bytes()` come as `kip.lazy.Lazy`. Those of folders and of
+    uncompressed .npz files stay on the disk; those of other sources are in memory as bytes, and never as floats.
+
     Args:
         data: name and split.
         data_dir: the data folder; None: $KIP_DATA_DIR, and no folder where that is unset.
@@ -96,28 +106,45 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     """
     train, test, num_classes, class_names = _read(data, data_dir)
     train, test = (split._replace(images=shrunk(split.images, data.shrink)) for split in (train, test))
+    if train.images.nbytes + test.images.nbytes > in_memory_bytes():
+        train, test = (split._replace(images=_lazy(split.images)) for split in (train, test))
     count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
-    chosen = held_out(train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split")
-    kept = np.setdiff1d(np.arange(len(train.labels)), chosen)
+    validation = held_out(
+        train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split"
+    )
+    kept = np.setdiff1d(np.arange(len(train.labels)), validation)
     keeps = data.mirror_keeps_class
     if keeps is None:
         keeps = mirror_keeps_class(data.name, channels=train.images.shape[3])
-    return Dataset(data.name, _take(train, kept), _take(train, chosen), test, num_classes, keeps, class_names)
+    return Dataset(data.name, _take(train, kept), _take(train, validation), test, num_classes, keeps, class_names)
 
 
-def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
+def _lazy(images: Images) -> Lazy:
+    return images if isinstance(images, Lazy) else Held(images)
+
+
+def shrunk(images: Images, factor: int) -> Images:
     """Return images, uint8 (N, H, W, C), with squares of factor x factor pixels averaged, rounded to uint8.
 
     Raises:
         DataError: if the factor does not divide height and width.
     """
-    count, height, width, channels = images.shape
+    _, height, width, channels = images.shape
     if height % factor or width % factor:
         raise DataError(
             "data.shrink", got=factor, expected=f"a divisor of both sides of the images, {height} and {width}"
         )
     if factor == 1:
         return images
+    if isinstance(images, Lazy):
+        return images.made(
+            partial(_averaged, factor=factor), shape=(height // factor, width // factor, channels), dtype=np.uint8
+        )
+    return _averaged(images, factor)
+
+
+def _averaged(images: np.ndarray, factor: int) -> np.ndarray:
+    count, height, width, channels = images.shape
     result = np.empty((count, height // factor, width // factor, channels), np.uint8)
     for start in range(0, count, 10_000):  # so that the float copy stays small
         part = images[start : start + 10_000]
@@ -185,7 +212,7 @@ def _read(data: Data, data_dir: Path | None) -> tuple[Split, Split, int, tuple[s
             return _parts(path, arrays, npz.class_names(path))
         looked.append(str(path))
         if (folder / name).is_dir():
-            return _pictures(folder / name, data.side)
+            return _pictures(folder / name, data.side, data.resize)
         looked.append(f"the folder {folder / name}")
     try:
         arrays, class_names = tfds.read(name)
@@ -214,9 +241,9 @@ def _parts(
     return Split(*arrays[:2]), Split(*arrays[2:]), num_classes, class_names
 
 
-def _pictures(path: Path, side: int | None) -> tuple[Split, Split, int, tuple[str, ...]]:
+def _pictures(path: Path, side: int | None, resize: Resize) -> tuple[Split, Split, int, tuple[str, ...]]:
     """Return the parts of a folder of pictures; where it has no test part, a fixed fifth of each class is test."""
-    arrays, class_names, has_test = folder_source.read(path, side)
+    arrays, class_names, has_test = folder_source.read(path, side, resize)
     if has_test:
         return _parts(path, arrays, class_names)
     whole = Split(*arrays[:2])
@@ -229,11 +256,11 @@ def _pictures(path: Path, side: int | None) -> tuple[Split, Split, int, tuple[st
             expected="at least 2 classes of 2 images, of which a fifth is kept for testing",
         )
     draw = rng.generator(0, "folder test split")
-    chosen = np.concatenate(
+    of_test = np.concatenate(
         [draw.choice(np.flatnonzero(whole.labels == c), max(1, size // 5), False) for c, size in enumerate(sizes)]
     )
-    kept = np.setdiff1d(np.arange(len(whole.labels)), chosen)
-    return _take(whole, kept), _take(whole, np.sort(chosen)), len(sizes), class_names
+    kept = np.setdiff1d(np.arange(len(whole.labels)), of_test)
+    return _take(whole, kept), _take(whole, np.sort(of_test)), len(sizes), class_names
 
 
 def _digits() -> tuple[Split, Split, int]:
@@ -243,9 +270,9 @@ def _digits() -> tuple[Split, Split, int]:
     bunch = load_digits()
     images = np.rint(bunch.images[..., None] * (255 / 16)).astype(np.uint8)  # 16 grey levels above black
     whole = Split(images, bunch.target.astype(np.int64))
-    chosen = held_out(whole.labels, len(images) // 5, num_classes=10, seed=0, purpose="digits test split")
-    return _take(whole, np.setdiff1d(np.arange(len(images)), chosen)), _take(whole, chosen), 10
+    of_test = held_out(whole.labels, len(images) // 5, num_classes=10, seed=0, purpose="digits test split")
+    return _take(whole, np.setdiff1d(np.arange(len(images)), of_test)), _take(whole, of_test), 10
 
 
 def _take(split: Split, indices: np.ndarray) -> Split:
-    return Split(split.images[indices], split.labels[indices])
+    return Split(chosen(split.images, indices), split.labels[indices])

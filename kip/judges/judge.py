@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.blocks import KernelBlocks, Source
+from kip.lazy import Images
 
 Part = Literal["validation", "test"]
 
@@ -44,7 +45,7 @@ class Question(NamedTuple):
         source: where the images come from, for executors whose workers hold the data set; None: not known.
     """
 
-    inputs: np.ndarray
+    inputs: Images
     classes: np.ndarray
     part: Part
     source: Source | None = None
@@ -61,7 +62,7 @@ class Tools(NamedTuple):
     """
 
     blocks: KernelBlocks
-    train: tuple[np.ndarray, np.ndarray]
+    train: tuple[Images, np.ndarray]
     seed: int
     mirror_keeps_class: bool = False
 

@@ -8,6 +8,7 @@ from kip import krr
 from kip.blocks import KernelBlocks, Source
 from kip.errors import DataError
 from kip.kernels import Kernel
+from kip.lazy import Images
 
 
 def krr_accuracy(
@@ -16,7 +17,7 @@ def krr_accuracy(
     ridge: krr.Ridge,
     support: np.ndarray,
     support_labels: np.ndarray,
-    inputs: np.ndarray,
+    inputs: Images,
     labels: np.ndarray,
     *,
     source: Source | None = None,
@@ -31,7 +32,7 @@ def krr_right(
     ridge: krr.Ridge,
     support: np.ndarray,
     support_labels: np.ndarray,
-    inputs: np.ndarray,
+    inputs: Images,
     labels: np.ndarray,
     *,
     source: Source | None = None,

@@ -49,6 +49,8 @@ class Needs(NamedTuple):
         kernels: the kernels that the images have to fit.
         augmentation: whether target batches may be augmented.
         balanced: whether target batches have an equal share of each class.
+        whole_set: whether all train images, preprocessed, are in memory at once, as in a target batch of all of them.
+        class_images: the most images of one class that are in memory at once as float64; infinity for all of them.
     """
 
     images_per_class: int | None = None
@@ -57,6 +59,8 @@ class Needs(NamedTuple):
     kernels: tuple[Kernel, ...] = ()
     augmentation: bool = True
     balanced: bool = True
+    whole_set: bool = False
+    class_images: float = 0.0
 
 
 class Method(abc.ABC):

@@ -11,6 +11,7 @@ from kip.blocks.source import checksum, select
 from kip.data import Augment, ClassIndex, Split, centred_one_hot
 from kip.errors import DataError
 from kip.judges import Support
+from kip.lazy import Images
 from kip.methods.ahead import Ahead
 from kip.preprocess import Transform
 from kip.rng import generator
@@ -68,6 +69,9 @@ class Batch(NamedTuple):
 class Problem(NamedTuple):
     """The train set and the tools; validation and test images are not in it, so that no method can choose by them.
 
+    Where the set is not held in memory, `pixels` and `inputs` are `kip.lazy.Lazy`: a method takes rows of them by index
+    or by slice, and never the whole as an array.
+
     Attributes:
         pixels: train images, (N, H, W, C), uint8.
         inputs: the train images, preprocessed, float32.
@@ -83,8 +87,8 @@ class Problem(NamedTuple):
         ahead: makes the next step's augmented batch in the meantime; None makes each when it is asked for.
     """
 
-    pixels: np.ndarray
-    inputs: np.ndarray
+    pixels: Images
+    inputs: Images
     labels: np.ndarray
     num_classes: int
     classes: ClassIndex

@@ -18,6 +18,7 @@ import numpy as np
 from kip import files
 from kip.errors import OutputError
 from kip.files import atomic_write
+from kip.lazy import Images, parts
 
 VERSION = 1
 """A number that is raised whenever the computation would give other results."""
@@ -25,7 +26,7 @@ VERSION = 1
 log = logging.getLogger(__name__)
 
 
-def load(images: np.ndarray, kind: str, cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
+def load(images: Images, kind: str, cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the eigenvalues (d,) and eigenvectors (d, d) of an earlier fit, or None if there is no whole file of it.
 
     Args:
@@ -49,9 +50,7 @@ def load(images: np.ndarray, kind: str, cache_dir: Path | None) -> tuple[np.ndar
     return eigenvalues, eigenvectors
 
 
-def store(
-    images: np.ndarray, kind: str, cache_dir: Path | None, eigenvalues: np.ndarray, eigenvectors: np.ndarray
-) -> None:
+def store(images: Images, kind: str, cache_dir: Path | None, eigenvalues: np.ndarray, eigenvectors: np.ndarray) -> None:
     """Keep a decomposition for the next fit to the same images; a folder that cannot be written costs only that."""
     path = _path(images, kind, cache_dir)
     try:
@@ -60,7 +59,8 @@ def store(
         log.warning("the ZCA decomposition is not cached: %s", error)
 
 
-def _path(images: np.ndarray, kind: str, cache_dir: Path | None) -> Path:
+def _path(images: Images, kind: str, cache_dir: Path | None) -> Path:
     digest = hashlib.sha256(f"{VERSION} {kind} {images.shape} ".encode())
-    digest.update(np.ascontiguousarray(images).data)
+    for part in parts(images):
+        digest.update(np.ascontiguousarray(part).data)
     return (files.cache_dir() if cache_dir is None else Path(cache_dir)) / f"zca-{digest.hexdigest()}.npz"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from kip.preprocess.pixels import as_pixels, moments
+from kip.lazy import Images, Lazy, Made, slices
+from kip.preprocess.pixels import as_pixels, check_shape, moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +27,23 @@ class Standardise:
     """The deviation of each channel, float64 (C,); 1 for a channel that is constant over train, which is then only
     centred."""
 
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Standardise; see `Transform.apply`."""
-        return ((as_pixels(images, self.shape) - self.mean) / self.deviation).astype(np.float32)
+    @overload
+    def apply(self, images: np.ndarray) -> np.ndarray: ...
 
-    def statistics(self, images: np.ndarray) -> np.ndarray:
+    @overload
+    def apply(self, images: Lazy) -> Made: ...
+
+    def apply(self, images: Images) -> Images:
+        """Standardise; see `Transform.apply`."""
+        check_shape(images, self.shape)
+        if isinstance(images, Lazy):
+            return images.made(self.apply, shape=self.shape, dtype=np.float32)
+        standardised = np.empty(images.shape, np.float32)
+        for part in slices(len(images), images):  # so that the float64 copies stay small
+            standardised[part] = (as_pixels(images[part]) - self.mean) / self.deviation
+        return standardised
+
+    def statistics(self, images: Images) -> np.ndarray:
         """Return zeros and ones: no image is normalised by itself."""
         return np.tile([0.0, 1.0], (len(images), 1))
 
@@ -47,7 +60,7 @@ class Standardise:
         return {}
 
 
-def fit(images: np.ndarray, *, identity: bool = False) -> Standardise:
+def fit(images: Images, *, identity: bool = False) -> Standardise:
     """Take the channel moments over all train pixels.
 
     Args:
@@ -61,7 +74,7 @@ def fit(images: np.ndarray, *, identity: bool = False) -> Standardise:
     return Standardise("standardize", shape, mean, deviation)
 
 
-def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_moments(images: Images) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of each channel over all train pixels, (C,); 1 for the deviation of a constant one."""
-    mean, deviation = moments(images.reshape(-1, images.shape[3]))
+    mean, deviation = moments(images, images.shape[3])
     return mean, np.where(deviation > 0, deviation, 1.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, overload
 
 import numpy as np
 from pydantic import Field
 
 from kip.checks import check_image_batch
 from kip.config import value
+from kip.lazy import Images, Lazy, Made
 from kip.preprocess import standardise, zca
 
 
@@ -29,15 +30,23 @@ class Preprocess:
 class Transform(Protocol):
     """A fitted preprocessing. Images are (N, H, W, C); pixels are uint8/255, or floats on that scale."""
 
-    def apply(self, images: np.ndarray) -> np.ndarray:
+    @overload
+    def apply(self, images: np.ndarray) -> np.ndarray: ...
+
+    @overload
+    def apply(self, images: Lazy) -> Made: ...
+
+    def apply(self, images: Images) -> Images:
         """Preprocess uint8 or float pixels; float32, the same shape.
+
+        Images that are read when they are asked for (`kip.lazy.Lazy`) are preprocessed when they are asked for.
 
         Raises:
             ShapeError: if an image has another shape than those it was fitted on.
         """
         ...
 
-    def statistics(self, images: np.ndarray) -> np.ndarray:
+    def statistics(self, images: Images) -> np.ndarray:
         """Return each image's mean and scale that layer normalisation removes, float64 (N, 2).
 
         Zeros and ones where the kind normalises no single image.
@@ -63,7 +72,7 @@ class Transform(Protocol):
         ...
 
 
-def fit(preprocess: Preprocess, images: np.ndarray, *, cache_dir: Path | None = None) -> Transform:
+def fit(preprocess: Preprocess, images: Images, *, cache_dir: Path | None = None) -> Transform:
     """Fit a preprocessing to the train images.
 
     Args:

@@ -29,14 +29,15 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from kip.archives import memory_bytes
 from kip.errors import DataError, ShapeError
+from kip.lazy import Images, Lazy, Made
 from kip.preprocess import cache
-from kip.preprocess.pixels import as_pixels, chunks, moments
+from kip.preprocess.pixels import as_pixels, check_shape, chunks, moments
 from kip.preprocess.standardise import channel_moments
 
 ROWS = 2048
@@ -77,15 +78,27 @@ class ZCA:
         """The inverse of W, float64 (d, d)."""
         return (self.eigenvectors * self.eigenvalues**0.5) @ self.eigenvectors.T
 
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Whiten; see `Transform.apply`. A constant image becomes zeros, never NaN."""
+    @overload
+    def apply(self, images: np.ndarray) -> np.ndarray: ...
+
+    @overload
+    def apply(self, images: Lazy) -> Made: ...
+
+    def apply(self, images: Images) -> Images:
+        """Whiten; see `Transform.apply`. A constant image becomes zeros, never NaN.
+
+        The last bit of a value may depend on how many images are whitened at once, as BLAS has it.
+        """
+        check_shape(images, self.shape)
+        if isinstance(images, Lazy):
+            return images.made(self.apply, shape=self.shape, dtype=np.float32)
         whitened = np.empty(images.shape, dtype=np.float32)
         for rows in chunks(len(images), ROWS):
             features = self._features(images[rows])[0]
             whitened[rows] = (features @ self.whitening).reshape(-1, *self.shape)
         return whitened
 
-    def statistics(self, images: np.ndarray) -> np.ndarray:
+    def statistics(self, images: Images) -> np.ndarray:
         """Return the mean and scale that each image is normalised by; zeros and ones for kinds that do not."""
         return np.concatenate(
             [np.empty((0, 2))] + [self._features(images[rows])[1] for rows in chunks(len(images), ROWS)]
@@ -154,7 +167,7 @@ def _check_memory(kind: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path | None = None) -> ZCA:
+def fit(images: Images, *, kind: str, regularization: float, cache_dir: Path | None = None) -> ZCA:
     """Fit one kind of ZCA to the train images.
 
     Args:
@@ -168,8 +181,7 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
     """
     shape, features = images.shape[1:], math.prod(images.shape[1:])
     _check_memory(kind, shape)
-    flat = images.reshape(len(images), features)
-    mean, deviation = moments(flat)
+    mean, deviation = moments(images, features)
     if kind == "zca":
         offset, scale = np.zeros(features), np.ones(features)
     elif kind == "zca_kornia":
@@ -207,7 +219,7 @@ def fit(images: np.ndarray, *, kind: str, regularization: float, cache_dir: Path
 _NOTHING = (np.empty(0), np.empty((0, 0)))
 
 
-def _second_moments(images: np.ndarray, measure: ZCA) -> np.ndarray:
+def _second_moments(images: Images, measure: ZCA) -> np.ndarray:
     """Return (1/n) sum f f^T over the features that `measure` takes from the images, lower triangle, float64 (d, d)."""
     from scipy.linalg.blas import dsyrk
 

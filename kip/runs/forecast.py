@@ -6,6 +6,7 @@ compiles in seconds for any size of block.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from kip.archives import memory_bytes
 from kip.errors import DataError
 from kip.experiment import Experiment
 from kip.kernels import Architecture, fused
+from kip.lazy import Lazy
+from kip.methods.contract import Needs
 from kip.methods.problem import Problem
 
 TELLING = 600.0
@@ -26,6 +29,10 @@ SUPPORT, TARGET = 4, 16
 """Images of the block that is timed."""
 COPIES = 5
 """Bytes of a pixel: one as it is, and four as the float32 that methods see."""
+WHOLE = 4
+"""Bytes of a pixel of a target batch of the whole set: float32."""
+OF_CLASS = 12
+"""Bytes of a pixel of the images that a selection compares: float32, and float64."""
 
 
 class Forecast(NamedTuple):
@@ -57,13 +64,21 @@ class Forecast(NamedTuple):
         )
 
 
-def check_memory(dataset: data.Dataset) -> None:
-    """Refuse a data set whose images do not fit into this machine's memory as the methods see them.
+def check_memory(dataset: data.Dataset, needs: Needs = Needs()) -> None:  # noqa: B008 (frozen)
+    """Refuse a data set whose images do not fit into this machine's memory as a method sees them.
+
+    Images that are read when they are asked for count only as far as the method takes many at once.
+
+    Args:
+        dataset: the data set.
+        needs: of the method.
 
     Raises:
         DataError: saying how much it takes and how much there is.
     """
-    pixels = sum(split.images.size for split in (dataset.train, dataset.validation, dataset.test))
+    splits = [split.images for split in (dataset.train, dataset.validation, dataset.test)]
+    _check_at_once(dataset, needs)
+    pixels = sum(images.size for images in splits if not isinstance(images, Lazy))
     if (wanted := COPIES * pixels) > memory_bytes():
         _, height, width, _ = dataset.train.images.shape
         raise DataError(
@@ -72,6 +87,35 @@ def check_memory(dataset: data.Dataset) -> None:
             expected=f"at most the machine's {memory_bytes() / 2**30:.1f} GiB",
             remedy=f"Make the images smaller than {height}x{width}, with --data.shrink or --data.side, or take fewer.",
         )
+
+
+def _check_at_once(dataset: data.Dataset, needs: Needs) -> None:
+    """Refuse a method that takes more train images at once than fit into memory.
+
+    Raises:
+        DataError: naming what it takes, and how it would take less.
+    """
+    values = math.prod(dataset.train.images.shape[1:])
+    largest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).max())
+    of_class = int(min(needs.class_images, largest))
+    taken = {
+        f"all {len(dataset.train.labels)} train images": (
+            WHOLE * values * len(dataset.train.labels) * needs.whole_set,
+            "Give the method a target batch (method.target_batch), smaller than the set",
+        ),
+        f"{of_class} images of a class": (
+            OF_CLASS * values * of_class,
+            "Choose from some images of each class (method.candidates), or in another space (method.space network)",
+        ),
+    }
+    for what, (wanted, remedy) in taken.items():
+        if wanted > memory_bytes():
+            raise DataError(
+                f"the method takes {what} of {dataset.name!r} at once, which do not fit into memory",
+                got=f"{wanted / 2**30:.1f} GiB",
+                expected=f"at most the machine's {memory_bytes() / 2**30:.1f} GiB",
+                remedy=f"{remedy}, or make the images smaller with --data.shrink or --data.side.",
+            )
 
 
 def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | None:

@@ -66,11 +66,11 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
 
     Raises:
         ConfigError: naming the option, or the function of a kernel that nobody permits.
-        DataError: if the images do not fit into memory.
+        DataError: if the images, or those that the method takes at once, do not fit into memory.
         ShapeError: if the images are too small for a kernel.
     """
-    check_memory(dataset)
     needs = experiment.method.needs
+    check_memory(dataset, needs)
     _, height, width, channels = dataset.train.images.shape
     if not len(dataset.validation.labels):
         raise ConfigError(

@@ -55,7 +55,15 @@ class Batches(NamedTuple):
         if self.count <= self.size:
             return jnp.arange(self.count)
         if self.drawn == "draws":
-            return jax.random.permutation(jax.random.fold_in(key, step), self.count)[:length]
+            return self.order(key, step)[:length]
         epoch, position = jnp.divmod(step, self.of_epoch)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), self.count)
-        return jax.lax.dynamic_slice(order, (position * self.size,), (length,))
+        return jax.lax.dynamic_slice(self.order(key, epoch), (position * self.size,), (length,))
+
+    def order(self, key: Array, number: Array) -> Array:
+        """Return the random order of the set in an epoch, or with `draws` in an update, int (N,); jit-composable.
+
+        Args:
+            key: the key of the whole training.
+            number: epochs before this one, or updates.
+        """
+        return jax.random.permutation(jax.random.fold_in(key, number), self.count)

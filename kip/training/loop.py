@@ -7,9 +7,11 @@ state where that pays: on accelerators, and not on CPUs, where grouped convoluti
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,10 +21,14 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
+from kip.lazy import Lazy
 from kip.training.batches import Batches
+from kip.training.gathered import Gathered, gathered
 from kip.training.resume import Artefact, check_finite
 from kip.training.update import Batch, Learning, Objective, begin, update
 
+IN_FLIGHT = 4
+"""Updates that are under way before the first is waited for, where batches come from the host."""
 SAVES = 10
 """How often a training saves itself, if nothing else is said."""
 
@@ -124,6 +130,7 @@ def fit(
         rule: the objective, the optimiser and the batches.
         learning: the network before its first update, of `Rule.begin`.
         data: the whole set, images (N, H, W, C) and labels (N, c), of which each update sees a batch; `extra` as it is.
+            A `kip.lazy.Lazy` of images is read on the host, ahead of the device (`kip.training.gathered`).
         keys: the keys of batches and of what the objective draws, (); or (r,), and the state has a leading axis r.
         marks: updates after which `at_mark` is called.
         at_mark: returns what `owned` becomes; `total` begins again at 0 afterwards.
@@ -144,7 +151,7 @@ def fit(
     """
     many = keys.ndim > 0
     # A training of another length is the same update, unless the length enters a schedule.
-    one_update = compiled_update(rule if rule.optimizer.scheduled else rule._replace(steps=1), many)
+    known_as = rule if rule.optimizer.scheduled else rule._replace(steps=1)
     progress = Progress(np.asarray(0), learning, jnp.zeros(keys.shape), owned)
     if artefact is not None and (saved := artefact.load(_on_host(progress))) is not None:
         progress = saved._replace(learning=jax.tree.map(jnp.asarray, saved.learning), total=jnp.asarray(saved.total))
@@ -153,10 +160,12 @@ def fit(
         hooks.on_epoch(0, progress.learning.variables)
     first = int(progress.step)
     options = {"initial": first, "total": rule.steps, "desc": what, "leave": False, "file": sys.stderr}
-    with tqdm(**options, disable=not show_progress) as bar:
-        for step in range(first, rule.steps):
-            length = rule.batches.length(step)
-            learning, total, indices, losses = one_update(progress.learning, progress.total, data, keys, step, length)
+    with (
+        tqdm(**options, disable=not show_progress) as bar,
+        contextlib.closing(_updates(known_as, many, data, keys, range(first, rule.steps))) as updates,
+    ):
+        for step, one_update in enumerate(updates, first):
+            learning, total, indices, losses = one_update(progress.learning, progress.total)
             done = step + 1
             progress = progress._replace(step=np.asarray(done), learning=learning, total=total)
             if hooks.on_update is not None:
@@ -174,6 +183,54 @@ def fit(
     return progress
 
 
+def _updates(rule: Rule, many: bool, data: Batch, keys: Array, steps: range) -> Iterator[Callable[..., Any]]:
+    """Yield each update as a function of (learning, total); see `compiled_update` for what it returns."""
+    if not isinstance(data.images, Lazy):
+        on_device = compiled_update(rule, many)
+        for step in steps:
+            length = rule.batches.length(step)
+            yield lambda learning, total, step=step, length=length: on_device(learning, total, data, keys, step, length)
+        return
+    given = compiled_update_of_batch(rule, many)
+    of_batches = (jax.vmap(_key_of_batches) if many else _key_of_batches)(keys)
+
+    under_way: deque[Array] = deque()
+
+    def update_of(batch: Gathered, step: int, learning: Learning, total: Array) -> tuple[Learning, Array, Any, Array]:
+        learning, total, losses = given(learning, total, Batch(batch.images, batch.labels, data.extra), keys, step)
+        under_way.append(losses)
+        if len(under_way) > IN_FLIGHT:  # else JAX would be given batches faster than it lets go of them
+            under_way.popleft().block_until_ready()
+        return learning, total, batch.indices, losses
+
+    with contextlib.closing(gathered(data.images, data.labels, rule.batches, of_batches, steps)) as batches:
+        for step, batch in zip(steps, batches):
+            yield functools.partial(update_of, batch, step)
+
+
+def _key_of_batches(key: Array) -> Array:
+    return jax.random.fold_in(key, 1)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Array, Array]]:
+    """Return the compiled update of (learning, total, batch, key, step), whose batch is given.
+
+    It returns the network, the total with this update's loss added, and the loss of each of the batch's examples. With
+    `many`, learning, total, the batch's images and labels, and the key have a leading axis r, and so have the results.
+    """
+    chain = rule.chain()
+
+    def one_update(
+        learning: Learning, total: Array, batch: Batch, key: Array, step: Array
+    ) -> tuple[Learning, Array, Array]:
+        drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+        learning, evaluated = update(rule.objective, chain, learning, batch, drawing)
+        return learning, total + evaluated.loss, evaluated.losses
+
+    return jax.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
+
+
 @functools.lru_cache(maxsize=32)
 def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Array, Array, Array]]:
     """Return the compiled update of (learning, total, data, key, step, length).
@@ -186,7 +243,7 @@ def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Arr
     def one_update(
         learning: Learning, total: Array, data: Batch, key: Array, step: Array, length: int
     ) -> tuple[Learning, Array, Array, Array]:
-        indices = rule.batches.indices(jax.random.fold_in(key, 1), step, length)
+        indices = rule.batches.indices(_key_of_batches(key), step, length)
         batch = Batch(data.images[indices], jax.tree.map(lambda part: part[indices], data.labels), data.extra)
         drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
         learning, evaluated = update(rule.objective, chain, learning, batch, drawing)

@@ -8,7 +8,8 @@ float32's last digits decide, so that `features` asks for all of them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,12 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kip.lazy import Images, Lazy
 from kip.networks import Model
 
 Precision = Literal["highest"] | None
 """`highest`: products in full float32; None: as `jax_default_matmul_precision` says."""
 ROWS = 2048
 """The most images that an accelerator sees at once."""
+IN_FLIGHT = 4
+"""Chunks that are under way before the result of the first is waited for: enough to keep a device busy while the host
+reads the next, and few enough for images that are not in memory not to pile up."""
 CHUNK = 500
 """The number of images that are normalised together with `batch_statistics`."""
 CACHED = 2**20
@@ -30,7 +35,7 @@ CACHED = 2**20
 images at once take twice the time of 32 at once."""
 
 
-def rows_at_once(model: Model, images: np.ndarray | Array) -> int:
+def rows_at_once(model: Model, images: Images | Array) -> int:
     """Return how many of these images (N, H, W, C) a network sees at once, so that its layers stay in the cache."""
     if jax.default_backend() != "cpu":
         return ROWS
@@ -38,15 +43,20 @@ def rows_at_once(model: Model, images: np.ndarray | Array) -> int:
     return int(np.clip(2 ** int(np.log2(max(1, CACHED // largest))), 8, ROWS))
 
 
-def features(model: Model, variables: Any, images: np.ndarray, *, precision: Precision = "highest") -> np.ndarray:
+def features(model: Model, variables: Any, images: Images, *, precision: Precision = "highest") -> np.ndarray:
     """Return F (N, d), what the last dense layer sees, float64 on the host; batch normalisation is in test mode."""
     return np.asarray(device_features(model, variables, images, precision=precision), np.float64)
 
 
-def device_features(
-    model: Model, variables: Any, images: np.ndarray | Array, *, precision: Precision = "highest"
-) -> Array:
+def device_features(model: Model, variables: Any, images: Images | Array, *, precision: Precision = "highest") -> Array:
     """Return F (N, d) in the network's dtype, on JAX's default device; see `features`."""
+    if isinstance(images, Lazy):
+        size = rows_at_once(model, images)
+
+        def of(part: slice) -> Array:
+            return _features(variables, images[part], model=model, precision=precision)
+
+        return jnp.asarray(np.concatenate(_in_turn(of, len(images), size)))
     return features_of_parts(model, variables, device_parts(model, images), precision=precision)
 
 
@@ -67,19 +77,18 @@ def features_of_parts(
 
 
 def logits(
-    model: Model, variables: Any, images: np.ndarray, *, batch_statistics: bool = False, precision: Precision = None
+    model: Model, variables: Any, images: Images, *, batch_statistics: bool = False, precision: Precision = None
 ) -> np.ndarray:
     """Return the network's outputs for images (N, H, W, C), (N, c), in its dtype, on the host."""
     options = {"model": model, "batch_statistics": batch_statistics, "precision": precision}
     size = CHUNK if batch_statistics else rows_at_once(model, images)
-    parts = [_logits(variables, images[first : first + size], **options) for first in range(0, len(images), size)]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return np.concatenate(_in_turn(lambda part: _logits(variables, images[part], **options), len(images), size))
 
 
 def accuracy(
     model: Model,
     variables: Any,
-    images: np.ndarray | Array,
+    images: Images | Array,
     classes: np.ndarray | Array,
     *,
     batch_statistics: bool = False,
@@ -93,7 +102,7 @@ def accuracy(
 def are_right(
     model: Model,
     variables: Any,
-    images: np.ndarray | Array,
+    images: Images | Array,
     classes: np.ndarray | Array,
     *,
     batch_statistics: bool = False,
@@ -111,10 +120,19 @@ def are_right(
     """
     options = {"model": model, "batch_statistics": batch_statistics, "many": many}
     size = CHUNK if batch_statistics else rows_at_once(model, images)
-    parts = [slice(first, first + size) for first in range(0, len(images), size)]
-    # All chunks are under way before the first is copied to the host.
-    right = [_right(variables, images[part], classes[part], **options) for part in parts]
-    return np.concatenate([np.asarray(part) for part in right], axis=-1)
+    right = _in_turn(lambda part: _right(variables, images[part], classes[part], **options), len(images), size)
+    return np.concatenate(right, axis=-1)
+
+
+def _in_turn(call: Callable[[slice], Array], count: int, size: int) -> list[np.ndarray]:
+    """Return what a compiled function gives for consecutive parts of range(count), on the host, `IN_FLIGHT` at once."""
+    under_way: deque[Array] = deque()
+    results = []
+    for first in range(0, count, size):
+        under_way.append(call(slice(first, first + size)))
+        if len(under_way) == IN_FLIGHT:
+            results.append(np.asarray(under_way.popleft()))
+    return results + [np.asarray(part) for part in under_way]
 
 
 def evaluate(model: Model, variables: Any, images: Array, batch_statistics: bool, precision: Precision) -> Any:

@@ -29,14 +29,16 @@ from pydantic import Field
 
 from kip.artefacts import Store, digest
 from kip.config import to_dict, value
+from kip.data import one_hot
 from kip.errors import ConfigError, DataError, OutputError
+from kip.lazy import Chosen, Images, Lazy
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.augment import Augmentation
 from kip.training.batches import Batches
 from kip.training.loop import Hooks
 from kip.training.losses import per_example
-from kip.training.predict import device_parts, features_of_parts, logits, rows_at_once
+from kip.training.predict import device_features, logits, rows_at_once
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import train
 
@@ -98,7 +100,7 @@ class Records:
         variables: list[Any],
         logits: list[np.ndarray],
         gradient_norms: list[np.ndarray],
-        inputs: np.ndarray,
+        inputs: Images,
         classes: np.ndarray,
     ):
         self.model, self.variables, self.classes = model, variables, classes
@@ -136,18 +138,22 @@ class Records:
     def features(self, images: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Return the last features of the first network after its last epoch, (m, d) float64.
 
-        Those of all images are computed at the first call, and kept as float32.
+        Those of all images are computed at the first call, and kept as float32. Of a set that is not in memory, only
+        those that are asked for are computed.
         """
+        if isinstance(self._inputs, Lazy):
+            asked_for = np.arange(len(self._inputs))[images]
+            features = device_features(self.model, self.variables[0], Chosen(self._inputs, asked_for))
+            return np.asarray(features, np.float32).astype(np.float64)
         if self._features is None:
-            parts = features_of_parts(self.model, self.variables[0], device_parts(self.model, self._inputs))
-            self._features = np.asarray(parts, np.float32)
+            self._features = np.asarray(device_features(self.model, self.variables[0], self._inputs), np.float32)
         return self._features[images].astype(np.float64)
 
 
 def record(
     recording: Recording,
     network: Network,
-    inputs: np.ndarray,
+    inputs: Images,
     classes: np.ndarray,
     num_classes: int,
     *,
@@ -187,7 +193,7 @@ def record(
         "gradients": list(gradients_after),
     }  # fmt: skip
     recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
-    one_hot = np.eye(num_classes, dtype=np.float32)[classes]
+    targets = one_hot(classes, num_classes, inputs)
     variables, of_logits, of_norms = [], [], []
     for index in range(recording.seeds):
         artefact = store.artefact(f"record-{index}", {**identity, "network index": index}, shared=True)
@@ -201,11 +207,11 @@ def record(
         def on_epoch(epoch: int, learned: Any, rows: Rows = rows, norms: Rows | None = norms) -> None:
             rows.write(epoch, logits(model, learned, inputs))
             if norms is not None and epoch in gradients_after:
-                norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, one_hot))
+                norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, targets))
 
         trained = train(
             model, recipe, key(seed, "recorded network", index)[None], np.array([recording.learning_rate]),
-            np.array([recording.decay]), inputs, one_hot, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
+            np.array([recording.decay]), inputs, targets, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
             save_every=Batches(len(inputs), recording.batch, "whole_epochs").of_epoch,
             show_progress=store.show_progress, what=f"recorded network {index}",
         )  # fmt: skip
@@ -296,7 +302,7 @@ def _written(path: Path) -> Any:
         ) from error
 
 
-def gradient_norms(model: Model, variables: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def gradient_norms(model: Model, variables: Any, images: Images, labels: np.ndarray | Lazy) -> np.ndarray:
     """Return |grad_theta CE(theta; x, y)|_2 over all parameters, for each image, (N,) float32.
 
     Args:

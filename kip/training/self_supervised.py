@@ -28,11 +28,13 @@ from pydantic import Field
 from kip import config
 from kip.artefacts import Store, digest
 from kip.config import value
+from kip.lazy import Images
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.augment import flip
 from kip.training.batches import Batches
 from kip.training.fresh import fresh
+from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Rule, fit
 from kip.training.losses import barlow_twins
 from kip.training.predict import features
@@ -84,9 +86,7 @@ class BarlowTwins:
         return Evaluated(loss, jnp.full(len(batch.images), loss), second.variables)
 
 
-def train(
-    teacher: Teacher, images: np.ndarray, *, seed: int, store: Store, hooks: Hooks = NO_HOOKS
-) -> tuple[Model, Any]:
+def train(teacher: Teacher, images: Images, *, seed: int, store: Store, hooks: Hooks = NO_HOOKS) -> tuple[Model, Any]:
     """Return the network and its variables, trained, or found where it was trained before.
 
     Args:
@@ -105,7 +105,7 @@ def train(
     rule = Rule(BarlowTwins(model, teacher), optimizer, teacher.steps, batches)
     artefact = store.artefact("teacher", [VERSION, config.to_dict(teacher), seed, digest(images)], shared=True)
     progress = fit(
-        rule, rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])), Batch(jnp.asarray(images)),
+        rule, rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])), Batch(on_device(images)),
         key(seed, "teacher batch"), artefact=artefact, hooks=hooks, show_progress=store.show_progress, what="teacher",
     )  # fmt: skip
     return model, progress.learning.variables

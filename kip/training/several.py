@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kip.lazy import Images, Lazy
 from kip.networks import Model
 from kip.networks.model import Variables
 from kip.training.devices import over_devices
@@ -27,9 +28,9 @@ def train_all(
     keys: Array,
     rates: np.ndarray,
     decays: np.ndarray,
-    images: np.ndarray,
-    labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray] | None,
+    images: Images,
+    labels: np.ndarray | Lazy,
+    validation: tuple[Images, np.ndarray] | None,
     *,
     at_once: int | None = None,
     **options: Any,
@@ -92,7 +93,7 @@ def train_on_set(
     return train_all(model, recipe, keys, rates, decays, images, labels, None, may_diverge=True).variables
 
 
-def runs_at_once(model: Model, recipe: Recipe, images: np.ndarray, most: int) -> int:
+def runs_at_once(model: Model, recipe: Recipe, images: Images, most: int) -> int:
     """Return how many networks fit into an accelerator's free memory, with their updates; 1 on a CPU.
 
     Args:

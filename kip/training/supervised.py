@@ -16,11 +16,13 @@ import numpy as np
 from jax import Array
 
 from kip import rng
+from kip.lazy import Images, Lazy
 from kip.networks import Model, Network
 from kip.networks.model import Variables
 from kip.training.augment import Augmentation, augmented
 from kip.training.batches import Batches
 from kip.training.fresh import fresh
+from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
 from kip.training.losses import Loss, per_example
 from kip.training.predict import accuracy
@@ -99,9 +101,9 @@ def train(
     keys: Array,
     rates: np.ndarray,
     decays: np.ndarray,
-    images: np.ndarray,
-    labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray] | None,
+    images: Images,
+    labels: np.ndarray | Lazy,
+    validation: tuple[Images, np.ndarray] | None,
     *,
     teacher: Labeller | None = None,
     begin: Callable[[Variables], Variables] | None = None,
@@ -120,7 +122,7 @@ def train(
         keys: (r,), of initial parameters, batches and augmentations.
         rates: learning rates at their highest, (r,).
         decays: weight decays, (r,); see `Optimizer`.
-        images: (N, H, W, C), preprocessed.
+        images: (N, H, W, C), preprocessed; those that are not in memory are read as updates need them.
         labels: (N, c).
         validation: images (M, H, W, C) and classes (M,); None: nothing is validated, and `Recipe.keep` is `last`.
         teacher: labels each augmented view in place of `labels`, by its logits.
@@ -142,8 +144,8 @@ def train(
         objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at
     )
     extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
-    data = Batch(jnp.asarray(images), jnp.asarray(labels), extra)
-    of_validation = None if validation is None else (jnp.asarray(validation[0]), jnp.asarray(validation[1]))
+    data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
+    of_validation = None if validation is None else (on_device(validation[0]), jnp.asarray(validation[1]))
     of_runs: list[Any] = [jnp.asarray(part) if many else jnp.asarray(part)[0] for part in (keys, rates, decays)]
     initial = jax.vmap(lambda key: jax.random.fold_in(key, 0)) if many else lambda key: jax.random.fold_in(key, 0)
     variables = fresh(model, initial(of_runs[0]), images.shape[1:])
@@ -182,9 +184,9 @@ TEACHER = Recipe("xent", optimizer=Optimizer("adamw", 1e-3, weight_decay=5e-4, s
 
 def train_teacher(
     network: Network,
-    images: np.ndarray,
-    labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray],
+    images: Images,
+    labels: np.ndarray | Lazy,
+    validation: tuple[Images, np.ndarray],
     *,
     steps: int,
     rate: float = 1e-3,

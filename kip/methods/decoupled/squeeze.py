@@ -14,6 +14,7 @@ from pydantic import Field
 
 from kip.artefacts import Store, digest
 from kip.config import to_dict, value
+from kip.data import one_hot
 from kip.methods.problem import Problem
 from kip.networks.model import Model, Network, Variables
 from kip.rng import key
@@ -67,7 +68,7 @@ def squeezed(config: Squeeze, network: Network, problem: Problem, store: Store) 
     }  # fmt: skip
     trained = train(
         model, recipe, key(problem.seed, "squeezed network", 0)[None], np.array([config.learning_rate]),
-        np.array([config.weight_decay]), problem.inputs, np.eye(problem.num_classes, dtype=np.float32)[problem.labels],
+        np.array([config.weight_decay]), problem.inputs, one_hot(problem.labels, problem.num_classes, problem.inputs),
         None, artefact=store.artefact("squeezed", identity, shared=True), save_every=batches.of_epoch,
         show_progress=store.show_progress, what=f"squeezed {network.label}",
     )  # fmt: skip

@@ -93,7 +93,7 @@ class FRePo(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class."""
-        return Needs(self.images_per_class, self.target_batch)
+        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
 
     @property
     def schedule_ends(self) -> bool:

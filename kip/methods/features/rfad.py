@@ -82,7 +82,7 @@ class RFAD(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class."""
-        return Needs(self.images_per_class, self.target_batch)
+        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
 
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: class-balanced natural images, centred labels, s = 0.

@@ -77,7 +77,10 @@ class KIP(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class, which fit the kernels."""
-        return Needs(self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets)
+        return Needs(
+            self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets,
+            whole_set=self.target_batch is None,
+        )  # fmt: skip
 
     @property
     def schedule_ends(self) -> bool:

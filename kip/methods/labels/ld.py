@@ -92,7 +92,10 @@ class LD(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class of the target set, or images of another data set."""
-        return Needs(None if self.base else self.images_per_class, self.target_batch, self.base)
+        return Needs(
+            None if self.base else self.images_per_class, self.target_batch, self.base,
+            whole_set=self.target_batch is None,
+        )  # fmt: skip
 
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: natural images, a fresh optimiser and a fresh network.

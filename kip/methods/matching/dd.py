@@ -102,7 +102,7 @@ class DD(Method):
     @property
     def needs(self) -> Needs:
         """Images of each class, and target batches."""
-        return Needs(self.images_per_class, self.target_batch)
+        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
 
     def prepare(self, problem: Problem, store: Any) -> Any:
         """Check that the images fit the network; nothing is made.

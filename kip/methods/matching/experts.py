@@ -29,6 +29,7 @@ from pydantic import Field
 
 from kip.artefacts import Store, digest
 from kip.config import to_dict, value
+from kip.data import one_hot
 from kip.errors import ConfigError, DataError
 from kip.methods.problem import Problem
 from kip.networks.model import Model
@@ -36,6 +37,7 @@ from kip.rng import key
 from kip.training.augment import strategy_for
 from kip.training.batches import Batches
 from kip.training.fresh import fresh
+from kip.training.gathered import on_device
 from kip.training.loop import Progress, Rule, fit
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.several import runs_at_once
@@ -153,7 +155,7 @@ def _train(
 
         return jax.tree.map(put, progress.owned, progress.learning.variables["params"])
 
-    data = Batch(jnp.asarray(problem.inputs), jnp.eye(problem.num_classes)[problem.labels])
+    data = Batch(on_device(problem.inputs), one_hot(problem.labels, problem.num_classes, problem.inputs))
     return fit(
         rule, learning, data, keys,
         marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)), at_mark=with_snapshot,

@@ -27,6 +27,7 @@ take m^2 numbers for a class of m images, and `candidates` bounds m.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Annotated, Literal
 
@@ -102,7 +103,10 @@ class Geometric(Selection):
     def needs(self) -> Needs:
         """Images of each class, and the kernel where it is the space."""
         kernels = (self.kernel,) if self.space == "kernel" and self.by != "random" else ()
-        return Needs(None if self.pruned else self.images_per_class, kernels=kernels, augmentation=False)
+        at_once = 0.0 if self.by == "random" or self.space in ("network", "gradients") else self.candidates or math.inf
+        return Needs(
+            None if self.pruned else self.images_per_class, kernels=kernels, augmentation=False, class_images=at_once
+        )
 
     def choose(self, problem: Problem, store: Store) -> Choice:
         """Return the choice, class by class."""

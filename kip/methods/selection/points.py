@@ -10,6 +10,8 @@ import abc
 
 import numpy as np
 
+from kip.lazy import slices
+
 
 class Points(abc.ABC):
     """m points; all arrays are float64."""
@@ -61,11 +63,16 @@ class Vectors(Points):
 
     def distances(self, index: int) -> np.ndarray:
         """Return |x_i - x_index|^2, (m,), without cancellation."""
-        return np.square(self.vectors - self.vectors[index]).sum(1)
+        return self._distances(self.vectors[index])
 
     def from_mean(self) -> np.ndarray:
         """Return |x_i - mean|^2, (m,), without cancellation."""
-        return np.square(self.vectors - self.vectors.mean(0)).sum(1)
+        return self._distances(self.vectors.mean(0))
+
+    def _distances(self, point: np.ndarray) -> np.ndarray:
+        # Some at a time: the differences of all would take as much memory as the vectors.
+        parts = (self.vectors[part] for part in slices(len(self.vectors), self.vectors))
+        return np.concatenate([np.square(part - point).sum(1) for part in parts])
 
 
 class Gram(Points):

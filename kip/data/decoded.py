@@ -1,0 +1,258 @@
+"""Pictures decoded once: into memory, or, where they take more than that may hold, into a file of the cache folder.
+
+    CACHE/pictures-5f0c.../pixels        the pictures in their order, uint8 (N, H, W, C); zeros for an unreadable one
+    CACHE/pictures-5f0c.../chunks.json   a CRC-32 for each chunk that is there, and what is wrong with unreadable files
+
+The folder's name depends on the paths, sizes and times of the files, on the size that they are brought to, and on the
+decoder. Chunks are written in their order, and reach the disk before they are noted: a kill loses one chunk. Before the
+file is used, each chunk is held against its checksum, and one that differs is decoded again.
+
+Decoding runs in threads: Pillow lets go of Python's lock while it decodes and scales. `kip bench loader` measures it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kip.data import image_folder
+from kip.data.image_folder import Resize
+from kip.errors import DataError, OutputError
+from kip.files import atomic_write, cache_dir
+from kip.lazy import Images, Stored, in_memory_bytes
+from kip.locks import has_writer, sole_writer
+from kip.metrics import read_object
+
+VERSION = 1
+"""A number that is raised whenever the same files would give other pixels."""
+CHUNK_BYTES = 2**25
+"""Bytes of the pictures that are decoded and written at once."""
+THREADS = 8
+"""The most threads that decode."""
+LOOKS = 0.5
+"""Seconds between two looks at whether another process has decoded the same pictures."""
+PIXELS, CHUNKS = "pixels", "chunks.json"
+REMEDY = "Make room, or set KIP_CACHE_DIR to another folder, and run the same command again."
+
+
+class Pictures(NamedTuple):
+    """What is decoded, and into what.
+
+    Attributes:
+        paths: the files.
+        shape: of each picture, (H, W, C).
+        side: the side that they are brought to; None: all have one size.
+        resize: how.
+    """
+
+    paths: Sequence[Path]
+    shape: tuple[int, int, int]
+    side: int | None
+    resize: Resize
+
+    @property
+    def chunk(self) -> int:
+        """Pictures of a chunk."""
+        return max(1, CHUNK_BYTES // int(np.prod(self.shape)))
+
+    @property
+    def chunks(self) -> list[slice]:
+        """The chunks, as slices of `paths`."""
+        count = len(self.paths)
+        return [slice(first, min(first + self.chunk, count)) for first in range(0, count, self.chunk)]
+
+
+def pictures(paths: Sequence[Path], side: int | None, resize: Resize) -> tuple[Images, dict[int, str]]:
+    """Return the pixels of pictures, (N, H, W, C) uint8, and what is wrong with those that cannot be read, by index.
+
+    Args:
+        paths: the files.
+        side: the side that they are brought to; None: all have one size.
+        resize: how.
+
+    Raises:
+        DataError: if none can be read, or they differ in size without a `side`.
+        OutputError: if they do not fit into memory and cannot be kept in the cache folder.
+    """
+    channels = 1 if all(map(image_folder.is_grey, paths)) else 3
+    shape = _shape(paths, channels) if side is None else (side, side, channels)
+    wanted = Pictures(paths, shape, side, resize)
+    if len(paths) * int(np.prod(shape)) > in_memory_bytes():
+        return _on_disk(wanted)
+    pixels, unreadable = np.zeros((len(paths), *shape), np.uint8), {}
+    with ThreadPoolExecutor(_threads(), thread_name_prefix="kip-decode") as threads:
+        for part in wanted.chunks:
+            pixels[part], lost = _decode(wanted, part, threads)
+            unreadable |= lost
+    return pixels, unreadable
+
+
+def _on_disk(wanted: Pictures) -> tuple[Stored, dict[int, str]]:
+    """Return the pictures of the cache folder; what is not there yet, or damaged, is decoded first."""
+    folder = cache_dir() / f"pictures-{_identity(wanted)}"
+    noted = _Noted(folder, wanted)
+    if noted.missing():
+        while has_writer(folder):  # it decodes the same pictures
+            time.sleep(LOOKS)
+        with sole_writer(folder):
+            noted = _Noted(folder, wanted)
+            _complete(noted)
+    return Stored(folder / PIXELS, 0, (len(wanted.paths), *wanted.shape), np.uint8), noted.unreadable
+
+
+class _Noted:
+    """What is known of a folder's chunks.
+
+    Args:
+        folder: the folder; it may be missing.
+        wanted: what it holds, or will hold.
+    """
+
+    def __init__(self, folder: Path, wanted: Pictures):
+        self.folder, self.wanted = folder, wanted
+        saved = read_object(folder / CHUNKS) or {}
+        sums, unreadable = saved.get("crc32"), saved.get("unreadable")
+        is_whole = isinstance(sums, list) and len(sums) <= len(wanted.chunks) and isinstance(unreadable, dict)
+        self.sums: list[Any] = sums if is_whole and isinstance(sums, list) else []
+        self.unreadable: dict[int, str] = {}
+        if is_whole and isinstance(unreadable, dict):
+            self.unreadable = {int(place): str(reason) for place, reason in unreadable.items() if place.isdecimal()}
+
+    @property
+    def pixels(self) -> Path:
+        """The file of the pixels."""
+        return self.folder / PIXELS
+
+    def missing(self) -> list[int]:
+        """Return the chunks that are not in the file as they were noted."""
+        try:
+            with self.pixels.open("rb") as file:
+                return [number for number in range(len(self.wanted.chunks)) if not self._is_there(file, number)]
+        except OSError:
+            return list(range(len(self.wanted.chunks)))
+
+    def _is_there(self, file: Any, number: int) -> bool:
+        if number >= len(self.sums):
+            return False
+        part = self.wanted.chunks[number]
+        of_picture = int(np.prod(self.wanted.shape))
+        file.seek(part.start * of_picture)
+        content = file.read((part.stop - part.start) * of_picture)
+        return len(content) == (part.stop - part.start) * of_picture and zlib.crc32(content) == self.sums[number]
+
+    def write(self, number: int, content: np.ndarray, unreadable: dict[int, str]) -> None:
+        """Write a chunk, and note it when it is on the disk."""
+        part, data = self.wanted.chunks[number], content.tobytes()
+        with self.pixels.open("r+b") as file:
+            file.seek(part.start * int(np.prod(self.wanted.shape)))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self.sums[number : number + 1] = [zlib.crc32(data)]
+        self.unreadable = {
+            place: reason for place, reason in self.unreadable.items() if not part.start <= place < part.stop
+        } | unreadable
+        text = json.dumps({"crc32": self.sums, "unreadable": self.unreadable})
+        atomic_write(self.folder / CHUNKS, lambda file: file.write(text.encode()))
+
+
+def _complete(noted: _Noted) -> None:
+    """Decode what a folder lacks.
+
+    Raises:
+        OutputError: if it cannot be written.
+        DataError: as `pictures`.
+    """
+    from tqdm import tqdm
+
+    wanted, missing = noted.wanted, noted.missing()
+    of_picture = int(np.prod(wanted.shape))
+    left = sum(wanted.chunks[number].stop - wanted.chunks[number].start for number in missing)
+    try:
+        if (free := shutil.disk_usage(noted.folder).free) < left * of_picture:
+            raise OutputError(
+                f"{noted.folder} has no room for the decoded pictures", got=f"{free / 2**30:.1f} GiB",
+                expected=f"{left * of_picture / 2**30:.1f} GiB", remedy=REMEDY,
+            )  # fmt: skip
+        noted.pixels.touch()
+        os.truncate(noted.pixels, len(wanted.paths) * of_picture)
+        bar = tqdm(
+            total=len(wanted.paths), initial=len(wanted.paths) - left, desc="decoding pictures", unit=" pictures",
+            leave=False, disable=None, file=sys.stderr, dynamic_ncols=True,
+        )  # fmt: skip
+        with bar, ThreadPoolExecutor(_threads(), thread_name_prefix="kip-decode") as threads:
+            for number in missing:
+                content, unreadable = _decode(wanted, wanted.chunks[number], threads)
+                noted.write(number, content, unreadable)
+                bar.update(len(content))
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {noted.pixels}", got=error.strerror or repr(error), remedy=REMEDY) from error
+
+
+def _decode(wanted: Pictures, part: slice, threads: ThreadPoolExecutor) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the pixels of a part, (m, H, W, C), and what is wrong with those that cannot be read, by index."""
+    content, unreadable = np.zeros((part.stop - part.start, *wanted.shape), np.uint8), {}
+    for place, result in enumerate(threads.map(partial(_pixels, wanted), wanted.paths[part])):
+        if isinstance(result, str):
+            unreadable[part.start + place] = result
+        elif result.shape != wanted.shape:
+            raise DataError(
+                f"the image {wanted.paths[part.start + place]} has another size than the first",
+                got=f"{result.shape[1]}x{result.shape[0]} pixels",
+                expected=f"{wanted.shape[1]}x{wanted.shape[0]}",
+                remedy="Bring all to one size with --data.side, such as --data.side 32.",
+            )
+        else:
+            content[place] = result
+    return content, unreadable
+
+
+def _pixels(wanted: Pictures, path: Path) -> np.ndarray | str:
+    """Return a picture, or what is wrong with it."""
+    try:
+        return image_folder.decoded(path, wanted.shape[2], side=wanted.side, resize=wanted.resize)
+    except DataError as error:
+        return str(error.got)
+
+
+def _shape(paths: Sequence[Path], channels: int) -> tuple[int, int, int]:
+    """Return the shape of the first picture that can be read."""
+    for path in paths:
+        try:
+            height, width, _ = image_folder.decoded(path, channels).shape
+        except DataError:
+            continue
+        return height, width, channels
+    raise DataError(f"the folder {paths[0].parent.parent}", got="no image that can be read", expected="one, at least")
+
+
+def _identity(wanted: Pictures) -> str:
+    """Return a name that depends on all that the pixels depend on; no file is opened."""
+    import PIL
+
+    content = sha256(json.dumps([VERSION, PIL.__version__, wanted.shape, wanted.side, wanted.resize]).encode())
+    for path in wanted.paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read the image {path}", got=error.strerror or repr(error)) from error
+        content.update(json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns]).encode())
+    return content.hexdigest()[:32]
+
+
+def _threads() -> int:
+    return min(THREADS, os.cpu_count() or 1)
