@@ -168,7 +168,7 @@ def _checked_header(path: Path, file: IO[bytes], file_size: int, name: str) -> i
             remedy="Object arrays are never unpickled: stack the images into one uint8 array (N, H, W, C).",
         )
     size = math.prod(shape) * dtype.itemsize
-    if size != data:
+    if size != data or any(side < 0 for side in shape):
         claim = f"a header of {dtype} {shape}, which is {size} bytes, before {data} bytes"
         raise _unreadable(path, name, claim)
     return size

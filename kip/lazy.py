@@ -86,7 +86,7 @@ class Lazy(abc.ABC):
         places = np.asarray(key)
         if places.dtype == bool and places.shape == self.shape[:1]:
             return self.take(np.flatnonzero(places))
-        if places.ndim > 1 or (places.dtype.kind not in "iu" and places.size):
+        if isinstance(key, tuple) or places.ndim > 1 or (places.dtype.kind not in "iu" and places.size):
             raise TypeError(f"{self!r} takes an index, a slice or an array (m,) of indices, and not {key!r}")
         places = places.astype(np.int64)
         if places.size and not -len(self) <= places.min() <= places.max() < len(self):
@@ -152,7 +152,7 @@ class Stored(Lazy):
         row = taken[:1].nbytes
         if not taken.size:
             return taken
-        content = memoryview(taken.reshape(-1).view(np.uint8))
+        content = taken.reshape(-1).view(np.uint8).data
         starts = np.flatnonzero(np.diff(indices, prepend=-2) != 1)
         try:
             # Opened anew each time: threads share no position, and a file that was replaced is noticed.

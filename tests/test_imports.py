@@ -20,7 +20,7 @@ ORDER = [
     ["training"],
     ["judges"],
     ["methods"],
-    ["experiment", "bench_methods", "bench_matching"],
+    ["experiment", "bench_methods", "bench_matching", "bench_loader"],
     ["export", "report"],
     ["importing", "formats"],
     ["runs"],

@@ -19,6 +19,7 @@ from kip.blocks.source import checksum, select
 from kip.config import value
 from kip.data import Augment, Data, Dataset
 from kip.errors import DataError
+from kip.lazy import Images
 from kip.preprocess import Preprocess
 
 
@@ -36,7 +37,7 @@ class TargetRecipe:
     """The experiment's root seed."""
 
 
-def fingerprint(dataset: Dataset, train_inputs: np.ndarray) -> dict[str, Any]:
+def fingerprint(dataset: Dataset, train_inputs: Images) -> dict[str, Any]:
     """Return what server and worker compare: digests of the splits, and a checksum of the preprocessed train images."""
     digests = {name: getattr(dataset, name).digest() for name in ("train", "validation", "test")}
     return {**digests, "inputs": checksum(train_inputs)}
@@ -87,9 +88,9 @@ class Targets:
                 "augmented target images differ from the server's",
                 remedy="Install the same versions of kip, NumPy, SciPy and Pillow for the server and all workers.",
             )
-        return images if source.rows is None else images[slice(*source.rows)]
+        return images[slice(*(source.rows or (0, len(images))))]
 
-    def _preprocessed(self, split: str) -> np.ndarray:
+    def _preprocessed(self, split: str) -> Images:
         if split not in self._inputs:
             self._inputs[split] = self._transform.apply(self._pixels[split])
         return self._inputs[split]

@@ -18,7 +18,9 @@ from kip.data import Data
 
 
 def bench(
-    what: tyro.conf.Positional[Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "gpu"]],
+    what: tyro.conf.Positional[
+        Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "loader", "gpu"]
+    ],
     *,
     kernels: tuple[str, ...] = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5", "FC1"),
     side: int = 32,
@@ -31,6 +33,7 @@ def bench(
     updates: int = 20,
     width: int = 128,
     real_batch: int = 64,
+    pictures: int = 2000,
     minutes: float = 8.0,
     data: Annotated[Data, tyro.conf.arg(name="data")] = Data("cifar10"),  # noqa: B008 (frozen)
     data_dir: DataDir = None,
@@ -43,16 +46,18 @@ def bench(
         kip bench methods --methods frepo rfad --size paper
         kip bench matching --methods dc dm --width 128 --real-batch 64
         kip bench step --kernels ConvNet
+        kip bench loader --side 96 --pictures 20000
         kip bench gpu --kernels ConvNet Myrtle5 --blocks 4 8 16 32 --minutes 8
 
     Args:
         what: What is measured. `kernel` prints a table beside neural-tangents; `growth` draws time against image side,
             depth and block; `methods` prints updates a second and memory; `matching` prints the steps of DC and DM
             beside a plain PyTorch loop's; `unrolling` draws the memory of MTT's student against its steps; `step`
-            prints what the parts of a KIP step take, of 10 and of 100 support images against 100 targets; `gpu` writes
+            prints what the parts of a KIP step take, of 10 and of 100 support images against 100 targets; `loader`
+            prints how many pictures per second are decoded, and are read and preprocessed for a training; `gpu` writes
             what an accelerator makes of the engine, and of KIP, into a folder.
         kernels: The kernels that `kernel`, `step` and `gpu` measure, such as ConvNet, ConvVec3, Myrtle5, FC1.
-        side: The pixels on each side of an image, for `kernel`, `step`, `gpu` and `matching`.
+        side: The pixels on each side of an image, for `kernel`, `step`, `gpu`, `matching` and `loader`.
         channels: The channels of an image, 1 or 3, for `kernel`, `step`, `gpu` and `matching`.
         blocks: The images on each side of a block, for `kernel` and `gpu`.
         repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
@@ -63,9 +68,11 @@ def bench(
             `matching`; by default all. The peak of memory is that of the process, so that it is true of the largest
             method alone.
         size: The sizes for `methods`: the small ones of this project's configurations, or those of the papers.
-        updates: How many updates `methods` and `matching` time. `methods` begins no further update after a minute.
+        updates: How many updates `methods` and `matching` time, and for how many `loader` makes batches of 128.
+            `methods` begins no further update after a minute.
         width: The channels of the network's layers, for `matching`.
         real_batch: The natural images of each class in a step, for `matching`.
+        pictures: The pictures that `loader` writes into a folder of its own and decodes.
         minutes: How long `gpu` takes in all; KIP has what the other measurements leave.
         data: The data set that `gpu` runs KIP on.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
@@ -102,6 +109,12 @@ def bench(
         return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
     from tqdm import tqdm
 
+    if what == "loader":
+        from kip import bench_loader
+
+        rates = list(tqdm(bench_loader.measure(side, pictures, 128, updates), "loader", 5, file=sys.stderr))
+        print(bench_loader.table(rates))
+        return {"rows": [rate._asdict() | {"images_per_second": rate.images_per_second} for rate in rates]}
     if what in ("methods", "matching"):
         from kip import bench_matching, bench_methods
         from kip.errors import ConfigError

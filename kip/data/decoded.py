@@ -90,7 +90,7 @@ def pictures(paths: Sequence[Path], side: int | None, resize: Resize) -> tuple[I
     shape = _shape(paths, channels) if side is None else (side, side, channels)
     wanted = Pictures(paths, shape, side, resize)
     if len(paths) * int(np.prod(shape)) > in_memory_bytes():
-        return _on_disk(wanted)
+        return on_disk(wanted, cache_dir())
     pixels, unreadable = np.zeros((len(paths), *shape), np.uint8), {}
     with ThreadPoolExecutor(_threads(), thread_name_prefix="kip-decode") as threads:
         for part in wanted.chunks:
@@ -99,9 +99,17 @@ def pictures(paths: Sequence[Path], side: int | None, resize: Resize) -> tuple[I
     return pixels, unreadable
 
 
-def _on_disk(wanted: Pictures) -> tuple[Stored, dict[int, str]]:
-    """Return the pictures of the cache folder; what is not there yet, or damaged, is decoded first."""
-    folder = cache_dir() / f"pictures-{_identity(wanted)}"
+def on_disk(wanted: Pictures, cache: Path) -> tuple[Stored, dict[int, str]]:
+    """Return the pixels of pictures in a folder's file; what is not there yet, or damaged, is decoded first.
+
+    Args:
+        wanted: the pictures.
+        cache: the folder.
+
+    Raises:
+        DataError, OutputError: as `pictures`.
+    """
+    folder = cache / f"pictures-{_identity(wanted)}"
     noted = _Noted(folder, wanted)
     if noted.missing():
         while has_writer(folder):  # it decodes the same pictures

@@ -41,6 +41,7 @@ from kip.evaluate.protocols import Candidate
 from kip.evaluate.setting import Setting
 from kip.experiment import Experiment
 from kip.files import atomic_write
+from kip.lazy import Images
 from kip.methods.contract import Method
 from kip.methods.problem import Problem
 from kip.methods.selection import greedy
@@ -156,7 +157,7 @@ def correlate(
     return {"network": correlation.network.label, "subsets": rows, "scores": scores}
 
 
-def subsets(inputs: np.ndarray, labels: np.ndarray, correlation: Correlation) -> list[Subset]:
+def subsets(inputs: Images, labels: np.ndarray, correlation: Correlation) -> list[Subset]:
     """Return the subsets: of each size in turn, each kind in turn; of one image a class, random ones.
 
     Args:

@@ -16,6 +16,7 @@ from kip.export import DistilledSet
 from kip.judges import Judge, KernelJudge, Question, Tools, by_class
 from kip.judges.krr_accuracy import krr_right
 from kip.kernels import Kernel
+from kip.lazy import Images
 from kip.spread import deviation
 
 
@@ -77,7 +78,7 @@ def evaluate_set(
 
 
 def _as_in_its_run(
-    distilled: DistilledSet, judge: Judge, tools: Tools, splits: list[tuple[np.ndarray, np.ndarray]], dataset: Dataset
+    distilled: DistilledSet, judge: Judge, tools: Tools, splits: Sequence[tuple[Images, np.ndarray]], dataset: Dataset
 ) -> list[Evaluation]:
     """Judge the set as the loop does at the end of its run, on both splits."""
     validation, test = (

@@ -19,6 +19,7 @@ from kip.errors import NonFiniteError
 from kip.evaluate.dimension import inner_products, linear_dimension, two_nn
 from kip.evaluate.spectrum import eigensystem
 from kip.kernels import Kernel
+from kip.lazy import Images, Lazy, slices
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -144,7 +145,7 @@ def subsampled(
     return means
 
 
-def nearest_natural(images: np.ndarray, class_index: np.ndarray, train: np.ndarray, classes: np.ndarray) -> Neighbours:
+def nearest_natural(images: np.ndarray, class_index: np.ndarray, train: Images, classes: np.ndarray) -> Neighbours:
     """Return the nearest train image of each image.
 
     Args:
@@ -155,7 +156,12 @@ def nearest_natural(images: np.ndarray, class_index: np.ndarray, train: np.ndarr
     """
     from sklearn.metrics import pairwise_distances_argmin_min
 
-    index, distance = pairwise_distances_argmin_min(images.reshape(len(images), -1), train.reshape(len(train), -1))
+    index, distance = np.zeros(len(images), np.int64), np.full(len(images), np.inf)
+    for part in slices(len(train), train) if isinstance(train, Lazy) else [slice(0, len(train))]:
+        near = train[part]
+        nearest, apart = pairwise_distances_argmin_min(images.reshape(len(images), -1), near.reshape(len(near), -1))
+        nearer = apart < distance
+        index[nearer], distance[nearer] = nearest[nearer] + part.start, apart[nearer]
     return Neighbours(index, distance, float(np.mean(classes[index] == class_index)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,13 @@ from kip import data, preprocess
 from kip.data import Dataset
 from kip.errors import ConfigError, DataError
 from kip.export import DistilledSet
+from kip.preprocess import Apply
 
 Support = tuple[np.ndarray, np.ndarray]
 """Images (n, H, W, C), preprocessed, and labels (n, c)."""
 
 
-def prepared(distilled: DistilledSet, data_dir: Path | None) -> tuple[Dataset, Callable[[np.ndarray], np.ndarray]]:
+def prepared(distilled: DistilledSet, data_dir: Path | None) -> tuple[Dataset, Apply]:
     """Return a set's data set, and the preprocessing of its images.
 
     Raises:
@@ -48,7 +48,7 @@ def check_classes(distilled: DistilledSet, reader: str) -> None:
         )
 
 
-def natural(dataset: Dataset, apply: Callable[[np.ndarray], np.ndarray], count: int, seed: int, draw: int) -> Support:
+def natural(dataset: Dataset, apply: Apply, count: int, seed: int, draw: int) -> Support:
     """Return class-balanced natural train images, preprocessed, with centred one-hot labels."""
     chosen = data.class_balanced(
         dataset.train.labels, count, num_classes=dataset.num_classes, seed=seed, purpose="natural baseline", step=draw

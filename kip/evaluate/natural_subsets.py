@@ -16,6 +16,7 @@ from kip.data import Dataset
 from kip.errors import DataError
 from kip.evaluate.natural import natural
 from kip.kernels import Kernel
+from kip.preprocess import Apply
 from kip.spread import deviation
 
 
@@ -39,7 +40,7 @@ class SubsetAccuracy(NamedTuple):
 
 def natural_subsets(
     dataset: Dataset,
-    apply: Callable[[np.ndarray], np.ndarray],
+    apply: Apply,
     blocks: KernelBlocks,
     kernel: Kernel,
     ridge: krr.Ridge,

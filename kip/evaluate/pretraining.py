@@ -37,9 +37,11 @@ from kip.errors import ConfigError, ShapeError
 from kip.evaluate.natural import Support, natural, prepared
 from kip.export import DistilledSet
 from kip.judges import Probe, probe
+from kip.lazy import Images
 from kip.methods.features.krr_st import KRRST
 from kip.networks import Model, Network
 from kip.networks.model import READOUT, Variables
+from kip.preprocess import Apply
 from kip.rng import generator, key
 from kip.runs import folder
 from kip.spread import deviation
@@ -107,11 +109,11 @@ class _Second(NamedTuple):
     """The second data set, preprocessed as the source is."""
 
     classes: int
-    train: Support
-    test: Support
+    train: tuple[Images, np.ndarray]
+    test: tuple[Images, np.ndarray]
     labels: np.ndarray
     """The labels of the train images, centred one-hot."""
-    validation: Support
+    validation: tuple[Images, np.ndarray]
 
 
 def pretraining(
@@ -197,7 +199,7 @@ def _cells(
                 )
 
 
-def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], distilled: DistilledSet) -> _Second:
+def _second(dataset: data.Dataset, apply: Apply, distilled: DistilledSet) -> _Second:
     if dataset.train.images.shape[1:] != distilled.images.shape[1:]:
         raise ShapeError(
             "images of the second data set",
@@ -213,7 +215,7 @@ def _second(dataset: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], di
 
 
 def _representation(
-    config: self_supervised.Teacher, source: data.Dataset, apply: Callable[[np.ndarray], np.ndarray], seed: int
+    config: self_supervised.Teacher, source: data.Dataset, apply: Apply, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return what a set's self-supervised teacher makes of images; it is found in the cache, or trained, when asked."""
     trained = functools.cache(
@@ -227,7 +229,7 @@ def _support(
     seed: int,
     distilled: DistilledSet,
     source: data.Dataset,
-    apply: Callable[[np.ndarray], np.ndarray],
+    apply: Apply,
     represent: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Support:
     if start in ("distilled", "none"):
@@ -299,6 +301,6 @@ def _judged(
     return float(accuracy(model, trained.variables[0], *second.test, batch_statistics=free))
 
 
-def _first(validation: Support) -> Support:
+def _first(validation: tuple[Images, np.ndarray]) -> Support:
     """Return one image: nothing is chosen here."""
     return validation[0][:1], validation[1][:1]

@@ -15,6 +15,7 @@ import numpy as np
 
 from kip import rng
 from kip.errors import ConfigError
+from kip.lazy import Images
 from kip.networks import Model, Network
 from kip.spread import deviation
 from kip.training.predict import accuracy, logits
@@ -56,7 +57,7 @@ def judge(
     network: Network,
     protocol: Protocol,
     *,
-    test: tuple[np.ndarray, np.ndarray],
+    test: tuple[Images, np.ndarray],
     mirror_keeps_class: bool,
     teacher: Labeller | None = None,
     seeds: int = 5,

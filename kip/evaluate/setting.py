@@ -19,6 +19,7 @@ from kip.artefacts import Store, digest, identified
 from kip.data import Data
 from kip.evaluate.protocols import Candidate, Cell, judge, of_dict
 from kip.files import atomic_write
+from kip.lazy import Images
 from kip.machine import versions
 from kip.metrics import read_object
 from kip.networks import Network
@@ -115,7 +116,7 @@ class Setting:
         }
 
     @cached_property
-    def _test(self) -> tuple[np.ndarray, np.ndarray]:
+    def _test(self) -> tuple[Images, np.ndarray]:
         """The test images, preprocessed, and their classes."""
         return self.transform.apply(self.dataset.test.images), self.dataset.test.labels
 

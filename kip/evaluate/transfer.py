@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -29,9 +29,11 @@ from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
-from kip.evaluate.natural import Support, natural, prepared
+from kip.evaluate.natural import natural, prepared
 from kip.export import DistilledSet
+from kip.lazy import Images
 from kip.networks import Model, Network
+from kip.preprocess import Apply
 from kip.spread import deviation
 from kip.training.devices import over_devices
 from kip.training.predict import accuracy
@@ -40,6 +42,9 @@ from kip.training.several import train_all
 from kip.training.supervised import train
 
 Baseline = Literal["none", "natural", "full"]
+
+_Labelled = tuple[Images, np.ndarray]
+"""Images, preprocessed, and their labels."""
 
 
 @value
@@ -118,7 +123,7 @@ class TransferResult(NamedTuple):
         return {**self._asdict(), "choice": self.choice._asdict()}
 
 
-def search(model: Model, config: Transfer, supports: list[Support], validation: Support) -> Choice:
+def search(model: Model, config: Transfer, supports: Sequence[_Labelled], validation: _Labelled) -> Choice:
     """Choose the factor of the learning rate and the L2 strength; test images are no argument.
 
     Args:
@@ -211,7 +216,7 @@ def transfer_set(
     )
 
 
-def _critical(model: Model, config: Transfer, images: np.ndarray) -> float:
+def _critical(model: Model, config: Transfer, images: Images) -> float:
     """Return eta_critical on min(64, n) training images, at the parameters that the search starts from."""
     key = rng.key(config.seed, "transfer search", 0)
     variables = model.init(jax.random.fold_in(key, 0), images.shape[1:])  # type: ignore[arg-type]
@@ -224,10 +229,10 @@ def _critical(model: Model, config: Transfer, images: np.ndarray) -> float:
 def _supports(
     distilled: DistilledSet,
     dataset: Dataset,
-    apply: Callable[[np.ndarray], np.ndarray],
+    apply: Apply,
     baseline: Baseline,
     config: Transfer,
-) -> list[Support]:
+) -> Sequence[_Labelled]:
     """Return what each network of the search, and then each final one, trains on."""
     count = config.search_seeds + config.seeds
     if baseline == "natural":

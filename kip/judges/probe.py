@@ -17,6 +17,7 @@ from kip import krr
 from kip.config import value
 from kip.data import centred_one_hot, class_balanced
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.lazy import Images
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.losses import Loss
@@ -77,9 +78,9 @@ class Probe(DrawingJudge):
 def linear_probe(
     model: Model,
     variables: Any,
-    train_inputs: np.ndarray,
+    train_inputs: Images,
     train_classes: np.ndarray,
-    inputs: np.ndarray,
+    inputs: Images,
     classes: np.ndarray,
     *,
     count: int,
@@ -96,9 +97,9 @@ def linear_probe(
 def probe_right(
     model: Model,
     variables: Any,
-    train_inputs: np.ndarray,
+    train_inputs: Images,
     train_classes: np.ndarray,
-    inputs: np.ndarray,
+    inputs: Images,
     classes: np.ndarray,
     *,
     count: int,

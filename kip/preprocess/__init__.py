@@ -1,5 +1,5 @@
 """Preprocessing fitted on the train images: channel standardisation, and four named kinds of ZCA whitening."""
 
-from kip.preprocess.transform import Preprocess, Transform, fit
+from kip.preprocess.transform import Apply, Preprocess, Transform, fit
 
-__all__ = ["Preprocess", "Transform", "fit"]
+__all__ = ["Apply", "Preprocess", "Transform", "fit"]

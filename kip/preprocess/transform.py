@@ -72,6 +72,16 @@ class Transform(Protocol):
         ...
 
 
+class Apply(Protocol):
+    """What `Transform.apply` is."""
+
+    @overload
+    def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, images: Lazy, /) -> Made: ...
+
+
 def fit(preprocess: Preprocess, images: Images, *, cache_dir: Path | None = None) -> Transform:
     """Fit a preprocessing to the train images.
 

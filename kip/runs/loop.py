@@ -29,6 +29,7 @@ from kip.export import DistilledSet, Origin
 from kip.files import atomic_write, remove_leftovers
 from kip.judges import Question, Tools, by_class
 from kip.judges.judge import Part
+from kip.lazy import Images
 from kip.locks import sole_writer
 from kip.machine import peak_memory_mib
 from kip.methods.problem import State
@@ -287,7 +288,7 @@ class _Run:
             return self.state
         return self.initial if step == 0 else self.checkpoints.restore(step)[0]
 
-    def _are_right(self, state: State, inputs: np.ndarray, split: Split, part: Part) -> np.ndarray:
+    def _are_right(self, state: State, inputs: Images, split: Split, part: Part) -> np.ndarray:
         question = Question(inputs, split.labels, part, Source(part))
         problem = self.problem
         train = problem.inputs, problem.labels

@@ -12,7 +12,7 @@ it needs protobuf >= 5.28, beside which the launchpad extra (3.19) cannot be ins
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ def on_device(images: Images | Array) -> Array | Lazy:
     return images if isinstance(images, Lazy) else jnp.asarray(images)
 
 
-def gathered(images: Lazy, labels: Any, batches: Batches, keys: Array, steps: range) -> Iterator[Gathered]:
+def gathered(images: Lazy, labels: Any, batches: Batches, keys: Array, steps: range) -> Generator[Gathered]:
     """Yield what updates see, made ahead of them; close the iterator to stop that.
 
     Args:

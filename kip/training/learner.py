@@ -27,6 +27,7 @@ from pydantic import Field
 from kip import krr, rng
 from kip.config import value
 from kip.errors import ConfigError
+from kip.lazy import Images
 from kip.networks.model import Model, Network
 from kip.training.batches import Batches
 from kip.training.devices import over_devices
@@ -211,16 +212,12 @@ def train(
     return fit(rule, learning, data, rng.key(*key), may_diverge=True).learning
 
 
-def accuracy(
-    training: Training, learning: Learning, images: np.ndarray, classes: np.ndarray, num_classes: int
-) -> float:
+def accuracy(training: Training, learning: Learning, images: Images, classes: np.ndarray, num_classes: int) -> float:
     """Return the fraction of images (m, H, W, C) that the network classifies as their classes (m,)."""
     return float(_right(training, learning, images, classes, num_classes).mean())
 
 
-def _right(
-    training: Training, learning: Learning, images: np.ndarray, classes: np.ndarray, num_classes: int
-) -> np.ndarray:
+def _right(training: Training, learning: Learning, images: Images, classes: np.ndarray, num_classes: int) -> np.ndarray:
     right = np.zeros(len(images), bool)
     size = rows_at_once(training.model(num_classes), images)
     for first in range(0, len(images), size):
@@ -235,7 +232,7 @@ def are_right(
     images: np.ndarray,
     labels: np.ndarray,
     steps: int,
-    inputs: np.ndarray,
+    inputs: Images,
     classes: np.ndarray,
     *,
     networks: int,

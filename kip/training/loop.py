@@ -11,7 +11,7 @@ import contextlib
 import functools
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -183,7 +183,7 @@ def fit(
     return progress
 
 
-def _updates(rule: Rule, many: bool, data: Batch, keys: Array, steps: range) -> Iterator[Callable[..., Any]]:
+def _updates(rule: Rule, many: bool, data: Batch, keys: Array, steps: range) -> Generator[Callable[..., Any]]:
     """Yield each update as a function of (learning, total); see `compiled_update` for what it returns."""
     if not isinstance(data.images, Lazy):
         on_device = compiled_update(rule, many)

@@ -1,13 +1,17 @@
 """The loop: one training against plain gradient descent, many against one, hooks, saving, resuming, divergence."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kip.errors import NonFiniteError
+from kip.lazy import Held
 from kip.networks import network
 from kip.training.batches import Batches
+from kip.training.gathered import AHEAD, gathered
 from kip.training.loop import Hooks
 from kip.training.predict import accuracy
 from kip.training.recipe import Optimizer, Recipe
@@ -257,3 +261,73 @@ def test_a_progress_bar_goes_to_stderr_when_asked_for(rng, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "a small network" in err
+
+
+@pytest.mark.parametrize("drawn", ["epochs", "whole_epochs", "draws"])
+@pytest.mark.parametrize(("size", "count"), [(7, 30), (30, 30)])
+def test_batches_gathered_on_the_host_are_those_on_the_device(rng, drawn, size, count):
+    images, labels, _ = toy(rng, count)
+    batches = Batches(count, size, drawn)
+    keys = jax.random.split(jax.random.key(1), 2)
+    steps = range(3, 11)
+    for given in (keys[0], keys):
+        for step, batch in zip(
+            steps, gathered(Held(images), (labels, Held(labels)), batches, given, steps), strict=True
+        ):
+            one = [batches.indices(key, jnp.asarray(step), batches.length(step)) for key in keys]
+            expected = np.stack(one) if given.ndim else np.asarray(one[0])
+            np.testing.assert_array_equal(batch.indices, expected)
+            np.testing.assert_array_equal(batch.images, images[expected])
+            for part in batch.labels:
+                np.testing.assert_array_equal(part, labels[expected])
+
+
+def test_no_more_batches_are_made_ahead_than_were_agreed(rng):
+    class Counted(Held):
+        taken = 0
+
+        def take(self, indices):
+            Counted.taken += 1
+            return super().take(indices)
+
+    images, labels, _ = toy(rng, 30)
+    updates = gathered(Counted(images), labels, Batches(30, 3), jax.random.key(0), range(1000))
+    for _ in range(3):
+        next(updates)
+    updates.close()
+    assert Counted.taken <= 3 + AHEAD
+
+
+@pytest.mark.parametrize(("rates", "drawn"), [([0.1], "whole_epochs"), ([0.05, 0.1], "epochs")])
+def test_a_set_that_is_not_in_memory_trains_the_same_network(rng, rates, drawn):
+    """The same batches and draws; the compiled updates differ, so that the last bits may."""
+    images, labels, classes = toy(rng, 30)
+    recipe = Recipe("xent", optimizer=SGD, steps=14, batch=7, drawn=drawn, augment="flip_shift", evaluations=2)
+    seen = {True: {}, False: {}}
+    results = []
+    for lazy in (False, True):
+        hooks = Hooks(lambda step, indices, losses, lazy=lazy: seen[lazy].update({step: np.asarray(indices)}))
+        support = (Held(images), Held(labels)) if lazy else (images, labels)
+        validation = Held(images) if lazy else images, classes
+        decays = [0.0] * len(rates)
+        results.append(trained(recipe, support, validation, rates=rates, decays=decays, hooks=hooks))
+    plain, ours = results
+    for step in range(14):
+        np.testing.assert_array_equal(seen[True][step], seen[False][step])
+    np.testing.assert_allclose(ours.loss, plain.loss, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(ours.variables), jax.tree.leaves(plain.variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert (ours.curve == plain.curve).mean() > 0.7
+
+
+def test_a_training_on_a_set_that_is_not_in_memory_goes_on_with_the_same_bits(rng):
+    images, labels, _ = toy(rng, 30)
+    recipe = Recipe("xent", optimizer=SGD, steps=20, batch=7, augment="shift", evaluations=1, keep="last")
+    whole = trained(recipe, (Held(images), labels), None)
+    drawer = Drawer(dies_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        trained(recipe, (Held(images), labels), None, artefact=drawer)
+    drawer.dies_at = None
+    resumed = trained(recipe, (Held(images), labels), None, artefact=drawer)
+    assert equal(whole.variables, resumed.variables)
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("kip-batches")] == []
