@@ -176,3 +176,13 @@ def test_the_pytorch_loop_has_the_distance_of_ours(problem):
         learned = before.numpy().transpose(0, 2, 3, 1)[label : label + 1]
         _, gradient = match.in_parts(layers, real, learned, label, jax.random.key(0))
         np.testing.assert_allclose(moved[label], gradient[0], rtol=1e-2, atol=1e-3 * np.abs(gradient).max())
+
+
+def test_the_loader_is_timed_from_picture_to_device(capsys):
+    assert cli.main(["bench", "loader", "--side", "8", "--pictures", "150", "--updates", "3", "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    rows = json.loads(out[-1])["rows"]
+    assert [row["images"] for row in rows] == [150, 150, 150, 3 * 128, 3 * 128]
+    for row in rows:
+        assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"])
+        assert any(line.startswith(row["part"]) for line in out)

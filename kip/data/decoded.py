@@ -12,13 +12,14 @@ Decoding runs in threads: Pillow lets go of Python's lock while it decodes and s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
@@ -92,7 +93,7 @@ def pictures(paths: Sequence[Path], side: int | None, resize: Resize) -> tuple[I
     if len(paths) * int(np.prod(shape)) > in_memory_bytes():
         return on_disk(wanted, cache_dir())
     pixels, unreadable = np.zeros((len(paths), *shape), np.uint8), {}
-    with ThreadPoolExecutor(_threads(), thread_name_prefix="kip-decode") as threads:
+    with _decoders() as threads:
         for part in wanted.chunks:
             pixels[part], lost = _decode(wanted, part, threads)
             unreadable |= lost
@@ -200,7 +201,7 @@ def _complete(noted: _Noted) -> None:
             total=len(wanted.paths), initial=len(wanted.paths) - left, desc="decoding pictures", unit=" pictures",
             leave=False, disable=None, file=sys.stderr, dynamic_ncols=True,
         )  # fmt: skip
-        with bar, ThreadPoolExecutor(_threads(), thread_name_prefix="kip-decode") as threads:
+        with bar, _decoders() as threads:
             for number in missing:
                 content, unreadable = _decode(wanted, wanted.chunks[number], threads)
                 noted.write(number, content, unreadable)
@@ -232,7 +233,7 @@ def _decode(wanted: Pictures, part: slice, threads: ThreadPoolExecutor) -> tuple
 def _pixels(wanted: Pictures, path: Path) -> np.ndarray | str:
     """Return a picture, or what is wrong with it."""
     try:
-        return image_folder.decoded(path, wanted.shape[2], side=wanted.side, resize=wanted.resize)
+        return image_folder.decoded_in_thread(path, wanted.shape[2], wanted.side, wanted.resize)
     except DataError as error:
         return str(error.got)
 
@@ -262,5 +263,9 @@ def _identity(wanted: Pictures) -> str:
     return content.hexdigest()[:32]
 
 
-def _threads() -> int:
-    return min(THREADS, os.cpu_count() or 1)
+@contextlib.contextmanager
+def _decoders() -> Iterator[ThreadPoolExecutor]:
+    """Give the threads that decode."""
+    count = min(THREADS, os.cpu_count() or 1)
+    with image_folder.quietly(), ThreadPoolExecutor(count, thread_name_prefix="kip-decode") as threads:
+        yield threads

@@ -6,8 +6,10 @@ Classes are numbered in the order of their folders' names, whose numbers are com
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -79,28 +81,42 @@ def decoded(path: Path, channels: int, *, side: int | None = None, resize: Resiz
     Raises:
         DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
     """
+    with quietly():
+        return decoded_in_thread(path, channels, side, resize)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep Pillow from warning of large pictures: they are refused. Warnings are the process's, and not a thread's."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def decoded_in_thread(path: Path, channels: int, side: int | None, resize: Resize) -> np.ndarray:
+    """Return what `decoded` returns; for several threads within one `quietly`."""
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                if file.width * file.height > MOST_PIXELS:
-                    raise DataError(f"the image {path}", got=f"{file.width}x{file.height} pixels", expected="fewer")
-                picture = ImageOps.exif_transpose(file)
-                if picture.has_transparency_data:
-                    over = picture.convert("RGBA")
-                    picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
-                picture = picture.convert("L" if channels == 1 else "RGB")
-                if side is not None:
-                    size, lanczos = (side, side), Image.Resampling.LANCZOS
-                    if resize == "crop":
-                        picture = ImageOps.fit(picture, size, lanczos)
-                    elif resize == "pad":
-                        picture = ImageOps.pad(picture, size, lanczos)
-                    else:
-                        picture = picture.resize(size, lanczos)
-                pixels = np.array(picture)
+        with Image.open(path) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise DataError(f"the image {path}", got=f"{file.width}x{file.height} pixels", expected="fewer")
+            picture = ImageOps.exif_transpose(file)
+            if picture.has_transparency_data:
+                over = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+            picture = picture.convert("L" if channels == 1 else "RGB")
+            if side is not None:
+                size, lanczos = (side, side), Image.Resampling.LANCZOS
+                if resize == "crop":
+                    picture = ImageOps.fit(picture, size, lanczos)
+                elif resize == "pad":
+                    picture = ImageOps.pad(picture, size, lanczos)
+                else:
+                    picture = picture.resize(size, lanczos)
+            pixels = np.array(picture)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they like at a damaged file

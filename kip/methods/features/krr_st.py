@@ -34,7 +34,7 @@ from kip import krr
 from kip.artefacts import Store
 from kip.config import value
 from kip.judges import Probe
-from kip.methods.contract import LabelsAre, Method, Metrics
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
 from kip.methods.features.pool import Optimizer, Pool, Slot
@@ -116,6 +116,11 @@ class KRRST(Method):
             self.network, self.pretraining, self.pretraining_steps, self.pool.loss, self.probe_images,
             validation_networks=self.validation_networks, test_networks=self.test_networks,
         )  # fmt: skip
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing of a data set's classes, which it does not look at."""
+        return Needs(whole_set=self.target_batch is None)
 
     @property
     def schedule_ends(self) -> bool:
