@@ -40,6 +40,7 @@ METHODS = {
     "kip": kip.KIP(2, kernels=(kip.Architecture("FC", 1),), target_batch=15, steps=3),
     "label_solve": kip.LabelSolve(2, kernel=kip.Architecture("FC", 1)),
 }  # fmt: skip
+LONG, SLOW = ("herding", "rded", "kip"), pytest.mark.slow
 LIMIT_MIB = 1024
 
 
@@ -69,7 +70,7 @@ def sets(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in LONG else ()) for name in METHODS])
 def test_the_set_from_a_folder_on_disk_is_the_set_from_an_array_in_memory(sets, tmp_path, monkeypatch, name):
     made = {}
     for source, limit in (("array", "256"), ("folder", "0")):
