@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kip import rng
-from kip.errors import ConfigError
+from kip.artefacts import Store
 from kip.lazy import Images
 from kip.networks import Model, Network
 from kip.spread import deviation
-from kip.training.predict import accuracy, logits
+from kip.training.post_training import post_train
+from kip.training.predict import accuracy
 from kip.training.protocols import Protocol
-from kip.training.several import train_all
+from kip.training.relabel import stored_bytes as bytes_of_views
 from kip.training.supervised import Labeller
 
 NUMBER_BYTES = 4
@@ -60,6 +61,7 @@ def judge(
     test: tuple[Images, np.ndarray],
     mirror_keeps_class: bool,
     teacher: Labeller | None = None,
+    store: Store | None = None,
     seeds: int = 5,
     seed: int = 0,
     show_progress: bool = False,
@@ -73,6 +75,7 @@ def judge(
         test: images (M, H, W, C), preprocessed, and classes (M,).
         mirror_keeps_class: whether images may be flipped in training; `Dataset.mirror_keeps_class` says it.
         teacher: needed by protocols with soft labels; `kip.training.supervised.train_teacher` makes one.
+        store: keeps labels of views, where the protocol stores them; None: the one that is shared.
         seeds: how many networks are trained.
         seed: the seed of initial parameters, batches and augmentations.
         show_progress: whether each training shows a bar on stderr.
@@ -80,19 +83,15 @@ def judge(
     Raises:
         ConfigError: if the protocol needs a teacher and there is none.
     """
-    if protocol.needs_teacher and teacher is None:
-        raise ConfigError(f"teacher of {protocol.name}", got="none", expected="a trained network")
     begun = time.monotonic()
     model = Model(network, candidate.labels.shape[1])
-    recipe = protocol.recipe(len(candidate.images), mirror_keeps_class=mirror_keeps_class)
     keys = jnp.stack([rng.key(seed, f"protocol {protocol.name}", index) for index in range(seeds)])
-    trained = train_all(
-        model, recipe, keys, np.full(seeds, protocol.rate), np.full(seeds, protocol.decay),
-        candidate.images, _labels(protocol, candidate, teacher), None,
-        teacher=teacher if protocol.labels == "teacher on views" else None,
-        may_diverge=True, show_progress=show_progress, what=f"{candidate.name}, {protocol.name}",
+    trained = post_train(
+        model, protocol, candidate.images, candidate.labels, keys, mirror_keeps_class=mirror_keeps_class, seed=seed,
+        teachers=[teacher] if teacher else [], store=store, show_progress=show_progress,
+        what=f"{candidate.name}, {protocol.name}",
     )  # fmt: skip
-    accuracies = [float(accuracy(model, variables, *test)) for variables in trained.variables]
+    accuracies = [float(accuracy(model, variables, *test)) for variables in trained]
     return Cell(
         candidate.name, network.label, protocol.name, float(np.mean(accuracies)), deviation(accuracies), accuracies,
         stored_bytes(candidate, protocol), round(time.monotonic() - begun, 2),
@@ -107,18 +106,22 @@ def stored_bytes(candidate: Candidate, protocol: Protocol) -> int:
     | the set's classes | n (2 n beyond 256 classes) |
     | the set's own, or a teacher's on the images | 4 n c |
     | a teacher's on every view | 4 E n c: each epoch sees other views |
+    | stored labels of every view | 2 E n c and 8 an update (`kip.training.relabel`); the classes, if they count |
 
     Soft labels belong to the size of a set: on every view, they can be larger than its images.
     """
     count, classes = candidate.labels.shape
     entries = NUMBER_BYTES * count * classes
-    of_labels = {
-        "classes": count * (1 if classes <= 256 else 2),
-        "own": entries,
-        "teacher": entries,
-        "teacher on views": protocol.epochs * entries,
-    }
-    return NUMBER_BYTES * math.prod(candidate.images.shape) + of_labels[protocol.labels]
+    hard = count * (1 if classes <= 256 else 2)
+    if protocol.labels == "stored views":
+        recipe = protocol.recipe(count, mirror_keeps_class=True)  # flips change no size
+        of_labels = bytes_of_views(recipe, count, classes) + hard * (protocol.class_weight > 0)
+    else:
+        of_labels = {
+            "classes": hard, "own": entries, "teacher": entries,
+            "teacher on views": protocol.epochs * entries + hard * (protocol.class_weight > 0),
+        }[protocol.labels]  # fmt: skip
+    return NUMBER_BYTES * math.prod(candidate.images.shape) + of_labels
 
 
 def line(cell: Cell) -> str:
@@ -145,9 +148,3 @@ def of_dict(fields: dict[str, Any]) -> Cell | None:
         return cell if cell.accuracies and all(map(math.isfinite, numbers)) else None
     except (TypeError, ValueError):
         return None
-
-
-def _labels(protocol: Protocol, candidate: Candidate, teacher: Labeller | None) -> np.ndarray:
-    if protocol.labels == "teacher" and teacher is not None:
-        return logits(teacher.model, teacher.variables, candidate.images)
-    return candidate.labels

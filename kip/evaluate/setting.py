@@ -1,6 +1,7 @@
 """What sets of one data set and preprocessing share when networks are trained on them: test images and a teacher.
 
     FOLDER/DIGEST.json      a cell: a set, a network, a protocol and all seeds
+    FOLDER/labels/          labels of views, where a protocol stores them
 
 A cell that is known is not trained again: its digest stands for everything that its accuracies depend on.
 """
@@ -27,6 +28,8 @@ from kip.preprocess import Preprocess
 from kip.training.predict import accuracy
 from kip.training.protocols import Protocol
 from kip.training.supervised import Labeller, train_teacher
+
+LABELS = "labels"
 
 
 class Setting:
@@ -62,6 +65,7 @@ class Setting:
         self.transform = preprocess.fit(of_preprocess, self.dataset.train.images)
         self.store = Store(show_progress=show_progress)
         self._cells, self._seeds, self._seed = cells, seeds, seed
+        self._labels = Store(None if cells is None else cells / LABELS, show_progress=show_progress)
         self._teacher, self._teacher_steps = teacher, teacher_steps
 
     @property
@@ -92,8 +96,8 @@ class Setting:
             return known._replace(candidate=candidate.name)
         cell = judge(
             candidate, network, protocol, test=self._test, mirror_keeps_class=self.dataset.mirror_keeps_class,
-            teacher=self.teacher if soft and self._teacher is not None else None, seeds=self._seeds, seed=self._seed,
-            show_progress=self.store.show_progress,
+            teacher=self.teacher if soft and self._teacher is not None else None, store=self._labels,
+            seeds=self._seeds, seed=self._seed, show_progress=self.store.show_progress,
         )  # fmt: skip
         if path is not None:
             atomic_write(path, lambda file: file.write(json.dumps(cell._asdict()).encode()))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
+from kip.artefacts import Store
 from kip.config import value
+from kip.errors import ConfigError
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
+from kip.training.post_training import post_train
 from kip.training.predict import are_right
 from kip.training.protocols import Protocol
-from kip.training.several import train_all
+from kip.training.squeeze import Squeeze, squeeze
+from kip.training.supervised import Labeller
 
 
 @value
@@ -22,18 +28,30 @@ class Students(DrawingJudge):
     """Fresh networks, trained under a protocol; each network is one row of the result.
 
     Where the set has a learning rate of its own, it takes the place of the protocol's. Nothing is chosen by the images
-    that are classified.
+    that are classified. Teachers, where the protocol asks for labels of theirs, learned the train split; they are found
+    where a method has squeezed the same networks.
     """
 
     network: Network
     """What is trained on the set."""
     protocol: Protocol
-    """How; without a teacher."""
+    """How."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
     """Networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
     """Networks that are trained for the accuracy on test images."""
+    teachers: tuple[Network, ...] = ()
+    """Networks that label the set, where the protocol asks for it; their logits are averaged."""
+    squeeze: Squeeze = Squeeze()
+    """How the teachers learn the train split."""
     kind: Literal["students"] = "students"
+
+    def __post_init__(self) -> None:
+        if self.protocol.needs_teacher and not self.teachers:
+            raise ConfigError(
+                f"protocol {self.protocol.name} of a judge", got="no teacher", expected="networks that label the set",
+                remedy="Judge by hard labels in the run, and with a teacher by `kip compare`.",
+            )  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -43,12 +61,27 @@ class Students(DrawingJudge):
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
-        recipe = self.protocol.recipe(len(support.images), mirror_keeps_class=tools.mirror_keeps_class)
-        rate = self.protocol.rate if support.learning_rates is None else float(support.learning_rates[0])
-        count = self.count(question)
-        trained = train_all(
-            model, recipe, jnp.stack([key(tools.seed, purpose(question), i) for i in range(count)]),
-            np.full(count, rate), np.full(count, self.protocol.decay), support.images, support.labels, None,
-            may_diverge=True,
-        )  # fmt: skip
-        return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained.variables])
+        rate = None if support.learning_rates is None else float(support.learning_rates[0])
+        keys = jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))])
+        # Labels of views belong to this training alone: a store that stayed would grow with every checkpoint.
+        with tempfile.TemporaryDirectory() as folder:
+            trained = post_train(
+                model, self.protocol, support.images, support.labels, keys, seed=tools.seed, rate=rate,
+                mirror_keeps_class=tools.mirror_keeps_class, teachers=self._labellers(support, tools),
+                store=Store(Path(folder), show_progress=False),
+            )  # fmt: skip
+        return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained])
+
+    def _labellers(self, support: Support, tools: Tools) -> list[Labeller]:
+        """Return the teachers, made or found; none where the protocol does without."""
+        if not self.protocol.needs_teacher:
+            return []
+        return [
+            Labeller(
+                *squeeze(
+                    self.squeeze, network, *tools.train, support.labels.shape[1], seed=tools.seed,
+                    mirror_keeps_class=tools.mirror_keeps_class, store=Store(show_progress=False),
+                )
+            )
+            for network in self.teachers
+        ]  # fmt: skip

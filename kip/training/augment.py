@@ -16,13 +16,17 @@ Differentiable siamese augmentation (DSA) applies one operation to a batch, draw
 Each image has parameters of its own in training (`augmented`); in the siamese mode (`augment_siamese`), one draw serves
 all images of two batches, so that gradients on real and on learned images are of the same view.
 
+A random resized crop (`cropped`) shows a part of an image, its area and its place drawn, at the size of the image.
+
 References: Zhao and Bilen 2021, "Dataset Condensation with Differentiable Siamese Augmentation", and its public code,
-`DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`.
+`DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`; torchvision's
+`RandomResizedCrop`; Sun et al. 2024, "On the Diversity and Realism of Distilled Dataset" (RDED), for `tiles`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,16 +34,30 @@ from jax import Array
 
 from kip.training.warp import bilinear, nearest
 
-Augmentation = Literal["none", "shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise"]
-"""`shift`: the crop of DSA alone. `flip_shift`: and the flip. `dsa`: one of six operations a batch. `dsa_no_flip`: one
-of five, for images whose mirror image has another class. `dc`: DC's own, of MNIST. `noise`: standard normal noise in
-place of the images, for comparison."""
+Augmentation = Literal[
+    "none", "flip", "shift", "flip_shift", "resized", "flip_resized", "tiles", "flip_tiles", "dsa", "dsa_no_flip", "dc",
+    "noise",
+]  # fmt: skip
+"""`shift`: the crop of DSA alone, as a crop of the image padded by 4 pixels at 32x32. `resized`: a random resized crop
+of 0.08 to 1 of the area and of sides 3:4 to 4:3. `tiles`: the left and the right half in a random order, the upper and
+the lower half too, then such a crop of 0.5 to 1 of the area; for images that are made of four. `flip`, and `flip_`
+before these: and the flip. `dsa`: one of six operations a batch. `dsa_no_flip`: one of five, for images whose mirror
+image has another class. `dc`: DC's own, of MNIST. `noise`: standard normal noise in place of the images, for
+comparison."""
 Strategy = Literal["dsa", "dsa_no_flip"]
+UNFLIPPED: dict[Augmentation, Augmentation] = {
+    "flip": "none", "flip_shift": "shift", "flip_resized": "resized", "flip_tiles": "tiles", "dsa": "dsa_no_flip"
+}  # fmt: skip
+"""What takes the place of an augmentation with flips where a mirror image has another class."""
 
 SCALE = 1.2
 """The largest factor of DSA's scale."""
 DEGREES = 15.0
 """The largest angle of DSA's rotation."""
+SMALLEST_AREA = 0.08
+"""The least share of an image's area that a random resized crop shows, if nothing else is said."""
+STRETCH = 4 / 3
+"""The largest ratio of the sides of a crop to those of the image, in `resized` and `tiles`."""
 
 
 def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
@@ -51,10 +69,21 @@ def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
     if kind == "dc":
         return dc(key, images)
     parameters, operation = jax.random.split(key)
-    if kind in ("shift", "flip_shift"):
-        shifted = crop(parameters, images, len(images))
-        return flip(operation, shifted, len(images)) if kind == "flip_shift" else shifted
-    return _one_operation(kind, operation, parameters, images, len(images))
+    if kind in ("dsa", "dsa_no_flip"):
+        return _one_operation(kind, operation, parameters, images, len(images))
+    if kind.endswith("shift"):
+        images = crop(parameters, images, len(images))
+    elif kind.endswith("resized"):
+        images = cropped(parameters, images, stretch=STRETCH)
+    elif kind.endswith("tiles"):
+        halves, parameters = jax.random.split(parameters)
+        images = cropped(parameters, shuffled_halves(halves, images), smallest=0.5, stretch=STRETCH)
+    return flip(operation, images, len(images)) if kind.startswith("flip") else images
+
+
+def for_classes(kind: Augmentation, mirror_keeps_class: bool) -> Augmentation:
+    """Return an augmentation, without its flips where a mirror image has another class."""
+    return kind if mirror_keeps_class else UNFLIPPED.get(kind, kind)
 
 
 def strategy_for(mirror_keeps_class: bool) -> Strategy:
@@ -130,6 +159,52 @@ def rotate(key: Array, images: Array, draws: int) -> Array:
     angle = jnp.deg2rad(jax.random.uniform(key, (draws,), images.dtype, -DEGREES, DEGREES))
     rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
     return bilinear(images, jnp.stack(rows, axis=1))
+
+
+@partial(jax.jit, static_argnames=("side", "stretch"))
+def cropped(
+    key: Array, images: Array, *, side: int | None = None, smallest: Any = SMALLEST_AREA, stretch: float = 1.0
+) -> Array:
+    """Return a random part of each image, resized by linear interpolation, (N, h, w, C).
+
+    Its share a of the area is uniform in [smallest, 1] and its place uniform. Height and width are sqrt(a / r) and
+    sqrt(a r) of the image's, log r uniform among what is in +-log stretch and fits into the image; torchvision draws
+    the area again too where the first does not fit.
+
+    Args:
+        key: of all draws.
+        images: (N, H, W, C).
+        side: h and w; None: H and W.
+        smallest: a number, or an array () that may change from call to call.
+        stretch: 1 keeps the image's ratio of sides.
+    """
+    whole = jnp.array(images.shape[1:3], images.dtype)
+    shape = images.shape[1:3] if side is None else (side, side)
+
+    def one(key: Array, image: Array) -> Array:
+        keys = jax.random.split(key)
+        area = jax.random.uniform(keys[0], (), images.dtype, minval=smallest, maxval=1.0)
+        lengths = whole * jnp.sqrt(area)
+        if stretch != 1:
+            most = jnp.minimum(jnp.log(jnp.asarray(stretch, images.dtype)), -jnp.log(area))
+            log = most * jax.random.uniform(jax.random.fold_in(key, 2), (), images.dtype, minval=-1.0, maxval=1.0)
+            lengths = lengths * jnp.exp(jnp.stack([-log, log]) / 2)
+        corner = jax.random.uniform(keys[1], (2,), images.dtype) * (whole - lengths)
+        scale = jnp.array(shape, images.dtype) / lengths
+        return jax.image.scale_and_translate(
+            image, (*shape, image.shape[2]), (0, 1), scale, -corner * scale, "linear", antialias=False
+        )
+
+    return jax.vmap(one)(jax.random.split(key, len(images)), images)
+
+
+def shuffled_halves(key: Array, images: Array) -> Array:
+    """Return images (N, H, W, C), each rolled by half its side with p = 1/2, along each axis: halves change places."""
+    swapped = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
+    for axis in (1, 2):
+        half = images.shape[axis] // 2
+        images = jnp.where(swapped[axis - 1], jnp.roll(images, half, axis), images)
+    return images
 
 
 OPERATIONS = (colour, crop, cutout, scale, rotate, flip)

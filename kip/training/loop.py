@@ -114,6 +114,7 @@ def fit(
     data: Batch,
     keys: Array,
     *,
+    extra_at: Callable[[int], Any] | None = None,
     marks: Collection[int] = (),
     at_mark: Callable[[Progress], Any] = lambda progress: progress.owned,
     owned: Any = (),
@@ -132,6 +133,7 @@ def fit(
         data: the whole set, images (N, H, W, C) and labels (N, c), of which each update sees a batch; `extra` as it is.
             A `kip.lazy.Lazy` of images is read on the host, ahead of the device (`kip.training.gathered`).
         keys: the keys of batches and of what the objective draws, (); or (r,), and the state has a leading axis r.
+        extra_at: returns the batch's `extra` of each update, in place of that of `data`; None: it never changes.
         marks: updates after which `at_mark` is called.
         at_mark: returns what `owned` becomes; `total` begins again at 0 afterwards.
         owned: what the caller keeps, before the first update.
@@ -162,7 +164,7 @@ def fit(
     options = {"initial": first, "total": rule.steps, "desc": what, "leave": False, "file": sys.stderr}
     with (
         tqdm(**options, disable=not show_progress) as bar,
-        contextlib.closing(_updates(known_as, many, data, keys, range(first, rule.steps))) as updates,
+        contextlib.closing(_updates(known_as, many, data, extra_at, keys, range(first, rule.steps))) as updates,
     ):
         for step, one_update in enumerate(updates, first):
             learning, total, indices, losses = one_update(progress.learning, progress.total)
@@ -183,13 +185,21 @@ def fit(
     return progress
 
 
-def _updates(rule: Rule, many: bool, data: Batch, keys: Array, steps: range) -> Generator[Callable[..., Any]]:
+def _updates(
+    rule: Rule, many: bool, data: Batch, extra_at: Callable[[int], Any] | None, keys: Array, steps: range
+) -> Generator[Callable[..., Any]]:
     """Yield each update as a function of (learning, total); see `compiled_update` for what it returns."""
+
+    def at(step: int) -> Batch:
+        return data if extra_at is None else data._replace(extra=extra_at(step))
+
     if not isinstance(data.images, Lazy):
         on_device = compiled_update(rule, many)
         for step in steps:
             length = rule.batches.length(step)
-            yield lambda learning, total, step=step, length=length: on_device(learning, total, data, keys, step, length)
+            yield lambda learning, total, step=step, length=length: on_device(
+                learning, total, at(step), keys, step, length
+            )
         return
     given = compiled_update_of_batch(rule, many)
     of_batches = (jax.vmap(_key_of_batches) if many else _key_of_batches)(keys)
@@ -197,7 +207,7 @@ def _updates(rule: Rule, many: bool, data: Batch, keys: Array, steps: range) -> 
     under_way: deque[Array] = deque()
 
     def update_of(batch: Gathered, step: int, learning: Learning, total: Array) -> tuple[Learning, Array, Any, Array]:
-        learning, total, losses = given(learning, total, Batch(batch.images, batch.labels, data.extra), keys, step)
+        learning, total, losses = given(learning, total, Batch(batch.images, batch.labels, at(step).extra), keys, step)
         under_way.append(losses)
         if len(under_way) > IN_FLIGHT:  # else JAX would be given batches faster than it lets go of them
             under_way.popleft().block_until_ready()

@@ -6,16 +6,33 @@
 | HL-plain | the set's classes | as HL | as HL, without augmentation | Li et al. 2025, DD-Ranking |
 | SL | a teacher's logits on the images, fixed | KL at T = 20, without T^2 | AdamW 1e-3, cosine | 003, small scale |
 | SL+KD | a teacher's logits on every augmented view | as SL | as SL | 003 |
+| FKD | stored logits of every view of SL+KD | as SL | as SL | Shen and Xing 2022 |
 | OWN | the set's own labels, learned or not | squared error | as HL | none: what the set was learned for |
 | DSA | the set's classes | cross-entropy | the public loop of DC and DSA, 1000 epochs | Zhao and Bilen 2021 |
 | DC | the set's classes | cross-entropy | the same, 300 epochs, no augmentation | Zhao, Mopuri, Bilen 2021 |
 | DC-MNIST | the set's classes | cross-entropy | the same, 1000 epochs, DC's augmentation of MNIST | Zhao et al. 2021 |
 | DC-BENCH | the set's classes | cross-entropy | as DSA | Cui et al. 2022 |
+| SRe2L | a teacher's logits on every view | KL at T = 30 | AdamW 1e-3, cosine, 400 epochs of 128 | SRe2L, CDA, DWA |
+| RDED | a teacher's logits on every view | KL at T = 20 | AdamW 1e-3, to its half, 300 epochs of 100 | RDED |
+| RDED-tiles | as RDED | as RDED | as RDED, for images that are made of four | RDED |
+| G-VBSM | stored logits of every view | `mean` + 0.15 cross-entropy | SGD 0.1, cosine, 1000 epochs of 64 | G-VBSM |
+| EDC | a teacher's logits on every view | `mean` + 0.025 cross-entropy | AdamW 1e-3, to its half, 1000 of 10 | EDC |
+| FADRM | stored logits of every view | KL at T = 20 | AdamW 1e-3, cosine, 1000 epochs of 16 | FADRM |
+| HL-large | the set's classes | cross-entropy | SGD 0.5, cosine, 200 epochs of 50 | 003, ImageNet-1K |
+| SL-large | a teacher's logits on the images, fixed | as SL | AdamW 1e-3, 5 rising epochs, cosine, 200 of 128 | 003 |
+| SL+KD-large | stored logits of every view | as SL | as SL-large | 003, ImageNet-1K |
 
-All train in batches of 256, the first five for 300 epochs, with DSA's augmentation unless it is said otherwise: one
-operation a batch, no flips where a mirror image has another class. Hard labels are the argmax of learned ones. Nothing
-is searched, and the last parameters are tested. `dataclasses.replace(PROTOCOLS[...], epochs=...)` is for smaller
-machines.
+The first ten train in batches of 256, the first six for 300 epochs, with DSA's augmentation unless it is said
+otherwise: one operation a batch. Hard labels are the argmax of learned ones. Nothing is searched, and the last
+parameters are tested. `dataclasses.replace(PROTOCOLS[...], epochs=...)` is for smaller machines. No protocol flips
+images where a mirror image has another class.
+
+AdamW decays by 0.01. Views of SRe2L are crops of the padded image, flipped, and mixed by mixup; those of RDED are
+flipped and mixed by CutMix (at 32x32 its crops have the whole image's size); those of the others below are random
+resized crops, flipped, and mixed by CutMix where labels are of every view. Stored logits are float16, made once for all
+networks (`kip.training.relabel`); they count as part of the set. The public code of G-VBSM and EDC takes the
+cross-entropy at the class of the image that another was pasted into; here it is at the classes of both, in their
+shares. EDC's average of the student's parameters is left out.
 
 The public loop of DC and DSA: SGD 0.01, momentum 0.9, decay 5e-4; for E epochs it makes E + 1 passes, the last batch of
 a pass is what is left of it, and after pass E // 2 + 2 a new optimiser goes on with a tenth of the rate.
@@ -23,7 +40,11 @@ a pass is what is left of it, and after pass E // 2 + 2 a new optimiser goes on 
 References: "Rethinking Dataset Distillation: Hard Truths About Soft Labels", Table 1 (its section 2); Zhao, Mopuri,
 Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao and Bilen 2021, "Dataset Condensation with
 Differentiable Siamese Augmentation", and their public code, `evaluate_synset`; Cui et al. 2022, "DC-BENCH: Dataset
-Condensation Benchmark".
+Condensation Benchmark"; Shen and Xing 2022, "A Fast Knowledge Distillation Framework for Visual Recognition"; Yin,
+Xing, Shen 2023, "Squeeze, Recover and Relabel"; Sun et al. 2024, "On the Diversity and Realism of Distilled Dataset";
+Shao et al. 2024, "Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching" and
+"Elucidating the Design Space of Dataset Condensation"; Cui et al. 2025, "FADRM: Fast and Accurate Data Residual
+Matching for Dataset Distillation"; and their public code.
 """
 
 from __future__ import annotations
@@ -33,9 +54,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from kip.config import value
-from kip.training.augment import Augmentation, strategy_for
+from kip.errors import ConfigError
+from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.losses import Loss
+from kip.training.mix import Mix
 from kip.training.recipe import Optimizer, Recipe
 
 
@@ -47,8 +70,9 @@ class Protocol:
     """For tables."""
     paper: str
     """Where it is from."""
-    labels: Literal["own", "classes", "teacher", "teacher on views"]
-    """What the network is trained on."""
+    labels: Literal["own", "classes", "teacher", "teacher on views", "stored views"]
+    """What the network is trained on. With `stored views`, teachers label all views before the training, and every
+    network sees the same ones."""
     loss: Loss = "xent"
     """What the network minimises; see `kip.training.losses`."""
     optimizer: Literal["momentum", "adamw"] = "momentum"
@@ -57,7 +81,7 @@ class Protocol:
     """Learning rate at its highest."""
     decay: Annotated[float, Field(ge=0)] = 5e-4
     """L2 (momentum) or weight decay (AdamW)."""
-    schedule: Literal["constant", "cosine", "halfway", "dc"] = "halfway"
+    schedule: Literal["constant", "cosine", "warm_cosine", "half_cosine", "halfway", "dc"] = "halfway"
     """How the rate falls: see `kip.training.recipe.Optimizer`; `dc` is the whole public loop of DC and DSA."""
     epochs: Annotated[int, Field(ge=1)] = 300
     """Passes over the set."""
@@ -66,12 +90,26 @@ class Protocol:
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """T of the loss `kl`."""
     augment: Augmentation | None = None
-    """How images are varied; None: `dsa`, or `dsa_no_flip` where a mirror image has another class."""
+    """How images are varied, flips left out where a mirror image has another class; None: `dsa`."""
+    mix: Mix = "none"
+    """How the images of an update are mixed with each other; see `kip.training.mix`."""
+    class_weight: Annotated[float, Field(ge=0)] = 0.0
+    """The weight of the cross-entropy at the set's classes, beside a loss of a teacher's labels of views."""
+
+    def __post_init__(self) -> None:
+        of_views = self.labels in ("teacher on views", "stored views")
+        if self.class_weight and not of_views:
+            raise ConfigError("class_weight", got=self.class_weight, expected="0, or a teacher's labels of views")
+        if self.mix != "none" and self.labels == "teacher":
+            raise ConfigError(
+                "mix", got=self.mix, expected="'none', where a teacher has labelled the images alone",
+                remedy="Take labels='teacher on views'.",
+            )  # fmt: skip
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether another network gives the labels."""
-        return self.labels.startswith("teacher")
+        """Whether other networks give the labels."""
+        return self.labels in ("teacher", "teacher on views", "stored views")
 
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
         """Return the training on a set.
@@ -98,7 +136,9 @@ class Protocol:
             steps=(self.epochs + public) * batches.of_epoch,
             batch=self.batch,
             drawn=batches.drawn,
-            augment=self.augment or strategy_for(mirror_keeps_class),
+            augment=for_classes(self.augment or "dsa", mirror_keeps_class),
+            mix=self.mix,
+            class_weight=self.class_weight,
             evaluations=1,
             keep="last",
         )
@@ -115,6 +155,16 @@ _SOFT: dict[str, Any] = {
     "decay": 1e-2,
     "schedule": "cosine",
 }
+_KD: dict[str, Any] = {**_SOFT, "labels": "teacher on views"}
+_LARGE: dict[str, Any] = {
+    **_SOFT, "schedule": "warm_cosine", "epochs": 200, "batch": 128, "augment": "flip_resized"
+}  # fmt: skip
+_SRE2L = "Yin, Xing, Shen 2023, Squeeze, Recover and Relabel"
+_RDED = "Sun et al. 2024, On the Diversity and Realism of Distilled Dataset"
+_GVBSM = "Shao et al. 2024, Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching"
+_EDC = "Shao et al. 2024, Elucidating the Design Space of Dataset Condensation"
+_FADRM = "Cui et al. 2025, FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation"
+_RDED_KD: dict[str, Any] = {**_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix"}
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -122,10 +172,60 @@ PROTOCOLS = {
         Protocol("HL-plain", "Li et al. 2025, DD-Ranking", "classes", augment="none"),
         Protocol("SL", _RETHINKING, "teacher", **_SOFT),
         Protocol("SL+KD", _RETHINKING, "teacher on views", **_SOFT),
+        Protocol("FKD", "Shen and Xing 2022, A Fast Knowledge Distillation Framework", "stored views", **_SOFT),
         Protocol("OWN", "none", "own", loss="mse"),
         Protocol("DSA", _DSA, "classes", schedule="dc", epochs=1000),
         Protocol("DC", _DC, "classes", schedule="dc", augment="none"),
         Protocol("DC-MNIST", _DC, "classes", schedule="dc", augment="dc", epochs=1000),
         Protocol("DC-BENCH", "Cui et al. 2022, DC-BENCH", "classes", schedule="dc", epochs=1000),
+        Protocol(
+            "SRe2L", _SRE2L, **{**_KD, "temperature": 30.0}, epochs=400, batch=128, augment="flip_shift", mix="mixup"
+        ),
+        Protocol("RDED", _RDED, **_RDED_KD, augment="flip"),
+        Protocol("RDED-tiles", _RDED, **_RDED_KD, augment="flip_tiles"),
+        Protocol(
+            "G-VBSM",
+            _GVBSM,
+            "stored views",
+            loss="mean",
+            rate=0.1,
+            schedule="cosine",
+            epochs=1000,
+            batch=64,
+            augment="flip_resized",
+            mix="cutmix",
+            class_weight=0.15,
+        ),
+        Protocol(
+            "EDC",
+            _EDC,
+            **{**_KD, "loss": "mean", "temperature": 1.0, "schedule": "half_cosine"},
+            epochs=1000,
+            batch=10,
+            augment="flip_resized",
+            mix="cutmix",
+            class_weight=0.025,
+        ),
+        Protocol(
+            "FADRM",
+            _FADRM,
+            **{**_KD, "labels": "stored views"},
+            epochs=1000,
+            batch=16,
+            augment="flip_resized",
+            mix="cutmix",
+        ),
+        Protocol(
+            "HL-large",
+            _RETHINKING,
+            "classes",
+            rate=0.5,
+            schedule="cosine",
+            epochs=200,
+            batch=50,
+            augment="flip_resized",
+        ),
+        Protocol("SL-large", _RETHINKING, "teacher", **_LARGE),
+        Protocol("SL+KD-large", _RETHINKING, "stored views", **_LARGE, mix="cutmix"),
     )
 }

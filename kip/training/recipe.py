@@ -18,8 +18,9 @@ from kip.errors import ConfigError
 from kip.training.augment import Augmentation
 from kip.training.batches import Drawn
 from kip.training.losses import Loss
+from kip.training.mix import Mix
 
-Schedule = Literal["constant", "cosine", "linear", "halfway"]
+Schedule = Literal["constant", "cosine", "warm_cosine", "half_cosine", "linear", "halfway"]
 
 
 @value
@@ -36,7 +37,9 @@ class Optimizer:
     """This times the parameters, biases too, is added to the gradient (`sgd`, `adam`, `adabelief`), or to what the rule
     makes of the gradient (`adamw`, `lamb`)."""
     schedule: Schedule = "constant"
-    """How the learning rate falls: to 0 at the end as a cosine or a line, or (`halfway`) to a tenth in the middle."""
+    """How the learning rate falls: to 0 at the end as a cosine or a line, to half as the first half of a cosine
+    (`half_cosine`), or to a tenth in the middle (`halfway`). `warm_cosine` rises as a line for a fortieth of the
+    updates first, which is 5 of 200 epochs."""
 
     def __post_init__(self) -> None:
         if self.kind != "sgd" and self.momentum:
@@ -111,6 +114,10 @@ class Recipe:
     """How batches are drawn; see `kip.training.batches`."""
     augment: Augmentation = "none"
     """How training images are varied, anew for every update."""
+    mix: Mix = "none"
+    """How the images of an update are mixed with each other, after they were varied; see `kip.training.mix`."""
+    class_weight: Annotated[float, Field(ge=0)] = 0.0
+    """The weight of the cross-entropy at the set's classes, which is added where a teacher gives the labels."""
     evaluations: Annotated[int, Field(ge=1)] = 20
     """How often validation accuracy is measured, evenly, the last time at the end."""
     keep: Literal["best", "last"] = "best"
@@ -140,6 +147,12 @@ def scheduled(schedule: Schedule, step: Any, steps: int, drop_at: int | None = N
     done = step / steps
     if schedule == "cosine":
         return 0.5 * (1 + jnp.cos(jnp.pi * done))
+    if schedule == "half_cosine":
+        return 0.5 * (1 + jnp.cos(jnp.pi * done / 2))
+    if schedule == "warm_cosine":
+        rise = steps / 40
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * (step - rise) / (steps - rise)))
+        return jnp.where(step < rise, (step + 1) / (rise + 1), falling)
     if schedule == "linear":
         return 1.0 - done
     if schedule == "halfway":

@@ -25,10 +25,14 @@ from kip.training.fresh import fresh
 from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
 from kip.training.losses import Loss, per_example
+from kip.training.mix import Mix, Mixture, mixed
 from kip.training.predict import accuracy
 from kip.training.recipe import Optimizer, Recipe, with_rates
 from kip.training.resume import Artefact
 from kip.training.update import Batch, Evaluated
+
+MIXING = 1 << 16
+"""What a batch's key is folded with for mixing: augmentations split it into a few."""
 
 
 class Labeller(NamedTuple):
@@ -57,7 +61,7 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Supervised:
-    """The objective: the loss of a network's outputs for augmented images with their labels.
+    """The objective: the loss of a network's outputs for augmented and mixed images with their labels.
 
     Attributes:
         model: the network.
@@ -66,6 +70,9 @@ class Supervised:
         augment: how images are varied.
         labeller: the network that labels each view, its variables the batch's `extra`; None takes the batch's labels.
         batch_statistics: see `Labeller`.
+        mix: how images are mixed.
+        class_weight: of the cross-entropy at the classes of the batch's labels, where those of the views are others.
+        stored: whether the labels of the views are the batch's `extra`, (b, c), of any float type.
     """
 
     model: Model
@@ -74,15 +81,33 @@ class Supervised:
     augment: Augmentation = "none"
     labeller: Model | None = None
     batch_statistics: bool = False
+    mix: Mix = "none"
+    class_weight: float = 0.0
+    stored: bool = False
 
     def __call__(self, variables: Variables, batch: Batch, key: Array) -> Evaluated:
         """Return the objective in training mode."""
-        images, labels = augmented(self.augment, key, batch.images), batch.labels
+        view, loss, labels = self.view(key, batch.images), self.loss, batch.labels
+
+        def classes() -> Array:
+            return view.labels(jax.nn.one_hot(batch.labels.argmax(1), batch.labels.shape[1]))
+
         if self.labeller is not None:
-            labels = self.labeller.apply(batch.extra, images, train=self.batch_statistics).logits
-        outputs = self.model.apply(variables, images, train=True)
-        losses = per_example(self.loss, outputs.logits, labels, temperature=self.temperature)
+            labels = self.labeller.apply(batch.extra, view.images, train=self.batch_statistics).logits
+        elif self.stored:
+            labels = batch.extra.astype(view.images.dtype)
+        elif self.mix != "none":
+            loss, labels = ("soft_xent", classes()) if loss == "xent" else (loss, view.labels(labels))
+        outputs = self.model.apply(variables, view.images, train=True)
+        losses = per_example(loss, outputs.logits, labels, temperature=self.temperature)
+        if self.class_weight:
+            losses = losses + self.class_weight * per_example("soft_xent", outputs.logits, classes())
         return Evaluated(losses.mean(), losses, outputs.variables)
+
+    def view(self, key: Array, images: Array) -> Mixture:
+        """Return what an update sees of its images, a function of its key."""
+        images = augmented(self.augment, key, images)
+        return mixed(self.mix, jax.random.fold_in(key, MIXING) if self.mix != "none" else key, images)
 
 
 class _Best(NamedTuple):
@@ -106,6 +131,8 @@ def train(
     validation: tuple[Images, np.ndarray] | None,
     *,
     teacher: Labeller | None = None,
+    views: Array | None = None,
+    stored: Callable[[], Callable[[int], Array]] | None = None,
     begin: Callable[[Variables], Variables] | None = None,
     hooks: Hooks = NO_HOOKS,
     artefact: Artefact | None = None,
@@ -126,6 +153,10 @@ def train(
         labels: (N, c).
         validation: images (M, H, W, C) and classes (M,); None: nothing is validated, and `Recipe.keep` is `last`.
         teacher: labels each augmented view in place of `labels`, by its logits.
+        views: the key of batches and augmentations of all networks, which then differ in their initial parameters
+            alone; None: each network has its own.
+        stored: makes a reader of the labels of the views of each update, (b, c), which take the place of `labels`; see
+            `kip.training.relabel`.
         begin: returns the values to begin with, given fresh ones (stacked, if r > 1); None: the fresh ones.
         hooks: called at each update and epoch.
         artefact: where the training is saved, and what it resumes from.
@@ -139,7 +170,10 @@ def train(
     """
     runs, many = len(keys), len(keys) > 1
     labelling = (teacher.model, teacher.batch_statistics) if teacher else (None, False)
-    objective = Supervised(model, recipe.loss, recipe.temperature, recipe.augment, *labelling)
+    objective = Supervised(
+        model, recipe.loss, recipe.temperature, recipe.augment, *labelling, recipe.mix, recipe.class_weight,
+        stored is not None,
+    )  # fmt: skip
     rule = Rule(
         objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at
     )
@@ -147,6 +181,9 @@ def train(
     data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
     of_validation = None if validation is None else (on_device(validation[0]), jnp.asarray(validation[1]))
     of_runs: list[Any] = [jnp.asarray(part) if many else jnp.asarray(part)[0] for part in (keys, rates, decays)]
+    of_views = of_runs[0]
+    if views is not None:
+        of_views = jnp.stack([views] * runs) if many else views
     initial = jax.vmap(lambda key: jax.random.fold_in(key, 0)) if many else lambda key: jax.random.fold_in(key, 0)
     variables = fresh(model, initial(of_runs[0]), images.shape[1:])
     learning = rule.begin(variables if begin is None else begin(variables), many=many)
@@ -169,7 +206,8 @@ def train(
 
     empty = np.zeros((runs, recipe.evaluations))
     progress = fit(
-        rule, learning, data, of_runs[0], marks=frozenset(marks[1:].tolist()), at_mark=evaluate,
+        rule, learning, data, of_views, extra_at=None if stored is None else stored(),
+        marks=frozenset(marks[1:].tolist()), at_mark=evaluate,
         owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty), hooks=hooks,
         artefact=artefact, save_every=save_every, may_diverge=may_diverge, show_progress=show_progress, what=what,
     )  # fmt: skip

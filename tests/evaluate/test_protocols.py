@@ -11,6 +11,7 @@ from kip.evaluate.protocols import Candidate, Cell, cross_architecture, judge, s
 from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
 from kip.networks import Network, network
+from kip.training.augment import UNFLIPPED, for_classes
 from kip.training.batches import Batches
 from kip.training.protocols import PROTOCOLS
 from kip.training.recipe import scheduled
@@ -97,14 +98,23 @@ def test_every_protocol_names_its_paper_and_makes_a_recipe():
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
         assert protocol.paper
-        recipe = protocol.recipe(100, mirror_keeps_class=False)
+        recipe = protocol.recipe(10, mirror_keeps_class=False)
         public = protocol.schedule == "dc"
         assert (recipe.keep, recipe.steps) == ("last", protocol.epochs + public)
-        assert recipe.augment == (protocol.augment or "dsa_no_flip")
-        assert protocol.recipe(500, mirror_keeps_class=True).augment == (protocol.augment or "dsa")
-        assert protocol.recipe(512, mirror_keeps_class=True).steps == 2 * (protocol.epochs + public)
-        assert (recipe.loss == "kl") == protocol.labels.startswith("teacher")
-        assert recipe.temperature == (20 if recipe.loss == "kl" else 1)
+        assert recipe.augment == for_classes(protocol.augment or "dsa", False)
+        assert recipe.augment not in UNFLIPPED
+        assert protocol.recipe(10, mirror_keeps_class=True).augment == (protocol.augment or "dsa")
+        assert protocol.recipe(2 * protocol.batch, mirror_keeps_class=True).steps == 2 * (protocol.epochs + public)
+        assert recipe.loss in (("kl", "mean") if protocol.needs_teacher else ("xent", "mse"))
+        assert recipe.temperature == ({"SRe2L": 30}.get(name, 20) if recipe.loss == "kl" else 1)
+        assert (recipe.mix, recipe.class_weight) == (protocol.mix, protocol.class_weight)
+
+
+def test_what_a_protocol_would_ignore_is_refused():
+    with pytest.raises(ConfigError, match="class_weight"):
+        dataclasses.replace(PROTOCOLS["HL"], class_weight=0.1)
+    with pytest.raises(ConfigError, match="mix"):
+        dataclasses.replace(PROTOCOLS["SL"], mix="mixup")
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("DC", 300), ("DSA", 1000), ("DC-MNIST", 1000), ("DC-BENCH", 1000)])

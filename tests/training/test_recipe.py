@@ -112,3 +112,14 @@ def test_a_key_is_a_function_of_seed_purpose_and_counters():
     assert all(not np.array_equal(data(first), data(other)) for other in others)
     expected = jax.random.key(int(keys.generator(0, "teacher", 1).integers(2**31)))
     assert np.array_equal(data(first), data(expected))
+
+
+def test_schedules_of_post_training_are_those_written_out():
+    steps = 80
+    half, warm = (
+        [float(scheduled(name, step, steps)) for step in range(steps)] for name in ("half_cosine", "warm_cosine")
+    )
+    np.testing.assert_allclose(half, [0.5 * (1 + np.cos(np.pi * step / steps / 2)) for step in range(steps)], rtol=1e-6)
+    np.testing.assert_allclose(warm[:3], [1 / 3, 2 / 3, 1], rtol=1e-6)  # a fortieth rises
+    falling = [0.5 * (1 + np.cos(np.pi * (step - 2) / 78)) for step in range(2, steps)]
+    np.testing.assert_allclose(warm[2:], falling, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,90 @@
+"""Squeezing: a network is trained on the natural images; batch normalisation keeps their statistics.
+
+It is what images are recovered from, and the teacher that labels their views. It is made once for a data set and
+configuration, resumable, and shared between runs.
+
+Reference: Yin, Xing, Shen 2023, "Squeeze, Recover and Relabel" (SRe2L), section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from kip.artefacts import Store, digest
+from kip.config import to_dict, value
+from kip.data import one_hot
+from kip.lazy import Images
+from kip.networks.model import Model, Network, Variables
+from kip.rng import key
+from kip.training.augment import for_classes
+from kip.training.batches import Batches
+from kip.training.recipe import Optimizer, Recipe
+from kip.training.supervised import train
+
+
+@value
+class Squeeze:
+    """How the network is trained."""
+
+    epochs: Annotated[int, Field(ge=1)] = 200
+    """Passes over the train images."""
+    batch: Annotated[int, Field(ge=1)] = 128
+    """Images of an update."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """SGD's at its highest, with momentum 0.9, falling to zero as a cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay."""
+
+
+def squeeze(
+    config: Squeeze,
+    network: Network,
+    inputs: Images,
+    classes: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int,
+    mirror_keeps_class: bool,
+    store: Store,
+) -> tuple[Model, Variables]:
+    """Return the trained network, made or found.
+
+    Args:
+        config: how it is trained.
+        network: its architecture.
+        inputs: train images, (N, H, W, C), preprocessed; they are learned shifted, and flipped where they may be.
+        classes: theirs, (N,) integers.
+        num_classes: c.
+        seed: the root seed.
+        mirror_keeps_class: whether a mirror image keeps its class.
+        store: keeps it, shared between runs.
+
+    Raises:
+        ShapeError: if the images are too small for the network.
+        NonFiniteError: if it diverges.
+    """
+    model = Model(network, num_classes)
+    model.check_images(*inputs.shape[1:3])
+    augment = for_classes("flip_shift", mirror_keeps_class)
+    optimizer = Optimizer(
+        "sgd", config.learning_rate, momentum=0.9, weight_decay=config.weight_decay, schedule="cosine"
+    )
+    batches = Batches(len(inputs), config.batch)
+    recipe = Recipe(
+        "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, augment=augment,
+        evaluations=1, keep="last",
+    )  # fmt: skip
+    identity = {
+        "squeeze": to_dict(config), "network": to_dict(network), "seed": seed, "augment": augment,
+        "set": digest(inputs, classes),
+    }  # fmt: skip
+    trained = train(
+        model, recipe, key(seed, "squeezed network", 0)[None], np.array([config.learning_rate]),
+        np.array([config.weight_decay]), inputs, one_hot(classes, num_classes, inputs), None,
+        artefact=store.artefact("squeezed", identity, shared=True), save_every=batches.of_epoch,
+        show_progress=store.show_progress, what=f"squeezed {network.label}",
+    )  # fmt: skip
+    return model, trained.variables[0]
