@@ -9,7 +9,7 @@ import numpy as np
 from kip.blocks import KernelBlocks, Source
 from kip.blocks.source import checksum, select
 from kip.data import Augment, ClassIndex, Split, centred_one_hot
-from kip.errors import DataError
+from kip.errors import ConfigError, DataError
 from kip.judges import Support
 from kip.lazy import Images
 from kip.methods.ahead import Ahead
@@ -178,6 +178,21 @@ class Problem(NamedTuple):
         members = np.flatnonzero(self.labels == label)
         draw = generator(self.seed, purpose, step, label)
         return self.inputs[draw.choice(members, min(count, len(members)), replace=False)]
+
+    def pixel_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the preprocessed values of black and of white, (1, H, W, C) each.
+
+        Raises:
+            ConfigError: if preprocessing mixes pixels, which then have no range of their own.
+        """
+        kind = self.transform.describe()["kind"]
+        if kind not in ("none", "standardize"):
+            raise ConfigError(
+                "preprocess.kind", got=repr(kind), expected="'none' or 'standardize', which leave each pixel a range"
+            )
+        shape = (1, *self.pixels.shape[1:])
+        black, white = (self.transform.apply(np.full(shape, value, np.uint8)) for value in (0, 255))
+        return black, white
 
     def draw(self, purpose: str, count: int, *, step: int) -> int:
         """Return a uniform draw from range(count), a pure function of (seed, purpose, step)."""

@@ -103,9 +103,8 @@ def test_sre2ls_loss_of_a_subset_is_that_of_its_groups_of_one_image_a_class(data
     for group in range(2):
         step = 3 * group
         images = rolled(key(0, "roll", step), jnp.asarray(problem.inputs[indices[group::2]]), method.roll)
-        loss, _ = recovery_loss(
-            Model(network, 10), prepared, images, jax.nn.one_hot(jnp.arange(10), 10), strength=method.strength
-        )
+        labels, squeezed = jax.nn.one_hot(jnp.arange(10), 10), prepared.variables[0]
+        loss, _ = recovery_loss(Model(network, 10), squeezed, images, labels, strength=method.strength)
         expected.append(float(loss))
     assert own_loss(method, problem, prepared, indices, 2) == pytest.approx(np.mean(expected), rel=1e-4)
 

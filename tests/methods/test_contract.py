@@ -20,9 +20,10 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.contract import Method, import_all
+from kip.methods.decoupled.base import Recovered
+from kip.methods.decoupled.cda import CDA
 from kip.methods.decoupled.dwa import DWA
 from kip.methods.decoupled.rded import RDED
-from kip.methods.decoupled.squeeze import Squeeze
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
@@ -52,6 +53,7 @@ from kip.training.learner import Training
 from kip.training.protocols import PROTOCOLS
 from kip.training.records import Recording
 from kip.training.self_supervised import Teacher
+from kip.training.squeeze import Squeeze
 
 FC = Architecture("FC", 1)
 SMALL = Network("FC1", width=16)
@@ -104,6 +106,7 @@ METHOD_VALUES = {
         start_before=1, window_steps=3, label_learning_rate=1.0,
     ),
     "SRe2L": SRe2L(2, iterations=3, **SQUEEZED),
+    "CDA": CDA(2, iterations=3, **SQUEEZED),
     "DWA": DWA(2, iterations=3, **SQUEEZED),
     "RDED": RDED(1, pool=20, crops=2, factor=2, **SQUEEZED),
     "original DD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, **QUICK),
@@ -120,7 +123,7 @@ def experiment(name):
 
 
 ONE_STEP = ("Label Solve", "RDED")
-VARIANTS = ("DWA", "DSA", "TESLA", "FTD", "SLDD")
+VARIANTS = ("CDA", "DWA", "DSA", "TESLA", "FTD", "SLDD")
 """Methods that are another one with other values of a few fields; with the long tests."""
 
 
@@ -172,7 +175,7 @@ def test_steps_lower_the_loss(name, problem, store):
     if name == "RDED":
         pytest.skip("it chooses in one step; what it chooses is tested in decoupled/test_decoupled.py")
     steps = 1 if name in ONE_STEP else 60
-    if isinstance(method, SRe2L):
+    if isinstance(method, Recovered):
         method = dataclasses.replace(method, iterations=steps)
     elif steps > 1:
         method = dataclasses.replace(method, steps=steps)

@@ -24,6 +24,7 @@ from jax import Array
 from pydantic import Field
 
 from kip.config import value
+from kip.methods.decoupled.base import Prepared
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Variables
@@ -34,8 +35,8 @@ from kip.training.losses import per_example
 class DWA(SRe2L):
     """Squeeze and recover with adjusted weights: learn images from a trained network's statistics."""
 
-    start: Literal["noise", "real"] = "real"
-    """What the images begin as: normal noise, or natural images."""
+    start: Literal["noise", "real", "patches"] = "real"
+    """What the images begin as: normal noise, natural images, or the crops of natural images that RDED would choose."""
     ascents: Annotated[int, Field(ge=1)] = 12
     """K, steps up the cross-entropy before each group."""
     radius: Annotated[float, Field(ge=0)] = 0.015
@@ -45,18 +46,22 @@ class DWA(SRe2L):
     variance: ClassVar[float] = 11.0
     """The weight of variances against means."""
 
-    def _network(self, problem: Problem, prepared: Variables, state: State) -> Any:
-        """Return the parameters for the group that begins."""
-        group = state.step // self.iterations
-        rows = slice(group * problem.num_classes, (group + 1) * problem.num_classes)
-        params = prepared["params"]
+    def begin_group(self, problem: Problem, prepared: Prepared, state: State) -> State:
+        """Return the state with a new optimiser, and the parameters for the group that begins."""
+        rows = self.rows(problem, state.step)
+        variables = prepared.variables[0]
+        params = variables["params"]
         for _ in range(self.ascents):
             params = _ascended(
-                {**prepared, "params": params}, jnp.asarray(np.asarray(state.images)[rows]),
+                {**variables, "params": params}, jnp.asarray(np.asarray(state.images)[rows]),
                 jnp.asarray(state.class_index[rows]), self.radius / self.ascents,
                 model=Model(self.network, problem.num_classes),
             )  # fmt: skip
-        return {"params": params}
+        return super().begin_group(problem, prepared, state)._replace(owned={"params": params})
+
+    def given(self, prepared: Prepared, state: State, turn: int) -> Any:
+        """Return the network's variables with the group's parameters."""
+        return {**prepared.variables[turn], **state.owned}
 
 
 @partial(jax.jit, static_argnames=("model",))

@@ -9,12 +9,14 @@ import pytest
 
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
-from kip.methods.decoupled import dwa, rded, recovery, sre2l
-from kip.methods.decoupled.squeeze import Squeeze, squeezed
+from kip.methods.decoupled import cda, crops, dwa, rded, recovery, sre2l
+from kip.methods.decoupled.squeeze import squeezed
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
+from kip.training.augment import cropped
 from kip.training.predict import accuracy, logits
+from kip.training.squeeze import Squeeze
 
 NETWORK = Network("ConvVec2", width=4, norm="batch")
 MODEL = Model(NETWORK, 10)
@@ -102,7 +104,7 @@ def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, s
     state, rows = run(method, problem, store, 60)
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1]["batch_accuracy"] > 0.9
-    black, white = sre2l.pixel_range(problem)
+    black, white = problem.pixel_range()
     assert (state.images >= black).all()
     assert (state.images <= white).all()
 
@@ -129,8 +131,8 @@ def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, stor
         outputs = logits(MODEL, made, group)
         return -np.mean(jax.nn.log_softmax(outputs)[np.arange(10), classes])
 
-    assert entropy({**prepared, **state.owned}) > entropy(prepared) + 0.05
-    leaves = zip(jax.tree.leaves(state.owned["params"]), jax.tree.leaves(prepared["params"]))
+    assert entropy({**prepared.variables[0], **state.owned}) > entropy(prepared.variables[0]) + 0.05
+    leaves = zip(jax.tree.leaves(state.owned["params"]), jax.tree.leaves(prepared.variables[0]["params"]))
     distance = np.sqrt(sum(np.sum((np.asarray(a) - b) ** 2) for a, b in leaves))
     assert distance <= 0.5 + 1e-4
     state, _ = run(method, problem, store, 3)
@@ -161,7 +163,7 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
         of_image = []
         for number in range(3):
             drawn_key = jax.random.fold_in(key(0, "crops", label), number)
-            crop = np.asarray(rded.cropped(drawn_key, images, side=side))[place]
+            crop = np.asarray(cropped(drawn_key, images, side=side))[place]
             pad = (8 - side) // 2
             padded = np.pad(crop, ((pad, 8 - side - pad), (pad, 8 - side - pad), (0, 0)))
             outputs = logits(MODEL, prepared, padded[None])[0]
@@ -174,8 +176,37 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
     np.testing.assert_allclose(tiles, chosen, rtol=1e-5, atol=1e-5)
 
 
-def test_a_crop_of_the_whole_image_is_the_image(monkeypatch):
-    monkeypatch.setattr(rded, "SMALLEST_AREA", 1.0)
-    images = drawn(3, 8, 8, 1).astype(np.float32)
-    with jax.disable_jit():
-        np.testing.assert_allclose(rded.cropped(jax.random.key(0), jnp.asarray(images), side=8), images, atol=1e-5)
+def test_crops_are_those_of_the_curriculum(problem):
+    method = of(cda.CDA, iterations=100, milestone=0.5)
+    areas = [float(method.smallest(t)) for t in (0, 25, 50, 99)]
+    np.testing.assert_allclose(areas, [1.0, 0.54, 0.08, 0.08], atol=1e-6)
+    images = jnp.asarray(problem.inputs[:10])
+    still = dataclasses.replace(method, roll=0)
+    np.testing.assert_allclose(still.seen(key(0, "a"), images, 0, mirror=False), images, atol=1e-5)
+    flipped = np.asarray(still.seen(key(0, "a"), images, 0, mirror=True))
+    as_they_are = [np.allclose(ours, image, atol=1e-5) for ours, image in zip(flipped, images)]
+    mirrored = [np.allclose(ours, image[:, ::-1], atol=1e-5) for ours, image in zip(flipped, images)]
+    assert all(a or b for a, b in zip(as_they_are, mirrored))
+    assert 0 < sum(mirrored) < 10
+    assert not np.allclose(still.seen(key(0, "a"), images, 60, mirror=False), images, atol=0.1)
+
+
+def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
+    choice = crops.Crops(20, count=2)
+    method = dataclasses.replace(of(sre2l.SRe2L, start="patches", crops=choice), images_per_class=2)
+    prepared = method.prepare(problem, store)
+    state = method.init(problem, prepared)
+    chosen = dataclasses.replace(of(rded.RDED, pool=20, crops=2), images_per_class=2)
+    expected, _ = chosen.step(problem, prepared.variables[0], chosen.init(problem, prepared.variables[0]))
+    for label in range(10):
+        np.testing.assert_array_equal(
+            state.images[state.class_index == label], expected.images[expected.class_index == label]
+        )
+    assert method.natural(state, state) is None
+
+
+def test_a_pool_smaller_than_the_crops_of_a_class_is_refused(problem, store):
+    method = of(rded.RDED, pool=3, factor=2)
+    prepared = method.prepare(problem, store)
+    with pytest.raises(ConfigError, match="at least 4"):
+        method.step(problem, prepared, method.init(problem, prepared))
