@@ -65,7 +65,10 @@ FEW_CHANNELS = 4
 
 
 class Conv(nn.Module):
-    """A convolution: (N, H, W, C) to (N, H', W', features); depthwise, each channel by itself (features = C)."""
+    """A convolution: (N, H, W, C) to (N, H', W', features); depthwise, each channel by itself (features = C).
+
+    With the collection `inputs` mutable, it stores what came in, as `Normalise` does.
+    """
 
     features: int
     style: Style
@@ -77,6 +80,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Return W * x + b."""
+        keep_input(self, x)
         groups = x.shape[-1] if self.depthwise else 1
         per_group = x.shape[-1] // groups
         shape = (self.size, self.size, per_group, self.features)
@@ -113,8 +117,8 @@ class Normalise(nn.Module):
 
     `layer`: over all of an image's values. `instance`: over each channel's positions. `batch`: over the batch in
     training, by running statistics (collection `batch_stats`) else. With the collection `moments` mutable, `batch` also
-    stores the mean and the variance (1/n) over the batch of what came in, whatever the mode: what methods that match
-    batch statistics ask for.
+    stores the mean and the variance (1/n) over the batch of what came in, whatever the mode, and with the collection
+    `inputs` what came in itself: what methods that match batch statistics ask for.
     """
 
     norm: Norm
@@ -128,6 +132,7 @@ class Normalise(nn.Module):
         if self.norm == "instance":
             return nn.GroupNorm(num_groups=None, group_size=1, epsilon=EPSILON, param_dtype=dtype)(x)
         if self.norm == "batch":
+            keep_input(self, x)
             axes = tuple(range(x.ndim - 1))
             for name, moment in (("mean", jnp.mean(x, axes)), ("var", jnp.var(x, axes))):
                 self.sow("moments", name, moment, init_fn=lambda: jnp.zeros(()), reduce_fn=lambda _, new: new)
@@ -135,6 +140,11 @@ class Normalise(nn.Module):
                 use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, param_dtype=dtype, name="batch"
             )(x)
         return x
+
+
+def keep_input(module: nn.Module, x: Array) -> None:
+    """Store what comes into a layer, where the caller has made the collection `inputs` mutable."""
+    module.sow("inputs", "x", x, init_fn=lambda: jnp.zeros(()), reduce_fn=lambda _, new: new)
 
 
 def block(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:

@@ -311,6 +311,16 @@ class Model:
         _, collections = module.apply(variables, images, train, mutable=["moments", "batch_stats"])
         return dict(collections.get("moments", {}))
 
+    def observed(self, variables: Variables, images: Array) -> tuple[Outputs, dict[str, Array]]:
+        """Return the outputs in test mode, and what comes into each convolution and batch normalisation, by its name.
+
+        Names are `Conv_0`, `Conv_1`, ... and `Normalise_0`, ..., numbered in the order in which images pass them.
+        """
+        module: Any = self._module
+        (logits, features), collections = module.apply(variables, images, False, mutable=["inputs"])
+        seen = {name: layer["x"] for name, layer in collections.get("inputs", {}).items()}
+        return Outputs(logits, features, variables), seen
+
     def check_images(self, height: int, width: int) -> None:
         """Refuse images of which the pools, or an instance normalisation of single pixels, would leave nothing.
 

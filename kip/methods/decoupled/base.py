@@ -170,13 +170,13 @@ class Recovered(ForNetworks):
         turn = state.step % len(self.networks)
         learned = self.learned(state, rows)
         (loss, (accuracy, owned)), gradient = _gradient(
-            self.given(prepared, state, turn), learned["images"], jnp.asarray(state.class_index[rows]),
-            key(problem.seed, "roll", state.step), iteration, method=self, turn=turn,
-            num_classes=problem.num_classes, mirror=problem.mirror_keeps_class,
+            self.given(prepared, state, turn), self.shown(state, learned["images"]),
+            jnp.asarray(state.class_index[rows]), key(problem.seed, "roll", state.step), iteration,
+            method=self, turn=turn, num_classes=problem.num_classes, mirror=problem.mirror_keeps_class,
         )  # fmt: skip
         if not np.isfinite(loss):
             raise NonFiniteError("the loss of the recovery is NaN or infinite", remedy="Lower the learning rate.")
-        after, optimizer = descend(adam, self, {"images": gradient}, state.optimizer, learned)
+        after, optimizer = descend(adam, self, self.of_learned(gradient, learned), state.optimizer, learned)
         moved = jnp.clip(after["images"], *problem.pixel_range())
         state = self.moved(state._replace(optimizer=optimizer), rows, moved, turn, owned)
         metrics = {"loss": float(loss), "batch_accuracy": float(accuracy)}
@@ -200,6 +200,14 @@ class Recovered(ForNetworks):
     def learned(self, state: State, rows: slice) -> dict[str, Any]:
         """Return what Adam moves."""
         return {"images": state.images[rows]}
+
+    def shown(self, state: State, images: Array) -> Array:
+        """Return the images that are recovered from what Adam moves: the same, unless they are of several sizes."""
+        return images
+
+    def of_learned(self, gradient: Array, learned: dict[str, Any]) -> dict[str, Any]:
+        """Return the gradient by what Adam moves, from that by the images of `shown`."""
+        return {"images": gradient}
 
     def moved(self, state: State, rows: slice, images: Array, turn: int, owned: Any) -> State:
         """Return the state with what Adam has moved, and what the objective keeps."""

@@ -40,7 +40,7 @@ def statistics_distance(model: Model, variables: Any, images: Array, *, variance
     for place, name in enumerate(names):
         pairs = zip(_layers(moments[name]), _layers(kept[name]), strict=True)
         for ours, theirs in pairs:
-            distance = variance * _norm(ours["var"] - theirs["var"]) + _norm(ours["mean"] - theirs["mean"])
+            distance = variance * norm(ours["var"] - theirs["var"]) + norm(ours["mean"] - theirs["mean"])
             total = total + (1.0 if place else FIRST_LAYER) * distance
     return total
 
@@ -81,7 +81,7 @@ def _layers(tree: Any) -> list[Any]:
     return [layer for name in sorted(tree) for layer in _layers(tree[name])]
 
 
-def _norm(difference: Array) -> Array:
+def norm(difference: Array) -> Array:
     """Return the Euclidean norm, whose derivative at zero is zero."""
     squares = jnp.sum(difference**2)
     return jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
