@@ -22,7 +22,11 @@ from kip.krr import Ridge
 from kip.methods.contract import Method, import_all
 from kip.methods.decoupled.base import Recovered
 from kip.methods.decoupled.cda import CDA
+from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.dwa import DWA
+from kip.methods.decoupled.edc import EDC
+from kip.methods.decoupled.fadrm import FADRM
+from kip.methods.decoupled.gvbsm import GVBSM
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
@@ -69,6 +73,9 @@ SQUEEZED = {
     "network": Network("FC1", width=16, norm="batch"), "squeeze": Squeeze(epochs=1, batch=200),
     "evaluation_network": SMALL, "protocol": SHORT, **QUICK,
 }  # fmt: skip
+TWO_NETWORKS = {
+    "network": Network("ConvVec1", width=4, norm="batch"), "more_networks": (Network("FC1", width=16, norm="batch"),),
+}  # fmt: skip
 METHOD_VALUES = {
     "KIP": KIP(1, kernels=(FC,), target_batch=60, steps=5),
     "Label Solve": LabelSolve(1, kernel=FC),
@@ -108,6 +115,9 @@ METHOD_VALUES = {
     "SRe2L": SRe2L(2, iterations=3, **SQUEEZED),
     "CDA": CDA(2, iterations=3, **SQUEEZED),
     "DWA": DWA(2, iterations=3, **SQUEEZED),
+    "G-VBSM": GVBSM(2, together=2, iterations=3, **{**SQUEEZED, **TWO_NETWORKS}),
+    "EDC": EDC(2, iterations=3, **{**SQUEEZED, **TWO_NETWORKS}),
+    "FADRM": FADRM(2, iterations=4, stages=2, crops=Crops(20, count=2), **SQUEEZED),
     "RDED": RDED(1, pool=20, crops=2, factor=2, **SQUEEZED),
     "original DD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, **QUICK),
     "SLDD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, learn_labels=True, **QUICK),
@@ -123,7 +133,7 @@ def experiment(name):
 
 
 ONE_STEP = ("Label Solve", "RDED")
-VARIANTS = ("CDA", "DWA", "DSA", "TESLA", "FTD", "SLDD")
+VARIANTS = ("CDA", "DWA", "EDC", "DSA", "TESLA", "FTD", "SLDD")
 """Methods that are another one with other values of a few fields; with the long tests."""
 
 
@@ -177,6 +187,8 @@ def test_steps_lower_the_loss(name, problem, store):
     steps = 1 if name in ONE_STEP else 60
     if isinstance(method, Recovered):
         method = dataclasses.replace(method, iterations=steps)
+        if isinstance(method, FADRM):
+            method = dataclasses.replace(method, stages=1)  # a later one begins with a higher loss
     elif steps > 1:
         method = dataclasses.replace(method, steps=steps)
         if isinstance(method, LD):

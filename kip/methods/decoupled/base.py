@@ -24,7 +24,7 @@ from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
 from kip.judges import Students
-from kip.methods.contract import Metrics
+from kip.methods.contract import Metrics, Needs
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.recovery import recovery_loss
 from kip.methods.decoupled.squeeze import squeezed
@@ -107,6 +107,12 @@ class Recovered(ForNetworks):
     def steps(self) -> int:  # type: ignore[override]
         """Iterations of all groups."""
         return self.images_per_class // self.group * self.iterations
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class: for the set, or for the crops that it begins as."""
+        crops = self.crops.factor**2 if self.takes_patches else 1
+        return Needs(self.images_per_class * crops, augmentation=False)
 
     @property
     def judging_network(self) -> Network:

@@ -9,7 +9,7 @@ import pytest
 
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
-from kip.methods.decoupled import cda, crops, dwa, rded, recovery, sre2l
+from kip.methods.decoupled import cda, crops, dwa, fadrm, rded, recovery, sre2l
 from kip.methods.decoupled.squeeze import squeezed
 from kip.networks.model import Model, Network
 from kip.precision import float64
@@ -210,3 +210,58 @@ def test_a_pool_smaller_than_the_crops_of_a_class_is_refused(problem, store):
     prepared = method.prepare(problem, store)
     with pytest.raises(ConfigError, match="at least 4"):
         method.step(problem, prepared, method.init(problem, prepared))
+
+
+def staged(**options):
+    given = {"crops": crops.Crops(20, count=2), "iterations": 4, "stages": 2, "roll": 0, **options}
+    return of(fadrm.FADRM, **given)
+
+
+def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
+    method = staged()
+    prepared = method.prepare(problem, store)
+    state = method.init(problem, prepared)
+    np.testing.assert_array_equal(state.images, prepared.patches)
+    for _ in range(2):
+        state, _ = method.step(problem, prepared, state)
+    before = np.asarray(state.images)
+    between = method._next_stage(problem, prepared, state, slice(0, 10))
+    np.testing.assert_allclose(between.images, 0.5 * before + 0.5 * prepared.patches, rtol=1e-6)
+    moments, schedule = between.optimizer[0], between.optimizer[1]
+    assert int(moments.count) == 0
+    assert not np.any(moments.mu["images"])
+    assert int(schedule.count) == 2, "the rate's cosine goes on"
+    after, _ = method.step(problem, prepared, state)
+    assert int(after.optimizer[0].count) == 1
+    assert not np.allclose(after.images, before, atol=1e-3)
+
+
+def test_stages_may_have_sides_of_their_own(problem, store):
+    network = Network("ResNet10", width=4)
+    method = dataclasses.replace(staged(sides=(4, 8)), network=network)
+    prepared = method.prepare(problem, store)
+    state = method.init(problem, prepared)
+    states = [state]
+    for _ in range(4):
+        state, _ = method.step(problem, prepared, state)
+        states.append(state)
+    small = jnp.asarray(states[2].owned["small"])[:, :4, :4]
+    assert not np.any(np.asarray(states[2].owned["small"])[:, 4:])
+    np.testing.assert_array_equal(states[2].images, fadrm.resized(small, 8))
+    assert not np.array_equal(states[3].images, fadrm.resized(fadrm.resized(states[3].images, 4), 8)), "of full side"
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
+    for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
+        assert np.shape(a) == np.shape(b)
+    other = states[1]._replace(images=np.asarray(states[0].images))
+    np.testing.assert_array_equal(method._small(other, slice(0, 10)), fadrm.resized(jnp.asarray(other.images), 4))
+
+
+def test_stages_that_do_not_fit_are_refused(problem, store):
+    with pytest.raises(ConfigError, match="divisor of iterations"):
+        staged(stages=3)
+    with pytest.raises(ConfigError, match="one for each of 2"):
+        staged(sides=(8,))
+    with pytest.raises(ShapeError, match="squares of side 16"):
+        staged(sides=(8, 16)).prepare(problem, store)
+    with pytest.raises(ConfigError, match="has learned"):
+        staged(sides=(4, 8)).prepare(problem, store)
