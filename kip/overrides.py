@@ -43,7 +43,8 @@ class Arguments:
     log: tuple[LoggerName, ...] = ()
     """Loggers that the run is written to as well: `tensorboard` (into RUN/tensorboard), `wandb`, `trackio`."""
     stax: tuple[str, ...] = ()
-    """The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is in."""
+    """The functions of Stax kernels and generators that a .json configuration may load. Loading one runs the file that
+    it is in."""
     json: bool = False
     """Print one JSON object with the results as the last line of stdout."""
 

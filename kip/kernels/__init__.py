@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
 from kip.kernels import permission
 from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
 from kip.kernels.memory import entry_bytes
+from kip.kernels.user_function import load_function
 
 if TYPE_CHECKING:
     import jax
@@ -128,47 +125,9 @@ def _check_images(kernel: Kernel, x: jax.Array, z: jax.Array) -> None:
 
 
 def _load_function(name: str) -> Callable[..., Any]:
-    """Load what `module:name` or `file.py:name` says.
-
-    Raises:
-        ConfigError: if there is no such module, file or name, if loading it fails, or if it cannot be called.
-    """
+    """Load the function of a Stax kernel; see `kip.kernels.user_function`."""
     with contextlib.suppress(MissingExtraError):
         importlib.import_module("kip.kernels.neural_tangents")  # so that the user's own import of it works
-    place, _, attribute = name.rpartition(":")
-    try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:  # the user's file may fail in any way
-        raise ConfigError(
-            f"function {name!r} of a Stax kernel cannot be loaded",
-            got=f"{type(error).__name__}: {error}",
-            remedy="Name it 'package.module:name' (installed) or 'path/to/file.py:name' (from the current folder).",
-        ) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise ConfigError(
-            f"function {name!r} of a Stax kernel",
-            got="nothing of that name" if function is None else f"a {type(function).__name__}",
-            expected="a function (x, z, get)",
-            remedy=f"Define {attribute!r} at the top level of {place}, as `_, _, {attribute} = stax.serial(...)` does.",
-        )
-    return function
-
-
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    path = path.resolve()
-    # Registered before it runs, as Python does, for dataclasses and pickle; under a name that collides with no other.
-    name = f"_kip_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return load_function(
+        name, of="a Stax kernel", signature="(x, z, get)", example="_, _, NAME = stax.serial(...)"
+    )  # fmt: skip

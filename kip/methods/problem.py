@@ -35,6 +35,7 @@ class State(NamedTuple):
         indices: where the images are in the train split, (n,) int64, for sets that are chosen and not learned; ()
             otherwise.
         weights: of chosen images, (n,) float32; () where images are learned.
+        latents: what a generator makes the images of, (n, ...) float32; () where there is none.
         owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
             whose structure and shapes never change; () where there is nothing.
     """
@@ -49,6 +50,7 @@ class State(NamedTuple):
     learning_rates: Any = ()
     indices: Any = ()
     weights: Any = ()
+    latents: Any = ()
     owned: Any = ()
 
     @property

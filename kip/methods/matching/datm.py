@@ -29,6 +29,7 @@ import optax
 from pydantic import Field
 
 from kip.config import value
+from kip.errors import ConfigError
 from kip.judges import Students
 from kip.methods.contract import LabelsAre
 from kip.methods.matching.experts import Experts, Trajectories
@@ -72,6 +73,11 @@ class DATM(MTT):
     protocol: Protocol = PROTOCOL
     """How networks are trained that judge the set; with the set's rate and, unless the classes are kept, its labels."""
     name: Literal["datm"] = "datm"  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latents is not None:
+            raise ConfigError("latents with datm", got=self.latents.generator, expected="none: it starts from images")
 
     @property
     def labels_are(self) -> LabelsAre:

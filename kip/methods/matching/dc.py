@@ -92,8 +92,7 @@ class DC(Matching):
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: noise, or natural images, with their classes; and the first network."""
         state = self.first_images(problem)
-        learned = {"images": state.images}
-        return state._replace(optimizer=begin(_optimizer, self, learned), owned=self._network(problem, 0))
+        return state._replace(optimizer=begin(_optimizer, self, self.learned(state)), owned=self._network(problem, 0))
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
         """Return the state after one update of the images, with the mean distance of a class before it.
@@ -118,9 +117,9 @@ class DC(Matching):
                 list(jax.random.split(key(problem.seed, "siamese", state.step), problem.num_classes)),
             ],
         )
-        learned, optimizer = descend(
-            _optimizer, self, {"images": by_image(gradients, where)}, state.optimizer, {"images": state.images}
-        )
+        gradient = self.by_learned(problem, state, by_image(gradients, where))
+        after, optimizer = descend(_optimizer, self, gradient, state.optimizer, self.learned(state))
+        learned = self.with_images(problem, state, after)
         loss = float(distances.mean())
         check_finite(loss, learned)
         moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)

@@ -61,7 +61,7 @@ class DM(Matching):
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: natural images, or noise, with their classes."""
         state = self.first_images(problem)
-        return state._replace(optimizer=begin(_optimizer, self, {"images": state.images}))
+        return state._replace(optimizer=begin(_optimizer, self, self.learned(state)))
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
         """Return the state after one update of the images, with the reduced distance before it.
@@ -85,8 +85,9 @@ class DM(Matching):
             ],
         )
         share = 1.0 if self.reduction == "sum" else 1 / problem.num_classes
-        gradient = {"images": share * by_image(gradients, where)}
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, {"images": state.images})
+        gradient = self.by_learned(problem, state, share * by_image(gradients, where))
+        moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self.learned(state))
+        learned = self.with_images(problem, state, moved)
         loss = share * float(distances.sum())
         check_finite(loss, learned)
         return state._replace(step=state.step + 1, optimizer=optimizer, **learned), {"loss": loss}

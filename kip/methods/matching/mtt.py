@@ -88,6 +88,7 @@ class MTT(Matching):
     name: Literal["mtt"] = "mtt"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.first_start < self.last_start <= self.experts.epochs - self.expert_epochs + 1:
             raise ConfigError(
                 "first_start and last_start",
@@ -125,7 +126,7 @@ class MTT(Matching):
             NonFiniteError: if the loss or what is learned is not finite, or the student's rate is not above zero.
         """
         student, learned, draws = self._student(problem), self._learned(state), self._draws(problem, state)
-        seen = Learned(learned["images"], self._student_labels(state, learned), learned["rates"])
+        seen = Learned(self._images(state), self._student_labels(state, learned), learned["rates"])
         loss, gradient = matched(
             student, seen, draws, *self._pair(problem, prepared, state), exact=self.gradient == "exact"
         )
@@ -134,10 +135,11 @@ class MTT(Matching):
         metrics = {"loss": float(loss), "student_rate": float(state.learning_rates[0])}
         if self._skips(float(loss)):
             return state._replace(step=state.step + 1), metrics
-        by_name = gradient._asdict()
+        by_name = {**gradient._asdict(), **self.by_learned(problem, state, gradient.images)}
         after, optimizer = descend(
             _optimizer, self, {name: by_name[name] for name in learned}, state.optimizer, learned
         )
+        after = self.with_images(problem, state, after)
         check_finite(float(loss), after)
         if not float(after["rates"][0]) > 0:
             raise NonFiniteError("the student's rate is not above zero", remedy="Lower rate_learning_rate.")
@@ -183,11 +185,16 @@ class MTT(Matching):
         return {}
 
     def _learned(self, state: State) -> dict[str, Any]:
-        return {"images": state.owned if self.average else state.images, "rates": state.learning_rates}
+        images = {"images": self._images(state)} if self.latents is None else self.learned(state)
+        return {**images, "rates": state.learning_rates}
+
+    def _images(self, state: State) -> Any:
+        """Return the images that students see, before they are averaged."""
+        return state.owned if self.average else state.images
 
     def _moved(self, state: State, after: dict[str, Any]) -> State:
         images = after["images"]
-        state = state._replace(learning_rates=after["rates"])
+        state = state._replace(learning_rates=after["rates"], latents=after.get("latents", ()))
         if self.average:
             kept = self.average * jnp.asarray(state.images) + (1 - self.average) * images
             return state._replace(images=kept, owned=images)
@@ -224,7 +231,7 @@ def _distance(params: Any, begins: Any, wanted: Any) -> tuple[Any, Any]:
 def _optimizer(config: MTT) -> optax.GradientTransformation:
     """Return one rule for what is learned, each part with its own rate, and labels with their own momentum."""
     rules = {
-        "images": optax.sgd(config.learning_rate, momentum=config.momentum),
+        "images" if config.latents is None else "latents": optax.sgd(config.learning_rate, momentum=config.momentum),
         "rates": optax.sgd(config.rate_learning_rate, momentum=config.momentum),
         **config.more_rules(),
     }
