@@ -72,7 +72,7 @@ def user_folder(tmp_path, monkeypatch):
 def test_the_pages_have_commands_and_code():
     assert len(kip_commands()) >= 40
     assert len(PAGES["README.md"].splitlines()) <= 150
-    assert set(FILES) == {"my_experiment.py", "my_network.py", "shapes.py"}
+    assert set(FILES) == {"my_experiment.py", "my_generator.py", "my_latents.py", "my_network.py", "shapes.py"}
 
 
 @pytest.mark.parametrize("arguments", kip_commands(), ids=" ".join)
@@ -226,3 +226,4 @@ def test_the_python_of_the_pages_runs_in_order(user_folder, capsys):
     assert "% with natural images" in capsys.readouterr().out
     assert cli.main(["distill", "my_experiment.py", "--data-dir", "data"]) == 0
     assert Path("runs/my_experiment/distilled.npz").exists()
+    assert cli.main(["distill", "my_latents.py", "--data-dir", "data"]) == 0

@@ -53,7 +53,7 @@ class Comparison:
     """What is put into the table, and how networks are trained."""
 
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("HL",)
-    """The protocols that networks are trained under: HL, SL, SL+KD, DC-BENCH, OWN, and others that
+    """The protocols that networks are trained under: HL, SL, SL+KD, FKD, DC-BENCH, OWN, and others that
     `kip.training.protocols` lists."""
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (CONVNET,)
     """The networks that are trained on the sets. With several, their average is given as well."""

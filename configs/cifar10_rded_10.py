@@ -1,0 +1,27 @@
+"""CIFAR-10, RDED, 10 images a class, scored and judged by narrow ConvNet-D3s.
+
+Published: 50.2 % on ConvNet-D3 of width 128, as other papers report it.
+Not run yet.
+Meant for two CPU cores: a quarter of the width, 10 epochs of squeezing.
+Command:
+
+    kip distill cifar10_rded_10
+"""
+
+import kip
+
+NETWORK = kip.Network("ConvNet-D3", width=32, norm="batch", w_std=3**-0.5)
+
+config = kip.Experiment(
+    data=kip.Data("cifar10"),
+    preprocess=kip.Preprocess("standardize"),
+    method=kip.RDED(
+        images_per_class=10,
+        network=NETWORK,
+        squeeze=kip.Squeeze(epochs=10),
+        evaluation_network=NETWORK,
+        protocol=kip.PROTOCOLS["RDED"],
+    ),
+    checkpoint_every=1,
+    reference=kip.Reference("RDED, as other papers report it, CIFAR-10, 10 a class, ConvNet-D3", accuracy=0.502),
+)
