@@ -237,7 +237,7 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
 
 
 def test_stages_may_have_sides_of_their_own(problem, store):
-    network = Network("ResNet10", width=4)
+    network = Network("Myrtle5", width=4, norm="batch")
     method = dataclasses.replace(staged(sides=(4, 8)), network=network)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
