@@ -1,4 +1,8 @@
-"""Several trainings on all devices of the machine: one thread for each device, the trainings dealt to them in turn."""
+"""All devices of the machine: several trainings dealt to them in turn, or the images of one training spread over them.
+
+Several trainings take one thread for each device. The images of one update are spread by `jax.sharding`: XLA computes
+each device's share of the gradient and adds the shares up, and what a network keeps is on every device.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
+Tree = TypeVar("Tree")
 
 
 def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None = None) -> Iterator[T]:
@@ -46,3 +53,22 @@ def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None
     finally:
         for thread in threads:
             thread.shutdown(wait=True, cancel_futures=True)
+
+
+def free_devices() -> int:
+    """Return how many devices one training may take: all of the machine, or one where a default device is set."""
+    return 1 if jax.config.jax_default_device is not None else jax.local_device_count()  # type: ignore[attr-defined]
+
+
+def spread(batch: Tree, devices: int) -> Tree:
+    """Return a batch whose rows are dealt to the machine's first devices in equal shares; within `jax.jit`.
+
+    Args:
+        batch: a pytree of arrays (b, ...).
+        devices: how many. With 1, or where it does not divide b, the batch comes back as it is.
+    """
+    leaves = jax.tree.leaves(batch)
+    if devices == 1 or not leaves or any(len(leaf) % devices for leaf in leaves):
+        return batch
+    by_rows = NamedSharding(Mesh(np.array(jax.local_devices()[:devices]), ("images",)), PartitionSpec("images"))
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, by_rows), batch)

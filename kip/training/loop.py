@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from kip.lazy import Lazy
 from kip.training.batches import Batches
+from kip.training.devices import spread
 from kip.training.gathered import Gathered, gathered
 from kip.training.resume import Artefact, check_finite
 from kip.training.update import Batch, Learning, Objective, begin, update
@@ -74,6 +75,7 @@ class Rule(NamedTuple):
         steps: updates of the whole training.
         batches: what an update sees.
         restart_at: see `Optimizer.chain`.
+        devices: over how many devices of the machine the images of an update are spread; see `devices.spread`.
     """
 
     objective: Objective
@@ -81,6 +83,7 @@ class Rule(NamedTuple):
     steps: int
     batches: Batches
     restart_at: int | None = None
+    devices: int = 1
 
     def chain(self) -> optax.GradientTransformation:
         """Return the optimiser's transformation."""
@@ -235,7 +238,7 @@ def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Lear
         learning: Learning, total: Array, batch: Batch, key: Array, step: Array
     ) -> tuple[Learning, Array, Array]:
         drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        learning, evaluated = update(rule.objective, chain, learning, batch, drawing)
+        learning, evaluated = update(rule.objective, chain, learning, _spread(batch, rule.devices), drawing)
         return learning, total + evaluated.loss, evaluated.losses
 
     return jax.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
@@ -256,7 +259,7 @@ def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Arr
         indices = rule.batches.indices(_key_of_batches(key), step, length)
         batch = Batch(data.images[indices], jax.tree.map(lambda part: part[indices], data.labels), data.extra)
         drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        learning, evaluated = update(rule.objective, chain, learning, batch, drawing)
+        learning, evaluated = update(rule.objective, chain, learning, _spread(batch, rule.devices), drawing)
         return learning, total + evaluated.loss, indices, evaluated.losses
 
     def many_updates(learning: Learning, total: Array, data: Batch, keys: Array, step: Array, length: int) -> Any:
@@ -278,6 +281,11 @@ def compiled_learning(objective: Objective, optimizer: Chained) -> Callable[[Lea
         return update(objective, chain, learning, batch, None)[0]
 
     return jax.jit(learn)
+
+
+def _spread(batch: Batch, devices: int) -> Batch:
+    images, labels = spread((batch.images, batch.labels), devices)
+    return batch._replace(images=images, labels=labels)
 
 
 def _on_host(tree: Any) -> Any:

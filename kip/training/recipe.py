@@ -118,6 +118,9 @@ class Recipe:
     """How the images of an update are mixed with each other, after they were varied; see `kip.training.mix`."""
     class_weight: Annotated[float, Field(ge=0)] = 0.0
     """The weight of the cross-entropy at the set's classes, which is added where a teacher gives the labels."""
+    spread: bool = False
+    """Whether the images of an update are spread over all devices of the machine, where one network is trained and
+    their number can be divided. Results differ from those of one device in their last digits."""
     evaluations: Annotated[int, Field(ge=1)] = 20
     """How often validation accuracy is measured, evenly, the last time at the end."""
     keep: Literal["best", "last"] = "best"

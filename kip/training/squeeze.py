@@ -37,6 +37,9 @@ class Squeeze:
     """SGD's at its highest, with momentum 0.9, falling to zero as a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay."""
+    spread: bool = False
+    """Whether the images of an update are spread over all devices of the machine, where their number can be divided.
+    Results differ from those of one device in their last digits."""
 
 
 def squeeze(
@@ -75,7 +78,7 @@ def squeeze(
     batches = Batches(len(inputs), config.batch)
     recipe = Recipe(
         "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, augment=augment,
-        evaluations=1, keep="last",
+        spread=config.spread, evaluations=1, keep="last",
     )  # fmt: skip
     identity = {
         "squeeze": to_dict(config), "network": to_dict(network), "seed": seed, "augment": augment,

@@ -21,6 +21,7 @@ from kip.networks import Model, Network
 from kip.networks.model import Variables
 from kip.training.augment import Augmentation, augmented
 from kip.training.batches import Batches
+from kip.training.devices import free_devices
 from kip.training.fresh import fresh
 from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
@@ -175,8 +176,9 @@ def train(
         stored is not None,
     )  # fmt: skip
     rule = Rule(
-        objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at
-    )
+        objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at,
+        devices=1 if many or not recipe.spread else free_devices(),
+    )  # fmt: skip
     extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
     data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
     of_validation = None if validation is None else (on_device(validation[0]), jnp.asarray(validation[1]))

@@ -31,7 +31,7 @@ from kip.methods.decoupled.squeeze import squeezed
 from kip.methods.descent import begin, descend
 from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network, Variables
+from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.rng import generator, key
 from kip.training.squeeze import Squeeze
 
@@ -71,7 +71,7 @@ class Recovered(ForNetworks):
     """Adam's at its highest; it falls to zero as a cosine within each group."""
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics."""
-    evaluation_network: Network = Network("ConvNet-D3")
+    evaluation_network: Network = CONVNET
     """What is trained on the set to judge it."""
     test_networks: Annotated[int, Field(ge=1)] = 3
     """Networks trained for the accuracy on test images."""

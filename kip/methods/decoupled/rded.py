@@ -27,7 +27,7 @@ from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.squeeze import squeezed
 from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network, Variables
+from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.training.squeeze import Squeeze
 
 
@@ -47,7 +47,7 @@ class RDED(ForNetworks):
     """Crops of each."""
     factor: Annotated[int, Field(ge=1)] = 1
     """An image is made of factor^2 crops."""
-    evaluation_network: Network = Network("ConvNet-D3")
+    evaluation_network: Network = CONVNET
     """What is trained on the set to judge it."""
     test_networks: Annotated[int, Field(ge=1)] = 3
     """Networks trained for the accuracy on test images."""
@@ -105,7 +105,7 @@ class RDED(ForNetworks):
             step=1, images=np.concatenate(chosen), labels=centred_one_hot(class_index, problem.num_classes),
             class_index=class_index, statistics=state.statistics[order],
         )  # fmt: skip
-        return moved, {"loss": float(np.mean(losses))}
+        return moved, {"crop_cross_entropy": float(np.mean(losses))}  # no loss of the set: it looks at no set
 
     @property
     def _choice(self) -> Crops:
