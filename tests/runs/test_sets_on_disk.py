@@ -116,13 +116,13 @@ from kip.networks import Network
 from kip.training.protocols import PROTOCOLS
 from kip.training.records import Recording
 
-network = Network("ConvNet-D3", width=4)
+network = Network("FC1", width=16)
 judged = {"protocol": dataclasses.replace(PROTOCOLS["HL"], epochs=2), "test_networks": 1}
 selection = Geometric(
     1, by="herding", space="network", network=network, recording=Recording(epochs=1, augment="none"), **judged
 )
 rded = RDED(
-    1, network=Network("ConvNet-D3", width=4, norm="batch"), squeeze=Squeeze(epochs=1), pool=20, crops=2,
+    1, network=network, squeeze=Squeeze(epochs=1), pool=20, crops=2,
     evaluation_network=network, **judged,
 )
 config = kip.Experiment(METHOD, data=kip.Data("many", validation=200))
