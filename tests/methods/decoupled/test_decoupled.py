@@ -236,6 +236,7 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
     assert not np.allclose(after.images, before, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_stages_may_have_sides_of_their_own(problem, store):
     network = Network("Myrtle5", width=4, norm="batch")
     method = dataclasses.replace(staged(sides=(4, 8)), network=network)
