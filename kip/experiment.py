@@ -8,6 +8,7 @@ named `FILE:ROW`.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import importlib.resources
 import runpy
 from pathlib import Path
@@ -165,6 +166,27 @@ def load(name: str) -> Experiment:
             expected="a file with `config = kip.Experiment(...)` or `rows = {name: kip.Experiment(...)}`",
         )
     return experiment
+
+
+def matching(name: str) -> list[str]:
+    """Return the names of the rows that `FILE:PATTERN` stands for, as `coresets:mnist_*_10`; other names as they are.
+
+    A pattern has `*` for any letters and `?` for one letter.
+
+    Raises:
+        ConfigError: if no row of the file matches, or there is no such file.
+    """
+    stem, _, pattern = name.partition(":")
+    if not set(pattern) & set("*?"):
+        return [name]
+    path = Path(stem) if stem.endswith(".py") else _folder() / f"{stem}.py"
+    rows = _run(path).get("rows", {}) if path.is_file() else {}
+    if not (found := [f"{stem}:{row}" for row in rows if fnmatch.fnmatchcase(row, pattern)]):
+        raise ConfigError(
+            f"rows of the config {stem!r}", got=f"none that match {pattern!r}",
+            expected=", ".join(rows) or "a file with rows", remedy="`kip configs` lists the configs with their rows.",
+        )  # fmt: skip
+    return found
 
 
 def describe(name: str) -> str:

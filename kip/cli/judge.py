@@ -156,10 +156,12 @@ def compare(
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
+        kip compare "coresets:mnist_*_10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
 
     Args:
-        sets: The sets: .npz files, runs' folders, and configurations by name or file.
+        sets: The sets: .npz files, runs' folders, and configurations by name or file. FILE:PATTERN, with * and ?,
+            stands for all rows of a file that match.
         comparison: What is put into the table, and how it is trained.
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
@@ -168,12 +170,14 @@ def compare(
         stax: The functions of Stax kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.
     """
+    from kip import experiment
     from kip.evaluate import comparison as measure
     from kip.kernels import permission
     from kip.locks import sole_writer
     from kip.report import comparison as report
 
     permission.permit(*stax)
+    sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
             sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
