@@ -80,7 +80,7 @@ class Latents:
         if getattr(made, "shape", None) != expected:
             raise ShapeError(
                 f"images of the generator {self.generator}", got=getattr(made, "shape", type(made).__name__),
-                expected=expected,
+                expected=str(expected),
             )  # fmt: skip
 
     def draw(self, count: int, *, seed: int) -> np.ndarray:
