@@ -185,6 +185,8 @@ def test_steps_lower_the_loss(name, problem, store):
     if name == "RDED":
         pytest.skip("it chooses in one step; what it chooses is tested in decoupled/test_decoupled.py")
     steps = 1 if name in ONE_STEP else 60
+    if name == "G-VBSM":  # the target of its diversity moves and is not differentiated: that term may rise
+        method = dataclasses.replace(method, diversity=0.0, roll=0, learning_rate=0.25)
     if isinstance(method, Recovered):
         method = dataclasses.replace(method, iterations=steps)
         if isinstance(method, FADRM):

@@ -68,7 +68,7 @@ class Server:
         self.threads.append(thread)
 
         def result():
-            thread.join(20)
+            thread.join(60)
             return outcome[0]
 
         return result

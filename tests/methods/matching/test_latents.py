@@ -59,7 +59,7 @@ def methods(latents):
     trajectory = {"experts": experts, "expert_epochs": 1, "student_steps": 3, "rate_learning_rate": 1e-4}
     return {
         "DM": DM(1, **QUICK, real_batch=20, learning_rate=5.0, latents=latents),
-        "DC": DC(2, **QUICK, real_batch=20, outer_loop=2, inner_loop=1, learning_rate=1.0, latents=latents),
+        "DC": DC(2, **QUICK, real_batch=20, outer_loop=2, inner_loop=1, learning_rate=3.0, latents=latents),
         "DSA": DSA(1, **QUICK, real_batch=20, learning_rate=1.0, latents=latents),
         "MTT": MTT(1, **QUICK, **trajectory, student_rate=0.1, learning_rate=10.0, latents=latents),
     }
@@ -71,12 +71,12 @@ def test_the_images_are_the_generators_and_the_loss_falls(name, latents, problem
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
     first, losses = state, []
-    for _ in range(20):
+    for _ in range(40):  # of networks drawn anew, whose losses differ
         state, metrics = method.step(problem, prepared, state)
         losses.append(metrics["loss"])
         made = latents.images(problem, state.latents, state.class_index)
         np.testing.assert_allclose(state.images, made, rtol=1e-5, atol=1e-5)
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert np.mean(losses[-15:]) < np.mean(losses[:15])
     assert not np.allclose(first.latents, state.latents, atol=1e-3)
     assert first.latents.shape == state.latents.shape == (len(state.images), 5)
     assert jax.tree.structure(first) == jax.tree.structure(state)
