@@ -110,7 +110,8 @@ def correlate(
         `spearman`, and `dcs`, which is None where all subsets have one size.
 
     Raises:
-        ConfigError: if there is no configuration, they differ in data, or a class has too few images.
+        ConfigError: if there is no configuration, they differ in data, a class has too few images, or a method's loss
+            is the same for all sets.
         NonFiniteError: if a loss is not finite.
         Whatever a method raises.
     """
@@ -303,4 +304,11 @@ def _losses(
                     atomic_write(path, lambda file, known=known: file.write(json.dumps(known).encode()))
                 losses[number] = float(known["loss"])
                 progress(f"{name}, subset {number + 1} of {len(chosen)}: loss {losses[number]:.5g}")
+            of_size = [number for number, subset in enumerate(chosen) if subset.per_class == per_class]
+            if len(of_size) > 1 and len({losses[number] for number in of_size}) == 1:
+                raise ConfigError(
+                    f"method {given.method.name} of a correlation",
+                    got=f"the loss {losses[of_size[0]]:.5g} for all of {len(of_size)} different sets",
+                    expected="a first step whose loss is that of the set's images", remedy="Leave it out.",
+                )  # fmt: skip
     return [losses[number] for number in range(len(chosen))]

@@ -29,7 +29,7 @@ from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
-from kip.evaluate.natural import natural, prepared
+from kip.evaluate.natural import check_classes, natural, prepared
 from kip.export import DistilledSet
 from kip.lazy import Images
 from kip.networks import Model, Network
@@ -168,10 +168,11 @@ def transfer_set(
 
     Raises:
         DataError: if the data set differs from the one that the set was distilled from.
-        ConfigError: if there is no validation image.
+        ConfigError: if there is no validation image, or the labels are representations.
         ShapeError: if the images are too small for the network.
     """
     started = time.perf_counter()
+    check_classes(distilled, "a transfer")
     dataset, apply = prepared(distilled, data_dir)
     images, classes = dataset.validation.images[: config.validation], dataset.validation.labels[: config.validation]
     if len(images) == 0:
