@@ -8,11 +8,8 @@ Command:
     kip distill cifar10_dwa_10
 """
 
-import dataclasses
-
 import kip
-
-NETWORK = kip.Network("ConvNet-D3", width=32, norm="batch", w_std=3**-0.5)
+from kip.configs.cifar10_sre2l_10 import NETWORK, PROTOCOL, SQUEEZE
 
 config = kip.Experiment(
     data=kip.Data("cifar10"),
@@ -20,10 +17,10 @@ config = kip.Experiment(
     method=kip.DWA(
         images_per_class=10,
         network=NETWORK,
-        squeeze=kip.Squeeze(epochs=10),
+        squeeze=SQUEEZE,
         iterations=250,
         evaluation_network=NETWORK,
-        protocol=dataclasses.replace(kip.PROTOCOLS["SRe2L"], epochs=200),
+        protocol=PROTOCOL,
     ),
     checkpoint_every=2500,
     reference=kip.Reference("Du et al. 2024, CIFAR-10, 10 a class, ConvNet-D3", accuracy=0.45, spread=0.004),

@@ -9,8 +9,7 @@ Command:
 """
 
 import kip
-
-NETWORK = kip.Network("ConvNet-D3", width=32, norm="batch", w_std=3**-0.5)
+from kip.configs.cifar10_sre2l_10 import NETWORK, SQUEEZE
 
 config = kip.Experiment(
     data=kip.Data("cifar10"),
@@ -18,7 +17,7 @@ config = kip.Experiment(
     method=kip.RDED(
         images_per_class=10,
         network=NETWORK,
-        squeeze=kip.Squeeze(epochs=10),
+        squeeze=SQUEEZE,
         evaluation_network=NETWORK,
         protocol=kip.PROTOCOLS["RDED"],
     ),

@@ -13,6 +13,8 @@ import dataclasses
 import kip
 
 NETWORK = kip.Network("ConvNet-D3", width=32, norm="batch", w_std=3**-0.5)
+SQUEEZE = kip.Squeeze(epochs=10)
+PROTOCOL = dataclasses.replace(kip.PROTOCOLS["SRe2L"], epochs=200)
 
 config = kip.Experiment(
     data=kip.Data("cifar10"),
@@ -20,10 +22,10 @@ config = kip.Experiment(
     method=kip.SRe2L(
         images_per_class=10,
         network=NETWORK,
-        squeeze=kip.Squeeze(epochs=10),
+        squeeze=SQUEEZE,
         iterations=250,
         evaluation_network=NETWORK,
-        protocol=dataclasses.replace(kip.PROTOCOLS["SRe2L"], epochs=200),
+        protocol=PROTOCOL,
     ),
     checkpoint_every=2500,
     reference=kip.Reference(

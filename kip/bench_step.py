@@ -60,18 +60,15 @@ class _TimedBlocks:
         return result
 
 
-def measure(
-    kernels: Sequence[str], image: tuple[int, int, int], repeats: int, sizes: Sequence[tuple[int, int]] | None = None
-) -> list[Step]:
-    """Return the costs of a step under each kernel and of each size.
+def measure(kernels: Sequence[str], image: tuple[int, int, int], repeats: int) -> list[Step]:
+    """Return the costs of a step under each kernel and of each of `SIZES`.
 
     Args:
         kernels: names such as `ConvNet`.
         image: (H, W, C).
         repeats: the number of steps that are timed.
-        sizes: the images per class and the target images of a step; None: `SIZES`.
     """
-    return [_step(name, image, repeats, *size) for name in kernels for size in sizes or SIZES]
+    return [_step(name, image, repeats, *size) for name in kernels for size in SIZES]
 
 
 def _step(name: str, image: tuple[int, int, int], repeats: int, per_class: int, targets: int) -> Step:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.data import Augment, augment
-from kip.lazy import Images, Lazy, parts
+from kip.lazy import Images, parts
 from kip.preprocess import Transform
 
 SplitName = Literal["train", "validation", "test"]
@@ -70,6 +70,6 @@ def select(
 def checksum(images: Images) -> int:
     """Return the CRC-32 of an array's bytes, which tells whether a worker made the same images."""
     total = 0
-    for part in parts(images) if isinstance(images, Lazy) else [images]:
+    for part in parts(images):
         total = zlib.crc32(np.ascontiguousarray(part).data, total)
     return total
