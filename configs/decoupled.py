@@ -3,7 +3,7 @@
 Rows are named `METHOD_NETWORK_DATA_IPC`, IPC images of each class: `sre2l_resnet_cifar10_10` squeezes and trains
 ResNet-18 with a 3x3 stem, `dwa_convnet_cifar100_50` ConvNet-D3 with batch normalisation. Sets are judged as published:
 fresh networks learn from the labels that the squeezed networks give to every view; `kip.training.protocols` says how.
-G-VBSM, EDC and FADRM+ (`fadrmplus`) match several networks; some stand for those of the papers that kip does not have.
+G-VBSM, EDC and FADRM+ (`fadrmplus`) match several networks, those of the papers.
 Tiny-ImageNet and ImageNet-1K are folders of pictures, `tiny_imagenet` and `imagenet`, in the data folder; ResNet-18 has
 its 3x3 stem there too. CDA's rows on Tiny-ImageNet have no figure here; RDED's on ImageNet-1K are under hard labels.
 
@@ -54,8 +54,8 @@ PAPERS = {
     "fadrmplus": "Cui et al. 2025, FADRM+",
     "rded": "RDED, as other papers report it",
 }
-SOME = (kip.Network("ResNet10"), kip.Network("MobileNet"), kip.Network("VGG11", norm="batch"))
-"""The networks that follow ResNet-18 in the rows of FADRM+, for DenseNet121, ShuffleNetV2 and MobileNetV2."""
+SOME = (kip.Network("DenseNet121"), kip.Network("ShuffleNetV2"), kip.Network("MobileNetV2"))
+"""The networks that follow ResNet-18 in the rows of FADRM+."""
 
 
 def method(

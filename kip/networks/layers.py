@@ -149,7 +149,22 @@ def keep_input(module: nn.Module, x: Array) -> None:
 
 def block(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
     """Return ReLU(normalise(conv(x))); `options` are those of `Conv`."""
-    return nn.relu(Normalise(style.norm)(Conv(features, style, **options)(x), train))
+    return nn.relu(projected(style, features, x, train, **options))
+
+
+def projected(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
+    """Return normalise(conv(x)); `options` are those of `Conv`."""
+    return Normalise(style.norm)(Conv(features, style, **options)(x), train)
+
+
+def preactivated(style: Style, x: Array, train: bool) -> Array:
+    """Return ReLU(normalise(x)): what comes before a convolution in later residual networks."""
+    return nn.relu(Normalise(style.norm)(x, train))
+
+
+def shuffled(x: Array) -> Array:
+    """Return channels of both halves in turn, so that the next halves hold some of each."""
+    return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
 def average_pool(x: Array) -> Array:

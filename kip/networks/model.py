@@ -15,7 +15,11 @@
 | AlexNet | convs 5, 5, 3, 3, 3, max pools after the 1st, 2nd and 5th; no hidden dense layer | 128 | none |
 | VGG11 | eight convs, five max pools; no hidden dense layer | 64 | instance |
 | ResNet10, ResNet18 | 3x3 stem without pool, four stages of one or two basic blocks | 64 | batch |
+| WRN-16-2 | three stages of two pre-activated basic blocks, twice as wide as the stem | 16 | batch |
+| DenseNet121 | 58 pre-activated dense blocks of growth width/2, 3x3 stem without pool | 64 | batch |
 | MobileNet | the first version: 13 depthwise separable blocks, 3x3 stem without stride | 32 | batch |
+| MobileNetV2 | 17 inverted residual blocks; no stride before the third stage, as is usual for 32 pixels | 32 | batch |
+| ShuffleNetV2 | half of the usual channels: 16 shuffled blocks, 3x3 stem without stride or pool | 24 | batch |
 
 Width is the first layer's; the others keep their ratio to it. Images are 28, 32 or 64 pixels wide; others too, where
 the pools leave something. ConvNet-D, LeNet and VGG11 centre images in zeros where their pools need larger ones: LeNet
@@ -23,7 +27,7 @@ and VGG11 want 32, ConvNet-D5 too.
 
 References: Nguyen et al. 2021, section A (ConvNet, Myrtle); Zhao and Bilen 2021 (the ConvNet-Ds, and these sizes of
 AlexNet, VGG11 and ResNet18); LeCun et al. 1998; Krizhevsky et al. 2012; Simonyan and Zisserman 2015; He et al. 2016;
-Howard et al. 2017.
+Howard et al. 2017; Zagoruyko and Komodakis 2016; Huang et al. 2017; Sandler et al. 2018; Ma et al. 2018.
 """
 
 from __future__ import annotations
@@ -56,6 +60,9 @@ from kip.networks.layers import (
     global_average,
     max_pool,
     pad_to,
+    preactivated,
+    projected,
+    shuffled,
 )
 
 Variables = dict[str, Any]
@@ -124,11 +131,35 @@ def _resnet(style: Style, width: int, x: Array, train: bool, *, blocks: int) -> 
         for index in range(blocks):
             features, stride = width << stage, 2 if stage and not index else 1
             inner = block(style, features, x, train, stride=stride)
-            residual = Normalise(style.norm)(Conv(features, style)(inner), train)
+            residual = projected(style, features, inner, train)
             if x.shape != residual.shape:
-                x = Normalise(style.norm)(Conv(features, style, size=1, stride=stride)(x), train)
+                x = projected(style, features, x, train, size=1, stride=stride)
             x = nn.relu(x + residual)
     return global_average(x)
+
+
+def _wide_resnet(style: Style, width: int, x: Array, train: bool) -> Array:
+    x = Conv(width, style)(x)
+    for ratio, strides in ((2, (1, 1)), (4, (2, 1)), (8, (2, 1))):
+        for stride in strides:
+            features, active = width * ratio, preactivated(style, x, train)
+            inner = block(style, features, active, train, stride=stride)
+            if x.shape[-1] != features:
+                x = Conv(features, style, size=1, stride=stride)(active)
+            x = x + Conv(features, style)(inner)
+    return global_average(preactivated(style, x, train))
+
+
+def _densenet(style: Style, width: int, x: Array, train: bool) -> Array:
+    growth = max(1, width // 2)
+    x = Conv(width, style)(x)
+    for stage, blocks in enumerate((6, 12, 24, 16)):
+        if stage:
+            x = average_pool(Conv(x.shape[-1] // 2, style, size=1)(preactivated(style, x, train)))
+        for _ in range(blocks):
+            narrow = block(style, 4 * growth, preactivated(style, x, train), train, size=1)
+            x = jnp.concatenate([x, Conv(growth, style)(narrow)], -1)
+    return global_average(preactivated(style, x, train))
 
 
 def _mobilenet(style: Style, width: int, x: Array, train: bool) -> Array:
@@ -137,6 +168,40 @@ def _mobilenet(style: Style, width: int, x: Array, train: bool) -> Array:
         x = block(style, x.shape[-1], x, train, stride=stride, depthwise=True)
         x = block(style, width * ratio, x, train, size=1)
     return global_average(x)
+
+
+def _mobilenet_v2(style: Style, width: int, x: Array, train: bool) -> Array:
+    def clipped(features: int, x: Array, **options: Any) -> Array:
+        return nn.relu6(projected(style, features, x, train, **options))
+
+    def channels(usual: int) -> int:
+        return max(1, usual * width // 32)
+
+    x = clipped(width, x)
+    stages = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+    for expansion, usual, blocks, first_stride in stages:
+        for index in range(blocks):
+            inner = x if expansion == 1 else clipped(expansion * x.shape[-1], x, size=1)
+            inner = clipped(inner.shape[-1], inner, stride=first_stride if not index else 1, depthwise=True)
+            residual = projected(style, channels(usual), inner, train, size=1)
+            x = x + residual if index else residual
+    return global_average(clipped(channels(1280), x, size=1))
+
+
+def _shufflenet_v2(style: Style, width: int, x: Array, train: bool) -> Array:
+    def moved(features: int, x: Array, stride: int, *, narrow_first: bool = True) -> Array:
+        x = block(style, features, x, train, size=1) if narrow_first else x
+        x = projected(style, x.shape[-1], x, train, stride=stride, depthwise=True)
+        return block(style, features, x, train, size=1)
+
+    x = block(style, width, x, train)
+    for ratio, blocks in ((2, 4), (4, 8), (8, 4)):
+        half = width * ratio // 2
+        x = shuffled(jnp.concatenate([moved(half, x, 2, narrow_first=False), moved(half, x, 2)], -1))
+        for _ in range(blocks - 1):
+            kept, changed = jnp.split(x, 2, -1)
+            x = shuffled(jnp.concatenate([kept, moved(half, changed, 1)], -1))
+    return global_average(block(style, max(1, 1024 * width // 24), x, train, size=1))
 
 
 class _Builder(NamedTuple):
@@ -174,7 +239,11 @@ NETWORKS: dict[str, _Builder] = {
     "VGG11": _Builder(_vgg11, 64, "instance", halvings=4, padded=32),
     "ResNet10": _Builder(functools.partial(_resnet, blocks=1), 64, "batch", halvings=3),
     "ResNet18": _Builder(functools.partial(_resnet, blocks=2), 64, "batch", halvings=3),
+    "WRN-16-2": _Builder(_wide_resnet, 16, "batch", halvings=2),
+    "DenseNet121": _Builder(_densenet, 64, "batch", halvings=3, least=8),
     "MobileNet": _Builder(_mobilenet, 32, "batch", halvings=4),
+    "MobileNetV2": _Builder(_mobilenet_v2, 32, "batch", halvings=3),
+    "ShuffleNetV2": _Builder(_shufflenet_v2, 24, "batch", halvings=3),
 }
 """The named architectures; `FC` and `ConvVec`, followed by a depth, are made as they are asked for."""
 OF_ANY_DEPTH = {"FC": _fc, "ConvVec": _conv_vec}

@@ -7,7 +7,7 @@ import pytest
 
 from kip.errors import ConfigError, ShapeError
 from kip.networks import NETWORKS, Network, network
-from kip.networks.layers import Normalise, product_of_patches
+from kip.networks.layers import Normalise, product_of_patches, shuffled
 from kip.precision import float64
 
 NAMES = [*NETWORKS, "FC1", "FC3", "ConvVec3", "ConvVec8"]
@@ -17,12 +17,16 @@ PARAMETERS = {
     "ConvNet-D3": 320_010,
     "ResNet10": 4_903_242,
     "ResNet18": 11_173_962,
+    "WRN-16-2": 691_674,
+    "DenseNet121": 6_956_298,
     "MobileNet": 3_217_226,
+    "MobileNetV2": 2_236_682,
+    "ShuffleNetV2": 352_042,
     "FC2": 3072 * 1024 + 1024 + 1024 * 1024 + 1024 + 10_250,
     "ConvNet": 3 * 9 * 1024 + 1024 + 3 * (1024 * 9 * 1024 + 1024) + 16 * 1024 * 10 + 10,
 }
 """At 32x32x3 and ten classes: figures known from the literature and public code, or written out."""
-WITHOUT_BIAS = ("ResNet10", "ResNet18", "MobileNet")
+WITHOUT_BIAS = ("ResNet10", "ResNet18", "WRN-16-2", "DenseNet121", "MobileNet", "MobileNetV2", "ShuffleNetV2")
 """Public code has no bias in convolutions that are normalised; ours has, and it is not counted."""
 
 
@@ -52,6 +56,11 @@ def test_every_network_takes_every_size(name, shape):
 def test_the_number_of_parameters_is_the_known_one(name):
     variables, _ = abstract(network(name, 10), (32, 32, 3))
     assert count(variables, without_bias=name in WITHOUT_BIAS) == PARAMETERS[name]
+
+
+def test_halves_of_shuffled_channels_hold_some_of_both():
+    x = jnp.arange(12.0).reshape(1, 1, 2, 6)
+    np.testing.assert_array_equal(shuffled(x)[0, 0], [[0, 3, 1, 4, 2, 5], [6, 9, 7, 10, 8, 11]])
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "batch"])
