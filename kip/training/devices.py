@@ -65,10 +65,11 @@ def spread(batch: Tree, devices: int) -> Tree:
 
     Args:
         batch: a pytree of arrays (b, ...).
-        devices: how many. With 1, or where it does not divide b, the batch comes back as it is.
+        devices: how many there are; as many are taken as divide b. With one, the batch comes back as it is.
     """
     leaves = jax.tree.leaves(batch)
-    if devices == 1 or not leaves or any(len(leaf) % devices for leaf in leaves):
+    taken = max(count for count in range(1, devices + 1) if all(len(leaf) % count == 0 for leaf in leaves))
+    if taken == 1 or not leaves:
         return batch
-    by_rows = NamedSharding(Mesh(np.array(jax.local_devices()[:devices]), ("images",)), PartitionSpec("images"))
+    by_rows = NamedSharding(Mesh(np.array(jax.local_devices()[:taken]), ("images",)), PartitionSpec("images"))
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, by_rows), batch)

@@ -76,6 +76,7 @@ class Rule(NamedTuple):
         batches: what an update sees.
         restart_at: see `Optimizer.chain`.
         devices: over how many devices of the machine the images of an update are spread; see `devices.spread`.
+        average: of the network's moving average; see `kip.training.update.update`.
     """
 
     objective: Objective
@@ -84,6 +85,7 @@ class Rule(NamedTuple):
     batches: Batches
     restart_at: int | None = None
     devices: int = 1
+    average: float = 0.0
 
     def chain(self) -> optax.GradientTransformation:
         """Return the optimiser's transformation."""
@@ -91,7 +93,7 @@ class Rule(NamedTuple):
 
     def begin(self, variables: Any, *, many: bool = False) -> Learning:
         """Return a network before its first update; with `many`, variables have a leading axis r."""
-        start = functools.partial(begin, self.chain())
+        start = functools.partial(begin, self.chain(), average=self.average)
         return (jax.vmap(start) if many else start)(variables)
 
 
@@ -238,7 +240,8 @@ def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Lear
         learning: Learning, total: Array, batch: Batch, key: Array, step: Array
     ) -> tuple[Learning, Array, Array]:
         drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        learning, evaluated = update(rule.objective, chain, learning, _spread(batch, rule.devices), drawing)
+        spread_batch = _spread(batch, rule.devices)
+        learning, evaluated = update(rule.objective, chain, learning, spread_batch, drawing, rule.average)
         return learning, total + evaluated.loss, evaluated.losses
 
     return jax.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
@@ -259,7 +262,8 @@ def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Arr
         indices = rule.batches.indices(_key_of_batches(key), step, length)
         batch = Batch(data.images[indices], jax.tree.map(lambda part: part[indices], data.labels), data.extra)
         drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        learning, evaluated = update(rule.objective, chain, learning, _spread(batch, rule.devices), drawing)
+        spread_batch = _spread(batch, rule.devices)
+        learning, evaluated = update(rule.objective, chain, learning, spread_batch, drawing, rule.average)
         return learning, total + evaluated.loss, indices, evaluated.losses
 
     def many_updates(learning: Learning, total: Array, data: Batch, keys: Array, step: Array, length: int) -> Any:

@@ -32,7 +32,7 @@ flipped and mixed by CutMix (at 32x32 its crops have the whole image's size); th
 resized crops, flipped, and mixed by CutMix where labels are of every view. Stored logits are float16, made once for all
 networks (`kip.training.relabel`); they count as part of the set. The public code of G-VBSM and EDC takes the
 cross-entropy at the class of the image that another was pasted into; here it is at the classes of both, in their
-shares. EDC's average of the student's parameters is left out.
+shares. EDC tests the moving average of the student's variables, with a decay of 0.99.
 
 The public loop of DC and DSA: SGD 0.01, momentum 0.9, decay 5e-4; for E epochs it makes E + 1 passes, the last batch of
 a pass is what is left of it, and after pass E // 2 + 2 a new optimiser goes on with a tenth of the rate.
@@ -96,6 +96,9 @@ class Protocol:
     class_weight: Annotated[float, Field(ge=0)] = 0.0
     """The weight of the cross-entropy at the set's classes, beside a loss of a teacher's labels of views."""
 
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The decay of the moving average of the network's variables, which is tested in their place; 0: none."""
+
     def __post_init__(self) -> None:
         of_views = self.labels in ("teacher on views", "stored views")
         if self.class_weight and not of_views:
@@ -139,6 +142,7 @@ class Protocol:
             augment=for_classes(self.augment or "dsa", mirror_keeps_class),
             mix=self.mix,
             class_weight=self.class_weight,
+            average=self.average,
             evaluations=1,
             keep="last",
         )
@@ -205,6 +209,7 @@ PROTOCOLS = {
             augment="flip_resized",
             mix="cutmix",
             class_weight=0.025,
+            average=0.99,
         ),
         Protocol(
             "FADRM",

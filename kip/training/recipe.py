@@ -119,8 +119,11 @@ class Recipe:
     class_weight: Annotated[float, Field(ge=0)] = 0.0
     """The weight of the cross-entropy at the set's classes, which is added where a teacher gives the labels."""
     spread: bool = False
-    """Whether the images of an update are spread over all devices of the machine, where one network is trained and
-    their number can be divided. Results differ from those of one device in their last digits."""
+    """Whether the images of an update are spread over the devices of the machine, as many as divide their number, where
+    one network is trained. Results differ from those of one device in their last digits."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The decay of the moving average of the network's variables, which is validated and kept in their place. 0 keeps
+    the variables themselves."""
     evaluations: Annotated[int, Field(ge=1)] = 20
     """How often validation accuracy is measured, evenly, the last time at the end."""
     keep: Literal["best", "last"] = "best"

@@ -177,7 +177,7 @@ def train(
     )  # fmt: skip
     rule = Rule(
         objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at,
-        devices=1 if many or not recipe.spread else free_devices(),
+        devices=1 if many or not recipe.spread else free_devices(), average=recipe.average,
     )  # fmt: skip
     extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
     data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
@@ -194,7 +194,8 @@ def train(
     marks[1:] = np.maximum(marks[1:], 1)
 
     def evaluate(progress: Progress) -> _Best:
-        step, learned, best = int(progress.step), progress.learning.variables, progress.owned
+        step, best, learning = int(progress.step), progress.owned, progress.learning
+        learned = learning.average if recipe.average else learning.variables
         stages = np.flatnonzero(marks[1:] == step)
         scores = np.full(runs, np.nan)
         if of_validation is not None:

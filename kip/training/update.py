@@ -56,19 +56,26 @@ class Learning(NamedTuple):
     Attributes:
         variables: the network's.
         memory: its optimiser's state.
+        average: the moving average of its variables; () where none is kept.
     """
 
     variables: Variables
     memory: Any
+    average: Any = ()
 
 
-def begin(chain: optax.GradientTransformation, variables: Variables) -> Learning:
-    """Return a network before its first update."""
-    return Learning(variables, chain.init(variables["params"]))
+def begin(chain: optax.GradientTransformation, variables: Variables, average: float = 0.0) -> Learning:
+    """Return a network before its first update; its average begins as its first values, where one is kept."""
+    return Learning(variables, chain.init(variables["params"]), variables if average else ())
 
 
 def update(
-    objective: Objective, chain: optax.GradientTransformation, learning: Learning, batch: Batch, key: Array | None
+    objective: Objective,
+    chain: optax.GradientTransformation,
+    learning: Learning,
+    batch: Batch,
+    key: Array | None,
+    average: float = 0.0,
 ) -> tuple[Learning, Evaluated]:
     """Return the network after one update, and the objective before it.
 
@@ -78,6 +85,7 @@ def update(
         learning: the network before the update.
         batch: the batch that the update sees.
         key: the key of what the objective draws, such as augmentations; None for an objective that draws nothing.
+        average: d of the moving average m <- d m + (1 - d) v of the variables v; 0 where none is kept.
     """
     params = learning.variables["params"]
 
@@ -88,4 +96,5 @@ def update(
     gradient, evaluated = jax.grad(loss, has_aux=True)(params)
     direction, memory = chain.update(gradient, learning.memory, params)
     moved = {**evaluated.variables, "params": optax.apply_updates(params, direction)}
-    return Learning(moved, memory), evaluated
+    kept = jax.tree.map(lambda m, v: average * m + (1 - average) * v, learning.average, moved) if average else ()
+    return Learning(moved, memory, kept), evaluated

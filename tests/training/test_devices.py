@@ -43,7 +43,7 @@ def test_a_spread_training_gives_the_numbers_of_one_device_batch_statistics_incl
 
 def test_rows_are_dealt_in_equal_shares_and_left_where_they_cannot_be():
     devices = jax.local_device_count()
-    for rows, shares in ((4 * devices, devices), (4 * devices + 1, 1)):
+    for rows, shares in ((4 * devices, devices), (4 * devices + 1, 1), (10, 2)):
         dealt = jax.jit(lambda x: spread((x, 2 * x), devices))(jnp.arange(rows))
         assert [len(part.sharding.device_set) for part in dealt] == [shares] * 2
         np.testing.assert_array_equal(dealt[1], 2 * np.arange(rows))

@@ -205,11 +205,29 @@ def test_hooks_of_many_networks_have_a_leading_axis(rng):
 
 
 @pytest.mark.parametrize("rates", [(0.3,), (0.3, 0.1)])
-def test_a_killed_training_goes_on_with_the_same_bits(rng, rates):
+def test_the_average_of_the_variables_is_validated_and_kept_in_their_place(rng, rates):
+    images, labels, classes = toy(rng)
+    seen = []
+    recipe = Recipe(optimizer=SGD, steps=6, average=0.8, evaluations=1, keep="last")
+    hooks = Hooks(on_epoch=lambda epoch, variables: seen.append(jax.tree.map(np.asarray, variables)))
+    options = {"rates": rates, "decays": [0.0] * len(rates)}
+    result = trained(recipe, (images, labels), (images, classes), hooks=hooks, **options)
+    expected = seen[0]
+    for variables in seen[1:]:
+        expected = jax.tree.map(lambda m, v: 0.8 * m + 0.2 * v, expected, variables)
+    for place, variables in enumerate(result.variables):
+        of_run = expected if len(rates) == 1 else jax.tree.map(lambda leaf, place=place: leaf[place], expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), variables, of_run)
+        assert result.validation_accuracy[place] == accuracy(MODEL, variables, images, classes)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("rates", [(0.3,), (0.3, 0.1)])
+def test_a_killed_training_goes_on_with_the_same_bits(rng, rates, average):
     images, labels, _ = toy(rng, 30)
     other, _, classes = toy(np.random.default_rng(1), 30)
     optimizer = Optimizer("sgd", momentum=0.9, schedule="halfway")
-    recipe = Recipe(optimizer=optimizer, steps=40, batch=7, evaluations=4, augment="dsa")
+    recipe = Recipe(optimizer=optimizer, steps=40, batch=7, evaluations=4, augment="dsa", average=average)
     arguments = (recipe, (images, labels), (other, classes))
     options = {"rates": rates, "decays": [0.01] * len(rates)}
     whole = trained(*arguments, **options)

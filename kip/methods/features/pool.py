@@ -121,10 +121,11 @@ def advance(
 
 def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: int, *, seed: int) -> Slot:
     variables = fresh(model, key(seed, "pool network", index, drawn), shape)
-    return Slot(*begin(pool.optimizer.chain(), variables), np.asarray(0), np.asarray(drawn))
+    learning = begin(pool.optimizer.chain(), variables)
+    return Slot(learning.variables, learning.memory, np.asarray(0), np.asarray(drawn))
 
 
 def _learn(pool: Pool, model: Model, slot: Slot, images: np.ndarray, labels: np.ndarray) -> Slot:
     learn = compiled_learning(Supervised(model, pool.loss), pool.optimizer)
-    variables, state = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
-    return slot._replace(variables=variables, optimizer=state, updates=np.asarray(slot.updates + 1))
+    moved = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
+    return slot._replace(variables=moved.variables, optimizer=moved.memory, updates=np.asarray(slot.updates + 1))
