@@ -33,6 +33,7 @@ from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.rng import generator, key
+from kip.training.devices import free_devices, spread
 from kip.training.squeeze import Squeeze
 
 
@@ -71,6 +72,9 @@ class Recovered(ForNetworks):
     """Adam's at its highest; it falls to zero as a cosine within each group."""
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics."""
+    spread: bool = False
+    """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
+    differ from those of one device in their last digits."""
     evaluation_network: Network = CONVNET
     """What is trained on the set to judge it."""
     test_networks: Annotated[int, Field(ge=1)] = 3
@@ -179,6 +183,7 @@ class Recovered(ForNetworks):
             self.given(prepared, state, turn), self.shown(state, learned["images"]),
             jnp.asarray(state.class_index[rows]), key(problem.seed, "roll", state.step), iteration,
             method=self, turn=turn, num_classes=problem.num_classes, mirror=problem.mirror_keeps_class,
+            devices=free_devices() if self.spread else 1,
         )  # fmt: skip
         if not np.isfinite(loss):
             raise NonFiniteError("the loss of the recovery is NaN or infinite", remedy="Lower the learning rate.")
@@ -255,7 +260,7 @@ class Recovered(ForNetworks):
         return places.transpose(1, 0, 2).reshape(-1)
 
 
-@partial(jax.jit, static_argnames=("method", "turn", "num_classes", "mirror"))
+@partial(jax.jit, static_argnames=("method", "turn", "num_classes", "mirror", "devices"))
 def _gradient(
     given: Any,
     images: Array,
@@ -267,12 +272,13 @@ def _gradient(
     turn: int,
     num_classes: int,
     mirror: bool,
+    devices: int,
 ) -> tuple[tuple[Array, Any], Array]:
     """Return the loss, the accuracy of a group and what the method keeps, and the loss' gradient by the images."""
     model = Model(method.networks[turn], num_classes)
 
     def loss(images: Array) -> tuple[Array, Any]:
-        seen = method.seen(key, images, iteration, mirror=mirror)
+        seen = spread(method.seen(key, images, iteration, mirror=mirror), devices)
         labels = jax.nn.one_hot(classes, num_classes)
         value, (logits, owned) = method.objective(model, given, seen, labels, jax.random.fold_in(key, 1 << 16))
         return value, (jnp.mean(logits.argmax(1) == classes), owned)

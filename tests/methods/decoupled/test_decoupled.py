@@ -9,11 +9,12 @@ import pytest
 
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
-from kip.methods.decoupled import cda, crops, dwa, fadrm, rded, recovery, sre2l
+from kip.methods.decoupled import base, cda, crops, dwa, fadrm, rded, recovery, sre2l
 from kip.methods.decoupled.squeeze import squeezed
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
+from kip.training import devices as devices_of
 from kip.training.augment import cropped
 from kip.training.predict import accuracy, logits
 from kip.training.squeeze import Squeeze
@@ -119,6 +120,22 @@ def test_groups_are_recovered_one_after_the_other(problem, store):
     assert not np.array_equal(second.images[10:], first.images[10:])
     for group in (slice(0, 10), slice(10, 20)):
         assert sorted(start.class_index[group]) == list(range(10))
+
+
+@pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
+def test_a_group_spread_over_devices_is_recovered_as_on_one(problem, store, monkeypatch):
+    asked = []
+
+    def spread(batch, devices):
+        asked.append(devices)
+        return devices_of.spread(batch, devices)
+
+    monkeypatch.setattr(base, "spread", spread)
+    method = of(sre2l.SRe2L, iterations=4)
+    one, _ = run(method, problem, store, 4)
+    many, _ = run(dataclasses.replace(method, spread=True), problem, store, 4)
+    assert asked == [1, jax.local_device_count()]
+    np.testing.assert_allclose(one.images, many.images, rtol=2e-4, atol=2e-4)
 
 
 def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, store):
