@@ -3,8 +3,11 @@
 Each step draws a target batch and a kernel, computes K_ss and K_ts in tiles, takes the cotangents of the KRR loss with
 respect to both, pulls them back tile by tile, and lets Adam move the images and, where asked, the labels.
 
+The loss is the paper's squared error, or the cross-entropy of softmax(e^s f) with the classes, f the predictions and s
+a learned scale (Platt scaling): wrong predictions then weigh more than right ones that are not exactly one.
+
 Reference: Nguyen et al. 2021, "Dataset Distillation with Infinitely Wide Convolutional Networks", equation 1 and
-section A.
+section A; Loo et al. 2022, "Efficient Dataset Distillation Using Random Feature Approximation", for Platt scaling.
 """
 
 from __future__ import annotations
@@ -47,9 +50,11 @@ class KIP(Method):
     """The kernel, or several kernels, of which each step draws one (sampling KIP, section 3.2)."""
     ridge: krr.Ridge = krr.Ridge()
     """The regulariser of the KRR, in the loss and in evaluation."""
+    loss: Literal["squared", "platt"] = "squared"
+    """The loss: the squared error (equation 1), or the cross-entropy of scaled predictions."""
     reduction: krr.Reduction = "mean"
-    """How the loss is reduced: by its `mean` over batch and classes (the authors' notebook), or by its `sum` (equation
-    1)."""
+    """How the loss is reduced: by its `mean` over the batch, and of the squared error over classes too (the authors'
+    notebook), or by its `sum` (equation 1)."""
     balanced_targets: bool = True
     """Whether target batches have an equal share of each class. Otherwise they have the shares of the train set, which
     suits data whose classes differ in size and whose test images do too."""
@@ -88,8 +93,10 @@ class KIP(Method):
         return self.schedule == "cosine"
 
     def init(self, problem: Problem, prepared: Any) -> State:
-        """Return step 0: class-balanced natural images, centred one-hot labels, a fresh optimiser."""
+        """Return step 0: class-balanced natural images, centred one-hot labels, s = 0, a fresh optimiser."""
         state = problem.natural_support(self.images_per_class)
+        if self.loss == "platt":
+            state = state._replace(owned={"scale": np.zeros((), np.float32)})
         return state._replace(optimizer=begin(_optimizer, self, _learned(self, state)))
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
@@ -102,11 +109,20 @@ class KIP(Method):
         kernel = self.kernels[problem.draw("kernel", len(self.kernels), step=state.step)]
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.images), target.images, source=target.source)
-        bars = krr.cotangents(k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction)
-        gradient = {"images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32)}
-        if self.learn_labels:
-            gradient["labels"] = bars.y_s.astype(np.float32)
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, _learned(self, state))
+        before = _learned(self, state)
+        bars = krr.cotangents(
+            k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
+            float(state.owned["scale"]) if self.loss == "platt" else None,
+        )  # fmt: skip
+        gradient = {
+            "images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32),
+            "labels": bars.y_s.astype(np.float32),
+            "scale": np.float32(bars.scale),
+        }
+        gradient = {name: gradient[name] for name in before}
+        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
+        if self.loss == "platt":
+            state = state._replace(owned={"scale": learned.pop("scale")})
         metrics: Metrics = {
             "loss": bars.loss,
             "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
@@ -118,7 +134,12 @@ class KIP(Method):
 
 
 def _learned(config: KIP, state: State) -> dict[str, np.ndarray]:
-    return {"images": state.images, "labels": state.labels} if config.learn_labels else {"images": state.images}
+    learned = {"images": state.images}
+    if config.learn_labels:
+        learned["labels"] = state.labels
+    if config.loss == "platt":
+        learned["scale"] = state.owned["scale"]
+    return learned
 
 
 def _optimizer(config: KIP) -> optax.GradientTransformation:
