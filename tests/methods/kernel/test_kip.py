@@ -24,6 +24,7 @@ CLASSES = 3
 METHOD_VALUES = {
     "KIP": KIP(2, kernels=(FC,), target_batch=30, learning_rate=0.02),
     "KIP, fixed labels": KIP(2, kernels=(FC,), learn_labels=False, target_batch=30, learning_rate=0.02),
+    "KIP, Platt": KIP(2, kernels=(FC,), loss="platt", target_batch=30, learning_rate=0.02),
     "KIP, two kernels": KIP(2, kernels=(FC, RBF()), target_batch=None, learning_rate=0.02),
     "Label Solve": LabelSolve(2, kernel=FC),
 }
@@ -68,7 +69,8 @@ def full_loss(method, problem, state):
     losses = []
     for kernel in method.needs.kernels:
         k_ss, k_ts = problem.blocks.forward(kernel, state.images, problem.inputs)
-        losses.append(krr.cotangents(k_ss, k_ts, state.labels, y_t, method.ridge).loss)
+        scale = float(state.owned["scale"]) if state.owned else None
+        losses.append(krr.cotangents(k_ss, k_ts, state.labels, y_t, method.ridge, scale=scale).loss)
     return np.mean(losses)
 
 
@@ -117,26 +119,36 @@ def test_what_is_fixed_stays_fixed():
     assert not np.array_equal(before.labels, after.labels)
 
 
-def test_kip_gradient_is_the_derivative_of_its_loss():
-    """Image and label gradients as `step` composes them, against finite differences of the loss in float64."""
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_kip_gradient_is_the_derivative_of_its_loss(scale):
+    """Image, label and scale gradients as `step` composes them, against finite differences in float64."""
     method = KIP(2, kernels=(RBF(),), target_batch=None, ridge=krr.Ridge(1e-3))
     problem = toy_problem(KernelBlocks(Blocks(dtype="float64")))
     state = method.init(problem, ())
     y_t = centred_one_hot(problem.labels, CLASSES)
 
-    def loss(images, labels):
+    def loss(images, labels, scale):
         k_ss, k_ts = problem.blocks.forward(RBF(), images, problem.inputs)
-        return krr.cotangents(k_ss, k_ts, labels, y_t, method.ridge)
+        return krr.cotangents(k_ss, k_ts, labels, y_t, method.ridge, scale=scale)
 
     images, labels = state.images.astype(np.float64), state.labels.astype(np.float64)
-    bars = loss(images, labels)
+    bars = loss(images, labels, scale)
     to_images = problem.blocks.backward(bars.k_ss, bars.k_ts)
     rng, step = np.random.default_rng(3), 1e-5
     for _ in range(3):
         di, dl = rng.standard_normal(images.shape), rng.standard_normal(labels.shape)
-        plus, minus = (loss(images + sign * step * di, labels + sign * step * dl).loss for sign in (1, -1))
-        slope = (plus - minus) / (2 * step)
-        np.testing.assert_allclose(np.vdot(to_images, di) + np.vdot(bars.y_s, dl), slope, rtol=1e-6)
+        plus, minus = (
+            loss(images + by * di, labels + by * dl, None if scale is None else scale + by).loss
+            for by in (step, -step)
+        )  # fmt: skip
+        expected = np.vdot(to_images, di) + np.vdot(bars.y_s, dl) + bars.scale
+        np.testing.assert_allclose(expected, (plus - minus) / (2 * step), rtol=1e-6)
+
+
+def test_platt_scaling_learns_its_scale_and_the_squared_error_has_none():
+    platt, squared = (run(METHOD_VALUES[name], toy_problem(), 3)[0] for name in ("KIP, Platt", "KIP"))
+    assert 0 < float(platt.owned["scale"]) < 3 * 0.021  # Adam's first steps are about its rate
+    assert squared.owned == ()
 
 
 def test_kip_moves_down_the_gradient_by_the_learning_rate():
@@ -250,6 +262,7 @@ def test_no_setting_of_a_method_is_ignored():
         "balanced_targets": False,
         "kernels": (RBF(),),
         "ridge": krr.Ridge(1e-1),
+        "loss": "platt",
         "reduction": "sum",
     }
     assert set(changes) | {"steps", "name"} == {field.name for field in dataclasses.fields(base)}
