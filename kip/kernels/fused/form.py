@@ -7,6 +7,7 @@ bits do not depend on the number of threads.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from kip.kernels.architecture import Architecture
-from kip.kernels.fused import chunk, work
+from kip.kernels.fused import chunk, transpose, work
 from kip.kernels.fused.backward import Sums
 from kip.kernels.fused.forward import Variances
 from kip.kernels.fused.layout import (
@@ -24,8 +25,6 @@ from kip.kernels.fused.layout import (
     Tables,
     by_image,
     cotangents_in_lanes,
-    flat,
-    flat_by_image,
     in_lanes,
     tables,
 )
@@ -127,16 +126,12 @@ class _Block:
         self._count, self._second = len(x), len(x if z is None else z)
         self._tables = _tables(form.architecture, self._shape)
         self._triangle = z is None
-        self._take = work.arena().take
-        by_channel = _by_channel(x)
-        vectors = self._in_vectors(by_channel)
-        self._z = vectors if z is None else self._in_vectors(_by_channel(z))
-        self._x = chunk.Side(
-            flat(by_channel, self._take),
-            Variances(*(flat_by_image(part, len(x), self._take) for part in vectors.values)),
-            vectors.pixel_count,
-            vectors.value_count,
-        )
+        self._arena = work.arena()
+        vectors, self._x = self._in_vectors(x), self._side(len(x))
+        self._z = vectors if z is None else self._in_vectors(z)
+        transpose.by_channel(x, self._x.pixels)
+        for in_vectors, numbers in zip(vectors.values, self._x.values):
+            transpose.flat_by_image(in_vectors, len(x), numbers)
 
     @property
     def _groups(self) -> int:
@@ -193,19 +188,20 @@ class _Block:
         return Gradient(self._cut(out), x_gradient, z_gradient)
 
     def _in_vectors(self, images: np.ndarray) -> chunk.Side:
-        """Lay images, as `_by_channel` returns them, out in vectors, with their variances."""
-        table = self._tables
-        pixels = in_lanes(images, self._take)
-        groups, size = -(-len(images) // LANES), (-(-len(images) // LANES) * table.values, LANES)
-        side = chunk.Side(
-            pixels,
-            Variances(*(Buffer(size, self._dtype, self._take) for _ in range(3))),
-            len(pixels.array) // groups,
-            table.values,
-        )
-
-        self._variances(side, groups, None)
+        """Lay images (N, H, W, C) out in vectors, with their variances."""
+        side = self._side(-(-len(images) // LANES), LANES)
+        transpose.in_vectors(images, side.pixels)
+        self._variances(side, len(images), None)
         return side
+
+    def _side(self, count: int, *lanes: int) -> chunk.Side:
+        """Return memory for so many images; with `lanes`, for so many groups of images in vectors."""
+        pixels, values = math.prod(self._shape), self._tables.values
+        buffers = [
+            Buffer((count * size, *lanes), self._dtype, self._arena.take)
+            for size in (pixels, values, values, values)
+        ]  # fmt: skip
+        return chunk.Side(buffers[0], Variances(*buffers[1:]), pixels, values)
 
     def _x_in_vectors(self) -> chunk.Side:
         if self._triangle:
@@ -220,7 +216,7 @@ class _Block:
 
     def _pull_variances(self, side: chunk.Side, sums: Sums, count: int) -> np.ndarray:
         """Add to the cotangents of images' pixels, in vectors, those of their variances; return them as images."""
-        self._variances(side, -(-count // LANES), sums)
+        self._variances(side, count, sums)
         height, width, channels = self._shape
         return np.moveaxis(by_image(sums.pixels, count).reshape(count, channels, height, width), 1, 3)
 
@@ -246,8 +242,8 @@ class _Block:
             table.bias, memory, self._x, self._z, chunks, out, back, *pulls,
         )  # fmt: skip
 
-    def _variances(self, side: chunk.Side, groups: int, sums: Sums | None) -> None:
-        """Compute the variances of groups of images, or, with `sums`, pull their cotangents back."""
+    def _variances(self, side: chunk.Side, count: int, sums: Sums | None) -> None:
+        """Compute the variances of images in vectors, or, with `sums`, pull their cotangents back."""
         table, dtype = self._tables, self._dtype
 
         def compute(run: tuple[int, int]) -> None:
@@ -256,12 +252,8 @@ class _Block:
             kind = str(dtype) if sums is None else f"{dtype} vjp"
             chunk.variances(kind, table.pairs, table.own, memory, side, *run, back, sums)
 
+        groups = -(-count // LANES)
         self._run(compute, _cut(groups, min(groups, -(-groups * table.position_pairs // (4 * PART)))))
-
-
-def _by_channel(images: np.ndarray) -> np.ndarray:
-    """Return images (N, H, W, C) as rows of numbers, (N, C H W), channel by channel."""
-    return np.moveaxis(images, 3, 1).reshape(len(images), -1)
 
 
 def _chunks(x: np.ndarray, z: np.ndarray) -> int:

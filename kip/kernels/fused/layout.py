@@ -175,12 +175,23 @@ class Buffer:
         """The array, at first what its memory held."""
         self.address = address + start
 
+    @classmethod
+    def of(cls, array: np.ndarray) -> Buffer:
+        """Return a contiguous array as a buffer of numbers, in its own memory."""
+        buffer = cls.__new__(cls)
+        buffer.array, buffer.address = array.reshape(-1), array.__array_interface__["data"][0]
+        return buffer
 
-def in_lanes(rows: np.ndarray, take: Take = fresh) -> Buffer:
+    def numbers(self) -> Buffer:
+        """Return the same memory as a buffer of numbers, whatever this one holds."""
+        return Buffer.of(self.array)
+
+
+def in_lanes(rows: np.ndarray) -> Buffer:
     """Lay out values of images (N, k) in vectors, (groups k, 16); copies of the last image fill what is left."""
     count, values = rows.shape
     groups = -(-count // LANES)
-    buffer = Buffer((groups * values, LANES), rows.dtype, take)
+    buffer = Buffer((groups * values, LANES), rows.dtype)
     vectors = buffer.array.reshape(groups, values, LANES)
     full = count // LANES
     vectors[:full] = rows[: full * LANES].reshape(full, LANES, values).swapaxes(1, 2)
@@ -191,30 +202,8 @@ def in_lanes(rows: np.ndarray, take: Take = fresh) -> Buffer:
 
 def by_image(vectors: Buffer, count: int) -> np.ndarray:
     """Undo `in_lanes`: return (count, k)."""
-    images = _images_of(vectors, count)
+    images = vectors.array.reshape(-(-count // LANES), -1, LANES).swapaxes(1, 2)
     return np.ascontiguousarray(images.reshape(-1, images.shape[2])[:count])
-
-
-def flat_by_image(vectors: Buffer, count: int, take: Take = fresh) -> Buffer:
-    """Return what `flat(by_image(vectors, count))` does, in one copy where `count` fills its vectors."""
-    if count % LANES:
-        return flat(by_image(vectors, count), take)
-    images = _images_of(vectors, count)
-    buffer = Buffer((images.size,), images.dtype, take)
-    buffer.array.reshape(images.shape)[:] = images
-    return buffer
-
-
-def _images_of(vectors: Buffer, count: int) -> np.ndarray:
-    """Return a view (groups, 16, k) of what `in_lanes` laid out."""
-    return vectors.array.reshape(-(-count // LANES), -1, LANES).swapaxes(1, 2)
-
-
-def flat(rows: np.ndarray, take: Take = fresh) -> Buffer:
-    """Lay out values of images (N, k) one after another, (N k,)."""
-    buffer = Buffer((rows.size,), rows.dtype, take)
-    buffer.array[:] = rows.reshape(-1)
-    return buffer
 
 
 def cotangents_in_lanes(bar: np.ndarray) -> Buffer:
