@@ -13,11 +13,12 @@ result.json     the figures, once the run has ended
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from kip import data, experiment, export, formats, preprocess
-from kip.errors import ConfigError
+from kip.errors import ConfigError, KipError
 from kip.experiment import Experiment
 from kip.export import DistilledSet, Origin
 from kip.metrics import read_object
@@ -39,13 +40,16 @@ def check(run: Path) -> None:
 
 
 def is_finished(run: Path, wanted: Experiment) -> bool:
-    """Return whether a folder holds the result of just this experiment, apart from its published reference."""
+    """Return whether a folder holds the result of just this experiment, apart from its published reference.
+
+    A field that a run from before the field existed does not have is taken to have its default.
+    """
     if read_object(run / RESULT, ["test_accuracy"]) is None or not (run / DISTILLED).is_file():
         return False
     known, expected = read_object(run / CONFIG) or {}, wanted.to_dict()
-    known.pop("reference", None)
-    expected.pop("reference", None)
-    return known == expected
+    with contextlib.suppress(KipError):  # a kernel of the user's own is not loaded for this: as it is written counts
+        known = experiment.load(str(run / CONFIG)).to_dict()
+    return known | {"reference": None} == expected | {"reference": None}
 
 
 def origin(run: Path) -> Origin:

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
-from kip import cli
+from kip import cli, experiment
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
 from kip.evaluate.comparison import Comparison, compare, varied
@@ -18,7 +19,7 @@ from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
 from kip.networks import Network
 from kip.report import comparison as report
-from kip.runs import loop
+from kip.runs import folder, loop
 
 NETWORK = Network("FC1", width=6)
 CONFIG = """
@@ -101,6 +102,21 @@ def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, traini
     assert len(trainings) == 3
     compare([str(run)], Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1, seed=1), out=tmp_path / "out")
     assert len(trainings) == 4
+
+
+def test_a_run_from_before_a_field_existed_is_the_run_of_its_default(run, tmp_path):
+    copy = tmp_path / "older"
+    shutil.copytree(run, copy)
+    wanted, about = experiment.load(str(copy / "config.json")), json.loads((copy / "config.json").read_text())
+    assert folder.is_finished(copy, wanted)
+    assert about["method"].pop("reduction") == "mean"
+    (copy / "config.json").write_text(json.dumps(about))
+    assert folder.is_finished(copy, wanted)
+    for name, other in (("reduction", "sum"), ("no_such_field", 1)):
+        (copy / "config.json").write_text(json.dumps({**about, "method": {**about["method"], name: other}}))
+        assert not folder.is_finished(copy, wanted)
+    (copy / "config.json").write_text("{")
+    assert not folder.is_finished(copy, wanted)
 
 
 def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_path):
