@@ -113,8 +113,7 @@ for ipc, batch, accuracy in ((10, 50, 14.34), (50, 128, 38.49), (100, 200, 44.36
         preprocess=kip.Preprocess("standardize"),
         method=kip.RDED(
             ipc,
-            factor=2,
-            pool=max(300, 4 * ipc),
+            crops=kip.Crops(pool=max(300, 4 * ipc), factor=2),
             evaluation_network=kip.Network("ResNet18"),
             protocol=dataclasses.replace(kip.PROTOCOLS["HL-large"], batch=batch, augment="flip_tiles"),
         ),

@@ -118,7 +118,7 @@ METHOD_VALUES = {
     "G-VBSM": GVBSM(2, together=2, iterations=3, **{**SQUEEZED, **TWO_NETWORKS}),
     "EDC": EDC(2, iterations=3, **{**SQUEEZED, **TWO_NETWORKS}),
     "FADRM": FADRM(2, iterations=4, stages=2, crops=Crops(20, count=2), **SQUEEZED),
-    "RDED": RDED(1, pool=20, crops=2, factor=2, **SQUEEZED),
+    "RDED": RDED(1, crops=Crops(20, 2, 2), **SQUEEZED),
     "original DD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, **QUICK),
     "SLDD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, learn_labels=True, **QUICK),
     "CRAIG": Geometric(2, by="craig", space="gradients", recording=RECORDING, network=SMALL, protocol=SHORT, **QUICK),

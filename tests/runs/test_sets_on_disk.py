@@ -16,6 +16,7 @@ from kip import export
 from kip.data import folder
 from kip.errors import DataError
 from kip.lazy import Lazy
+from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.squeeze import Squeeze
 from kip.methods.selection.geometric import Geometric
@@ -34,7 +35,7 @@ METHODS = {
     "k_centers": Geometric(2, by="k_centers", network=NETWORK, **JUDGED),
     "el2n": Pruning(2, score="el2n", **RECORDED),
     "rded": RDED(
-        2, network=Network("ConvNet-D3", width=4, norm="batch"), squeeze=Squeeze(epochs=2, batch=16), pool=6, crops=2,
+        2, network=Network("ConvNet-D3", width=4, norm="batch"), squeeze=Squeeze(epochs=2, batch=16), crops=Crops(6, 2),
         evaluation_network=NETWORK, **JUDGED,
     ),
     "kip": kip.KIP(2, kernels=(kip.Architecture("FC", 1),), target_batch=15, steps=3),
@@ -109,6 +110,7 @@ def test_what_takes_too_much_at_once_is_refused_with_a_remedy(sets, monkeypatch)
 CONFIG = """
 import dataclasses
 import kip
+from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.squeeze import Squeeze
 from kip.methods.selection.geometric import Geometric
@@ -122,7 +124,7 @@ selection = Geometric(
     1, by="herding", space="network", network=network, recording=Recording(epochs=1, augment="none"), **judged
 )
 rded = RDED(
-    1, network=network, squeeze=Squeeze(epochs=1), pool=20, crops=2,
+    1, network=network, squeeze=Squeeze(epochs=1), crops=Crops(20, 2),
     evaluation_network=network, **judged,
 )
 config = kip.Experiment(METHOD, data=kip.Data("many", validation=200))

@@ -1,6 +1,6 @@
 """RDED: the most realistic crops of natural images, chosen by a trained network and put together.
 
-For each class, of `pool` natural images, `crops` random square crops each (an area uniform in [0.08, 1] of the image,
+For each class, of `pool` natural images, `count` random square crops each (an area uniform in [0.08, 1] of the image,
 resized to side / `factor`) are scored by the network's cross-entropy at the class, on the crop centred in zeros. Of
 each image the crop with the lowest score stays, and of these the lowest images_per_class * factor^2; `factor`^2 of them
 make one image. With `factor` 1, as at 32x32 pixels, an image is one crop.
@@ -41,12 +41,8 @@ class RDED(ForNetworks):
     """The network that scores crops."""
     squeeze: Squeeze = Squeeze()
     """How it is trained."""
-    pool: Annotated[int, Field(ge=1)] = 300
-    """Natural images of each class that are cropped."""
-    crops: Annotated[int, Field(ge=1)] = 5
-    """Crops of each."""
-    factor: Annotated[int, Field(ge=1)] = 1
-    """An image is made of factor^2 crops."""
+    crops: Crops = Crops()
+    """How crops are chosen."""
     evaluation_network: Network = CONVNET
     """What is trained on the set to judge it."""
     test_networks: Annotated[int, Field(ge=1)] = 3
@@ -74,7 +70,7 @@ class RDED(ForNetworks):
     @property
     def needs(self) -> Needs:
         """Enough images of each class for the crops of a set."""
-        return Needs(self.images_per_class * self.factor**2, augmentation=False)
+        return Needs(self.images_per_class * self.crops.factor**2, augmentation=False)
 
     def prepare(self, problem: Problem, store: Store) -> Variables:
         """Return the network that scores.
@@ -82,7 +78,7 @@ class RDED(ForNetworks):
         Raises:
             ShapeError: if images cannot be cut into `factor` by `factor` crops.
         """
-        self._choice.check(problem)
+        self.crops.check(problem)
         return squeezed(self.squeeze, self.network, problem, store)[1]
 
     def init(self, problem: Problem, prepared: Variables) -> State:
@@ -97,7 +93,7 @@ class RDED(ForNetworks):
         """
         model, count = Model(self.network, problem.num_classes), self.images_per_class
         chosen, losses = zip(
-            *(self._choice.of_class(model, prepared, problem, label, count) for label in range(problem.num_classes))
+            *(self.crops.of_class(model, prepared, problem, label, count) for label in range(problem.num_classes))
         )
         class_index = np.repeat(np.arange(problem.num_classes), count)
         order = np.argsort(state.class_index, kind="stable")  # whose statistics a class takes over
@@ -106,7 +102,3 @@ class RDED(ForNetworks):
             class_index=class_index, statistics=state.statistics[order],
         )  # fmt: skip
         return moved, {"crop_cross_entropy": float(np.mean(losses))}  # no loss of the set: it looks at no set
-
-    @property
-    def _choice(self) -> Crops:
-        return Crops(self.pool, self.crops, self.factor)

@@ -164,12 +164,12 @@ def test_networks_and_preprocessing_without_what_is_needed_are_refused(problem, 
     with pytest.raises(ConfigError, match="leave each pixel a range"):
         of(sre2l.SRe2L).prepare(problem._replace(transform=transform), store)
     with pytest.raises(ShapeError, match="divisible by 3"):
-        of(rded.RDED, factor=3).prepare(problem, store)
+        of(rded.RDED, crops=crops.Crops(factor=3)).prepare(problem, store)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
-    method = of(rded.RDED, pool=20, crops=3, factor=factor)
+    method = of(rded.RDED, crops=crops.Crops(20, 3, factor))
     prepared = method.prepare(problem, store)
     state, _ = method.step(problem, prepared, method.init(problem, prepared))
     side = 8 // factor
@@ -213,7 +213,7 @@ def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
     method = dataclasses.replace(of(sre2l.SRe2L, start="patches", crops=choice), images_per_class=2)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    chosen = dataclasses.replace(of(rded.RDED, pool=20, crops=2), images_per_class=2)
+    chosen = dataclasses.replace(of(rded.RDED, crops=crops.Crops(20, 2)), images_per_class=2)
     expected, _ = chosen.step(problem, prepared.variables[0], chosen.init(problem, prepared.variables[0]))
     for label in range(10):
         np.testing.assert_array_equal(
@@ -223,7 +223,7 @@ def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
 
 
 def test_a_pool_smaller_than_the_crops_of_a_class_is_refused(problem, store):
-    method = of(rded.RDED, pool=3, factor=2)
+    method = of(rded.RDED, crops=crops.Crops(pool=3, factor=2))
     prepared = method.prepare(problem, store)
     with pytest.raises(ConfigError, match="at least 4"):
         method.step(problem, prepared, method.init(problem, prepared))
