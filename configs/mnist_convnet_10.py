@@ -2,8 +2,8 @@
 
 Paper: 97.3 +- 0.1 % (Table 1), by the squared error, with targets of 5000 images and up to 50 000 steps.
 Reached: 96.88 % test from 46.18 % with natural images, validation 97.40 %, at step 1800; mean of the five checkpoints
-    of lowest train loss 96.88 +- 0.31 %. The squared error (`--method.loss squared`) at a rate of 0.15 had given 91.13 %
-    after 600 steps, validation 92.5 %.
+    of lowest train loss 96.88 +- 0.31 %. The squared error (`--method.loss squared`) at a rate of 0.15 had given
+    91.13 % after 600 steps, validation 92.5 %.
 Time: 1487 s for 2400 steps on 2 cores, beside other work, 951 MiB; 0.5 s a step alone.
 Command:
 
