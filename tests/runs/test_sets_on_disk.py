@@ -87,6 +87,30 @@ def test_the_set_from_a_folder_on_disk_is_the_set_from_an_array_in_memory(sets, 
     assert ours.metadata.get("indices") == theirs.metadata.get("indices")
 
 
+DEEP = Network("ConvNet-D5", width=4)
+RESIDUAL = Network("ResNet10", width=4)
+SQUEEZED = {"network": RESIDUAL, "squeeze": Squeeze(epochs=1, batch=8), "evaluation_network": DEEP, **JUDGED}
+LARGE = {
+    "dm": kip.DM(1, network=DEEP, real_batch=4, steps=2, **JUDGED),
+    "sre2l": kip.SRe2L(1, iterations=2, **SQUEEZED),
+    "rded": RDED(1, crops=Crops(6, 2, factor=2), **SQUEEZED),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "side"), [("dm", 128), ("sre2l", 224), ("rded", 224)])
+def test_finite_methods_take_large_pictures(tmp_path, monkeypatch, name, side):
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / "cache"))
+    draw(tmp_path / "shapes" / "train", 8, side)
+    draw(tmp_path / "shapes" / "test", 2, side)
+    config = kip.Experiment(LARGE[name], data=kip.Data("shapes", validation=6, mirror_keeps_class=True))
+    result = kip.run(config, tmp_path / "run", data_dir=tmp_path, show_progress=False)
+    made = export.load(tmp_path / "run" / "distilled.npz")
+    assert made.images.shape == (3, side, side, 3)
+    assert np.isfinite(made.images_preprocessed).all()
+    assert 0 <= result.test_accuracy <= 1
+
+
 def test_what_takes_too_much_at_once_is_refused_with_a_remedy(sets, monkeypatch):
     from kip import data
     from kip.runs.setup import check_data
