@@ -47,6 +47,7 @@ class Needs(NamedTuple):
         target_batch: target images of a step, class-balanced; None: it takes none, or all.
         base: another data set, whose train images it learns labels of; None: none.
         kernels: the kernels that the images have to fit.
+        differentiates: whether kernels are differentiated, where there are any.
         augmentation: whether target batches may be augmented.
         balanced: whether target batches have an equal share of each class.
         whole_set: whether all train images, preprocessed, are in memory at once, as in a target batch of all of them.
@@ -57,6 +58,7 @@ class Needs(NamedTuple):
     target_batch: int | None = None
     base: str | None = None
     kernels: tuple[Kernel, ...] = ()
+    differentiates: bool = True
     augmentation: bool = True
     balanced: bool = True
     whole_set: bool = False

@@ -49,6 +49,13 @@ def test_the_time_is_that_of_an_entry_times_the_entries_of_the_steps_that_are_le
     assert found.seconds == pytest.approx(found.entry_seconds * 1055 * 20)
 
 
+def test_label_solve_is_timed_without_a_gradient(monkeypatch):
+    monkeypatch.setattr(KernelBlocks, "backward", lambda *arguments: pytest.fail("it was differentiated"))
+    method = kip.LabelSolve(1, kernel=kip.Architecture("ConvNet", 1))
+    found = forecast_of(kip.Experiment(method, preprocess=kip.Preprocess("standardize")))
+    assert found.entries == 10 * len(data.load(kip.Data("digits")).train.labels) + 55
+
+
 @pytest.mark.parametrize("kernel", [kip.Architecture("FC", 1), kip.RBF()], ids=["FC1", "RBF"])
 def test_nothing_is_forecast_for_cheap_kernels(kernel):
     assert forecast_of(experiment(kernel)) is None

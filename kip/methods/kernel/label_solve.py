@@ -58,7 +58,7 @@ class LabelSolve(Method):
     @property
     def needs(self) -> Needs:
         """The set takes images of each class, and the solve every train image once, as it is."""
-        return Needs(self.images_per_class, kernels=(self.kernel,), augmentation=False)
+        return Needs(self.images_per_class, kernels=(self.kernel,), differentiates=False, augmentation=False)
 
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: class-balanced natural images with centred one-hot labels."""
