@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import jax
 import optax
 
+from kip.methods.problem import State
+
 Config = TypeVar("Config")
 Rule = Callable[[Config], optax.GradientTransformation]
 Learned = dict[str, Any]
@@ -34,6 +36,35 @@ def descend(rule: Rule[Config], config: Config, gradient: Learned, state: Any, l
         learned: what is learned, by name, before the step.
     """
     return _step(gradient, state, learned, rule=rule, config=config)
+
+
+def of_regression(state: State, *, labels: bool, scale: bool) -> Learned:
+    """Return what methods of kernel ridge regression learn: images, and where asked labels and the scale of Platt."""
+    learned = {"images": state.images}
+    if labels:
+        learned["labels"] = state.labels
+    if scale:
+        learned["scale"] = state.owned["scale"]
+    return learned
+
+
+def descended(
+    rule: Rule[Config], config: Config, state: State, gradient: Learned, *, labels: bool, scale: bool
+) -> State:
+    """Return a state after one step on what `of_regression` learns of it.
+
+    Args:
+        rule: makes the optimiser.
+        config: its argument.
+        state: before the step.
+        gradient: by `images`, `labels` and `scale`; those that are not learned are not looked at.
+        labels: whether labels are learned.
+        scale: whether the scale is, which is in `state.owned`.
+    """
+    before = of_regression(state, labels=labels, scale=scale)
+    learned, optimizer = descend(rule, config, {name: gradient[name] for name in before}, state.optimizer, before)
+    owned = {"scale": learned.pop("scale")} if scale else state.owned
+    return state._replace(step=state.step + 1, optimizer=optimizer, owned=owned, **learned)
 
 
 @partial(jax.jit, static_argnames=("rule", "config"))

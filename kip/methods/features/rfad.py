@@ -26,7 +26,7 @@ from kip.config import value
 from kip.judges import RandomFeatures
 from kip.judges.random_features import draw
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
+from kip.methods.descent import begin, descended, of_regression
 from kip.methods.features import feature_krr
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
@@ -92,9 +92,8 @@ class RFAD(Method):
         """
         state = problem.natural_support(self.images_per_class)
         Model(self.network, problem.num_classes).check_images(*state.images.shape[1:3])
-        owned = {"scale": np.zeros((), np.float32)}
-        learned = _learned(self, state._replace(owned=owned))
-        return state._replace(owned=owned, optimizer=begin(_optimizer, self, learned))
+        state = state._replace(owned={"scale": np.zeros((), np.float32)})
+        return state._replace(optimizer=begin(_optimizer, self, of_regression(state, **self._learns)))
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
         """Return the state after one update of the set, with the loss before it.
@@ -119,25 +118,16 @@ class RFAD(Method):
             "labels": loss_and_grads.labels,
             "scale": np.float32(loss_and_grads.scale),
         }
-        before = _learned(self, state)
-        gradient = {name: gradient[name] for name in before}
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        owned = {"scale": learned.pop("scale", state.owned["scale"])}
         metrics = {
             "loss": loss_and_grads.loss,
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
             "condition": loss_and_grads.condition,
         }
-        return state._replace(step=state.step + 1, optimizer=optimizer, owned=owned, **learned), metrics
+        return descended(_optimizer, self, state, gradient, **self._learns), metrics
 
-
-def _learned(config: RFAD, state: State) -> dict[str, np.ndarray]:
-    learned = {"images": state.images}
-    if config.learn_labels:
-        learned["labels"] = state.labels
-    if config.loss == "platt":
-        learned["scale"] = state.owned["scale"]
-    return learned
+    @property
+    def _learns(self) -> dict[str, bool]:
+        return {"labels": self.learn_labels, "scale": self.loss == "platt"}
 
 
 def _optimizer(config: RFAD) -> optax.GradientTransformation:

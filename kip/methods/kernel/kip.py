@@ -24,7 +24,7 @@ from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
+from kip.methods.descent import begin, descended, of_regression
 from kip.methods.problem import Problem, State
 
 
@@ -97,7 +97,7 @@ class KIP(Method):
         state = problem.natural_support(self.images_per_class)
         if self.loss == "platt":
             state = state._replace(owned={"scale": np.zeros((), np.float32)})
-        return state._replace(optimizer=begin(_optimizer, self, _learned(self, state)))
+        return state._replace(optimizer=begin(_optimizer, self, of_regression(state, **self._learns)))
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
         """Return the state after one update, with the loss, batch accuracy and condition number before it.
@@ -109,7 +109,6 @@ class KIP(Method):
         kernel = self.kernels[problem.draw("kernel", len(self.kernels), step=state.step)]
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.images), target.images, source=target.source)
-        before = _learned(self, state)
         bars = krr.cotangents(
             k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
             float(state.owned["scale"]) if self.loss == "platt" else None,
@@ -119,10 +118,6 @@ class KIP(Method):
             "labels": bars.y_s.astype(np.float32),
             "scale": np.float32(bars.scale),
         }
-        gradient = {name: gradient[name] for name in before}
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        if self.loss == "platt":
-            state = state._replace(owned={"scale": learned.pop("scale")})
         metrics: Metrics = {
             "loss": bars.loss,
             "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
@@ -130,16 +125,11 @@ class KIP(Method):
         }
         if len(self.kernels) > 1:
             metrics["kernel"] = kernel.label
-        return state._replace(step=state.step + 1, optimizer=optimizer, **learned), metrics
+        return descended(_optimizer, self, state, gradient, **self._learns), metrics
 
-
-def _learned(config: KIP, state: State) -> dict[str, np.ndarray]:
-    learned = {"images": state.images}
-    if config.learn_labels:
-        learned["labels"] = state.labels
-    if config.loss == "platt":
-        learned["scale"] = state.owned["scale"]
-    return learned
+    @property
+    def _learns(self) -> dict[str, bool]:
+        return {"labels": self.learn_labels, "scale": self.loss == "platt"}
 
 
 def _optimizer(config: KIP) -> optax.GradientTransformation:
