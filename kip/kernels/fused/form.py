@@ -26,6 +26,7 @@ from kip.kernels.fused.layout import (
     by_image,
     cotangents_in_lanes,
     in_lanes,
+    kind_of,
     tables,
 )
 
@@ -238,7 +239,7 @@ class _Block:
     def _call_pairs(self, memory: work.Work, part: _Part, out: Buffer, back: work.BackWork | None, *pulls: Any) -> None:
         table, chunks = self._tables, chunk.Part(*part, self._groups, self._triangle)
         chunk.pairs(
-            f"{self._form.architecture.get} {self._dtype}{' vjp' if back else ''}", table.pairs, table.weight,
+            f"{self._form.architecture.get} {kind_of(self._dtype)}{' vjp' if back else ''}", table.pairs, table.weight,
             table.bias, memory, self._x, self._z, chunks, out, back, *pulls,
         )  # fmt: skip
 
@@ -249,7 +250,7 @@ class _Block:
         def compute(run: tuple[int, int]) -> None:
             memory = work.of_thread(work.for_variances, table, dtype)
             back = None if sums is None else work.of_thread(work.for_own_pulls, table, dtype)
-            kind = str(dtype) if sums is None else f"{dtype} vjp"
+            kind = kind_of(dtype) if sums is None else f"{kind_of(dtype)} vjp"
             chunk.variances(kind, table.pairs, table.own, memory, side, *run, back, sums)
 
         groups = -(-count // LANES)
@@ -279,6 +280,8 @@ def _on_threads(threads: int, function: Callable[[Any], T], parts: Sequence[Any]
 
     Waking another thread takes as long as a small part, so that a single one is computed where it is asked for.
     """
+    if len(parts) == 1:
+        return [function(parts[0])]
     results: dict[int, T] = {}
     numbers = iter(range(len(parts)))
 

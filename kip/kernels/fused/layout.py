@@ -125,6 +125,11 @@ def _band(side: int, radius: int) -> int:
     return int(side + 2 * sum(side - s for s in range(1, radius + 1)))
 
 
+def kind_of(dtype: np.dtype) -> str:
+    """Return the name of float32 or float64, which NumPy takes microseconds to write."""
+    return "float32" if dtype.itemsize == 4 else "float64"
+
+
 def fresh(size: int) -> np.ndarray:
     """Return so many bytes of memory, zeros, that nothing else uses."""
     return np.zeros(size, np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kip.kernels.fused.compiled import compiled, entry
 from kip.kernels.fused.lanes import LANES, at, lane, put
-from kip.kernels.fused.layout import Buffer
+from kip.kernels.fused.layout import Buffer, kind_of
 
 RUN = 16
 """Positions of an image that are moved at a time."""
@@ -20,20 +20,20 @@ def in_vectors(images: np.ndarray, out: Buffer) -> None:
     """Write images (N, H, W, C) channel by channel, as `layout.in_lanes` lays out their rows (N, C H W)."""
     count, height, width, channels = images.shape
     source = Buffer.of(np.ascontiguousarray(images))
-    _in_vectors(str(images.dtype), source, count, -(-count // LANES), height * width, channels, out.numbers())
+    _in_vectors(kind_of(images.dtype), source, count, -(-count // LANES), height * width, channels, out.numbers())
 
 
 def by_channel(images: np.ndarray, out: Buffer) -> None:
     """Write images (N, H, W, C) one after another, each channel by channel: (N C H W,)."""
     count, height, width, channels = images.shape
     source = Buffer.of(np.ascontiguousarray(images))
-    _by_channel(str(images.dtype), source, count, height * width, channels, out)
+    _by_channel(kind_of(images.dtype), source, count, height * width, channels, out)
 
 
 def flat_by_image(vectors: Buffer, count: int, out: Buffer) -> None:
     """Write the values of so many images, which lie in vectors, image by image: (count k,)."""
     size = len(out.array) // count
-    _flat_by_image(str(out.array.dtype), vectors.numbers(), count, size, out)
+    _flat_by_image(kind_of(out.array.dtype), vectors.numbers(), count, size, out)
 
 
 @compiled
