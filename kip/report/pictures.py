@@ -7,6 +7,7 @@ backend and style. The same input gives the same bytes with the same versions of
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ MANY_CLASSES = 14
 BAND = 20
 SHOWN = 10
 """Images of a class that are shown; two where classes are many."""
+FEW_SERIES = 6
+"""Series up to which each panel has a legend of its own."""
 LOG_STEPS = 200
 """More steps than this are drawn on a logarithmic axis: most of the gain comes early."""
 
@@ -225,9 +228,11 @@ class Panel(NamedTuple):
 def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> None:
     """Draw panels, two to a row. An x axis is logarithmic where all of its values are above zero and they spread.
 
+    Names of few series stand in each panel, those of many once, beside all panels.
+
     Args:
         path: the PNG file, replaced atomically.
-        panels: what is drawn. A series has one colour in all of them.
+        panels: what is drawn. A series has one colour and one mark in all of them.
         title: the first line.
 
     Raises:
@@ -239,19 +244,22 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
         from matplotlib.figure import Figure
 
         colours = dict(zip(names, matplotlib.colormaps["tab20"](np.linspace(0, 1, max(len(names), 2)))))
+        marks = dict(zip(names, itertools.cycle("osD^vP*X")))
+        together = len(names) > FEW_SERIES
         rows = max(1, -(-len(panels) // 2))
-        figure = Figure(figsize=(11, 0.8 + 3.6 * rows), dpi=DPI, facecolor="white", layout="constrained")
+        height = max(0.8 + 3.6 * rows, 0.8 + 0.16 * len(names) * together)
+        figure = Figure(figsize=(11 + 3 * together, height), dpi=DPI, facecolor="white", layout="constrained")
         figure.suptitle(title, size=13, weight="bold", color=INK, x=0.015, ha="left")
         axes = figure.subplots(rows, 2, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for ax, panel in zip(axes, panels):
-            for index, (name, points) in enumerate(panel.series.items()):
+            for name, points in panel.series.items():
                 ax.errorbar(
                     [point.x for point in points],
                     [point.y for point in points],
                     yerr=[point.deviation for point in points],
-                    marker="osD^vP*X"[index % 8], markersize=5, color=colours[name], capsize=2, label=name,
+                    marker=marks[name], markersize=5, color=colours[name], capsize=2, label=name,
                     linewidth=1.2 if panel.connected else 0,
                 )  # fmt: skip
             ax.set(xlabel=panel.x, ylabel=panel.y)
@@ -259,13 +267,19 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
             ax.grid(True, color="#e6e6e6", linewidth=0.8)
             ax.spines[["top", "right"]].set_visible(False)
             _plain_log(ax, [point.x for points in panel.series.values() for point in points])
-            ax.legend(fontsize=7, frameon=False, ncols=2)
+            if not together:
+                ax.legend(fontsize=7, frameon=False, ncols=2)
+        if together:
+            by_name = {}
+            for ax in axes:
+                by_name |= {name: handle for handle, name in zip(*ax.get_legend_handles_labels())}
+            figure.legend(by_name.values(), by_name, fontsize=7, frameon=False, loc="outside right upper")
         _save(figure, path)
 
 
 def _plain_log(ax: Any, values: Sequence[float]) -> None:
     """Make an x axis logarithmic if its values, all above zero, differ by more than four times; mark few integers."""
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     marked = sorted(set(values)) if len(set(values)) <= 6 and all(value == int(value) for value in values) else None
     if marked:
@@ -275,7 +289,9 @@ def _plain_log(ax: Any, values: Sequence[float]) -> None:
     ax.set_xscale("log")
     if marked:
         ax.set_xticks(marked)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    elif max(values) <= 100 * min(values):
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
