@@ -76,7 +76,7 @@ class Rule(NamedTuple):
         batches: what an update sees.
         restart_at: see `Optimizer.chain`.
         devices: over how many devices of the machine the images of an update are spread; see `devices.spread`.
-        average: of the network's moving average; see `kip.training.update.update`.
+        average: the decay of the network's moving average, 0 for none; see `kip.training.update.update`.
     """
 
     objective: Objective
@@ -239,10 +239,7 @@ def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Lear
     def one_update(
         learning: Learning, total: Array, batch: Batch, key: Array, step: Array
     ) -> tuple[Learning, Array, Array]:
-        drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        spread_batch = _spread(batch, rule.devices)
-        learning, evaluated = update(rule.objective, chain, learning, spread_batch, drawing, rule.average)
-        return learning, total + evaluated.loss, evaluated.losses
+        return _of_batch(rule, chain, learning, total, batch, key, step)
 
     return jax.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
 
@@ -261,10 +258,8 @@ def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Arr
     ) -> tuple[Learning, Array, Array, Array]:
         indices = rule.batches.indices(_key_of_batches(key), step, length)
         batch = Batch(data.images[indices], jax.tree.map(lambda part: part[indices], data.labels), data.extra)
-        drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
-        spread_batch = _spread(batch, rule.devices)
-        learning, evaluated = update(rule.objective, chain, learning, spread_batch, drawing, rule.average)
-        return learning, total + evaluated.loss, indices, evaluated.losses
+        learning, total, losses = _of_batch(rule, chain, learning, total, batch, key, step)
+        return learning, total, indices, losses
 
     def many_updates(learning: Learning, total: Array, data: Batch, keys: Array, step: Array, length: int) -> Any:
         single = functools.partial(one_update, length=length)
@@ -287,9 +282,21 @@ def compiled_learning(objective: Objective, optimizer: Chained) -> Callable[[Lea
     return jax.jit(learn)
 
 
-def _spread(batch: Batch, devices: int) -> Batch:
-    images, labels = spread((batch.images, batch.labels), devices)
-    return batch._replace(images=images, labels=labels)
+def _of_batch(
+    rule: Rule,
+    chain: optax.GradientTransformation,
+    learning: Learning,
+    total: Array,
+    batch: Batch,
+    key: Array,
+    step: Array,
+) -> tuple[Learning, Array, Array]:
+    """Return the network after an update on a batch, the total with its loss added, and the examples' losses, (b,)."""
+    images, labels = spread((batch.images, batch.labels), rule.devices)
+    drawing = jax.random.fold_in(jax.random.fold_in(key, 2), step)
+    batch = batch._replace(images=images, labels=labels)
+    learning, evaluated = update(rule.objective, chain, learning, batch, drawing, rule.average)
+    return learning, total + evaluated.loss, evaluated.losses
 
 
 def _on_host(tree: Any) -> Any:
