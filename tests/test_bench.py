@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from kip import bench, bench_matching, bench_methods, bench_step, cli
+from kip import cli
+from kip.bench import engine, matching, methods, step
 from kip.kernels import Architecture
 from kip.methods.matching.dc import ClassDistance
 from kip.networks.model import Model, Network
@@ -18,7 +19,7 @@ A = Architecture
 
 
 def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
-    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
     command = "bench kernel --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"
     assert cli.main(command.split()) == 0
     out = capsys.readouterr().out.splitlines()
@@ -31,9 +32,9 @@ def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
 
 
 def test_what_is_compared_takes_turns(monkeypatch):
-    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
     seen = []
-    best = bench.best_times([lambda: seen.append("ours"), lambda: seen.append("theirs")], 3)
+    best = engine.best_times([lambda: seen.append("ours"), lambda: seen.append("theirs")], 3)
     assert seen == ["ours", "theirs"] * 4, "one run of each is not counted"
     assert len(best) == 2
     assert all(0 < seconds < 1 for seconds in best)
@@ -41,24 +42,24 @@ def test_what_is_compared_takes_turns(monkeypatch):
 
 @pytest.mark.slow
 def test_the_form_for_cpus_stands_beside_xlas(monkeypatch):
-    monkeypatch.setattr(bench, "LEAST_S", 0.0)
-    (row,) = bench.compare(["ConvVec1"], (4, 4, 1), [2], 1)
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
+    (row,) = engine.compare(["ConvVec1"], (4, 4, 1), [2], 1)
     assert row.difference < 1e-5
     assert row.xla_forward_us is not None
     assert row.xla_forward_ratio == pytest.approx(row.xla_forward_us / row.ours.forward_us)
-    assert "2x2" in bench.table([row])
+    assert "2x2" in engine.table([row])
 
 
 def test_position_pairs_are_those_of_the_band_inside_the_image():
     # 15 x 15 shifts at 32x32 for two convolutions, 7 x 7 at 16x16 and 3 x 3 at 8x8 for one each; a shift s leaves
     # 32 - |s| positions along an axis.
-    assert bench.position_pairs(A("ConvNet"), (32, 32, 3)) == 2 * 424**2 + 100**2 + 22**2
-    assert bench.position_pairs(A("ConvVec", 2), (5, 7, 1)) == 2 * 35
+    assert engine.position_pairs(A("ConvNet"), (32, 32, 3)) == 2 * 424**2 + 100**2 + 22**2
+    assert engine.position_pairs(A("ConvVec", 2), (5, 7, 1)) == 2 * 35
 
 
 @pytest.mark.slow
 def test_gpu_writes_its_tables_and_a_curve(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "LEAST_S", 0.0)
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
     command = "bench gpu --kernels ConvVec1 FC1 --blocks 2 3 --side 8 --channels 1 --data digits --minutes 0 --json"
     assert cli.main([*command.split(), "--out", str(tmp_path)]) == 0
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -81,8 +82,8 @@ def test_gpu_writes_its_tables_and_a_curve(tmp_path, monkeypatch, capsys):
 
 
 def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
-    points = [(x, bench.Cost(10.0, 40.0, 5.0)) for x in (1, 2, 4)]
-    monkeypatch.setattr(bench, "growth", lambda repeats: bench.Growth(points, points, points))
+    points = [(x, engine.Cost(10.0, 40.0, 5.0)) for x in (1, 2, 4)]
+    monkeypatch.setattr(engine, "growth", lambda repeats: engine.Growth(points, points, points))
     out = tmp_path / "growth.png"
     assert cli.main(["bench", "growth", "--out", str(out), "--json"]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
@@ -91,7 +92,7 @@ def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
 
 
 def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
-    monkeypatch.setattr(bench_step, "SIZES", ((1, 20),))
+    monkeypatch.setattr(step, "SIZES", ((1, 20),))
     command = "bench step --kernels ConvVec1 --side 4 --channels 1 --repeats 2 --json"
     assert cli.main(command.split()) == 0
     printed = capsys.readouterr().out
@@ -103,9 +104,9 @@ def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
 
 
 def test_the_methods_are_measured(capsys, monkeypatch):
-    small = bench_methods.SUBJECTS["ld", "small"]
+    small = methods.SUBJECTS["ld", "small"]
     tiny = small._replace(method=dataclasses.replace(small.method, images_per_class=1, target_batch=10))
-    monkeypatch.setitem(bench_methods.SUBJECTS, ("ld", "small"), tiny)
+    monkeypatch.setitem(methods.SUBJECTS, ("ld", "small"), tiny)
     assert cli.main(["bench", "methods", "--methods", "ld", "--updates", "1", "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     (row,) = json.loads(last)["rows"]
@@ -118,15 +119,15 @@ def test_the_methods_are_measured(capsys, monkeypatch):
 
 
 def test_every_method_is_measured_at_both_sizes_and_says_what_is_smaller():
-    names = {name for name, _ in bench_methods.SUBJECTS}
-    assert set(bench_methods.SUBJECTS) == {(name, size) for name in names for size in ("small", "paper")}
-    assert all(not subject.reduced for (_, size), subject in bench_methods.SUBJECTS.items() if size == "small")
+    names = {name for name, _ in methods.SUBJECTS}
+    assert set(methods.SUBJECTS) == {(name, size) for name in names for size in ("small", "paper")}
+    assert all(not subject.reduced for (_, size), subject in methods.SUBJECTS.items() if size == "small")
 
 
 def test_the_unrolled_student_keeps_its_parameters_and_nothing_else(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench_matching, "STUDENT_STEPS", (2, 4))
-    memory = bench_matching.memory_of_unrolling
-    monkeypatch.setattr(bench_matching, "memory_of_unrolling", lambda: memory(width=4, side=16))
+    monkeypatch.setattr(matching, "STUDENT_STEPS", (2, 4))
+    memory = matching.memory_of_unrolling
+    monkeypatch.setattr(matching, "memory_of_unrolling", lambda: memory(width=4, side=16))
     assert cli.main(["bench", "unrolling", "--out", str(tmp_path / "memory.png"), "--json"]) == 0
     points = json.loads(capsys.readouterr().out.splitlines()[-1])["points"]
     for _, kept, parameters in points:
@@ -155,7 +156,7 @@ def test_the_pytorch_loop_has_the_distance_of_ours(problem):
     import torch
 
     network = Network("ConvNet-D3", width=4)
-    model, theirs = Model(network, 10), bench_matching._Torch(torch, "dc", problem, 4, 5)
+    model, theirs = Model(network, 10), matching._Torch(torch, "dc", problem, 4, 5)
     variables = model.init(jax.random.key(0), problem.inputs.shape[1:])
     body, head = theirs._network()
     layers = variables["params"]

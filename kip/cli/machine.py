@@ -78,7 +78,7 @@ def bench(
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import bench
+    from kip.bench import engine
 
     if what == "gpu":
         return _bench_gpu(
@@ -87,55 +87,56 @@ def bench(
         )  # fmt: skip
     out = out or Path("growth.png")
     if what == "growth":
-        growth = bench.growth(repeats)
-        bench.draw_growth(growth, out)
+        growth = engine.growth(repeats)
+        engine.draw_growth(growth, out)
         print(f"the picture is {out}")
         return {
             "out": str(out),
             **{name: [[x, cost._asdict()] for x, cost in part] for name, part in growth._asdict().items()},
         }
     if what == "unrolling":
-        from kip import bench_matching
+        from kip.bench import matching
 
-        points = bench_matching.memory_of_unrolling()
-        bench_matching.draw_memory(points, out)
+        points = matching.memory_of_unrolling()
+        matching.draw_memory(points, out)
         print(f"the picture is {out}")
         return {"out": str(out), "points": points}
     if what == "step":
-        from kip import bench_step
+        from kip.bench import step
 
-        steps = bench_step.measure(kernels, (side, side, channels), repeats)
-        print(bench_step.table(steps))
+        steps = step.measure(kernels, (side, side, channels), repeats)
+        print(step.table(steps))
         return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
     from tqdm import tqdm
 
     if what == "loader":
-        from kip import bench_loader
+        from kip.bench import loader
 
-        rates = list(tqdm(bench_loader.measure(side, pictures, 128, updates), "loader", 5, file=sys.stderr))
-        print(bench_loader.table(rates))
+        rates = list(tqdm(loader.measure(side, pictures, 128, updates), "loader", 5, file=sys.stderr))
+        print(loader.table(rates))
         return {"rows": [rate._asdict() | {"images_per_second": rate.images_per_second} for rate in rates]}
     if what in ("methods", "matching"):
-        from kip import bench_matching, bench_methods
+        from kip.bench import matching
+        from kip.bench import methods as learning
         from kip.errors import ConfigError
 
-        known = ["dc", "dm"] if what == "matching" else list(dict.fromkeys(name for name, _ in bench_methods.SUBJECTS))
+        known = ["dc", "dm"] if what == "matching" else list(dict.fromkeys(name for name, _ in learning.SUBJECTS))
         names = known if methods is None else methods
         if unknown := [name for name in names if name not in known]:
             raise ConfigError("--methods", got=" ".join(unknown), expected=", ".join(known))
         if what == "matching":
-            problem = bench_methods.random_problem((side, side, channels))
-            measured = bench_matching.against_torch(names, problem, width=width, real_batch=real_batch, repeats=updates)
+            problem = learning.random_problem((side, side, channels))
+            measured = matching.against_torch(names, problem, width=width, real_batch=real_batch, repeats=updates)
             turns = list(tqdm(measured, "methods", len(names), file=sys.stderr))
-            print(bench_matching.table(turns))
+            print(matching.table(turns))
             return {"rows": [turn._asdict() | {"ratio": turn.ratio} for turn in turns]}
-        measured = bench_methods.measure(names, size, updates)
+        measured = learning.measure(names, size, updates)
         costs = list(tqdm(measured, "methods", len(names), file=sys.stderr))
-        print(bench_methods.table(costs))
+        print(learning.table(costs))
         return {"rows": [row._asdict() for row in costs]}
-    compared = bench.compare(kernels, (side, side, channels), blocks, repeats)
+    compared = engine.compare(kernels, (side, side, channels), blocks, repeats)
     rows = list(tqdm(compared, "kernels", len(kernels) * len(blocks), file=sys.stderr))
-    print(bench.table(rows))
+    print(engine.table(rows))
     print(
         "ratio: neural-tangents' time through kip's. of peak: the time that the forward's arithmetic would take alone."
     )
@@ -145,14 +146,14 @@ def bench(
 
 def _bench_gpu(out: Path, **options: Any) -> dict[str, Any]:
     """Measure, and write gpu.json, gpu.md and gpu.png into a folder."""
-    from kip import bench_gpu
+    from kip.bench import gpu
     from kip.files import atomic_write
 
-    results = bench_gpu.measure(**options, progress=lambda line: print(line, file=sys.stderr, flush=True))
-    text = bench_gpu.as_markdown(results)
+    results = gpu.measure(**options, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    text = gpu.as_markdown(results)
     save_json(out / "gpu.json", results)
     atomic_write(out / "gpu.md", lambda file: file.write(text.encode()))
-    bench_gpu.draw(results, out / "gpu.png")
+    gpu.draw(results, out / "gpu.png")
     print(text)
     print(f"written: {out}/gpu.json, gpu.md, gpu.png")
     return results

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.bench_methods import random_problem
+from kip.bench.methods import random_problem
 from kip.blocks import KernelBlocks
 from kip.kernels.architecture import kernel_named
 from kip.methods.kernel.kip import KIP

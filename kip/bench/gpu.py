@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip import bench, data, preprocess
-from kip.bench import OPERATIONS, arithmetic_rate, best_times, position_pairs
+from kip import data, preprocess
+from kip.bench import engine
+from kip.bench.engine import OPERATIONS, arithmetic_rate, best_times, position_pairs
 from kip.blocks import KernelBlocks
 from kip.experiment import Experiment
 from kip.judges import Question, Tools
@@ -165,7 +166,7 @@ def _row(
 ) -> dict[str, Any]:
     architecture = kernel_named(name)
     assert isinstance(architecture, Architecture)
-    costs = bench.measure(architecture, ["engine", *(["neural_tangents"] if beside else [])], image, block, REPEATS)
+    costs = engine.measure(architecture, ["engine", *(["neural_tangents"] if beside else [])], image, block, REPEATS)
     ours, theirs = costs[0][0], costs[1][0] if beside else None
     entry_s = 1e-6 * ours.forward_us
     bytes_moved = _bytes_moved(architecture, image, block)
@@ -193,7 +194,7 @@ def _precision(architecture: Architecture, image: tuple[int, int, int], block: i
     rows, expected = [], None
     for products, setting in (("float32", "highest"), ("TF32", "tensorfloat32")):
         with jax.default_matmul_precision(setting):
-            cost, values = bench.measure(architecture, ["engine"], image, block, REPEATS)[0]
+            cost, values = engine.measure(architecture, ["engine"], image, block, REPEATS)[0]
         expected = values if expected is None else expected
         difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(values, expected, strict=True))
         rows.append({"products": products, **cost._asdict(), "difference": difference})
@@ -202,7 +203,7 @@ def _precision(architecture: Architecture, image: tuple[int, int, int], block: i
 
 def _same_bits(architecture: Architecture, image: tuple[int, int, int], block: int) -> bool:
     """Return whether the value and the gradient of a block come out alike, bit for bit, whenever they are computed."""
-    program = bench.program(architecture, "engine", image, block)
+    program = engine.program(architecture, "engine", image, block)
     runs = [program.value_and_vjp() for _ in range(SAME_BITS_OF)]
     return len({b"".join(np.asarray(part).tobytes() for part in run) for run in runs}) == 1
 
