@@ -23,18 +23,14 @@ from pydantic import Field
 from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
-from kip.judges import Students
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled.crops import Crops
+from kip.methods.contract import Metrics
 from kip.methods.decoupled.recovery import recovery_loss
-from kip.methods.decoupled.squeeze import squeezed
+from kip.methods.decoupled.squeeze import Decoupled, squeezed
 from kip.methods.descent import begin, descend
-from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem, State
-from kip.networks.model import CONVNET, Model, Network, Variables
+from kip.networks.model import Model, Variables
 from kip.rng import generator, key
 from kip.training.devices import free_devices, spread
-from kip.training.squeeze import Squeeze
 
 
 class Prepared(NamedTuple):
@@ -53,19 +49,11 @@ class Prepared(NamedTuple):
 
 
 @value
-class Recovered(ForNetworks):
-    """The base of methods that recover images from squeezed networks."""
+class Recovered(Decoupled):
+    """The base of methods that recover images from squeezed networks, which take turns; with batch normalisation."""
 
-    images_per_class: Annotated[int, Field(ge=1)] = 10
-    """Images of each class."""
-    network: Network = Network("ResNet18")
-    """The network that is squeezed; with batch normalisation."""
-    squeeze: Squeeze = Squeeze()
-    """How it is trained."""
     start: Literal["noise", "real", "patches"] = "noise"
     """What the images begin as: normal noise, natural images, or the crops of natural images that RDED would choose."""
-    crops: Crops = Crops()
-    """How crops are chosen, where there are any."""
     iterations: Annotated[int, Field(ge=1)] = 1000
     """Steps of Adam of each group of images."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.25
@@ -75,10 +63,6 @@ class Recovered(ForNetworks):
     spread: bool = False
     """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
     differ from those of one device in their last digits."""
-    evaluation_network: Network = CONVNET
-    """What is trained on the set to judge it."""
-    test_networks: Annotated[int, Field(ge=1)] = 3
-    """Networks trained for the accuracy on test images."""
 
     def __post_init__(self) -> None:
         for network in self.networks:
@@ -93,17 +77,12 @@ class Recovered(ForNetworks):
             )
 
     @property
-    def networks(self) -> tuple[Network, ...]:
-        """The networks that take turns."""
-        return (self.network,)
-
-    @property
     def group(self) -> int:
         """Images of each class that are recovered together."""
         return 1
 
     @property
-    def takes_patches(self) -> bool:
+    def takes_crops(self) -> bool:
         """Whether crops of natural images are chosen before recovery."""
         return self.start == "patches"
 
@@ -111,25 +90,6 @@ class Recovered(ForNetworks):
     def steps(self) -> int:  # type: ignore[override]
         """Iterations of all groups."""
         return self.images_per_class // self.group * self.iterations
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        crops = self.crops.factor**2 if self.takes_patches else 1
-        return Needs(self.images_per_class * crops, augmentation=False)
-
-    @property
-    def judging_network(self) -> Network:
-        """What is trained on the set to judge it."""
-        return self.evaluation_network
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol; the squeezed networks are its teachers."""
-        return Students(
-            self.judging_network, self.protocol, validation_networks=self.validation_networks,
-            test_networks=self.test_networks, teachers=self.networks, squeeze=self.squeeze,
-        )  # fmt: skip
 
     @property
     def schedule_ends(self) -> bool:
@@ -145,7 +105,7 @@ class Recovered(ForNetworks):
         problem.pixel_range()
         variables = tuple(squeezed(self.squeeze, network, problem, store)[1] for network in self.networks)
         patches = ()
-        if self.takes_patches:
+        if self.takes_crops:
             model = Model(self.networks[0], problem.num_classes)
             by_class = self.crops.of_classes(model, variables[0], problem, self.images_per_class, store)
             patches = by_class.reshape(-1, *by_class.shape[2:])[self._order(problem.num_classes)]

@@ -13,64 +13,29 @@ Paradigm"; public code.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from kip.artefacts import Store
 from kip.config import value
 from kip.data import centred_one_hot
-from kip.judges import Students
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled.crops import Crops
-from kip.methods.decoupled.squeeze import squeezed
-from kip.methods.for_networks import ForNetworks
+from kip.methods.contract import Metrics
+from kip.methods.decoupled.squeeze import Decoupled, squeezed
 from kip.methods.problem import Problem, State
-from kip.networks.model import CONVNET, Model, Network, Variables
-from kip.training.squeeze import Squeeze
+from kip.networks.model import Model, Variables
 
 
 @value
-class RDED(ForNetworks):
+class RDED(Decoupled):
     """Realistic crops: choose crops of natural images by a trained network."""
 
-    images_per_class: Annotated[int, Field(ge=1)] = 10
-    """Images of each class."""
-    network: Network = Network("ResNet18")
-    """The network that scores crops."""
-    squeeze: Squeeze = Squeeze()
-    """How it is trained."""
-    crops: Crops = Crops()
-    """How crops are chosen."""
-    evaluation_network: Network = CONVNET
-    """What is trained on the set to judge it."""
-    test_networks: Annotated[int, Field(ge=1)] = 3
-    """Networks trained for the accuracy on test images."""
     name: Literal["rded"] = "rded"
 
     @property
     def steps(self) -> int:  # type: ignore[override]
         """One: the choice."""
         return 1
-
-    @property
-    def judging_network(self) -> Network:
-        """What is trained on the set to judge it."""
-        return self.evaluation_network
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol; the network that scores is its teacher."""
-        return Students(
-            self.judging_network, self.protocol, validation_networks=self.validation_networks,
-            test_networks=self.test_networks, teachers=(self.network,), squeeze=self.squeeze,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Enough images of each class for the crops of a set."""
-        return Needs(self.images_per_class * self.crops.factor**2, augmentation=False)
 
     def prepare(self, problem: Problem, store: Store) -> Variables:
         """Return the network that scores.
