@@ -62,7 +62,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     made = {row["name"]: row for row in table["sets"]}
     for (data, preprocess, network), cells in groups.items():
         protocols = list(dict.fromkeys(cell["protocol"] for cell in cells))
-        head = ["set", "images per class", *protocols, "KiB", "seconds", "MiB"]
+        head = ["set", "images per class", *protocols, "own judge", "KiB", "seconds", "MiB"]
         lines = [f"### {data}, {preprocess}, {network}", "", _row(head), _row(["---"] * len(head))]
         for name in dict.fromkeys(cell["candidate"] for cell in cells):
             of_set = {cell["protocol"]: cell for cell in cells if cell["candidate"] == name}
@@ -73,6 +73,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
                         name,
                         str(row["images_per_class"]),
                         *(_score(of_set.get(protocol)) for protocol in protocols),
+                        "" if row["own_test_accuracy"] is None else f"{100 * row['own_test_accuracy']:.2f}",
                         " / ".join(f"{of_set[p]['set_bytes'] / 1024:.0f}" for p in protocols if p in of_set),
                         "" if row["seconds"] is None else f"{row['seconds']:.0f}",
                         "" if row["peak_memory_mib"] is None else str(row["peak_memory_mib"]),
@@ -82,8 +83,9 @@ def as_markdown(table: Mapping[str, Any]) -> str:
         parts.append("\n".join(lines))
     notes = [
         "Test accuracy in percent: mean and standard deviation over "
-        f"{len(table['cells'][0]['accuracies']) if table['cells'] else 0} networks. KiB: images and labels that the "
-        "training needs, for each protocol. Seconds and MiB: the making of the set, where it is known.",
+        f"{len(table['cells'][0]['accuracies']) if table['cells'] else 0} networks. Own judge: what the set's run "
+        "reports, by the judge of its method. KiB: images and labels that the training needs, for each protocol. Seconds "
+        "and MiB: the making of the set, where it is known.",
         *(
             f"The teacher of {teacher['data']} ({teacher['preprocess']}), {teacher['network']}: "
             f"{100 * teacher['test_accuracy']:.2f} % on test."
@@ -96,9 +98,14 @@ def as_markdown(table: Mapping[str, Any]) -> str:
 def panels(table: Mapping[str, Any]) -> list[Panel]:
     """Return what the picture shows: for each data set, network and protocol, accuracy against size and against time.
 
-    A series is a method; a panel against time is left out where no set's time is known.
+    A series is a method. Of several sets of one method and size, all but the first are series of their own. A panel
+    against time is left out where no set's time is known.
     """
     seconds = {row["name"]: row["seconds"] for row in table["sets"]}
+    first: dict[tuple[Any, ...], str] = {}
+    for row in table["sets"]:
+        first.setdefault(tuple(row[name] for name in ("data", "preprocess", "method", "images_per_class")), row["name"])
+    series = {name: kind[2] for kind, name in first.items()}
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for cell in table["cells"]:
         key = cell["data"], cell["preprocess"], cell["network"], cell["protocol"]
@@ -109,9 +116,10 @@ def panels(table: Mapping[str, Any]) -> list[Panel]:
         by_time: dict[str, list[Point]] = {}
         for cell in sorted(cells, key=lambda cell: cell["images_per_class"]):
             at = 100 * cell["mean"], 100 * cell["deviation"]
-            by_size.setdefault(cell["method"], []).append(Point(cell["images_per_class"], *at))
+            line = series.get(cell["candidate"], cell["candidate"])
+            by_size.setdefault(line, []).append(Point(cell["images_per_class"], *at))
             if seconds[cell["candidate"]]:
-                by_time.setdefault(cell["method"], []).append(Point(seconds[cell["candidate"]], *at))
+                by_time.setdefault(line, []).append(Point(seconds[cell["candidate"]], *at))
         title = ", ".join(part for part in key if part != "none")
         drawn.append(Panel(title, "images per class", "test accuracy, %", by_size))
         if by_time:

@@ -79,7 +79,9 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
     text = report.as_markdown(table)
     assert "### digits, none, FC1 width=6" in text
     mean, spread = (100 * table["cells"][0][name] for name in ("mean", "deviation"))
-    assert f"| tiny | 1 | {mean:.2f} ± {spread:.2f} |" in text
+    own = f"{100 * table['cells'][1]['mean']:.2f} ± {100 * table['cells'][1]['deviation']:.2f}"
+    judged = 100 * table["sets"][0]["own_test_accuracy"]
+    assert f"| tiny | 1 | {mean:.2f} ± {spread:.2f} | {own} | {judged:.2f} |" in text
     written = report.write(table, tmp_path / "out")
     assert [path.name for path in written] == ["comparison.csv", "comparison.md", "comparison.png"]
     assert written[2].read_bytes().startswith(b"\x89PNG")
@@ -127,6 +129,8 @@ def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_pa
     other.write_bytes((run / "distilled.npz").read_bytes())
     table = compare([str(run), str(other)], comparison, out=tmp_path / "out")
     assert [row["name"] for row in table["sets"]] == [str(run), str(other)]
+    (by_size, _) = report.panels(table)  # of one method and size: two series, and not one that goes straight up
+    assert {name: len(points) for name, points in by_size.series.items()} == {"kip": 1, str(other): 1}
 
 
 def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypatch):
