@@ -84,8 +84,8 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     notes = [
         "Test accuracy in percent: mean and standard deviation over "
         f"{len(table['cells'][0]['accuracies']) if table['cells'] else 0} networks. Own judge: what the set's run "
-        "reports, by the judge of its method. KiB: images and labels that the training needs, for each protocol. Seconds "
-        "and MiB: the making of the set, where it is known.",
+        "reports, by the judge of its method. KiB: images and labels that the training needs, for each protocol. "
+        "Seconds and MiB: the making of the set, where it is known.",
         *(
             f"The teacher of {teacher['data']} ({teacher['preprocess']}), {teacher['network']}: "
             f"{100 * teacher['test_accuracy']:.2f} % on test."
