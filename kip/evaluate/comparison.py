@@ -148,12 +148,17 @@ def compare(
         raise ConfigError("--vary", got=" ".join(vary), expected="a configuration among the sets, which it varies")
     # Sets in files are read before configurations take hours to run.
     known = {name: _entry(folder.name(Path(name)), Path(name)) for name in sets if _is_file(name)}
-    entries = []
+    entries, number, count = [], 0, sum(map(len, configurations.values()))
     for name in sets:
         if name in known:
             entries.append(known[name])
-        else:
-            entries += [_ran(*each, out / RUNS, data_dir, show_progress) for each in configurations[name]]
+        for source, wanted in configurations.get(name, []):
+            number += 1
+            run = out / RUNS / _file_name(source)
+            if not folder.is_finished(run, wanted):
+                progress(f"run {number} of {count}: {_short(source)}")
+                loop.run(wanted, run, data_dir=data_dir, show_progress=show_progress)
+            entries.append(_entry(_short(source), run))
     entries = _told_apart(entries, sets)
     table: dict[str, Any] = {"sets": [], "cells": [], "average": [], "teachers": [], "scores": []}
     protocols = comparison.chosen_protocols
@@ -178,13 +183,13 @@ def compare(
             candidates.append(_baseline(rule, per_class, setting, comparison, named=len(groups) > 1))
             rows.append(_row(candidates[-1].name, rule, len(candidates[-1].images), setting))
         table["sets"] += rows
-        for candidate, row in zip(candidates, rows):
+        wanted_cells = list(itertools.product(zip(candidates, rows), comparison.networks, protocols))
+        for place, ((candidate, row), network, protocol) in enumerate(wanted_cells, 1):
+            cell = setting.cell(candidate, network, protocol)
+            progress(f"{place:>3} of {len(wanted_cells)}  {line(cell)}")
             about = {name: row[name] for name in ("data", "preprocess", "method", "images_per_class")}
-            for network, protocol in itertools.product(comparison.networks, protocols):
-                cell = setting.cell(candidate, network, protocol)
-                progress(line(cell))
-                table["cells"].append({**cell._asdict(), **about})
-                save(table)
+            table["cells"].append({**cell._asdict(), **about})
+            save(table)
         if any(protocol.needs_teacher for protocol in protocols):
             table["teachers"].append(setting.about_teacher())
     cells = [_of_row(row) for row in table["cells"]]
@@ -242,14 +247,6 @@ def varied(name: str, given: Experiment, vary: Sequence[str]) -> list[tuple[str,
 def _is_file(name: str) -> bool:
     """Return whether a name is that of a set's file or of a run's folder, and not of a configuration."""
     return Path(name).is_dir() or Path(name).suffix == ".npz"
-
-
-def _ran(source: str, wanted: Experiment, runs: Path, data_dir: Path | None, show_progress: bool) -> Entry:
-    """Return the set of a configuration, which is run first if it was not yet."""
-    run = runs / _file_name(source)
-    if not folder.is_finished(run, wanted):
-        loop.run(wanted, run, data_dir=data_dir, show_progress=show_progress)
-    return _entry(_short(source), run)
 
 
 def _entry(name: str, path: Path) -> Entry:

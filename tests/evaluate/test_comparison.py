@@ -90,9 +90,11 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
 
 
 def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
-    comparison = Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1)
-    first = compare([str(run), config], comparison, out=tmp_path / "out")
+    comparison, lines = Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1), []
+    first = compare([str(run), config], comparison, out=tmp_path / "out", progress=lines.append)
     assert len(trainings) == 2
+    assert lines[0] == "run 1 of 1: two_a_class"
+    assert all(line.startswith("  1 of 1  ") for line in lines[1:])  # a cell of each of two preprocessings
     monkeypatch.setattr(loop, "run", None)
     assert compare([str(run), config], comparison, out=tmp_path / "out") == first
     assert len(trainings) == 2
