@@ -13,7 +13,6 @@ ConvNet take hours; `mnist_convnet_10` and `cifar10_convnet_10` join the table w
 """
 
 import dataclasses
-from typing import Any
 
 import kip
 from kip.methods.contract import Method
@@ -25,7 +24,7 @@ FC = kip.Architecture("FC", 1)
 METHODS = ("label_solve", "kip", "ld", "frepo", "rfad", "dc", "dsa", "dm", "mtt", "sre2l", "dwa", "rded")
 
 
-def judged(ipc: int) -> dict[str, Any]:
+def judged(ipc: int) -> dict:
     """Return how a run judges its own set: briefly, as the table trains networks of its own."""
     hard = kip.PROTOCOLS["HL"]
     return {

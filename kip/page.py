@@ -29,8 +29,8 @@ from kip.judges import KernelJudge
 from kip.locks import has_writer
 from kip.metrics import is_number, read_object, read_rows
 from kip.report import charts
+from kip.report.appearance import are_learned, displayed, heading_of, shown_class
 from kip.report.charts import Picture
-from kip.report.pictures import are_learned, displayed, heading_of, shown_class
 from kip.runs import folder
 
 LOGGER = logging.getLogger(__name__)

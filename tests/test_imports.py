@@ -44,8 +44,10 @@ HOMES = {
         "kip/bench/engine.py",
         "kip/bench/matching.py",
         "kip/evaluate/embedding.py",
+        "kip/report/canvas.py",
         "kip/report/charts.py",
-        "kip/report/pictures.py",
+        "kip/report/curves.py",
+        "kip/report/panels.py",
     ],
     "sklearn": [
         "kip/data/sources.py",

@@ -31,7 +31,7 @@ from kip.kernels.architecture import kernel_named
 from kip.machine import versions
 from kip.methods.kernel.kip import KIP
 from kip.preprocess import Preprocess
-from kip.report.pictures import Panel, Point, save_panels
+from kip.report.panels import Panel, Point, save_panels
 from kip.runs.setup import problem_of
 
 REPEATS = 3

@@ -122,7 +122,8 @@ def show(
     """
     import numpy as np
 
-    from kip.report import pictures as report
+    from kip.report import appearance
+    from kip.report.images import save_images
     from kip.runs import folder
 
     (loaded,) = folder.sets(distilled)
@@ -139,13 +140,13 @@ def show(
         print(out)
         return {"out": str(out), "images": len(loaded.images)}
     if prototypes:
-        images = report.prototypes(loaded.images, loaded.labels)
+        images = appearance.prototypes(loaded.images, loaded.labels)
         labels, class_index = np.eye(len(images)), np.arange(len(images))
     else:
         images, labels = loaded.images, loaded.labels
-        class_index = report.shown_class(labels, loaded.class_index)
+        class_index = appearance.shown_class(labels, loaded.class_index)
     of_teacher = origin.labels_are == "representations" and not prototypes
-    report.save_images(
+    save_images(
         out, images, labels, class_index, representations=of_teacher, title=title, class_names=loaded.class_names
     )
     print(out)

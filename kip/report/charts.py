@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.report.pictures import drawing
+from kip.report.canvas import drawing
 
 SIZE = 4.6, 2.8
 """Width and height in inches; the page scales them to the room that there is."""

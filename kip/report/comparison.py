@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kip.files import atomic_write
-from kip.report.pictures import Panel, Point, save_panels
+from kip.report.panels import Panel, Point, save_panels
 
 UNITS = ["accuracy", "deviation", "set_bytes", "cell_seconds", "making_seconds", "making_peak_memory_mib"]
 """Columns of the CSV beside those that say which cell it is: fractions, bytes, seconds, MiB."""

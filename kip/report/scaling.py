@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kip.report.pictures import Panel, Point, save_panels
+from kip.report.panels import Panel, Point, save_panels
 
 
 def write(results: Mapping[str, Any], path: Path) -> Path:

@@ -25,7 +25,7 @@ from kip.errors import MissingExtraError
 from kip.experiment import Experiment
 from kip.export import DistilledSet
 from kip.metrics import is_number
-from kip.report.pictures import displayed, shown_class
+from kip.report.appearance import displayed, shown_class
 from kip.runs.callbacks import Callback
 from kip.runs.loop import Result
 

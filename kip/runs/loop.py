@@ -35,7 +35,9 @@ from kip.machine import peak_memory_mib
 from kip.methods.problem import State
 from kip.metrics import read_rows
 from kip.preprocess import saved
-from kip.report import pictures as report
+from kip.report.appearance import shown_class
+from kip.report.curves import save_curves
+from kip.report.images import save_images
 from kip.runs import folder, forecast
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
@@ -275,12 +277,12 @@ class _Run:
         )
         method, labels = self.experiment.method, np.asarray(state.labels)
         title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
-        report.save_images(
-            self.out / "images.png", after, labels, report.shown_class(labels, state.class_index),
+        save_images(
+            self.out / "images.png", after, labels, shown_class(labels, state.class_index),
             before=before, representations=method.labels_are == "representations", title=title,
             class_names=self.dataset.class_names,
         )  # fmt: skip
-        report.save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
+        save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()
 
     def _state_at(self, step: int) -> State:

@@ -9,8 +9,10 @@ from PIL import Image
 
 from kip.config import value
 from kip.errors import OutputError, ShapeError
-from kip.report import pictures as report
-from kip.report.pictures import are_learned, displayed, save_curves, save_images
+from kip.report import canvas, curves, images, panels
+from kip.report.appearance import are_learned, displayed, prototypes, shown_class
+from kip.report.curves import save_curves
+from kip.report.images import save_images
 
 
 @value
@@ -47,8 +49,9 @@ def words(figure):
 @pytest.fixture
 def figures(monkeypatch):
     """Return the list into which saved figures go, beside the file."""
-    kept, save = [], report._save
-    monkeypatch.setattr(report, "_save", lambda figure, path: (kept.append(figure), save(figure, path)))
+    kept = []
+    for module in (curves, images, panels):
+        monkeypatch.setattr(module, "save", lambda figure, path: (kept.append(figure), canvas.save(figure, path)))
     return kept
 
 
@@ -309,9 +312,9 @@ def test_the_users_matplotlib_is_neither_read_nor_changed(tmp_path):
 
 def test_drawing_imports_no_pyplot_and_importing_no_matplotlib(tmp_path):
     program = (
-        "import sys, kip.report.pictures\n"
+        "import sys, kip.report.curves, kip.report.images\n"
         "assert 'matplotlib' not in sys.modules\n"
-        f"kip.report.pictures.save_curves({str(tmp_path / 'a.png')!r}, [{{'step': 1, 'loss': 0.1}}], title='A run')\n"
+        f"kip.report.curves.save_curves({str(tmp_path / 'a.png')!r}, [{{'step': 1, 'loss': 0.1}}], title='A run')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -327,15 +330,15 @@ def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path):
 
 def test_prototypes_are_means_with_the_labels_as_weights(rng):
     images, labels = rng.random((3, 2, 2, 1)), np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
-    prototypes = report.prototypes(images, labels)
-    np.testing.assert_allclose(prototypes[0], (images[0] + 0.5 * images[1]) / 1.5)
-    np.testing.assert_allclose(prototypes[1], (0.5 * images[1] + images[2]) / 1.5)
-    np.testing.assert_array_equal(prototypes[2], 0)
+    mixed = prototypes(images, labels)
+    np.testing.assert_allclose(mixed[0], (images[0] + 0.5 * images[1]) / 1.5)
+    np.testing.assert_allclose(mixed[1], (0.5 * images[1] + images[2]) / 1.5)
+    np.testing.assert_array_equal(mixed[2], 0)
     with pytest.raises(ShapeError, match="probabilities"):
-        report.prototypes(images, labels - 1 / 3)
+        prototypes(images, labels - 1 / 3)
 
 
 def test_images_of_another_data_set_are_drawn_under_their_largest_label():
     labels = np.array([[0.1, 0.9], [0.8, 0.2]])
-    np.testing.assert_array_equal(report.shown_class(labels, np.array([25, 0])), [1, 0])
-    np.testing.assert_array_equal(report.shown_class(labels, np.array([1, 1])), [1, 1])
+    np.testing.assert_array_equal(shown_class(labels, np.array([25, 0])), [1, 0])
+    np.testing.assert_array_equal(shown_class(labels, np.array([1, 1])), [1, 1])
