@@ -74,7 +74,7 @@ HOMES = {
         "kip/training/recipe.py",
         "kip/training/update.py",
     ],
-    "flax": ["kip/networks/layers.py", "kip/networks/model.py"],
+    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py"],
     "tyro": ["kip/cli/judge.py", "kip/cli/machine.py", "kip/cli/options.py", "kip/cli/share.py", "kip/overrides.py"],
     "zmq": ["server/router.py", "workers/connect.py", "workers/keys.py", "workers/wire.py"],
     "jinja2": ["kip/page.py"],

@@ -1,5 +1,6 @@
 """Finite networks: one table of architectures, for training on distilled sets and for methods that learn with them."""
 
-from kip.networks.model import NETWORKS, Model, Network, Outputs, network
+from kip.networks.architectures import NETWORKS
+from kip.networks.model import Model, Network, Outputs, network
 
 __all__ = ["NETWORKS", "Model", "Network", "Outputs", "network"]
