@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
@@ -29,6 +30,10 @@ Variables = dict[str, Any]
 """A network's parameters, under `params`, and running statistics of batch normalisation, under `batch_stats`."""
 READOUT = "readout"
 """The name of every network's last dense layer in its parameters."""
+CACHED = 2**19
+"""Numbers in the largest layer of what a network sees at once on a CPU: 2 MiB of float32 stay in its cache."""
+MOST_PIECES = 8
+"""Parts of a batch at the most, as each is compiled by itself."""
 
 
 @value
@@ -131,7 +136,8 @@ class Model:
         """
         module: Any = self._module
         if not train or "batch_stats" not in variables:
-            logits, features = module.apply(variables, images, train)
+            parts = [module.apply(variables, piece, train) for piece in self._pieces(images)]
+            logits, features = parts[0] if len(parts) == 1 else map(jnp.concatenate, zip(*parts))
             return Outputs(logits, features, variables)
         (logits, features), moved = module.apply(variables, images, True, mutable=["batch_stats"])
         return Outputs(logits, features, {**variables, **moved})
@@ -173,6 +179,12 @@ class Model:
                 expected=f"at least {least}x{least}",
                 remedy="Use a network with fewer poolings, such as FC1 or ConvVec3.",
             )
+
+    def _pieces(self, images: Array) -> list[Array]:
+        """Return images in parts whose layers stay in a CPU's cache; on other devices in one."""
+        largest = self.network.largest_layer(*images.shape[1:3])
+        count = min(MOST_PIECES, -(-len(images) * largest // CACHED))
+        return [images] if count <= 1 or jax.default_backend() != "cpu" else jnp.array_split(images, count)
 
     @property
     def _style(self) -> Style:

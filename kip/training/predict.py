@@ -25,14 +25,14 @@ Precision = Literal["highest"] | None
 """`highest`: products in full float32; None: as `jax_default_matmul_precision` says."""
 ROWS = 2048
 """The most images that an accelerator sees at once."""
+CACHED = 2**20
+"""Numbers in the largest layer of a chunk on a CPU, 4 MiB of float32. With 32 channels at 28x28, 512 images at once
+take twice the time of 32 at once."""
 IN_FLIGHT = 4
 """Chunks that are under way before the result of the first is waited for: enough to keep a device busy while the host
 reads the next, and few enough for images that are not in memory not to pile up."""
 CHUNK = 500
 """The number of images that are normalised together with `batch_statistics`."""
-CACHED = 2**20
-"""Numbers in the largest layer of a chunk on a CPU: 4 MiB of float32 stay in its cache. With 32 channels at 28x28, 512
-images at once take twice the time of 32 at once."""
 
 
 def rows_at_once(model: Model, images: Images | Array) -> int:
