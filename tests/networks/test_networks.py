@@ -200,3 +200,27 @@ def test_a_product_of_patches_is_the_convolution_with_its_gradients(padding, siz
         ):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, theirs)
         np.testing.assert_allclose(product_of_patches(x, kernel, padding), plain(x, kernel), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, monkeypatch, rng):
+    net = network("ConvNet-D3", 3, width=4, norm=norm)
+    images = jnp.asarray(rng.standard_normal((11, 8, 8, 1)), jnp.float32)
+    variables = net.init(jax.random.key(0), images.shape[1:])
+
+    def loss(params, images):
+        outputs = net.apply({**variables, "params": params}, images, train=True)
+        return jnp.sum(jnp.cos(outputs.logits)), outputs
+
+    def results():
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], images)
+
+    assert len(net._pieces(images)) == 1
+    whole = results()
+    monkeypatch.setattr("kip.networks.model.CACHED", 4 * 64 * 4)  # four images of the first layer
+    assert [len(piece) for piece in net._pieces(images)] == [4, 4, 3]
+    monkeypatch.setattr("kip.networks.model.MOST_PIECES", 2)
+    assert [len(piece) for piece in net._pieces(images)] == [6, 5]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), results(), whole)
+    if norm == "batch":  # whose statistics are those of all images: in training they are not parted
+        jax.tree.map(np.testing.assert_array_equal, results(), whole)
