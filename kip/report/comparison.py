@@ -99,7 +99,7 @@ def panels(table: Mapping[str, Any]) -> list[Panel]:
     """Return what the picture shows: for each data set, network and protocol, accuracy against size and against time.
 
     A series is a method. Of several sets of one method and size, all but the first are series of their own. A panel
-    against time is left out where no set's time is known.
+    against time is left out where no set's time is known, and so are those of a single set beside others of several.
     """
     seconds = {row["name"]: row["seconds"] for row in table["sets"]}
     first: dict[tuple[Any, ...], str] = {}
@@ -110,8 +110,10 @@ def panels(table: Mapping[str, Any]) -> list[Panel]:
     for cell in table["cells"]:
         key = cell["data"], cell["preprocess"], cell["network"], cell["protocol"]
         groups.setdefault(key, []).append(cell)
-    drawn = []
+    drawn, several = [], any(len(cells) > 1 for cells in groups.values())
     for key, cells in groups.items():
+        if several and len(cells) == 1:
+            continue
         by_size: dict[str, list[Point]] = {}
         by_time: dict[str, list[Point]] = {}
         for cell in sorted(cells, key=lambda cell: cell["images_per_class"]):

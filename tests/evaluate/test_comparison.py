@@ -87,6 +87,8 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
     assert written[2].read_bytes().startswith(b"\x89PNG")
     kinds = [panel.x for panel in report.panels(table)]
     assert kinds == ["images per class", "seconds to make the set"] * 4
+    fewer = {**table, "cells": [cell for cell in table["cells"] if cell["candidate"] != names[3]]}
+    assert len(report.panels(fewer)) == 4  # one set alone would be a point on an empty plane
 
 
 def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
