@@ -9,7 +9,7 @@ Rows are named `DATA_RULE_IPC`, IPC images of each class. Rules:
   (Sorscher et al. 2022); `cad`: those whose probability moves most at the end of the recording (paper 003).
 
 One recording of a ConvNet-D3 of width 32 over 8 epochs serves all rows of a data set. `kip compare` puts them beside
-distilled sets. What they reach stands in `docs/evaluation.md`; `rethinking` has the published rows of CIFAR-100.
+distilled sets. What they reach stands in `docs/main_table.md`; `rethinking` has the published rows of CIFAR-100.
 
     kip distill coresets:mnist_k_centers_10
 

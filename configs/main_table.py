@@ -8,6 +8,8 @@ configurations of their own. `coresets` has the rows of images that are chosen.
 KIP and Label Solve are under the kernel of a fully connected network with one hidden layer, as ten images a class under
 ConvNet take hours; `mnist_convnet_10` and `cifar10_convnet_10` join the table with one image a class.
 
+`docs/main_table.md` has what all of them reach, with times.
+
     kip compare "main_table:*" "coresets:*" mnist_convnet_10 cifar10_convnet_10 --protocols HL SL SL+KD --seeds 3 \
         --networks "ConvNet-D3 width=32 w_std=0.57735" --teacher "ConvNet-D3 width=32 w_std=0.57735"
 """

