@@ -1,8 +1,8 @@
 """CIFAR-10, RDED, 10 images a class, scored and judged by narrow ConvNet-D3s.
 
 Published: 50.2 % on ConvNet-D3 of width 128, as other papers report it.
-Not run yet; `main_table:cifar10_rded_10`, with 8 epochs of squeezing, reaches 35.8 +- 0.6 % by hard labels and 41.4 +- 0.3 % by a
-teacher's labels of every view.
+Not run yet; `main_table:cifar10_rded_10`, with 8 epochs of squeezing, reaches 35.8 +- 0.6 % by hard
+labels and 41.4 +- 0.3 % by a teacher's labels of every view.
 Meant for two CPU cores: a quarter of the width, 10 epochs of squeezing.
 Command:
 
