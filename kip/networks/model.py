@@ -184,7 +184,7 @@ class Model:
     def _pieces(self, images: Array) -> list[Array]:
         """Return images in parts whose layers stay in a CPU's cache; on other devices in one."""
         largest = self.network.largest_layer(*images.shape[1:3])
-        count = min(MOST_PIECES, -(-len(images) * largest // CACHED))
+        count = min(MOST_PIECES, len(images), -(-len(images) * largest // CACHED))
         return [images] if count <= 1 or jax.default_backend() != "cpu" else jnp.array_split(images, count)
 
     @property
