@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from kip.archives import read_arrays
 from kip.errors import DataError, OutputError
 from kip.files import atomic_write, cache_dir
 from kip.lazy import Images, Lazy, parts
+from kip.progress import progress_bar
 
 LOGGER = logging.getLogger(__name__)
 _BEGUN: weakref.WeakKeyDictionary[Lazy, Any] = weakref.WeakKeyDictionary()
@@ -96,10 +96,7 @@ class Store:
 
     def progress(self, total: int, description: str) -> tqdm[Any]:
         """Return a progress bar of `total` units; update it with `.update(n)` and close it, or use it in `with`."""
-        return tqdm(
-            total=total, desc=description, leave=False, disable=not self.show_progress, file=sys.stderr,
-            dynamic_ncols=True,
-        )  # fmt: skip
+        return progress_bar(total, description, shown=self.show_progress)
 
 
 def identified(identity: Any) -> str:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
     ["lazy"],
-    ["config", "files", "checks", "rng", "precision", "spread", "archives", "locks", "metrics", "machine"],
+    ["config", "files", "checks", "rng", "precision", "spread", "archives", "locks", "metrics", "machine", "progress"],
     ["compilation"],
     ["data", "preprocess", "kernels", "krr"],
     ["networks", "artefacts"],

@@ -7,7 +7,7 @@ The kernel as a whole is never differentiated: each task pulls back its own bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,11 +112,18 @@ class KernelBlocks:
         return gradient
 
     def rows(
-        self, kernel: Kernel, support: np.ndarray, target: np.ndarray | Lazy, *, source: Source | None = None
+        self,
+        kernel: Kernel,
+        support: np.ndarray,
+        target: np.ndarray | Lazy,
+        *,
+        source: Source | None = None,
+        on_entries: Callable[[int], Any] = lambda entries: None,
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield K(X_t, X_s) a run of rows at a time: (slice of the targets, (b, n) block), in order.
 
-        The whole matrix is never held, so that the target may be a full train or test set.
+        The whole matrix is never held, so that the target may be a full train or test set. `on_entries` is told how
+        many entries have come, each time that some have.
         """
         self._images = None  # the executor forgets the last forward's
         count = len(target)
@@ -128,7 +135,7 @@ class KernelBlocks:
             self._executor.begin(images._replace(source=here))
             tasks = [task._replace(rows=(task.rows[0], min(task.rows[1], len(part)))) for task in full.ts]
             tasks = [task for task in tasks if task.rows[0] < task.rows[1]]
-            yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)))
+            yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_entries)
 
     def _begin(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
@@ -149,8 +156,11 @@ class KernelBlocks:
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
 
-    def _assemble(self, tasks: Sequence[Task], shape: tuple[int, int]) -> np.ndarray:
+    def _assemble(
+        self, tasks: Sequence[Task], shape: tuple[int, int], on_entries: Callable[[int], Any] = lambda entries: None
+    ) -> np.ndarray:
         matrix = np.zeros(shape, self._config.dtype)
         for task, block in zip(tasks, self._executor.forward(tasks)):
             matrix[task.where] = block
+            on_entries(block.size)
         return matrix

@@ -12,6 +12,7 @@ from kip.config import value
 from kip.errors import DataError
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
+from kip.progress import progress_bar
 from kip.rng import key
 from kip.training.fresh import fresh
 from kip.training.losses import Loss
@@ -58,11 +59,14 @@ class LearnedDescent(DrawingJudge):
         learned = Learned(support.images, support.labels, support.learning_rates)
         draws = in_turn(len(support.images), self.batches, len(support.learning_rates))
         right = []
-        for number in range(self.count(question)):
-            drawn = key(tools.seed, purpose(question), number)
-            params = fresh(model, fixed_key(tools.seed) if self.initial == "fixed" else drawn, support.images.shape[1:])
-            trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
-            right.append(are_right(model, {"params": trained}, question.inputs, question.classes))
+        initial = fixed_key(tools.seed) if self.initial == "fixed" else None
+        with progress_bar(self.count(question), "networks", shown=tools.show_progress, unit=" networks") as bar:
+            for number in range(self.count(question)):
+                drawn = key(tools.seed, purpose(question), number) if initial is None else initial
+                params = fresh(model, drawn, support.images.shape[1:])
+                trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
+                right.append(are_right(model, {"params": trained}, question.inputs, question.classes))
+                bar.update()
         return np.stack(right)
 
 

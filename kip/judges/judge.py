@@ -59,12 +59,14 @@ class Tools(NamedTuple):
         train: the train split's images, preprocessed, and classes, for networks that need a classifier.
         seed: the root seed of networks' draws.
         mirror_keeps_class: whether networks that are trained may see images flipped.
+        show_progress: whether what takes longer than a moment shows a bar on stderr.
     """
 
     blocks: KernelBlocks
     train: tuple[Images, np.ndarray]
     seed: int
     mirror_keeps_class: bool = False
+    show_progress: bool = False
 
 
 class Judge(abc.ABC):

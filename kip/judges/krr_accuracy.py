@@ -9,6 +9,7 @@ from kip.blocks import KernelBlocks, Source
 from kip.errors import DataError
 from kip.kernels import Kernel
 from kip.lazy import Images
+from kip.progress import progress_bar
 
 
 def krr_accuracy(
@@ -36,6 +37,7 @@ def krr_right(
     labels: np.ndarray,
     *,
     source: Source | None = None,
+    show_progress: bool = False,
 ) -> np.ndarray:
     """Return for each of `inputs` whether its largest prediction K_ts A^-1 y_s is at its class, (m,) bool.
 
@@ -48,6 +50,7 @@ def krr_right(
         inputs: images to classify (m, H, W, C), preprocessed, m >= 1.
         labels: the classes of `inputs`, (m,).
         source: where `inputs` come from, for executors whose workers hold the data set; None: not known.
+        show_progress: whether a bar is shown on stderr.
 
     Raises:
         DataError: if there is no image to classify.
@@ -59,6 +62,8 @@ def krr_right(
     k_ss, _ = blocks.forward(kernel, support, support[:0])
     alpha = krr.fit(k_ss, support_labels, ridge)
     right = np.zeros(len(inputs), bool)
-    for rows, k_ts in blocks.rows(kernel, support, inputs, source=source):
-        right[rows] = (k_ts @ alpha).argmax(axis=1) == labels[rows]
+    entries = len(inputs) * len(support)
+    with progress_bar(entries, f"test under {kernel.label}", shown=show_progress, unit=" entries") as bar:
+        for rows, k_ts in blocks.rows(kernel, support, inputs, source=source, on_entries=bar.update):
+            right[rows] = (k_ts @ alpha).argmax(axis=1) == labels[rows]
     return right

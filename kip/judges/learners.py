@@ -44,6 +44,7 @@ class Learners(DrawingJudge):
         return learner.are_right(
             self.training, support.images, support.labels, steps_of(support), question.inputs, question.classes,
             networks=self.count(question), seed=tools.seed, purpose=purpose(question),
+            show_progress=tools.show_progress,
         )  # fmt: skip
 
 

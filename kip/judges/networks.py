@@ -47,5 +47,6 @@ class TrainedNetworks(DrawingJudge):
         networks = train_on_set(
             model, self.optimizer, support.images, support.labels, steps=self.steps, loss=self.loss,
             keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
+            show_progress=tools.show_progress,
         )  # fmt: skip
         return np.stack([are_right(model, variables, question.inputs, question.classes) for variables in networks])

@@ -55,17 +55,22 @@ class Probe(DrawingJudge):
         """The network."""
         return self.network.label
 
-    def pretrained(self, images: np.ndarray, labels: np.ndarray, *, keys: Array) -> list[Any]:
+    def pretrained(
+        self, images: np.ndarray, labels: np.ndarray, *, keys: Array, show_progress: bool = False
+    ) -> list[Any]:
         """Return the variables of fresh networks, one for each key, that have learned labels (n, d) of images."""
         model = Model(self.network, labels.shape[1])
-        return train_on_set(model, self.optimizer, images, labels, steps=self.steps, loss=self.loss, keys=keys)
+        return train_on_set(
+            model, self.optimizer, images, labels, steps=self.steps, loss=self.loss, keys=keys,
+            show_progress=show_progress,
+        )  # fmt: skip
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images the probe of each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         results = []
         keys = jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))])
-        for variables in self.pretrained(support.images, support.labels, keys=keys):
+        for variables in self.pretrained(support.images, support.labels, keys=keys, show_progress=tools.show_progress):
             results.append(
                 probe_right(
                     model, variables, *tools.train, question.inputs, question.classes, count=self.images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from kip import krr
 from kip.config import value
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
+from kip.progress import progress_bar
 from kip.rng import generator
 from kip.training.predict import ROWS, features
 
@@ -44,17 +45,20 @@ class RandomFeatures(DrawingJudge):
         """Return which images are classified right by each draw, (draws, m)."""
         model = Model(self.network, support.labels.shape[1])
         results = []
-        for counter in range(self.count(question)):
-            networks = draw(model, self.networks, support.images.shape[1:], tools.seed, purpose(question), counter)
-            support_features = side_by_side(model, networks, support.images)
-            alpha = krr.fit(support_features @ support_features.T, support.labels, self.ridge)
-            weights = support_features.T @ alpha
-            right = np.zeros(len(question.inputs), bool)
-            for first in range(0, len(question.inputs), ROWS):
-                part = slice(first, first + ROWS)
-                predictions = side_by_side(model, networks, question.inputs[part]) @ weights
-                right[part] = predictions.argmax(axis=1) == question.classes[part]
-            results.append(right)
+        images = self.count(question) * self.networks * len(question.inputs)
+        with progress_bar(images, self.label, shown=tools.show_progress, unit=" images") as bar:
+            for counter in range(self.count(question)):
+                networks = draw(model, self.networks, support.images.shape[1:], tools.seed, purpose(question), counter)
+                support_features = side_by_side(model, networks, support.images)
+                alpha = krr.fit(support_features @ support_features.T, support.labels, self.ridge)
+                weights = support_features.T @ alpha
+                right = np.zeros(len(question.inputs), bool)
+                for first in range(0, len(question.inputs), ROWS):
+                    part = slice(first, first + ROWS)
+                    inputs = question.inputs[part]
+                    predictions = side_by_side(model, networks, inputs, on_images=bar.update) @ weights
+                    right[part] = predictions.argmax(axis=1) == question.classes[part]
+                results.append(right)
         return np.stack(results)
 
 
@@ -65,9 +69,22 @@ def draw(model: Model, networks: int, image_shape: tuple[int, ...], seed: int, p
     return [_fresh(key, model=model, shape=image_shape) for key in keys]
 
 
-def side_by_side(model: Model, networks: Sequence[Any], images: np.ndarray, *, bias: bool = False) -> np.ndarray:
-    """Return the features of several networks, (N, networks d), float64 on the host; `bias` appends a 1 to each row."""
-    parts = [features(model, variables, images) for variables in networks]
+def side_by_side(
+    model: Model,
+    networks: Sequence[Any],
+    images: np.ndarray,
+    *,
+    bias: bool = False,
+    on_images: Callable[[int], Any] = lambda count: None,
+) -> np.ndarray:
+    """Return the features of several networks, (N, networks d), float64 on the host.
+
+    `bias` appends a 1 to each row. `on_images` is told how many images a network has seen, after each network.
+    """
+    parts = []
+    for variables in networks:
+        parts.append(features(model, variables, images))
+        on_images(len(images))
     return np.concatenate([*parts, np.ones((len(images), 1))] if bias else parts, axis=1)
 
 

@@ -68,7 +68,7 @@ class Students(DrawingJudge):
             trained = post_train(
                 model, self.protocol, support.images, support.labels, keys, seed=tools.seed, rate=rate,
                 mirror_keeps_class=tools.mirror_keeps_class, teachers=self._labellers(support, tools),
-                store=Store(Path(folder), show_progress=False),
+                store=Store(Path(folder), show_progress=tools.show_progress), show_progress=tools.show_progress,
             )  # fmt: skip
         return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained])
 
@@ -80,7 +80,7 @@ class Students(DrawingJudge):
             Labeller(
                 *squeeze(
                     self.squeeze, network, *tools.train, support.labels.shape[1], seed=tools.seed,
-                    mirror_keeps_class=tools.mirror_keeps_class, store=Store(show_progress=False),
+                    mirror_keeps_class=tools.mirror_keeps_class, store=Store(show_progress=tools.show_progress),
                 )
             )
             for network in self.teachers

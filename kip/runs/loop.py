@@ -294,7 +294,7 @@ class _Run:
         question = Question(inputs, split.labels, part, Source(part))
         problem = self.problem
         train = problem.inputs, problem.labels
-        tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class)
+        tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class, self.show_progress)
         return self.judge.are_right(state.support, question, tools)
 
     def _stale(self) -> bool:

@@ -29,6 +29,7 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.lazy import Images
 from kip.networks.model import Model, Network
+from kip.progress import progress_bar
 from kip.training.batches import Batches
 from kip.training.devices import over_devices
 from kip.training.fresh import fresh
@@ -238,6 +239,7 @@ def are_right(
     networks: int,
     seed: int,
     purpose: str,
+    show_progress: bool = False,
 ) -> np.ndarray:
     """Return which of `inputs` each of several fresh networks, trained on a set for `steps`, puts into their classes.
 
@@ -251,7 +253,12 @@ def are_right(
         learning = train(training, images, labels, steps=steps, key=(seed, purpose, counter))
         return _right(training, learning, inputs, classes, labels.shape[1])
 
-    return np.stack(list(over_devices([partial(of_network, counter) for counter in range(networks)])))
+    with progress_bar(networks, "networks", shown=show_progress, unit=" networks") as bar:
+        right = []
+        for of_one in over_devices([partial(of_network, counter) for counter in range(networks)]):
+            right.append(of_one)
+            bar.update()
+    return np.stack(right)
 
 
 @partial(jax.jit, static_argnames=("training", "num_classes"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections import deque
 from collections.abc import Callable, Collection, Generator
 from typing import Any, NamedTuple, Protocol
@@ -19,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm
 
 from kip.lazy import Lazy
+from kip.progress import progress_bar
 from kip.training.batches import Batches
 from kip.training.devices import spread
 from kip.training.gathered import Gathered, gathered
@@ -166,9 +165,8 @@ def fit(
     if hooks.on_epoch is not None and progress.step == 0:
         hooks.on_epoch(0, progress.learning.variables)
     first = int(progress.step)
-    options = {"initial": first, "total": rule.steps, "desc": what, "leave": False, "file": sys.stderr}
     with (
-        tqdm(**options, disable=not show_progress) as bar,
+        progress_bar(rule.steps, what, shown=show_progress, initial=first) as bar,
         contextlib.closing(_updates(known_as, many, data, extra_at, keys, range(first, rule.steps))) as updates,
     ):
         for step, one_update in enumerate(updates, first):

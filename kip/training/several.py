@@ -76,6 +76,7 @@ def train_on_set(
     steps: int,
     loss: Loss,
     keys: Array,
+    show_progress: bool = False,
 ) -> list[Variables]:
     """Return r fresh networks that learned a distilled set, in updates of 500 images or of the whole set if smaller.
 
@@ -87,10 +88,13 @@ def train_on_set(
         steps: updates.
         loss: what it minimises.
         keys: (r,), of initial values and batches.
+        show_progress: whether each training shows a bar on stderr.
     """
     recipe = Recipe(loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", evaluations=1, keep="last")
     rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))
-    return train_all(model, recipe, keys, rates, decays, images, labels, None, may_diverge=True).variables
+    return train_all(
+        model, recipe, keys, rates, decays, images, labels, None, may_diverge=True, show_progress=show_progress
+    ).variables
 
 
 def runs_at_once(model: Model, recipe: Recipe, images: Images, most: int) -> int:

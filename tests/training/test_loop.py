@@ -270,7 +270,8 @@ def test_batch_normalisation_moves_its_statistics(rng):
     assert not any(np.allclose(a, b) for a, b in zip(moved, fresh, strict=True))
 
 
-def test_a_progress_bar_goes_to_stderr_when_asked_for(rng, capsys):
+def test_a_progress_bar_goes_to_stderr_when_asked_for(rng, capsys, monkeypatch):
+    monkeypatch.setattr("kip.progress.DELAY_SECONDS", 0)
     images, labels, classes = toy(rng)
     recipe = Recipe(optimizer=SGD, steps=3, evaluations=1)
     trained(recipe, (images, labels), (images, classes))
