@@ -233,6 +233,20 @@ def test_evaluate_under_other_kernels_gives_each_and_their_mean(finished):
     assert "FC2 NNGP" in outcome.out
 
 
+def test_evaluate_under_random_features_takes_a_ridge(finished):
+    arguments = ("--features", "ConvNet-D3 width=4 norm=none", "--networks-per-draw", "2", "--ridge", "0.01")
+    outcome = kip("evaluate", finished.run, "--kernel", "FC1", *arguments, "--json")
+    assert outcome.status == 0, outcome.err
+    kernel, features = outcome.last_line["kernels"]
+    assert (kernel["kernel"], features["kernel"]) == ("FC1", "ConvNet-D3 width=4 norm=none")
+    assert kernel["test_spread"] is None
+    assert features["test_spread"] > 0
+
+
+def test_a_ridge_without_a_kernel_is_refused(finished):
+    refused(kip("evaluate", finished.run, "--ridge", "0.1"), "--ridge", "0.1", "--kernel or --features")
+
+
 def test_show_draws_a_picture_beside_the_set(run_copy):
     outcome = kip("show", run_copy / "distilled.npz", "--json")
     assert outcome.status == 0, outcome.err

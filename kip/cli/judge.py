@@ -19,10 +19,13 @@ from kip.cli.options import (
     check_out,
     save_json,
 )
+from kip.errors import ConfigError
 from kip.evaluate.comparison import Comparison
 from kip.evaluate.dcs import Correlation
 from kip.evaluate.pretraining import Pretraining
 from kip.evaluate.transfer import Baseline, Transfer
+from kip.krr import Ridge
+from kip.networks import Network
 
 Flat = tyro.conf.arg(name="")
 """The fields of a configuration are options of the command itself."""
@@ -34,6 +37,9 @@ def evaluate(
     *,
     kernel: tuple[str, ...] = (),
     get: Literal["ntk", "nngp"] = "ntk",
+    features: tuple[Network, ...] = (),
+    networks_per_draw: int = 8,
+    ridge: float | None = None,
     out: Out = None,
     data_dir: DataDir = None,
     stax: Stax = (),
@@ -42,6 +48,7 @@ def evaluate(
     """Evaluate distilled sets: KRR accuracy on their data sets, under the kernels they were made with or any others.
 
         kip evaluate runs/digits_convnet/distilled.npz --kernel FC1 ConvVec3 RBF
+        kip evaluate rfad.npz --features "ConvNet-D3 width=128 norm=none" --ridge 5e-3
 
     Several sets give a table of sets x kernels: how well each set, learned under one kernel, serves under the others.
 
@@ -50,6 +57,11 @@ def evaluate(
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
         get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        features: Networks whose features, at random initial values, give further kernels, as RFAD judges its sets. The
+            result is over five draws of networks.
+        networks_per_draw: How many networks of one kind give the features of one draw.
+        ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
+            default is a set's own for kernels, if it has one, or 1e-6, and 1e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
@@ -57,19 +69,31 @@ def evaluate(
     """
     from kip.blocks import KernelBlocks
     from kip.evaluate import evaluate_set
+    from kip.judges import RandomFeatures
     from kip.kernels import permission
     from kip.kernels.architecture import kernel_named
     from kip.runs import folder
 
     check_out(out)
+    if ridge is not None and not kernel and not features:
+        raise ConfigError(
+            "--ridge", got=f"{ridge:g}, without --kernel or --features", expected="kernels that it regularises",
+            remedy="A set's own judge has its own ridge; name that judge's kernel with --kernel to change it.",
+        )  # fmt: skip
     permission.permit(*stax)
     sets = (distilled, *others)
-    kernels = [kernel_named(name, get) for name in kernel] or None
+    kernels = [kernel_named(name, get) for name in kernel]
+    regulariser = None if ridge is None else Ridge(ridge)
+    of_features = RandomFeatures.ridge if regulariser is None else regulariser
+    networks = [RandomFeatures(network, networks_per_draw, of_features) for network in features]
     evaluations = []
     for path, name in zip(sets, folder.names(sets)):
         (loaded,) = folder.sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
-            results = evaluate_set(loaded, blocks, kernels=kernels, data_dir=data_dir)
+            results = evaluate_set(
+                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser, data_dir=data_dir,
+                show_progress=True,
+            )  # fmt: skip
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"

@@ -90,10 +90,13 @@ def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, p
     registry.primitive_rule(_written_by_name)
     # Reading the options and running the command are two things: only what goes wrong in the first is about options.
     given = functools.wraps(function)(lambda *values, **options: (values, options))
-    with in_our_voice(prog):
-        values, options = tyro.cli(
-            given, prog=prog, description=_description(function), args=list(arguments), registry=registry
-        )
+    try:
+        with in_our_voice(prog):
+            values, options = tyro.cli(
+                given, prog=prog, description=_description(function), args=list(arguments), registry=registry
+            )
+    except _Misnamed as misnamed:
+        raise misnamed.error from None
     return function(*values, **options)
 
 
@@ -115,10 +118,25 @@ def _written_by_name(
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="NAME",
-        instance_from_str=lambda words: named(kind, words[0]),
+        instance_from_str=lambda words: _named(kind, words[0]),
         is_instance=lambda instance: isinstance(instance, kind),
         str_from_instance=lambda instance: [label(instance)],
     )
+
+
+class _Misnamed(Exception):
+    """Carries an error of ours past tyro, which takes a ValueError in a list for a form that does not fit."""
+
+    def __init__(self, error: ConfigError):
+        super().__init__(str(error))
+        self.error = error
+
+
+def _named(kind: type[Any], text: str) -> Any:
+    try:
+        return named(kind, text)
+    except ConfigError as error:
+        raise _Misnamed(error) from None
 
 
 def named(kind: type[Any], text: str) -> Any:

@@ -13,8 +13,7 @@ from kip.blocks import KernelBlocks
 from kip.data import Dataset
 from kip.evaluate.natural import check_classes, prepared
 from kip.export import DistilledSet
-from kip.judges import Judge, KernelJudge, Question, Tools, by_class
-from kip.judges.krr_accuracy import krr_right
+from kip.judges import Judge, KernelJudge, Question, RandomFeatures, Tools, by_class
 from kip.kernels import Kernel
 from kip.lazy import Images
 from kip.spread import deviation
@@ -42,16 +41,24 @@ def evaluate_set(
     distilled: DistilledSet,
     blocks: KernelBlocks,
     *,
-    kernels: Sequence[Kernel] | None = None,
+    kernels: Sequence[Kernel] = (),
+    features: Sequence[RandomFeatures] = (),
+    ridge: krr.Ridge | None = None,
     data_dir: Path | None = None,
+    show_progress: bool = False,
 ) -> list[Evaluation]:
     """Return the accuracy of a distilled set on its data set: of KRR under each kernel, or of networks trained on it.
+
+    Without kernels and features, the set is judged by what it was distilled for: its kernels, or its networks.
 
     Args:
         distilled: the set.
         blocks: computes kernels.
-        kernels: None means what the set was distilled for: its kernels, or its networks.
+        kernels: other kernels to judge it under.
+        features: random networks whose features give further kernels, which come after `kernels`.
+        ridge: the regulariser under `kernels`; None: the set's own, if it was distilled for kernels, or the default.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        show_progress: whether what takes longer than a moment shows a bar on stderr.
 
     Raises:
         ConfigError: if kernels are asked of a set whose labels are representations.
@@ -60,27 +67,24 @@ def evaluate_set(
     origin = distilled.origin
     dataset, apply = prepared(distilled, data_dir)
     splits = [(apply(split.images), split.labels) for split in (dataset.validation, dataset.test)]
-    if kernels is None:
-        train = apply(dataset.train.images), dataset.train.labels
-        tools = Tools(blocks, train, origin.seed, dataset.mirror_keeps_class)
-        return _as_in_its_run(distilled, origin.judge, tools, splits, dataset)
+    train = dataset.train
+    tools = Tools(blocks, (train.images[:0], train.labels[:0]), origin.seed, dataset.mirror_keeps_class, show_progress)
+    if not kernels and not features:
+        tools = tools._replace(train=(apply(train.images), train.labels))
+        return _judged(distilled, origin.judge, tools, splits, dataset)
+    # From here on nothing looks at train images, whose preprocessing takes seconds.
     check_classes(distilled, "a kernel")
-    # A ridge of a method with networks is one of its features, and says nothing of kernels.
-    ridge = origin.judge.ridge if isinstance(origin.judge, KernelJudge) else krr.Ridge()
-    results = []
-    for kernel in kernels:
-        validation, test = (
-            krr_right(blocks, kernel, ridge, distilled.images_preprocessed, distilled.labels, inputs, labels)
-            for inputs, labels in splits
-        )
-        results.append(_evaluation(kernel.label, validation[None], test[None], dataset))
-    return results
+    if ridge is None:
+        # A ridge of a method with networks is one of its features, and says nothing of kernels.
+        ridge = origin.judge.ridge if isinstance(origin.judge, KernelJudge) else krr.Ridge()
+    judges = [KernelJudge((kernel,), ridge) for kernel in kernels] + list(features)
+    return [result for judge in judges for result in _judged(distilled, judge, tools, splits, dataset)]
 
 
-def _as_in_its_run(
+def _judged(
     distilled: DistilledSet, judge: Judge, tools: Tools, splits: Sequence[tuple[Images, np.ndarray]], dataset: Dataset
 ) -> list[Evaluation]:
-    """Judge the set as the loop does at the end of its run, on both splits."""
+    """Judge the set as the loop does at the end of a run, on both splits."""
     validation, test = (
         judge.are_right(distilled.support, Question(inputs, classes, "test"), tools) for inputs, classes in splits
     )

@@ -11,13 +11,16 @@ from kip.data import centred_one_hot
 from kip.errors import DataError, NotPositiveDefiniteError, ShapeError
 from kip.evaluate import evaluate_set
 from kip.experiment import Experiment
+from kip.judges import Question, RandomFeatures, Tools
 from kip.judges.krr_accuracy import krr_accuracy
 from kip.kernels import kernel_function
 from kip.kernels.architecture import RBF, Architecture, Laplace, Stax, kernel_named
 from kip.methods.kernel.kip import KIP
+from kip.networks import Network
 from kip.runs import loop as train
 
 FC1 = Architecture("FC", 1)
+NETWORK = Network("ConvNet-D3", width=4, norm="none")
 TINY = Experiment(method=KIP(images_per_class=2, target_batch=50, steps=2, kernels=(FC1,)), checkpoint_every=2)
 
 
@@ -156,6 +159,47 @@ def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):
             blocks, Laplace(), TINY.method.ridge, support, distilled.labels, inputs, dataset.test.labels
         )
     assert evaluations[3].test_accuracy == laplace
+
+
+def test_evaluating_a_set_under_random_features_is_the_judge_of_rfad(run):
+    _, distilled = run
+    few, many = (RandomFeatures(NETWORK, networks, krr.Ridge(1e-2), test_networks=3) for networks in (1, 6))
+    with KernelBlocks() as blocks:
+        kernel, one, six = evaluate_set(distilled, blocks, kernels=[FC1], features=[few, many])
+        dataset = data.load(distilled.experiment.data)
+        inputs = preprocess.fit(distilled.experiment.preprocess, dataset.train.images).apply(dataset.test.images)
+        tools = Tools(blocks, (inputs[:0], dataset.test.labels[:0]), distilled.origin.seed)
+        scores = many.accuracies(distilled.support, Question(inputs, dataset.test.labels, "test"), tools)
+    assert kernel.kernel == "FC1"
+    assert one.kernel == six.kernel == NETWORK.label
+    assert (six.test_accuracy, six.test_spread) == (scores.mean(), pytest.approx(scores.std(ddof=1)))
+    assert 0.15 < one.test_accuracy < six.test_accuracy  # more networks come closer to the infinite one
+
+
+def test_a_ridge_takes_the_place_of_the_sets_own(run, digits):
+    _, distilled = run
+    with KernelBlocks(distilled.experiment.blocks) as blocks:
+        (own,) = evaluate_set(distilled, blocks, kernels=[FC1])
+        (same,) = evaluate_set(distilled, blocks, kernels=[FC1], ridge=TINY.method.ridge)
+        (other,) = evaluate_set(distilled, blocks, kernels=[FC1], ridge=krr.Ridge(10.0))
+        accuracy = krr_accuracy(
+            blocks, FC1, krr.Ridge(10.0), distilled.images_preprocessed, distilled.labels, *digits[2:]
+        )
+    assert own == same
+    assert other.test_accuracy == accuracy != own.test_accuracy
+
+
+@pytest.mark.parametrize("judged", ["kernel", "features"])
+def test_a_long_evaluation_shows_how_far_it_is(run, judged, monkeypatch, capsys):
+    monkeypatch.setattr("kip.progress.DELAY_SECONDS", 0)
+    _, distilled = run
+    options = {"kernels": [FC1]} if judged == "kernel" else {"features": [RandomFeatures(NETWORK, 2)]}
+    with KernelBlocks(Blocks(memory_mib=1)) as blocks:
+        evaluate_set(distilled, blocks, **options, show_progress=True)
+        shown = capsys.readouterr().err
+        evaluate_set(distilled, blocks, **options)
+    assert ("test under FC1" if judged == "kernel" else NETWORK.label) in shown
+    assert capsys.readouterr().err == ""
 
 
 def test_a_set_is_evaluated_on_its_own_data_only(tmp_path, rng):
