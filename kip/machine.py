@@ -1,8 +1,10 @@
-"""What a run notes about the machine and the libraries that it ran on."""
+"""The machine that a run is on: what is noted of it and of the libraries, and how memory is asked of it."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
+import os
 import platform
 import sys
 from pathlib import Path
@@ -12,6 +14,42 @@ LIBRARIES = ("kip", "jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax
 
 CPUINFO = Path("/proc/cpuinfo")
 """Where Linux describes its processors."""
+
+KEPT_BYTES = 1 << 30
+"""Arrays up to this size come from memory that the process keeps; twice as much is kept where nothing is in use."""
+GIVEN_BACK_BYTES = 1 << 25
+"""The largest array that glibc keeps memory for by itself."""
+FEW_CORES = 8
+"""Up to so many cores, threads share one heap: their own ones hold 64 MiB and are given back when empty. With more
+cores, threads that compile would wait for each other."""
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""glibc's names for its settings, `malloc.h`."""
+SETTINGS = (
+    "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX",
+    "GLIBC_TUNABLES",
+)  # fmt: skip
+"""Environment variables by which users set glibc themselves."""
+
+
+def keep_freed_memory(*, keep: bool = True) -> bool:
+    """Let the C library keep the memory of arrays that are freed, for the next ones; return whether it does now.
+
+    glibc gives the memory of an array above 32 MiB back at once, and the system clears fresh pages for the next one. An
+    update of a network on CPUs has many such arrays; `kip bench memory` measures what it costs. It is a setting of the
+    whole process, to be made before there are threads, so that the command line asks for it and importing kip does not.
+    Nothing is changed where the C library is another one, or where the environment sets glibc already (`SETTINGS`).
+
+    Args:
+        keep: False: give memory back as glibc does by itself.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in SETTINGS):
+        return False
+    largest = KEPT_BYTES if keep else GIVEN_BACK_BYTES
+    settings = [(MMAP_THRESHOLD, largest), (TRIM_THRESHOLD, min(2 * largest, 2**31 - 1))]
+    if (os.cpu_count() or 1) <= FEW_CORES:
+        settings.append((ARENA_MAX, 1))
+    library = ctypes.CDLL(None)
+    return all(library.mallopt(name, size) for name, size in settings) and keep
 
 
 def peak_memory_mib() -> int | None:
@@ -25,6 +63,17 @@ def peak_memory_mib() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> (20 if sys.platform == "darwin" else 10)
+
+
+def fresh_pages() -> int:
+    """Return how many pages of memory the system has given this process so far, without a disk.
+
+    Raises:
+        ImportError: on Windows, which does not say.
+    """
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def versions() -> dict[str, str | None]:

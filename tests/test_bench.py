@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from kip import cli
-from kip.bench import engine, matching, methods, step
+from kip import cli, machine
+from kip.bench import engine, matching, memory, methods, step
 from kip.kernels import Architecture
 from kip.methods.matching.dc import ClassDistance
 from kip.networks.model import Model, Network
@@ -29,6 +29,25 @@ def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
     assert row["ours"]["forward_us"] > 0
     assert row["forward_ratio"] == pytest.approx(row["neural_tangents"]["forward_us"] / row["ours"]["forward_us"])
     assert any("FC1" in line and "2x2" in line for line in out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system cannot be told to keep memory")
+def test_the_command_measures_memory_that_is_kept(capsys, monkeypatch):
+    for name in machine.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(memory, "TURNS", 1)
+    assert cli.main(["bench", "memory", "--side", "8", "--blocks", "2", "3", "--updates", "2", "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    rows = json.loads(out[-1])["rows"]
+    assert [row["images"] for row in rows] == [2, 3]
+    assert all(row["ratio"] == row["given_back_s"] / row["kept_s"] > 0 for row in rows)
+    assert "fresh pages" in out[0]
+
+
+def test_memory_is_not_measured_where_the_environment_sets_it(capsys, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    assert cli.main(["bench", "memory"]) == 2
+    assert "MALLOC_TRIM_THRESHOLD_" in capsys.readouterr().err
 
 
 def test_what_is_compared_takes_turns(monkeypatch):

@@ -1,7 +1,10 @@
 """What a run notes of its machine, also where the system does not say."""
 
+import os
+import platform
 import subprocess
 import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -21,6 +24,53 @@ def test_without_the_resource_module_the_peak_is_unknown(monkeypatch):
     """Windows has no `resource`; importing it at the top of a file failed there."""
     monkeypatch.setitem(sys.modules, "resource", None)
     assert machine.peak_memory_mib() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="this is about glibc")
+def test_freed_memory_is_kept_for_the_next_array():
+    """In a process of its own, since the setting is one of the whole process."""
+    printed = in_a_process("""
+        import numpy as np
+        from kip import machine
+
+        def pages():
+            before = machine.fresh_pages()
+            for _ in range(5):
+                np.ones(12 << 20)
+            return machine.fresh_pages() - before
+
+        print(machine.keep_freed_memory(keep=False), pages() > 1000)
+        print(machine.keep_freed_memory(), pages() > 100, pages() < 100)
+    """)
+    assert printed == "False True\nTrue True True\n"
+
+
+@pytest.mark.parametrize("name", machine.SETTINGS)
+def test_memory_is_left_alone_where_the_user_has_set_it(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert machine.keep_freed_memory() is False
+
+
+def test_the_command_line_keeps_memory_and_an_import_does_not():
+    printed = in_a_process("""
+        from kip import cli
+
+        asked = []
+        cli.keep_freed_memory = lambda: asked.append("asked")
+        import kip
+        print(asked)
+        cli.main(["--version"])
+        print(asked)
+    """)
+    assert printed.splitlines()[::2] == ["[]", "['asked']"]
+
+
+def in_a_process(code):
+    """Run code in a fresh process without settings of the C library; return what it printed."""
+    environment = {name: value for name, value in os.environ.items() if name not in machine.SETTINGS}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, text=True, capture_output=True, check=True
+    ).stdout
 
 
 def test_versions_name_all_that_equal_bits_depend_on():

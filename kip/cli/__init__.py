@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from kip import compilation
 from kip.errors import ConfigError, KipError, did_you_mean
+from kip.machine import keep_freed_memory, peak_memory_mib
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -31,8 +32,6 @@ BEGAN: ContextVar[float] = ContextVar("began")
 
 def cost() -> dict[str, float | None]:
     """Return what the command has cost so far: its seconds, and the largest memory of its process in MiB."""
-    from kip.machine import peak_memory_mib
-
     return {"seconds": round(time.monotonic() - BEGAN.get(), 2), "peak_memory_mib": peak_memory_mib()}
 
 
@@ -90,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     BEGAN.set(time.monotonic())
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     compilation.keep_programs()
+    keep_freed_memory()
     try:
         results = _dispatch(arguments)
         if "--json" in arguments:

@@ -19,7 +19,7 @@ from kip.data import Data
 
 def bench(
     what: tyro.conf.Positional[
-        Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "loader", "gpu"]
+        Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "loader", "memory", "gpu"]
     ],
     *,
     kernels: tuple[str, ...] = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5", "FC1"),
@@ -47,6 +47,7 @@ def bench(
         kip bench matching --methods dc dm --width 128 --real-batch 64
         kip bench step --kernels ConvNet
         kip bench loader --side 96 --pictures 20000
+        kip bench memory --blocks 16 100 256
         kip bench gpu --kernels ConvNet Myrtle5 --blocks 4 8 16 32 --minutes 8
 
     Args:
@@ -54,12 +55,13 @@ def bench(
             depth and block; `methods` prints updates a second and memory; `matching` prints the steps of DC and DM
             beside a plain PyTorch loop's; `unrolling` draws the memory of MTT's student against its steps; `step`
             prints what the parts of a KIP step take, of 10 and of 100 support images against 100 targets; `loader`
-            prints how many pictures per second are decoded, and are read and preprocessed for a training; `gpu` writes
-            what an accelerator makes of the engine, and of KIP, into a folder.
+            prints how many pictures per second are decoded, and are read and preprocessed for a training; `memory`
+            prints what an update of a network gains on CPUs where freed memory is kept; `gpu` writes what an
+            accelerator makes of the engine, and of KIP, into a folder.
         kernels: The kernels that `kernel`, `step` and `gpu` measure, such as ConvNet, ConvVec3, Myrtle5, FC1.
-        side: The pixels on each side of an image, for `kernel`, `step`, `gpu`, `matching` and `loader`.
-        channels: The channels of an image, 1 or 3, for `kernel`, `step`, `gpu` and `matching`.
-        blocks: The images on each side of a block, for `kernel` and `gpu`.
+        side: The pixels on each side of an image, for `kernel`, `step`, `gpu`, `matching`, `loader` and `memory`.
+        channels: The channels of an image, 1 or 3, for `kernel`, `step`, `gpu`, `matching` and `memory`.
+        blocks: The images on each side of a block, for `kernel` and `gpu`, or of a batch, for `memory`.
         repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
             run for two seconds.
         out: The file of the picture that `growth` or `unrolling` draws, growth.png by default; the folder of `gpu`'s
@@ -68,8 +70,8 @@ def bench(
             `matching`; by default all. The peak of memory is that of the process, so that it is true of the largest
             method alone.
         size: The sizes for `methods`: the small ones of this project's configurations, or those of the papers.
-        updates: How many updates `methods` and `matching` time, and for how many `loader` makes batches of 128.
-            `methods` begins no further update after a minute.
+        updates: How many updates `methods`, `matching` and each turn of `memory` time, and for how many `loader` makes
+            batches of 128. `methods` begins no further update after a minute.
         width: The channels of the network's layers, for `matching`.
         real_batch: The natural images of each class in a step, for `matching`.
         pictures: The pictures that `loader` writes into a folder of its own and decodes.
@@ -107,6 +109,12 @@ def bench(
         steps = step.measure(kernels, (side, side, channels), repeats)
         print(step.table(steps))
         return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
+    if what == "memory":
+        from kip.bench import memory
+
+        kept = memory.measure(blocks, (side, side, channels), updates)
+        print(memory.table(kept))
+        return {"rows": [row._asdict() | {"ratio": row.ratio} for row in kept]}
     from tqdm import tqdm
 
     if what == "loader":
