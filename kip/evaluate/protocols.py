@@ -98,6 +98,18 @@ def judge(
     )  # fmt: skip
 
 
+def seen_of(candidate: Candidate, protocol: Protocol) -> list[np.ndarray]:
+    """Return the arrays of a set that networks learn from: its images, and its labels or classes, where they count.
+
+    A teacher's labels do not depend on the set's own: sets that share their images share the training.
+    """
+    if protocol.needs_teacher and not protocol.class_weight:
+        return [candidate.images]
+    if protocol.needs_teacher or protocol.loss == "xent":  # which takes the largest label as the class
+        return [candidate.images, candidate.labels.argmax(axis=1)]
+    return [candidate.images, candidate.labels]
+
+
 def stored_bytes(candidate: Candidate, protocol: Protocol) -> int:
     """Return how many bytes the training needs of a set: its images and labels, as float32, and classes as bytes.
 

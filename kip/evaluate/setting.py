@@ -18,7 +18,7 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.artefacts import Store, digest, identified
 from kip.data import Data
-from kip.evaluate.protocols import Candidate, Cell, judge, of_dict
+from kip.evaluate.protocols import Candidate, Cell, judge, of_dict, seen_of
 from kip.files import atomic_write
 from kip.lazy import Images
 from kip.machine import versions
@@ -81,7 +81,7 @@ class Setting:
         """
         soft = protocol.needs_teacher
         identity = {
-            "set": digest(candidate.images, candidate.labels),
+            "set": digest(*seen_of(candidate, protocol)),
             "network": config.to_dict(network),
             "protocol": config.to_dict(protocol),
             "seeds": self._seeds,

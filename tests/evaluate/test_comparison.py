@@ -1,6 +1,7 @@
 """`kip compare`: what is run, trained, kept and found again; the files it writes; the scores of DD-Ranking."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 
 from kip import cli, experiment
+from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
 from kip.evaluate.comparison import Comparison, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
-from kip.evaluate.protocols import Cell, of_dict
+from kip.evaluate.protocols import Candidate, Cell, of_dict
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
 from kip.networks import Network
+from kip.preprocess import Preprocess
 from kip.report import comparison as report
 from kip.runs import folder, loop
+from kip.training.protocols import PROTOCOLS
 
 NETWORK = Network("FC1", width=6)
 CONFIG = """
@@ -89,6 +93,28 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
     assert kinds == ["images per class", "seconds to make the set"] * 4
     fewer = {**table, "cells": [cell for cell in table["cells"] if cell["candidate"] != names[3]]}
     assert len(report.panels(fewer)) == 4  # one set alone would be a point on an empty plane
+
+
+def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path, trainings):
+    data = Data("digits")
+    judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_steps=2)
+    train = judged.dataset.train
+    images, labels = judged.transform.apply(train.images[:12]), centred_one_hot(train.labels[:12], 10)
+    sets = {"first": labels, "same classes": 2 * labels, "other classes": np.roll(labels, 1, axis=1)}
+    apart = {}
+    for name in ("HL", "SL", "SL+KD", "OWN", "EDC"):
+        protocol = dataclasses.replace(PROTOCOLS[name], epochs=1)
+        cells = [judged.cell(Candidate(of, images, given), NETWORK, protocol) for of, given in sets.items()]
+        assert [cell.candidate for cell in cells] == list(sets)
+        apart[name] = [line.partition(",")[0] for line in trainings]
+        trainings.clear()
+    assert apart == {
+        "HL": ["first", "other classes"],
+        "SL": ["first"],
+        "SL+KD": ["first"],
+        "OWN": list(sets),
+        "EDC": ["first", "other classes"],
+    }
 
 
 def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
