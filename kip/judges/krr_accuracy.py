@@ -63,7 +63,7 @@ def krr_right(
     alpha = krr.fit(k_ss, support_labels, ridge)
     right = np.zeros(len(inputs), bool)
     entries = len(inputs) * len(support)
-    with progress_bar(entries, f"test under {kernel.label}", shown=show_progress, unit=" entries") as bar:
+    with progress_bar(entries, f"regression under {kernel.label}", shown=show_progress, unit=" entries") as bar:
         for rows, k_ts in blocks.rows(kernel, support, inputs, source=source, on_entries=bar.update):
             right[rows] = (k_ts @ alpha).argmax(axis=1) == labels[rows]
     return right

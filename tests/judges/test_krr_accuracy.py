@@ -198,7 +198,7 @@ def test_a_long_evaluation_shows_how_far_it_is(run, judged, monkeypatch, capsys)
         evaluate_set(distilled, blocks, **options, show_progress=True)
         shown = capsys.readouterr().err
         evaluate_set(distilled, blocks, **options)
-    assert ("test under FC1" if judged == "kernel" else NETWORK.label) in shown
+    assert ("regression under FC1" if judged == "kernel" else NETWORK.label) in shown
     assert capsys.readouterr().err == ""
 
 
