@@ -48,6 +48,7 @@ HOMES = {
         "kip/report/charts.py",
         "kip/report/curves.py",
         "kip/report/panels.py",
+        "kip/report/scaling.py",
     ],
     "sklearn": [
         "kip/data/sources.py",

@@ -289,6 +289,8 @@ def scaling(
     law, rows = results["law"], results["observations"]
     values = ", ".join(f"{name} {law[name]:.4g}" for name in ("a", "b", "d"))
     print(f"{values}, tau {law['tau']:.4g} epochs; fitted to {len(rows) - held_out} trainings")
+    if not results["wears_out"]:
+        print("tau is at the bound of the search: in these epochs images keep their worth")
     for row in rows:
         if row["held_out"]:
             where = f"{row['images']} images, {row['epochs']} epochs"

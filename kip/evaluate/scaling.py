@@ -25,6 +25,8 @@ from kip.errors import ConfigError, DataError
 
 LEAST = 5
 """Points that are needed: one more than parameters."""
+LOG_TAU = (-2, 8)
+"""Between which log tau is sought."""
 
 
 class Observation(NamedTuple):
@@ -42,6 +44,11 @@ class ScalingLaw(NamedTuple):
     b: float
     d: float
     tau: float
+
+    @property
+    def wears_out(self) -> bool:
+        """Whether images lose worth with epochs at all; False where tau is at the bound of the search."""
+        return bool(self.tau < 0.99 * np.exp(LOG_TAU[1]))
 
     def error(self, images: int, epochs: int) -> float:
         """Return y_k of a set of `images` after `epochs`."""
@@ -75,7 +82,7 @@ def fit(observations: Sequence[Observation]) -> ScalingLaw:
     def residuals(parameters: np.ndarray) -> np.ndarray:
         return _errors(law(parameters), images, epochs) - errors
 
-    bounds = [-10, -6, -12, -2], [10, 2, 6, 8]
+    bounds = [-10, -6, -12, LOG_TAU[0]], [10, 2, 6, LOG_TAU[1]]
     best = None
     for b, d, tau in itertools.product((0.05, 0.2, 0.6), (0.02, 0.2, 0.5), (1.0, 5.0, 30.0)):
         start = np.clip([np.log(max(errors)), np.log(b), np.log(d / (1 - d)), np.log(tau)], *bounds)
@@ -94,7 +101,7 @@ def held_against(seen: Sequence[Observation], held_out: int) -> dict[str, Any]:
         held_out: how many the law is not fitted to.
 
     Returns:
-        `law`, and `observations` by the images that were seen: what they are, `predicted` and `held_out`.
+        `law`, `wears_out`, and `observations` by the images that were seen: what they are, `predicted` and `held_out`.
 
     Raises:
         ConfigError: if no training would be left.
@@ -109,7 +116,7 @@ def held_against(seen: Sequence[Observation], held_out: int) -> dict[str, Any]:
         {**one._asdict(), "predicted": law.error(one.images, one.epochs), "held_out": place >= fitted}
         for place, one in enumerate(seen)
     ]
-    return {"law": law._asdict(), "observations": rows}
+    return {"law": law._asdict(), "wears_out": law.wears_out, "observations": rows}
 
 
 def observations(table: Mapping[str, Any], protocol: str, method: str | None) -> list[Observation]:

@@ -62,7 +62,21 @@ def test_the_command_fits_a_table_and_draws_it(tmp_path, capsys):
     assert (last["images"], last["epochs"]) == (200, 60)
     assert math.isclose(last["predicted"], last["error"], abs_tol=2e-3)
     assert sum(line.startswith("held out: ") for line in lines) == 2
+    assert results["wears_out"]
+    assert not any("bound" in line for line in lines)
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_that_keep_their_worth_are_said_to(tmp_path, capsys):
+    lasting, contents = LAW._replace(tau=1e9), table()
+    for cell, point in zip(contents["cells"], GRID, strict=True):
+        cell["mean"] = 1 - lasting.error(*point)
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(contents))
+    assert cli.main(["scaling", str(path), "--json"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert not json.loads(last)["wears_out"]
+    assert any("images keep their worth" in line for line in lines)
 
 
 def test_tables_that_do_not_fit_are_refused(tmp_path, capsys):
