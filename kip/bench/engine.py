@@ -22,6 +22,7 @@ from kip.files import atomic_write
 from kip.kernels import Architecture, Implementation, fused, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.kernels.fused.layout import tables
+from kip.report.canvas import with_grid
 
 LEAST_S, ENOUGH_S = 2.0, 10.0
 """A program runs `repeats` times, more often where they take less than the first, and less where more than the second,
@@ -292,8 +293,7 @@ def draw_growth(growth: Growth, path: Path) -> None:
         ax.loglog(x, [cost.forward_us for _, cost in points], "o-", color="#2f6db3", label="forward")
         ax.set(xlabel=title, xticks=x, xticklabels=[str(at) for at in x])
         ax.minorticks_off()
-        ax.grid(True, color="#e6e6e6", linewidth=0.8)
-        ax.spines[["top", "right"]].set_visible(False)
+        with_grid(ax)
     figure.axes[0].set_ylabel("microseconds an entry")
     figure.axes[0].legend(frameon=False)
     atomic_write(path, lambda file: figure.savefig(file, format="png"))

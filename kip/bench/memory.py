@@ -64,10 +64,10 @@ def measure(batches: Sequence[int], image: tuple[int, int, int], updates: int) -
         )  # fmt: skip
     model = Model(NETWORK, 10)
     variables = model.init(jax.random.key(0), image)
+    gradient = jax.jit(jax.grad(lambda variables, images: (model.apply(variables, images).logits ** 2).sum()))
     rows = []
     for count in batches:
         images = jnp.asarray(np.random.default_rng(0).standard_normal((count, *image)), jnp.float32)
-        gradient = jax.jit(jax.grad(lambda variables, images: (model.apply(variables, images).logits ** 2).sum()))
         jax.block_until_ready(gradient(variables, images))  # which compiles
         seconds: dict[bool, list[float]] = {True: [], False: []}
         pages: dict[bool, list[int]] = {True: [], False: []}

@@ -17,6 +17,8 @@ from kip.files import atomic_write
 DPI = 100
 INK, FAINT, CHANGED = "#222222", "#777777", "#c0392b"
 BLUE, ORANGE, GREEN = "#1f5fa8", "#e07b00", "#2e8b57"
+GRID = {"color": "#e6e6e6", "linewidth": 0.8}
+"""How the lines of a grid look."""
 MARGIN = 24
 """Pixels around a page."""
 
@@ -33,6 +35,12 @@ def drawing() -> Iterator[None]:
 
     with matplotlib.style.context("default"):
         yield
+
+
+def with_grid(ax: Any) -> None:
+    """Give axes a faint grid, and a frame that is open above and at the right."""
+    ax.grid(True, **GRID)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def page_of(width: int, height: int) -> tuple[Any, Any]:

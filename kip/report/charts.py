@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.report.canvas import drawing
+from kip.report.canvas import GRID, drawing
 
 SIZE = 4.6, 2.8
 """Width and height in inches; the page scales them to the room that there is."""
@@ -65,7 +65,7 @@ def lines(
             values = [(100 if percent else 1) * value for value in up]
             axes.plot(across, values, marker=marker, markersize=3, linewidth=1.4, label=name)
         axes.set(xlabel=x, ylabel=f"{y}, percent" if percent else y, yscale="log" if log else "linear")
-        axes.grid(True, color="#e6e6e6", linewidth=0.8)
+        axes.grid(True, **GRID)
         if len(kept) > 1:
             axes.legend(fontsize=7, frameon=False)
 
@@ -82,7 +82,7 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str], *, y: str,
         turned = max(map(len, names), default=0) * len(names) > 60
         axes.set_xticks(places, names, rotation=60 if turned else 0, ha="right" if turned else "center", fontsize=7)
         axes.set_ylabel(f"{y}, percent")
-        axes.grid(True, axis="y", color="#e6e6e6", linewidth=0.8)
+        axes.grid(True, axis="y", **GRID)
         if len(series) > 1:
             axes.legend(fontsize=7, frameon=False)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kip.report.canvas import BLUE, DPI, FAINT, GREEN, INK, ORANGE, drawing, save, wrapped
+from kip.report.canvas import BLUE, DPI, FAINT, GREEN, INK, ORANGE, drawing, save, with_grid, wrapped
 
 LOG_STEPS = 200
 """More steps than this are drawn on a logarithmic axis: most of the gain comes early."""
@@ -85,9 +85,8 @@ def save_curves(
             ratios = [weights[panel] for panel in panels]
             axes = list(figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0])
         for ax, panel in zip(axes, panels):
-            ax.grid(True, color="#e6e6e6", linewidth=0.8)
+            with_grid(ax)
             ax.set_axisbelow(True)
-            ax.spines[["top", "right"]].set_visible(False)
             if panel == "loss":
                 _line(ax, loss, color=BLUE)
                 ax.set(yscale="log", ylabel="loss")

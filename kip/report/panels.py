@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.report.canvas import DPI, INK, drawing, save, wrapped
+from kip.report.canvas import DPI, INK, drawing, save, with_grid, wrapped
 
 FEW_SERIES = 6
 """Series up to which each panel has a legend of its own."""
@@ -75,8 +75,7 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
                 )  # fmt: skip
             ax.set(xlabel=panel.x, ylabel=panel.y)
             ax.set_title("\n".join(wrapped(panel.title, 520, 7.5)), size=10, loc="left", color=INK)
-            ax.grid(True, color="#e6e6e6", linewidth=0.8)
-            ax.spines[["top", "right"]].set_visible(False)
+            with_grid(ax)
             _plain_log(ax, [point.x for points in panel.series.values() for point in points])
             if not together:
                 ax.legend(fontsize=7, frameon=False, ncols=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kip.report.canvas import DPI, FAINT, INK, drawing, save
+from kip.report.canvas import DPI, FAINT, INK, drawing, save, with_grid
 
 
 def write(results: Mapping[str, Any], path: Path) -> Path:
@@ -43,12 +43,13 @@ def write(results: Mapping[str, Any], path: Path) -> Path:
         over_epochs, against = figure.subplots(1, 2)
         for size in sizes:
             of_size = [row for row in rows if row["images"] == size]
-            epochs = [row["epochs"] for row in of_size]
-            over_epochs.plot(epochs, [100 * row["predicted"] for row in of_size], "--", color=colours[size])
-            for ax, x in ((over_epochs, epochs), (against, [100 * row["predicted"] for row in of_size])):
-                for value, row in zip(x, of_size):
-                    face = "none" if row["held_out"] else colours[size]
-                    ax.plot(value, 100 * row["error"], "o", color=colours[size], markerfacecolor=face, markersize=7)
+            epochs, predicted = ([row[name] for row in of_size] for name in ("epochs", "predicted"))
+            over_epochs.plot(epochs, 100 * np.array(predicted), "--", color=colours[size])
+        for row in rows:
+            colour = colours[row["images"]]
+            mark = {"color": colour, "markerfacecolor": "none" if row["held_out"] else colour, "markersize": 7}
+            over_epochs.plot(row["epochs"], 100 * row["error"], "o", **mark)
+            against.plot(100 * row["predicted"], 100 * row["error"], "o", **mark)
         ends = [f(100 * row[name] for row in rows for name in ("error", "predicted")) for f in (min, max)]
         against.plot(ends, ends, color=FAINT, linewidth=1, zorder=0)
         over_epochs.set_xscale("log")
@@ -64,7 +65,6 @@ def write(results: Mapping[str, Any], path: Path) -> Path:
         ]
         over_epochs.legend(handles=kinds, fontsize=8, frameon=False, ncols=2)
         for ax in (over_epochs, against):
-            ax.grid(True, color="#e6e6e6", linewidth=0.8)
-            ax.spines[["top", "right"]].set_visible(False)
+            with_grid(ax)
         save(figure, path)
     return path
