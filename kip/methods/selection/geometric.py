@@ -22,13 +22,13 @@
 
 `kip.methods.selection.greedy` has the formulas and sources. The network is the first one of a recording
 (`kip.training.records`), which is shared between runs. All but `random` and `glister` choose in each class on its own:
-inner products take m^2 numbers for a class of m images, and `candidates` bounds m. `glister` chooses from all classes
-at once, as many of each as the others: its gradients serve the loss of all images. With `glister_on` "class" it chooses
-in each class for that class's loss, as DeepCore does, and teaches a network no more than that class (see
-`docs/methods/selection.md`).
+inner products take m^2 numbers for a class of m images, and `candidates` bounds m. `glister` chooses from the images of
+all classes at once, as many of each class as the others, so that the gradients serve the loss of all images; with
+`glister_on` "class" it chooses in each class for the loss of that class, as DeepCore does.
 
-`k_centers` is farthest-first, which at a few images of each class takes outliers. The K-centers of "Hard Truths About
-Soft Labels" and of DC-BENCH are the centres of k-means, which are `medoids` here.
+`k_centers` is farthest-first, which takes outliers where few images are chosen. Paper 003, "Hard Truths About Soft
+Labels", has better K-centers on CIFAR-100 than random images, and no space or rule for them; `medoids` come near to its
+figures, and farthest-first is far below (see the config `rethinking`).
 """
 
 from __future__ import annotations
