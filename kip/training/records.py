@@ -2,7 +2,7 @@
 
 Networks learn the train set, and after each epoch their logits for all of its images, as they are, go into a file of
 shape (epochs + 1, N, c), row k after k epochs; row 0 is the fresh network. Files are written row by row and read
-column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves every score
+column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves most scores
 of `kip.methods.selection`.
 
     CACHE/artefacts/record-0-5f0c....npz           the training, saved after every epoch

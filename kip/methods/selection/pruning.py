@@ -108,7 +108,7 @@ class Pruning(Selection):
     """The fraction of all train images, the hardest by `drop_by`, that is left out before any are chosen; each class
     keeps its budget. CCS has 0.3 and D2 has 0.4 where 90 % are pruned."""
     drop_by: DropBy = "aum"
-    """The score by which `drop` leaves images out; it counts all epochs, and `el2n` looks at the tenth."""
+    """The score by which `drop` leaves images out, at the epoch where the table has it without `epoch`."""
     neighbours: Annotated[int, Field(ge=1)] = 10
     """Neighbours of an image in `cal`, `cal_deepcore` and `graph`. D2 has 5 where 90 % are pruned."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
@@ -132,7 +132,8 @@ class Pruning(Selection):
             raise ConfigError(
                 "compute_aligned", got=f"False with score={self.score!r}", expected="True, or score='cad'"
             )
-        elif self.epoch is not None and self.epoch > self.recording.epochs:
+        trains_itself = self.score == "cad" and self.compute_aligned
+        if self.epoch is not None and self.epoch > self.recording.epochs and not trains_itself:
             raise ConfigError("epoch", got=self.epoch, expected=f"at most recording.epochs, {self.recording.epochs}")
         if self.score in ("dyn_unc", "dual") and self._window > self._epoch:
             raise ConfigError(
@@ -290,13 +291,10 @@ class Pruning(Selection):
 
     def _check_neighbours(self, groups: list[Group]) -> None:
         """Refuse more neighbours than the images of a group have."""
-        if self.score == "cal":
-            smallest = sum(len(members) for members, _ in groups)
-        elif self.score == "cal_deepcore" or self.keep == "graph":
-            smallest = min(len(members) for members, _ in groups)
-        else:
-            return
-        if self.neighbours >= smallest:
+        sizes = [len(members) for members, _ in groups]
+        in_groups = self.score == "cal_deepcore" or self.keep == "graph"
+        smallest = min(sizes) if in_groups else sum(sizes)
+        if (in_groups or self.score == "cal") and self.neighbours >= smallest:
             expected = f"fewer than the images that are chosen from, {smallest}"
             raise ConfigError("neighbours", got=self.neighbours, expected=expected)
 

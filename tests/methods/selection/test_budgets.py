@@ -80,7 +80,9 @@ def test_the_hardest_of_all_groups_are_left_out_as_far_as_each_budget_allows(rng
 
 def test_which_of_equals_are_left_out_is_drawn():
     groups = [(np.arange(40), 4)]
-    kept = {tuple(budgets.without_hardest(np.ones(40), groups, np.random.default_rng(s), drop=0.5)[0][0]) for s in range(5)}
+    kept = {
+        tuple(budgets.without_hardest(np.ones(40), groups, np.random.default_rng(s), drop=0.5)[0][0]) for s in range(5)
+    }
     assert len(kept) == 5
     assert {len(members) for members in kept} == {20}
 

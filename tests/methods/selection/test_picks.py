@@ -96,7 +96,7 @@ def test_d2_drops_the_hardest_two_fifths_by_aum_and_then_sends_messages(toy):
 
 
 def test_cad_prune_takes_what_varies_most_in_a_training_of_k_epochs(toy):
-    """K is 6: 18 epochs of 4 chosen images are as much work as 6 of all 12. Windows of J = 4 begin at epochs 1 and 2."""
+    """K is 6: 18 epochs of 4 chosen images are as much work as 6 of all 12. Windows of 4 begin at epochs 1 and 2."""
     logits = toy.record._logits[0]
     p = [[softmax(row[i])[LABELS[i]] for row in logits] for i in range(COUNT)]
     cad = [np.mean([np.std(p[i][k : k + 4], ddof=1) for k in (1, 2)]) for i in range(COUNT)]
@@ -142,7 +142,7 @@ def test_cal_of_deepcore_takes_the_lowest_symmetric_divergence_from_the_class(to
     p = [softmax(row) for row in logits]
     cal = []
     for i in range(COUNT):
-        near = nearest_of(features, i, np.flatnonzero(LABELS == LABELS[i]), 3)
+        near = nearest_of(features, i, np.flatnonzero(LABELS[i] == LABELS), 3)
         cal.append(np.mean([sum((a - b) * (math.log(a) - math.log(b)) / 2 for a, b in zip(p[i], p[j])) for j in near]))
     method = Pruning(EACH, score="cal_deepcore", keep="easiest", neighbours=3)
     assert pick(toy, method) == highest_of_each_class(cal, -1)
@@ -155,9 +155,9 @@ def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_c
     extended = np.concatenate([f, np.ones((COUNT, 1))], 1)  # the bias is a weight of 1
     own = [np.outer(np.array(softmax(logits[i])) - np.eye(CLASSES)[LABELS[i]], extended[i]) for i in range(COUNT)]
     chosen = []
-    for members in [np.arange(COUNT)] if on == "all" else [np.flatnonzero(LABELS == label) for label in range(CLASSES)]:
+    for members in [np.arange(COUNT)] if on == "all" else [np.flatnonzero(label == LABELS) for label in range(CLASSES)]:
         eta = 0.7 / np.mean([row @ row for row in extended[members]])
-        moved, left = np.zeros((CLASSES, 4)), {label: EACH for label in set(LABELS[members])}
+        moved, left = np.zeros((CLASSES, 4)), dict.fromkeys(set(LABELS[members]), EACH)
         while any(left.values()):
             whole = np.zeros((CLASSES, 4))
             for i in members:
@@ -172,7 +172,7 @@ def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_c
     if on == "all":
         assert pick(toy, method) == sorted(chosen)
     else:
-        positions = [method._of_class(toy.problem, toy.record, np.flatnonzero(LABELS == c), EACH, c) for c in (0, 1)]
+        positions = [method._of_class(toy.problem, toy.record, np.flatnonzero(c == LABELS), EACH, c) for c in (0, 1)]
         assert sorted(np.concatenate([choice.indices for choice in positions])) == sorted(chosen)
 
 

@@ -184,7 +184,10 @@ def test_what_does_not_fit_is_refused_when_it_is_made(kind, options, message):
     ("options", "message"),
     [
         ({"score": "cad", "images_per_class": 100, "compute_aligned": False}, "recording.epochs; got 6"),
-        ({"score": "cad", "compute_aligned": False}, "K of cad.*; got 0.1.*: 10 epochs of 20 chosen images are as much"),
+        (
+            {"score": "cad", "compute_aligned": False},
+            "K of cad.*; got 0.1.*: 10 epochs of 20 chosen images are as much",
+        ),
         ({"score": "cal", "neighbours": 5000}, "neighbours; got 5000"),
         ({"score": "cal_deepcore", "neighbours": 500}, "neighbours; got 500"),
         ({"score": "el2n", "keep": "graph", "neighbours": 500}, "neighbours; got 500"),
