@@ -58,7 +58,9 @@ def test_hard_labels_take_the_argmax_and_soft_labels_the_teachers(world):
     shifted = (test[1] + 1) % 3
     for truth, expected in ((test[1], [True, False, False, True]), (shifted, [False, True, True, False])):
         cells = [
-            judge(candidate, FC, protocol, test=(test[0], truth), mirror_keeps_class=True, teacher=oracle(1), seeds=2)
+            judge(
+                candidate, FC, protocol, test=(test[0], truth), mirror_keeps_class=True, teachers=[oracle(1)], seeds=2
+            )
             for protocol in chosen
         ]
         assert [cell.protocol for cell in cells] == ["HL", "SL", "SL+KD", "OWN"]
