@@ -113,9 +113,7 @@ def import_set(
     return distilled_set(
         origin,
         transform,
-        State(
-            0, seen, scores, classes, statistics, learning_rates=np.array([] if rate is None else [rate], np.float32)
-        ),
+        State(0, seen, scores, classes, statistics, learning_rates=rates),
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,
