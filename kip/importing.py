@@ -30,7 +30,7 @@ from kip import config, data, preprocess
 from kip.archives import read_array, read_arrays
 from kip.blocks import Blocks
 from kip.data import Data, Dataset, image_folder, torch_file
-from kip.errors import DataError, ShapeError
+from kip.errors import ConfigError, DataError, ShapeError
 from kip.export import DistilledSet, Origin, distilled_set
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
@@ -59,6 +59,7 @@ def import_set(
     deviation: Sequence[float] = (),
     preprocessing: Preprocess | None = None,
     kernel: Kernel | None = None,
+    rate: float | None = None,
     data_dir: Path | None = None,
 ) -> DistilledSet:
     """Return a published set as a distilled set.
@@ -74,12 +75,16 @@ def import_set(
         deviation: the deviations of `normalised` values, one for each channel.
         preprocessing: what networks and kernels see; None: `standardize`.
         kernel: what it is judged under; None: the ConvNet.
+        rate: the learning rate that it was learned with, as MTT's sets are; None where it has none.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
 
     Raises:
+        ConfigError: if the rate is not above 0.
         DataError: if a file cannot be read, or labels do not fit the data set's classes.
         ShapeError: if images do not fit the data set's.
     """
+    if rate is not None and not (np.isfinite(rate) and rate > 0):
+        raise ConfigError("rate of the set", got=rate, expected="a finite number above 0")
     dataset = data.load(of, data_dir)
     published = _of_folder(path, dataset, values, labels, index) if path.is_dir() else _read(path, labels, index)
     images = _channels_last(published.images, dataset)
@@ -103,11 +108,12 @@ def import_set(
         "reference": None,
     }
     learned = published.labels.ndim == 2
+    rates = np.array([] if rate is None else [rate], np.float32)
     origin = Origin(experiment, judge.label, "scores" if learned else "classes", judge)
     return distilled_set(
         origin,
         transform,
-        State(0, seen, scores, classes, statistics),
+        State(0, seen, scores, classes, statistics, learning_rates=rates),
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,

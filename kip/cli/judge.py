@@ -174,9 +174,10 @@ def compare(
     """Compare distilled sets under named protocols: one table of sets x networks x protocols.
 
     HL trains on hard labels, SL on a teacher's fixed soft labels, SL+KD on the teacher's labels of every augmented
-    view, FKD on such labels that are stored beforehand, and OWN on the set's own labels. DC, DC-MNIST, DSA and DC-BENCH
-    follow the public code of those names, down to the number of passes. A configuration is run first, if it was not
-    yet. Running the same command again repeats no run and no cell of the table.
+    view, FKD on such labels that are stored beforehand, and OWN on the set's own labels. DC, DC-MNIST, DSA, DC-BENCH
+    and MTT follow the public code of those names, down to the number of passes; MTT trains at the rate that a set was
+    learned with, or at --rate. A configuration is run first, if it was not yet. Running the same command again repeats
+    no run and no cell of the table.
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
