@@ -24,8 +24,9 @@ and VGG11 want 32, ConvNet-D5 too. Each block of FRePo-D is twice as wide as the
 of zeros on each side, and batch normalisation forgets nine tenths of its running statistics at an update.
 
 References: Nguyen et al. 2021, section A (ConvNet, Myrtle); Zhao and Bilen 2021 (the ConvNet-Ds, and these sizes of
-AlexNet, VGG11 and ResNet18); Zhou et al. 2022 (FRePo-D, as in the public code's `Conv`); LeCun et al. 1998; Krizhevsky et al. 2012; Simonyan and Zisserman 2015; He et al. 2016;
-Howard et al. 2017; Zagoruyko and Komodakis 2016; Huang et al. 2017; Sandler et al. 2018; Ma et al. 2018.
+AlexNet, VGG11 and ResNet18); Zhou et al. 2022, public code, `Conv` (the FRePo-Ds); LeCun et al. 1998; Krizhevsky et
+al. 2012; Simonyan and Zisserman 2015; He et al. 2016; Howard et al. 2017; Zagoruyko and Komodakis 2016; Huang et al.
+2017; Sandler et al. 2018; Ma et al. 2018.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ from kip.networks.layers import (
     projected,
     shuffled,
 )
-
 
 FREPO_MOMENTUM = 0.1
 """The part of the running statistics that stays at an update of FRePo-D, in Flax's meaning. The public code gives it to

@@ -6,8 +6,8 @@ that are the caller's,
     K_ss = g F_s F_s^T + b,   K_ts = g F_t F_s^T + b,   L = the loss of `kip.krr`,
     dL/dF_s = g ((Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t),   dL/dX_s = (df/dX_s)^T dL/dF_s.
 
-g = 1 and b = 0 are FRePo's; b = 1, a feature that is 1, is KRR-ST's. With g = w_std^2 / d and b = b_std^2, the variances
-of a last layer's weights and biases, K approaches the NNGP kernel, of which RFAD's is an estimate.
+g = 1 and b = 0 are FRePo's; b = 1, a feature that is 1, is KRR-ST's. With g = w_std^2 / d and b = b_std^2, the
+variances of a last layer's weights and biases, K is RFAD's estimate of the NNGP kernel.
 
 The set may stand beside its mirror images, X_s = [X, X mirrored] and Y_s = [Y, Y] (`with_mirrors`), as in FRePo; the
 gradient of the set is then the sum of both parts (`of_both`).
