@@ -104,8 +104,9 @@ def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int =
     """
     hard = PROTOCOLS["HL"]
     return Recording(
-        network, epochs, seeds, hard.rate, "halfway", decay=hard.decay, batch=hard.batch, augment=hard.augment or "dsa"
-    )
+        network, epochs, seeds, hard.rate_for(None), "halfway", decay=hard.decay, batch=hard.batch,
+        augment=hard.augment or "dsa",
+    )  # fmt: skip
 
 
 class Records:
