@@ -11,7 +11,7 @@ Command:
 
 import kip
 
-NETWORK = kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2)
+NETWORK = kip.Network("FRePo-D3", width=16, norm="none", w_std=1.0)
 
 config = kip.Experiment(
     data=kip.Data("mnist"),

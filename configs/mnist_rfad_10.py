@@ -16,7 +16,7 @@ config = kip.Experiment(
     preprocess=kip.Preprocess("standardize"),
     method=kip.RFAD(
         images_per_class=1,
-        network=kip.Network("ConvNet-D3", width=32, norm="none"),
+        network=kip.Network("ConvNet-D3", width=32, norm="none", b_std=0.1),
         networks=4,
         steps=800,
         target_batch=512,

@@ -61,7 +61,7 @@ def evaluate(
             result is over five draws of networks.
         networks_per_draw: How many networks of one kind give the features of one draw.
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
-            default is a set's own for kernels, if it has one, or 1e-6, and 1e-3 for features.
+            default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
