@@ -9,8 +9,36 @@ import contextlib
 import difflib
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of the text around them, which makes it read as another."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text from elsewhere with each character escaped that a terminal, a log or a file name would obey.
+
+    These are control characters, characters that turn the direction of writing, and lone surrogates, which stand for
+    the bytes of a file name that is not UTF-8: `\xe9` is the byte 0xE9. What is escaped already stays as it is.
+
+    Args:
+        text: such as the name of a folder, or of a class in a file.
+        keep: characters that are not escaped.
+
+    >>> printable("caf\udce9\x1b[2J\n")
+    'caf\\xe9\\x1b[2J\\n'
+    """
+    return "".join(letter if letter in keep else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    if letter in BIDIRECTIONAL or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
+        return letter.encode("unicode_escape").decode()
+    return letter
 
 
 class KipError(Exception):
@@ -30,7 +58,8 @@ class KipError(Exception):
             parts.append(f"got {got}")
         if expected is not None:
             parts.append(f"expected {expected}")
-        text = "; ".join(parts)
+        text = printable("; ".join(parts), keep="\n\t")
+        remedy = remedy and printable(remedy, keep="\n\t")
         super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
 
     def to_dict(self) -> dict[str, str | None]:

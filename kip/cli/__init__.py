@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     BEGAN.set(time.monotonic())
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds
     compilation.keep_programs()
     keep_freed_memory()
     try:
