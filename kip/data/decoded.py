@@ -127,6 +127,12 @@ def pictures(paths: Sequence[Path], look: Look) -> Decoded:
     return Decoded(pixels, unreadable, notes)
 
 
+def with_depth(paths: Sequence[Path], look: Look) -> Look:
+    """Return a look with the depth of the grey pictures of more than 8 bits, where there are such and it says none."""
+    deep = [path for path in paths if image_folder.header(path).is_deep]
+    return look if look.depth is not None or not deep else look._replace(depth=_depth(deep))
+
+
 def _depth(paths: Sequence[Path]) -> int:
     """Return the bits of the values of grey pictures."""
     with _decoders() as threads:

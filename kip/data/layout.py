@@ -69,10 +69,10 @@ def layout(folder: Path, *, recursive: bool) -> Layout:
         parts = _parts(folder, inner)
     except OSError as error:
         raise DataError(f"cannot read the folder {_shown(folder)}", got=error.strerror or repr(error)) from error
-    left_out = [f"{loose} pictures in no class's folder"] if loose else []
+    beside = [f"{loose} pictures in no class's folder"] if loose else []
     if not parts:
         train = image_folder.listing(folder, recursive=recursive)
-        return Layout(train, None, None, {}, [*left_out, *_of(train)])
+        return Layout(train, None, None, {}, [*beside, *left_out(train)])
     is_tiny = "validation" in parts and (parts["validation"] / ANNOTATIONS).is_file()
     train = image_folder.listing(parts["train"], recursive=recursive or is_tiny)
     others: dict[Part, Listing] = {}
@@ -86,14 +86,14 @@ def layout(folder: Path, *, recursive: bool) -> Layout:
             count = len(image_folder.images_in(path)) + sum(
                 len(image_folder.images_in(deeper)) for deeper in image_folder.folders(path)
             )
-            left_out.append(f"{_shown(Path(path.name))}, {count} pictures without classes")
-    left_out += [f"the folder {_shown(Path(path.name))}" for path in inner if path not in parts.values()]
+            beside.append(f"{_shown(Path(path.name))}, {count} pictures without classes")
+    beside += [f"the folder {_shown(Path(path.name))}" for path in inner if path not in parts.values()]
     listings = [train, *others.values()]
-    left_out += _of(*listings)
+    beside += left_out(*listings)
     names: dict[Part, str] = {part: printable(path.name) for part, path in parts.items()}
     if "test" not in others and "validation" in others:
         others["test"], names["test"] = others.pop("validation"), names["validation"]
-    return Layout(train, others.get("test"), others.get("validation"), names, left_out)
+    return Layout(train, others.get("test"), others.get("validation"), names, beside)
 
 
 def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
@@ -161,7 +161,7 @@ def _annotated(part: Path, names: tuple[str, ...]) -> Listing:
     return Listing(paths, np.array(classes, np.int64), names, 0, others)
 
 
-def _of(*listings: Listing) -> list[str]:
+def left_out(*listings: Listing) -> list[str]:
     """Return what listings left out, in words."""
     words = []
     if nested := sum(of_part.nested for of_part in listings):
