@@ -390,6 +390,23 @@ def test_each_kind_of_values_is_held_against_its_range(natural, tmp_path):
     refused_values(natural, tmp_path, lambda x: 1e4 * (x - 0.3), "as natural images have them", **seen)
 
 
+def test_learned_images_may_go_far_beyond_black_and_white(natural, tmp_path):
+    images, classes = natural
+    wild = images.mean() + 8 * (images - images.mean()) + 0.5 - images.mean()
+    np.savez(tmp_path / "wild.npz", images=wild, classes=classes)
+    settings = {"name": "x", "kernel": FC}
+    plain = import_set(tmp_path / "wild.npz", Data("digits"), values="pixels", **settings)
+    np.testing.assert_allclose(plain.images, wild, atol=1e-4)
+    moved = wild - 0.5
+    np.savez(tmp_path / "wild.npz", images=moved, classes=classes)
+    with pytest.raises(DataError, match="means of 0 and deviations of 1"):
+        import_set(tmp_path / "wild.npz", Data("digits"), values="pixels", **settings)
+    said = import_set(
+        tmp_path / "wild.npz", Data("digits"), values="normalised", mean=(0.0,), deviation=(1.0,), **settings
+    )
+    np.testing.assert_allclose(said.images, moved, atol=1e-4)
+
+
 def test_bytes_are_the_pixels_and_labels_must_be_finite(natural, tmp_path):
     images, classes = natural
     np.savez(tmp_path / "u8.npz", images=np.rint(255 * images).astype(np.uint8), classes=classes)
