@@ -48,7 +48,7 @@ def export(
         format: What is written.
         out: The file or folder to write. The default is in the run's folder: distilled, or distilled_STEP with --step,
             and the format's ending.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.runs.folder import export_run

@@ -156,6 +156,12 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     return Dataset(data.name, train, validation, test, source.num_classes, keeps, source.class_names)
 
 
+def data_folder(data_dir: Path | None = None) -> Path | None:
+    """Return the data folder: the one that is given, else $KIP_DATA_DIR; None where neither is."""
+    folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+    return None if folder is None else Path(folder).expanduser()
+
+
 def _lazy(images: Images) -> Lazy:
     return images if isinstance(images, Lazy) else Held(images)
 
@@ -237,12 +243,11 @@ def _read(data: Data, data_dir: Path | None) -> Source:
         raise DataError("--data-dir", got=str(data_dir), expected="a folder of NAME.npz files that exists")
     if name == "digits":
         return Source(*_digits(), tuple("0123456789"))
-    folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+    folder = data_folder(data_dir)
     looked = ["the embedded sets (digits)"]
     if folder is None:
         looked.append(f"no data folder (${DATA_DIR_VARIABLE} is unset)")
     else:
-        folder = Path(folder).expanduser()
         path = folder / f"{name}.npz"
         if path.is_file():
             arrays = npz.read(path)
@@ -255,7 +260,7 @@ def _read(data: Data, data_dir: Path | None) -> Source:
         arrays, class_names = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
-        files = [] if folder is None else sorted(Path(folder).expanduser().glob("*.npz"))
+        files = [] if folder is None else sorted(folder.glob("*.npz"))
         hint = did_you_mean(name, ["digits", *(file.stem for file in files), *USUAL])
         raise DataError(
             f"no data set named {name!r}",
