@@ -8,6 +8,7 @@ table may hold several data sets. A configuration is run to its end first, in th
     OUT/comparison.json     the whole table; `kip.report.comparison` writes .csv, .md and .png beside it
 
 A comparison that is started again repeats no cell: a cell's digest stands for everything that its accuracies depend on.
+One of other sets, networks or protocols in the same folder keeps the rows that the table has (`kip.evaluate.earlier`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from pydantic import Field
 from kip import config, data, experiment
 from kip.blocks import KernelBlocks
 from kip.config import value
-from kip.errors import ConfigError
+from kip.errors import ConfigError, did_you_mean
 from kip.evaluate.dd_ranking import (
     augmentation_robust_score,
     hard_label_recovery,
     improvement_over_random,
     label_robust_score,
 )
+from kip.evaluate.earlier import joined
 from kip.evaluate.natural import check_classes, check_data
 from kip.evaluate.protocols import Candidate, Cell, cross_architecture, line
 from kip.evaluate.setting import Setting
@@ -75,7 +77,8 @@ class Comparison:
         if len(set(self.epochs)) < len(self.epochs):
             raise ConfigError("epochs", got=self.epochs, expected="each number once")
         if unknown := set(self.protocols) - set(PROTOCOLS):
-            raise ConfigError("protocol", got=", ".join(sorted(unknown)), expected=", ".join(PROTOCOLS))
+            meant = did_you_mean(sorted(unknown)[0], PROTOCOLS).strip() or None
+            raise ConfigError("protocol", got=", ".join(sorted(unknown)), expected=", ".join(PROTOCOLS), remedy=meant)
 
     @property
     def chosen_protocols(self) -> list[Protocol]:
@@ -134,7 +137,7 @@ def compare(
     Returns:
         `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.protocols.Cell`, with
         `data` and `images_per_class`), `average` over networks where there are several, `teachers`, and with the
-        baseline `random` the `scores` of DD-Ranking.
+        baseline `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
 
     Raises:
         ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit.
@@ -163,6 +166,7 @@ def compare(
     table: dict[str, Any] = {"sets": [], "cells": [], "average": [], "teachers": [], "scores": []}
     protocols = comparison.chosen_protocols
     table["epochs"] = {protocol.name: protocol.epochs for protocol in protocols}
+    earlier = read_object(out / TABLE)
     groups = _by_setting(entries)
     for members in groups:
         origin = members[0].distilled.origin
@@ -189,14 +193,17 @@ def compare(
             progress(f"{place:>3} of {len(wanted_cells)}  {line(cell)}")
             about = {name: row[name] for name in ("data", "preprocess", "method", "images_per_class")}
             table["cells"].append({**cell._asdict(), **about})
-            save(table)
+            save(joined(earlier, table))
         if any(protocol.needs_teacher for protocol in protocols):
             table["teachers"].append(setting.about_teacher())
-    cells = [_of_row(row) for row in table["cells"]]
     if len(comparison.networks) > 1:
+        for (name, protocol), mean in cross_architecture([_of_row(row) for row in table["cells"]]).items():
+            progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
+    table = joined(earlier, table, progress)
+    cells = [_of_row(row) for row in table["cells"]]
+    if len({cell.network for cell in cells}) > 1:
         for (name, protocol), mean in cross_architecture(cells).items():
             table["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
-            progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
     table["scores"] = _scores(table)
     save(table)
     return table
