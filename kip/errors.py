@@ -60,7 +60,8 @@ class KipError(Exception):
             parts.append(f"expected {expected}")
         text = printable("; ".join(parts), keep="\n\t")
         remedy = remedy and printable(remedy, keep="\n\t")
-        super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
+        end = "" if text.endswith((".", "?", "!")) else "."
+        super().__init__(f"{text}{end} {remedy}" if remedy else f"{text}{end}")
 
     def to_dict(self) -> dict[str, str | None]:
         """Return the parts as JSON-ready strings."""
@@ -150,6 +151,10 @@ def in_our_voice(prog: str) -> Iterator[None]:
         lines = (re.sub("[─-╿]", " ", line).strip() for line in boxed.getvalue().splitlines())
         text = " ".join(line for line in lines if line.strip("- "))
         text = re.split(r"Argument helptext:|For full helptext", text)[0].strip()
-        text = re.sub(r"^(Value error|Parsing error|Unrecognized options?|Missing options?|Error) +(?=\S)", "", text)
+        text = re.sub(
+            r"^(Value error|Parsing error|Invalid choice|Unrecognized options?|Missing options?|Error) +(?=\S)",
+            "",
+            text,
+        )
         text = re.sub(r"^(Error parsing (\S+): )(invalid \w+: )?", r"\2: ", text)
         raise ConfigError(text.rstrip("? .") or "the options", remedy=f"`{prog} --help` explains them.") from None
