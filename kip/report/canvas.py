@@ -28,6 +28,8 @@ GRID = {"color": "#e6e6e6", "linewidth": 0.8}
 """How the lines of a grid look."""
 OWN_FONT = "DejaVu Sans"
 """The font that comes with matplotlib."""
+LAST = "Last Resort"
+"""A font that comes with matplotlib and has a box for every letter, which nobody reads."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARGIN = 24
 """Pixels around a page."""
@@ -113,7 +115,7 @@ def _fonts(own: bool) -> list[tuple[str, frozenset[int]]]:
     families: dict[str, Any] = {OWN_FONT: font_manager.findfont(OWN_FONT)}
     if not own:
         for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: ("CJK" not in entry.name, entry.fname)):
-            if entry.style == "normal" and entry.weight in (400, "normal", "regular"):
+            if entry.style == "normal" and entry.weight in (400, "normal", "regular") and LAST not in entry.name:
                 families.setdefault(entry.name, entry.fname)
     found = []
     for family, file in families.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kip import data, experiment, export, formats, preprocess
 from kip.data.sources import data_folder
-from kip.errors import ConfigError, KipError
+from kip.errors import ConfigError, KipError, printable
 from kip.experiment import Experiment
 from kip.export import DistilledSet, Origin
 from kip.files import atomic_write
@@ -72,17 +72,17 @@ def origin(run: Path) -> Origin:
 
 
 def name(path: Path) -> str:
-    """Return what tables call a set: its run's name, or its file's."""
+    """Return what tables call a set: its run's name, or its file's, escaped by `kip.errors.printable`."""
     if path.is_dir():
-        return path.resolve().name
-    return path.parent.name if path.name == DISTILLED else path.stem
+        return printable(path.resolve().name)
+    return printable(path.parent.name if path.name == DISTILLED else path.stem)
 
 
 def names(paths: Sequence[Path]) -> list[str]:
     """Return what a table calls several sets: their names, and with their folder's where two have the same."""
     short = [name(path) for path in paths]
     return [
-        alone if short.count(alone) == 1 else str(path if path.is_dir() else path.with_suffix(""))
+        alone if short.count(alone) == 1 else printable(str(path if path.is_dir() else path.with_suffix("")))
         for path, alone in zip(paths, short)
     ]
 

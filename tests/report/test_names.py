@@ -13,6 +13,7 @@ from kip.report.canvas import cut, is_legible, legible
 from kip.report.images import save_images
 from kip.report.panels import Panel, Point, save_panels
 
+LAST = "Last Resort High-Efficiency"
 HOSTILE = "a$b_{$"
 CAT = "\N{CJK UNIFIED IDEOGRAPH-732B}"
 
@@ -37,7 +38,7 @@ def no_other_font(monkeypatch):
     """No font but matplotlib's own is installed."""
     from matplotlib import font_manager
 
-    own = [entry for entry in font_manager.fontManager.ttflist if entry.name == canvas.OWN_FONT]
+    own = [entry for entry in font_manager.fontManager.ttflist if entry.name in (canvas.OWN_FONT, LAST)]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     for function in (canvas._fonts, canvas._family_with, canvas._tell_of_fonts):
         function.cache_clear()

@@ -1,7 +1,9 @@
 """A run remembers where its data set lay: commands after it find the set again without being told."""
 
+import io
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +81,14 @@ def test_the_place_is_that_of_the_variable_too(place, tmp_path, monkeypatch):
     kip.run(config, tmp_path / "run", show_progress=False)
     monkeypatch.delenv("KIP_DATA_DIR")
     assert folder.place_of_data(tmp_path / "run") == place / "sets"
+
+
+def test_a_terminal_without_a_letter_shows_its_number(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert cli.main(["--version"]) == 0
+    print("\N{CJK UNIFIED IDEOGRAPH-732B}\udcff", flush=True)
+    assert written.getvalue().endswith(b"\\u732b\\udcff\n")
 
 
 def test_classes_are_called_by_their_names_after_a_run(place, monkeypatch, capsys):
