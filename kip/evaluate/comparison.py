@@ -294,8 +294,9 @@ def _by_setting(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Return the entries of each data set and preprocessing, in the order in which they came."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        parts = entry.distilled.origin.experiment
-        groups.setdefault(json.dumps([parts["data"], parts["preprocess"]], sort_keys=True), []).append(entry)
+        origin = entry.distilled.origin  # read, and not as written: a set of an older kip lacks later fields
+        parts = [config.to_dict(origin.data), config.to_dict(origin.preprocess)]
+        groups.setdefault(json.dumps(parts, sort_keys=True), []).append(entry)
     return list(groups.values())
 
 

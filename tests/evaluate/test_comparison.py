@@ -10,11 +10,11 @@ import shutil
 import numpy as np
 import pytest
 
-from kip import cli, experiment
+from kip import cli, experiment, export
 from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
-from kip.evaluate.comparison import Comparison, compare, varied
+from kip.evaluate.comparison import Comparison, Entry, _by_setting, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
 from kip.evaluate.earlier import joined
 from kip.evaluate.protocols import Candidate, Cell, of_dict
@@ -209,6 +209,13 @@ def test_a_run_from_before_a_field_existed_is_the_run_of_its_default(run, tmp_pa
         assert not folder.is_finished(copy, wanted)
     (copy / "config.json").write_text("{")
     assert not folder.is_finished(copy, wanted)
+
+
+def test_a_set_from_before_a_field_existed_is_of_the_same_data(run):
+    new, old = (export.load(run / "distilled.npz") for _ in range(2))
+    for name in ("background", "depth", "recursive"):
+        del old.metadata["experiment"]["data"][name]
+    assert len(_by_setting([Entry("new", new, None, None), Entry("old", old, None, None)])) == 1
 
 
 def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_path):
