@@ -9,8 +9,36 @@ import contextlib
 import difflib
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+BIDIRECTIONAL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of the text around them, which makes it read as another."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text from elsewhere with each character escaped that a terminal, a log or a file name would obey.
+
+    These are control characters, characters that turn the direction of writing, and lone surrogates, which stand for
+    the bytes of a file name that is not UTF-8: `\xe9` is the byte 0xE9. What is escaped already stays as it is.
+
+    Args:
+        text: such as the name of a folder, or of a class in a file.
+        keep: characters that are not escaped.
+
+    >>> printable("caf\udce9\x1b[2J\n")
+    'caf\\xe9\\x1b[2J\\n'
+    """
+    return "".join(letter if letter in keep else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    if letter in BIDIRECTIONAL or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
+        return letter.encode("unicode_escape").decode()
+    return letter
 
 
 class KipError(Exception):
@@ -30,8 +58,10 @@ class KipError(Exception):
             parts.append(f"got {got}")
         if expected is not None:
             parts.append(f"expected {expected}")
-        text = "; ".join(parts)
-        super().__init__(f"{text}. {remedy}" if remedy else f"{text}.")
+        text = printable("; ".join(parts), keep="\n\t")
+        remedy = remedy and printable(remedy, keep="\n\t")
+        end = "" if text.endswith((".", "?", "!")) else "."
+        super().__init__(f"{text}{end} {remedy}" if remedy else f"{text}{end}")
 
     def to_dict(self) -> dict[str, str | None]:
         """Return the parts as JSON-ready strings."""
@@ -121,6 +151,10 @@ def in_our_voice(prog: str) -> Iterator[None]:
         lines = (re.sub("[─-╿]", " ", line).strip() for line in boxed.getvalue().splitlines())
         text = " ".join(line for line in lines if line.strip("- "))
         text = re.split(r"Argument helptext:|For full helptext", text)[0].strip()
-        text = re.sub(r"^(Value error|Parsing error|Unrecognized options?|Missing options?|Error) +(?=\S)", "", text)
+        text = re.sub(
+            r"^(Value error|Parsing error|Invalid choice|Unrecognized options?|Missing options?|Error) +(?=\S)",
+            "",
+            text,
+        )
         text = re.sub(r"^(Error parsing (\S+): )(invalid \w+: )?", r"\2: ", text)
         raise ConfigError(text.rstrip("? .") or "the options", remedy=f"`{prog} --help` explains them.") from None

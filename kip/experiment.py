@@ -144,8 +144,8 @@ def load(name: str) -> Experiment:
     if not path.is_file():
         raise ConfigError(
             f"no config {stem!r}",
-            expected="a path ending in .py or .json, or one of: " + ", ".join(file.stem for file in _files()),
-            remedy=f"{did_you_mean(stem, [file.stem for file in _files()])}`kip configs` lists them with their rows.",
+            expected="a name that `kip configs` lists, or a path ending in .py or .json",
+            remedy=did_you_mean(stem, [file.stem for file in _files()]).strip() or None,
         )
     content = _run(path)
     if "rows" in content:

@@ -36,7 +36,7 @@ from kip import config, machine
 from kip.archives import read_arrays
 from kip.blocks import Blocks
 from kip.data import Data
-from kip.errors import DataError, KipError
+from kip.errors import DataError, KipError, printable
 from kip.experiment import Experiment, Reference
 from kip.files import atomic_write
 from kip.judges import AnyJudge, Judge, Support
@@ -243,11 +243,12 @@ def load(path: Path) -> DistilledSet:
 
 
 def _metadata(path: Path, text: np.ndarray, remedy: str) -> dict[str, Any]:
-    """Return the metadata, after what every reader takes for granted was checked."""
+    """Return the metadata, escaped, after what every reader takes for granted was checked."""
     try:
         metadata = json.loads(str(text))
     except (ValueError, RecursionError) as error:
         raise DataError(f"metadata of {path} cannot be read", got=error, remedy=remedy) from None
+    metadata = _escaped(metadata)
     if not isinstance(metadata, dict):
         raise DataError(f"metadata of {path} cannot be read", got=type(metadata).__name__, expected="a JSON object")
     if metadata.get("format") != FORMAT:
@@ -273,6 +274,15 @@ def _metadata(path: Path, text: np.ndarray, remedy: str) -> dict[str, Any]:
             f"metadata of {path}: learning_rates", got=repr(rates)[:80], expected="finite numbers", remedy=remedy
         )
     return metadata
+
+
+def _escaped(value: Any) -> Any:
+    """Return what JSON says with all of its texts escaped: they reach terminals, pictures and names of files."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_escaped(entry) for entry in value]
+    return {printable(name): _escaped(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
 def _check_arrays(path: Path, loaded: DistilledSet, remedy: str) -> None:

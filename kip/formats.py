@@ -12,11 +12,14 @@ less from it. `torch` and `huggingface` hold the preprocessed images, exactly, b
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +29,8 @@ from kip.errors import MissingExtraError, OutputError
 from kip.export import DistilledSet
 from kip.files import atomic_write
 
+NAME_BYTES = 100
+"""The most bytes of a class's name in the name of a folder; file systems give a name 255, some of them 143."""
 Format = Literal["npz", "folder", "torch", "huggingface"]
 
 
@@ -45,7 +50,11 @@ def write(distilled: DistilledSet, out: Path, form: Format) -> None:
 
 
 def _folder(distilled: DistilledSet, out: Path) -> None:
-    _check_empty(out)
+    with _whole_folder(out) as place:
+        _pictures(distilled, place)
+
+
+def _pictures(distilled: DistilledSet, out: Path) -> None:
     names = _class_names(distilled)
     pictures = io.StringIO()
     rows = csv.writer(pictures, lineterminator="\n")
@@ -77,7 +86,6 @@ def _huggingface(distilled: DistilledSet, out: Path) -> None:
         raise MissingExtraError(
             "datasets is not installed", got=error, remedy="Run `pip install 'kip[huggingface]'`."
         ) from error
-    _check_empty(out)
     names = _class_names(distilled)
     arrays = _arrays(distilled, first=False)
     shape = arrays["images_preprocessed"].shape[1:]
@@ -96,9 +104,10 @@ def _huggingface(distilled: DistilledSet, out: Path) -> None:
     whole = datasets.Dataset.from_dict(columns, features=features)
     parquet = io.BytesIO()
     whole.to_parquet(parquet)
-    atomic_write(out / "data" / "train-00000-of-00001.parquet", lambda file: file.write(parquet.getvalue()))
-    atomic_write(out / "README.md", lambda file: file.write(_card(distilled, names).encode()))
-    _save_about(distilled, out)
+    with _whole_folder(out) as place:
+        atomic_write(place / "data" / "train-00000-of-00001.parquet", lambda file: file.write(parquet.getvalue()))
+        atomic_write(place / "README.md", lambda file: file.write(_card(distilled, names).encode()))
+        _save_about(distilled, place)
 
 
 WRITERS: dict[str, Callable[[DistilledSet, Path], None]] = {
@@ -122,8 +131,12 @@ def _class_names(distilled: DistilledSet) -> list[str]:
 
 
 def _folder_name(number: int, name: str) -> str:
-    """Return the folder of a class: its number, so that folders are in its order, and its name as far as files go."""
-    kept = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name).strip(" .")
+    """Return the folder of a class: its number, so that folders are in its order, and its name as far as files go.
+
+    The name is cut where it would take more bytes than file systems give; the number tells the classes apart.
+    """
+    plain = "".join(letter if letter.isalnum() or letter in " ._-" else "_" for letter in name)
+    kept = plain.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .")
     return str(number) if kept in ("", str(number)) else f"{number}_{kept}"
 
 
@@ -141,6 +154,24 @@ def _save_picture(path: Path, image: np.ndarray) -> None:
 def _save_about(distilled: DistilledSet, out: Path) -> None:
     text = json.dumps(distilled.metadata, indent=1, sort_keys=True) + "\n"
     atomic_write(out / "metadata.json", lambda file: file.write(text.encode()))
+
+
+@contextlib.contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes its name when all is written; nothing of it stays where that fails."""
+    _check_empty(out)
+    out = out.absolute()
+    place = out.with_name(f".kip.{uuid.uuid4().hex}.tmp")
+    try:
+        place.mkdir(parents=True)
+        yield place
+        os.replace(place, out)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {out}", got=error.strerror or repr(error)) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _check_empty(out: Path) -> None:

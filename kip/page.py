@@ -29,7 +29,7 @@ from kip.judges import KernelJudge
 from kip.locks import has_writer
 from kip.metrics import is_number, read_object, read_rows
 from kip.report import charts
-from kip.report.appearance import are_learned, displayed, heading_of, shown_class
+from kip.report.appearance import are_learned, displayed, drawable, heading_of, shown_class, tick_of
 from kip.report.charts import Picture
 from kip.runs import folder
 
@@ -184,7 +184,7 @@ def _by_class(distilled: DistilledSet, result: Any) -> Section | None:
     known = {number: score for number, score in enumerate(scores) if is_number(score) and 0 <= score <= 1}
     if not known:
         return None
-    names = [heading_of(number, distilled.class_names).removeprefix("class ") for number in known]
+    names = [heading_of(number, drawable(distilled.class_names)).removeprefix("class ") for number in known]
     return Section("Test accuracy by class", charts=[charts.bars({"test": list(known.values())}, names, y="accuracy")])
 
 
@@ -238,9 +238,15 @@ def _labels(distilled: DistilledSet) -> Section:
     order = np.argsort(shown, kind="stable")
     mean = [labels[own == c].mean(0).tolist() for c in np.unique(own)]
     rows = "class of the other data set" if of_other_data else "class"
-    drawn = [charts.heat(mean, rows=rows, columns="entry", title="Mean by class")]
+    names = drawable(distilled.class_names)
+    columns = [tick_of(number, names) for number in range(labels.shape[1])]
+    kinds = [str(c) if of_other_data else tick_of(int(c), names) for c in np.unique(own)]
+    drawn = [
+        charts.heat(mean, rows=rows, columns="entry", row_names=kinds, column_names=columns, title="Mean by class")
+    ]
     if len(mean) < len(order) <= 200:
-        drawn.append(charts.heat(labels[order].tolist(), rows="image", columns="entry", title=f"All {len(order)}"))
+        whole = labels[order].tolist()
+        drawn.append(charts.heat(whole, rows="image", columns="entry", column_names=columns, title=f"All {len(order)}"))
     notes = []
     if not of_other_data:
         same = float(np.mean(labels.argmax(1) == own))

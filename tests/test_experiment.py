@@ -77,7 +77,8 @@ def test_a_path_is_found_from_the_current_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nonesuch", "no config 'nonesuch'.*digits_convnet.*table_a5"),
+        ("nonesuch", "no config 'nonesuch'; expected a name that `kip configs` lists, or a path"),
+        ("digit_convnet", "no config 'digit_convnet'.*Did you mean digits_convnet\\?$"),
         ("nonesuch:row", "no config 'nonesuch'"),
         ("_paper", "no config '_paper'|config = None"),
         ("", "no config ''"),

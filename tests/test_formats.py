@@ -55,6 +55,34 @@ def test_kip_imports_the_folder_that_it_exported(distilled, tmp_path):
     np.testing.assert_allclose(again.images, np.clip(distilled.images[order], 0, 1), atol=0.5 / 255 + 1e-5)
 
 
+def test_names_of_any_length_and_writing_give_a_whole_folder(distilled, tmp_path):
+    names = ["x" * 300, "\N{CJK UNIFIED IDEOGRAPH-732B}" * 300, "a/../../b", "", "..", *["same"] * 5]
+    named = distilled._replace(metadata={**distilled.metadata, "class_names": names})
+    formats.write(named, tmp_path / "set", "folder")
+    folders = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())
+    assert [int(name.partition("_")[0]) for name in folders] == list(range(10))
+    assert max(len(name.encode()) for name in folders) <= 102
+    assert len(list((tmp_path / "set").rglob("*.png"))) == len(distilled.images)
+    with open(tmp_path / "set" / "labels.csv", newline="", encoding="utf-8") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == set(names)
+
+
+def test_an_export_that_fails_leaves_nothing(distilled, tmp_path, monkeypatch):
+    count = []
+
+    def full(path, image):
+        count.append(path)
+        if len(count) == 7:
+            raise OutputError("no room")
+        save(path, image)
+
+    save = formats._save_picture
+    monkeypatch.setattr(formats, "_save_picture", full)
+    with pytest.raises(OutputError, match="no room"):
+        formats.write(distilled, tmp_path / "set", "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_holds_something_is_left_as_it_is(distilled, tmp_path):
     (tmp_path / "mine").write_text("precious")
     for form in ("folder", "huggingface"):

@@ -76,9 +76,9 @@ def natural(digits):
     return digits.train.images[chosen] / np.float32(255), digits.train.labels[chosen]
 
 
-def accuracy(distilled):
+def accuracy(distilled, data_dir=None):
     with KernelBlocks() as blocks:
-        (score,) = evaluate_set(distilled, blocks)
+        (score,) = evaluate_set(distilled, blocks, data_dir=data_dir)
     return score.test_accuracy
 
 
@@ -270,12 +270,12 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         image_folder.listing(tmp_path / "none")
 
 
-def test_transparency_lies_over_black_and_numbers_in_names_are_numbers(tmp_path):
+def test_transparency_lies_over_white_and_numbers_in_names_are_numbers(tmp_path):
     from PIL import Image
 
     Image.new("RGBA", (2, 3), (200, 100, 50, 0)).save(tmp_path / "clear.png")
     Image.new("RGBA", (2, 3), (200, 100, 50, 255)).save(tmp_path / "full.png")
-    assert (image_folder.decoded(tmp_path / "clear.png", 3) == 0).all()
+    assert (image_folder.decoded(tmp_path / "clear.png", 3) == 255).all()
     np.testing.assert_array_equal(image_folder.decoded(tmp_path / "full.png", 3)[2, 1], [200, 100, 50])
     assert image_folder.decoded(tmp_path / "full.png", 1).shape == (3, 2, 1)
     for name in ("c10", "c9", "c09", "b"):
@@ -291,3 +291,142 @@ def test_an_image_that_claims_too_many_pixels_is_not_decoded(tmp_path, monkeypat
     monkeypatch.setattr(image_folder, "MOST_PIXELS", 1000)
     with pytest.raises(DataError, match="40x40 pixels"):
         image_folder.decoded(tmp_path / "large.png", 1)
+
+
+def animals(folder, classes=("zebra", "ant", "cat"), published=("ant", "cat", "zebra")):
+    """Write a data set and a folder of some of its own images; return the images by class."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    x = generator.integers(0, 90, (30, 8, 8, 3)).astype(np.uint8)
+    x[np.arange(30), labels] += 150  # a bright row tells the classes apart
+    np.savez(
+        folder / "animals.npz", x_train=x, y_train=labels, x_test=x[:9] // 2, y_test=labels[:9],
+        class_names=np.array(classes) if classes else np.array(["a", "b", "c"]),
+    )  # fmt: skip
+    for name, label in zip(published, (1, 2, 0)):
+        (folder / "published" / name).mkdir(parents=True)
+        for number, image in enumerate(x[labels == label][:2]):
+            Image.fromarray(image).save(folder / "published" / name / f"{number}.png")
+    return x, labels
+
+
+def imported(folder, **options):
+    settings = {"name": "x", "values": "pixels", "kernel": FC, "data_dir": folder, **options}
+    return import_set(folder / "published", Data("animals"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("classes", "published"),
+    [
+        (("zebra", "ant", "cat"), ("ant", "cat", "zebra")),
+        (("Grevy's Zebra", "fire-ant", "Cat"), ("fire ant", "cat", "grevy's_zebra")),
+        (("n02391049", "n02219486", "n02123045"), ("ant", "tabby cat", "zebra")),
+        (("zebra", "ant, emmet", "tabby"), ("n02219486", "n02123045", "n02391049")),
+        (("zebra", "ant", "cat"), ("1_ant", "2_cat", "0_zebra")),
+        (("zebra", "ant", "cat"), ("00001", "00002", "00000")),
+    ],
+)
+def test_a_folder_is_matched_to_the_classes_by_its_names(tmp_path, classes, published):
+    x, labels = animals(tmp_path, classes, published)
+    made = imported(tmp_path)
+    for image, label in zip(made.images, made.class_index):
+        twins = labels[(np.abs(x / 255 - image).max(axis=(1, 2, 3)) < 1e-5)]
+        assert twins.tolist() == [label]
+    assert sorted(made.class_index) == [0, 0, 1, 1, 2, 2]
+    assert accuracy(made, tmp_path) == 1.0
+
+
+def test_names_that_cannot_be_matched_are_refused_and_the_order_may_be_said(tmp_path):
+    x, labels = animals(tmp_path, published=("first", "second", "third"))
+    with pytest.raises(DataError, match=r"first, second, third; expected the names zebra, ant, cat.*--class-order"):
+        imported(tmp_path)
+    assert imported(tmp_path, classes=("sorted",)).class_index.tolist() == [0, 0, 1, 1, 2, 2]
+    made = imported(tmp_path, classes=("third", "first", "second"))
+    assert made.class_index.tolist() == [1, 1, 2, 2, 0, 0]
+    np.testing.assert_allclose(made.images[0], x[labels == 1][0] / 255, atol=1e-6)
+    (tmp_path / "order.txt").write_text("third\nfirst\n\nsecond\n")
+    assert imported(tmp_path, classes=(str(tmp_path / "order.txt"),)).class_index.tolist() == [1, 1, 2, 2, 0, 0]
+    with pytest.raises(DataError, match="3 names, fourth of no folder, and not second; expected each of the 3"):
+        imported(tmp_path, classes=("third", "first", "fourth"))
+    with pytest.raises(DataError, match=r"none\.txt.*expected sorted, a file"):
+        imported(tmp_path, classes=(str(tmp_path / "none.txt"),))
+
+
+def test_a_file_takes_no_order_of_folders(natural, tmp_path):
+    images, classes = natural
+    np.savez(tmp_path / "n.npz", images=images, classes=classes)
+    with pytest.raises(DataError, match="--class-order; got the file"):
+        import_set(tmp_path / "n.npz", Data("digits"), name="x", values="pixels", classes=("sorted",))
+
+
+def refused_values(natural, tmp_path, change, match, **options):
+    images, classes = natural
+    np.savez(tmp_path / "n.npz", images=change(images), classes=classes)
+    settings = {"name": "x", "values": "pixels", "kernel": FC, **options}
+    with pytest.raises(DataError, match=match):
+        import_set(tmp_path / "n.npz", Data("digits"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: np.rint(255 * x).astype(np.uint8), "pixels from 0 to 255.*--values bytes"),
+        (lambda x: (255 * x).astype(np.float32), "pixels from 0 to 255.*--values bytes"),
+        (lambda x: 200 * x + 7.5, "pixels from 7.5 to 207.5.*--values bytes"),
+        (lambda x: (x - 0.3) / 0.2, "pixels from -1.5 to 3.5.*--values normalised.*--values preprocessed"),
+        (
+            lambda x: np.where(x == x.max(), np.nan, x),
+            "images of the set; got .* of 1280 values that are NaN",
+        ),
+        (lambda x: x + 1j, "images of the set; got dtype complex64"),
+    ],
+)
+def test_values_of_another_range_are_refused_with_the_remedy(natural, tmp_path, change, match):
+    refused_values(natural, tmp_path, change, match)
+
+
+def test_each_kind_of_values_is_held_against_its_range(natural, tmp_path):
+    def plain(x):
+        return x
+
+    refused_values(natural, tmp_path, plain, "values bytes; got values from 0 to 1; .*--values pixels", values="bytes")
+    normal = {"values": "normalised", "mean": (0.3,), "deviation": (0.2,)}
+    refused_values(natural, tmp_path, plain, "which is below 0 for dark pixels.*--values pixels", **normal)
+    of_bytes = {"values": "normalised", "mean": (76.5,), "deviation": (51.0,)}
+    refused_values(natural, tmp_path, lambda x: (x - 0.3) / 0.2, "pixels from 0 to 255.*divide ones", **of_bytes)
+    seen = {"values": "preprocessed"}
+    refused_values(natural, tmp_path, plain, "as natural images have them.*--values pixels", **seen)
+    refused_values(natural, tmp_path, lambda x: 1e4 * (x - 0.3), "as natural images have them", **seen)
+
+
+def test_learned_images_may_go_far_beyond_black_and_white(natural, tmp_path):
+    images, classes = natural
+    wild = images.mean() + 8 * (images - images.mean()) + 0.5 - images.mean()
+    np.savez(tmp_path / "wild.npz", images=wild, classes=classes)
+    settings = {"name": "x", "kernel": FC}
+    plain = import_set(tmp_path / "wild.npz", Data("digits"), values="pixels", **settings)
+    np.testing.assert_allclose(plain.images, wild, atol=1e-4)
+    moved = wild - 0.5
+    np.savez(tmp_path / "wild.npz", images=moved, classes=classes)
+    with pytest.raises(DataError, match="means of 0 and deviations of 1"):
+        import_set(tmp_path / "wild.npz", Data("digits"), values="pixels", **settings)
+    said = import_set(
+        tmp_path / "wild.npz", Data("digits"), values="normalised", mean=(0.0,), deviation=(1.0,), **settings
+    )
+    np.testing.assert_allclose(said.images, moved, atol=1e-4)
+
+
+def test_bytes_are_the_pixels_and_labels_must_be_finite(natural, tmp_path):
+    images, classes = natural
+    np.savez(tmp_path / "u8.npz", images=np.rint(255 * images).astype(np.uint8), classes=classes)
+    np.savez(tmp_path / "f.npz", images=images, classes=classes)
+    of_bytes, plain = (
+        import_set(tmp_path / f"{name}.npz", Data("digits"), name="x", values=values, kernel=FC)
+        for name, values in (("u8", "bytes"), ("f", "pixels"))
+    )
+    np.testing.assert_allclose(of_bytes.images, plain.images, atol=1e-6)
+    np.savez(tmp_path / "nan.npz", images=images, labels=np.full((20, 10), np.nan, np.float32))
+    with pytest.raises(DataError, match="labels of the set; got 200 of 200 values that are NaN or infinite"):
+        import_set(tmp_path / "nan.npz", Data("digits"), name="x", values="pixels", kernel=FC)

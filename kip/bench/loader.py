@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from kip.data import decoded
+from kip.data.image_folder import Look
 from kip.lazy import Lazy
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator, key
@@ -56,7 +57,7 @@ def measure(side: int, count: int, batch: int, batches: int) -> Iterator[Rate]:
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = written(Path(folder) / "pictures", side + side // 4, count)
-        wanted = decoded.Pictures(paths, (side, side, 3), side, "crop")
+        wanted = decoded.Pictures(paths, (side, side, 3), Look(side))
         cache = Path(folder) / "cache"
         began = time.perf_counter()
         pixels, _ = decoded.on_disk(wanted, cache)

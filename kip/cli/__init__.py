@@ -7,6 +7,7 @@ imported when it is run, so that `kip --help` answers at once.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import os
@@ -87,7 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     BEGAN.set(time.monotonic())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes may hold letters that the terminal's code lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds
     compilation.keep_programs()
     keep_freed_memory()
     try:

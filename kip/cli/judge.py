@@ -63,7 +63,7 @@ def evaluate(
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
             default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -91,8 +91,8 @@ def evaluate(
         (loaded,) = folder.sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
-                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser, data_dir=data_dir,
-                show_progress=True,
+                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
+                data_dir=folder.place_of_data(path, data_dir), show_progress=True,
             )  # fmt: skip
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
@@ -130,7 +130,7 @@ def transfer(
         baseline: Also train on natural images of the same number (natural), on the whole train split (full), or both.
         checkpoints: The steps of a run whose sets are trained on; the best on validation is reported as the result.
         out: Write the results to this JSON file as they come; `kip report` shows a run's transfer*.json.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.evaluate.transfer import TransferResult, transfer_set
@@ -139,6 +139,7 @@ def transfer(
 
     check_out(out)
     progress = functools.partial(print, file=sys.stderr, flush=True)
+    data_dir = folder.place_of_data(distilled, data_dir)
     sets = folder.sets(distilled, checkpoints, data_dir)
     results: list[TransferResult] = []
     summary: dict[str, Any] = {}
@@ -177,7 +178,7 @@ def compare(
     view, FKD on such labels that are stored beforehand, and OWN on the set's own labels. DC, DC-MNIST, DSA, DC-BENCH
     and MTT follow the public code of those names, down to the number of passes; MTT trains at the rate that a set was
     learned with, or at --rate. A configuration is run first, if it was not yet. Running the same command again repeats
-    no run and no cell of the table.
+    no run and no cell of the table, and a comparison of others into the same folder keeps the rows that are there.
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
@@ -191,7 +192,7 @@ def compare(
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -200,8 +201,10 @@ def compare(
     from kip.kernels import permission
     from kip.locks import sole_writer
     from kip.report import comparison as report
+    from kip.runs import folder
 
     permission.permit(*stax)
+    data_dir = folder.place_of_data([Path(name) for name in sets], data_dir)
     sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
@@ -382,11 +385,12 @@ def pretraining(
         sets: The sets: .npz files, or runs' folders.
         comparison: What is compared, and how.
         out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.evaluate.pretraining import PretrainingCell, line
     from kip.evaluate.pretraining import pretraining as measure
+    from kip.runs import folder
 
     check_out(out)
     cells: list[dict[str, Any]] = []
@@ -397,5 +401,5 @@ def pretraining(
         cells.append(cell._asdict())
         save_json(out, table)
 
-    measure(sets, comparison, data_dir=data_dir, progress=note)
+    measure(sets, comparison, data_dir=folder.place_of_data(sets, data_dir), progress=note)
     return table

@@ -55,7 +55,7 @@ def analyze(
             learned these. The default takes none.
         feature_steps: The number of updates of that network, in batches of 100.
         out: Write the results to this JSON file; `kip report` shows RUN/analysis.json.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -117,7 +117,8 @@ def show(
         representations: Draw instead where the images and labels of a KRR-ST set lie among real images, by t-SNE of
             the teacher's representations.
         out: The picture, a .png file. The default is a file beside the set, with its name.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR. It is needed for representations only.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR. It is needed
+            for representations only.
         json: Print one JSON object with the results as the last line of stdout.
     """
     import numpy as np
@@ -135,7 +136,7 @@ def show(
     if representations:
         from kip.evaluate import embedding
 
-        points = embedding.representations(loaded, data_dir=data_dir)
+        points = embedding.representations(loaded, data_dir=folder.place_of_data(distilled, data_dir))
         embedding.draw(embedding.embed(points), out, title=title)
         print(out)
         return {"out": str(out), "images": len(loaded.images)}

@@ -190,7 +190,10 @@ def _default_out(config: str) -> Path:
 
 
 def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
-    result = _train(experiment, out, data_dir, where)
+    from kip.report.appearance import heading_of
+    from kip.runs import folder
+
+    result = _train(experiment, out, folder.place_of_data(out, data_dir), where)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
     networks = experiment.method.judge.drawn
     if result.initial_test_accuracy is not None:
@@ -202,7 +205,9 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where)
         print(f"  mean of {averaged:<10} {mean:.2f} +- {spread:.2f} %  ({over})")
     if classes := [(score, c) for c, score in enumerate(result.class_test_accuracies) if score is not None]:
         (low, worst), (high, best) = min(classes), max(classes)
-        print(f"  by class           {100 * low:.1f} % (class {worst}) to {100 * high:.1f} % (class {best})")
+        names = folder.class_names(Path(result.out))
+        of_worst, of_best = heading_of(worst, names), heading_of(best, names)
+        print(f"  by class           {100 * low:.1f} % ({of_worst}) to {100 * high:.1f} % ({of_best})")
     if experiment.reference:
         print(f"  published          {experiment.reference}")
     print(f"validation accuracy  {100 * result.validation_accuracy:.2f} %")

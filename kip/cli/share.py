@@ -48,7 +48,7 @@ def export(
         format: What is written.
         out: The file or folder to write. The default is in the run's folder: distilled, or distilled_STEP with --step,
             and the format's ending.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
+        data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.runs.folder import export_run
@@ -62,13 +62,14 @@ def import_(
     file: tyro.conf.Positional[Path],
     *,
     data: Annotated[Data, tyro.conf.arg(name="data")],
-    values: Literal["pixels", "normalised", "preprocessed"],
+    values: Literal["pixels", "bytes", "normalised", "preprocessed"],
     out: Path,
     name: str = "published",
     labels: Path | None = None,
     index: int = 0,
     mean: tuple[float, ...] = (),
     deviation: tuple[float, ...] = (),
+    class_order: tuple[str, ...] = (),
     preprocess: Preprocess = Preprocess(),  # noqa: B008 (frozen)
     kernel: str = "ConvNet",
     rate: float | None = None,
@@ -78,24 +79,29 @@ def import_(
     """Import a set that others have published, .npz, .npy, .pt or a folder, so that every command judges and shows it.
 
     Such a file is not trusted: its arrays are read, and nothing that it names is run. torch is not needed. A folder
-    holds a folder of images for each class, in the order of the classes.
+    holds a folder of images for each class, whose names are matched to the data set's, WordNet ids too.
 
         kip import kip_cifar10.npz --data cifar10 --values preprocessed --preprocess.kind zca --out kip.npz
         kip import res_DSA.pt --data cifar10 --values normalised --mean 0.4914 0.4822 0.4465
             --deviation 0.2023 0.1994 0.2010 --out dsa.npz
         kip import rded_images --data cifar10 --values pixels --out rded.npz
+        kip import others --data mine --values pixels --class-order zebra ant cat --out others.npz
 
     Args:
         file: The file with the images, or the folder.
         data: The data set that the set was distilled from.
-        values: What the values of its images are: pixels in [0, 1]; (pixel - mean) / deviation by channel; or what
-            kip's own preprocessing gives.
+        values: What the values of its images are: pixels in [0, 1]; bytes, 0 to 255; normalised, (pixel - mean) /
+            deviation by channel; or preprocessed, what kip's own preprocessing gives. Values of another range are
+            refused.
         out: The .npz file to write.
         name: The name of the method that tables show.
         labels: The file with the labels, where the first one holds images alone.
         index: Which set to take, where the file holds several.
         mean: The means of normalised values, one for each channel.
         deviation: The deviations of normalised values, one for each channel.
+        class_order: Which folder is which class, where names cannot be matched: `sorted` takes the folders in the order
+            of their names; a file has a folder's name in each line; or the names themselves, in the order of the
+            classes.
         preprocess: What is done to the images before a kernel or network sees them.
         kernel: The kernel that `kip evaluate` judges the set under.
         rate: The learning rate that the set was learned with, as MTT and its successors give it; `kip compare` trains
@@ -109,7 +115,8 @@ def import_(
 
     distilled = import_set(
         file, data, name=name, values=values, labels=labels, index=index, mean=mean, deviation=deviation,
-        preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), rate=rate, data_dir=data_dir,
+        classes=class_order, preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), rate=rate,
+        data_dir=data_dir,
     )  # fmt: skip
     export.save(out, distilled)
     print(out)

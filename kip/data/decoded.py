@@ -3,9 +3,9 @@
     CACHE/pictures-5f0c.../pixels        the pictures in their order, uint8 (N, H, W, C); zeros for an unreadable one
     CACHE/pictures-5f0c.../chunks.json   a CRC-32 for each chunk that is there, and what is wrong with unreadable files
 
-The folder's name depends on the paths, sizes and times of the files, on the size that they are brought to, and on the
-decoder. Chunks are written in their order, and reach the disk before they are noted: a kill loses one chunk. Before the
-file is used, each chunk is held against its checksum, and one that differs is decoded again.
+The folder's name depends on the paths, sizes and times of the files, on how they are looked at, and on the decoder.
+Chunks are written in their order, and reach the disk before they are noted: a kill loses one chunk. Before the file is
+used, each chunk is held against its checksum, and one that differs is decoded again.
 
 Decoding runs in threads: Pillow lets go of Python's lock while it decodes and scales. `kip bench loader` measures it.
 """
@@ -29,14 +29,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kip.data import image_folder
-from kip.data.image_folder import Resize
-from kip.errors import DataError, OutputError
+from kip.data.image_folder import DEPTHS, Look, ValuesError
+from kip.errors import DataError, OutputError, printable
 from kip.files import atomic_write, cache_dir
 from kip.lazy import Images, Stored, in_memory_bytes
 from kip.locks import has_writer, sole_writer
 from kip.metrics import read_object
 
-VERSION = 1
+VERSION = 2
 """A number that is raised whenever the same files would give other pixels."""
 CHUNK_BYTES = 2**25
 """Bytes of the pictures that are decoded and written at once."""
@@ -44,6 +44,8 @@ THREADS = 8
 """The most threads that decode."""
 LOOKS = 0.5
 """Seconds between two looks at whether another process has decoded the same pictures."""
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+"""Pictures that are neither deep nor transparent: millions of them need not be opened to know that."""
 PIXELS, CHUNKS = "pixels", "chunks.json"
 REMEDY = "Make room, or set KIP_CACHE_DIR to another folder, and run the same command again."
 
@@ -54,14 +56,12 @@ class Pictures(NamedTuple):
     Attributes:
         paths: the files.
         shape: of each picture, (H, W, C).
-        side: the side that they are brought to; None: all have one size.
-        resize: how.
+        look: how they become arrays.
     """
 
     paths: Sequence[Path]
     shape: tuple[int, int, int]
-    side: int | None
-    resize: Resize
+    look: Look
 
     @property
     def chunk(self) -> int:
@@ -75,29 +75,69 @@ class Pictures(NamedTuple):
         return [slice(first, min(first + self.chunk, count)) for first in range(0, count, self.chunk)]
 
 
-def pictures(paths: Sequence[Path], side: int | None, resize: Resize) -> tuple[Images, dict[int, str]]:
-    """Return the pixels of pictures, (N, H, W, C) uint8, and what is wrong with those that cannot be read, by index.
+class Decoded(NamedTuple):
+    """Pictures as arrays.
+
+    Attributes:
+        images: (N, H, W, C) uint8; zeros for one that cannot be read.
+        unreadable: what is wrong with those that cannot be read, by index.
+        notes: what a user should know of how they were looked at.
+    """
+
+    images: Images
+    unreadable: dict[int, str]
+    notes: list[str]
+
+
+def pictures(paths: Sequence[Path], look: Look) -> Decoded:
+    """Return the pixels of pictures.
+
+    Grey pictures of more than 8 bits have one depth, the least of `kip.data.image_folder.DEPTHS` that holds the largest
+    value of all, unless `look.depth` says it: 12 bits in a file of 16 are not told from dark pictures one by one.
 
     Args:
         paths: the files.
-        side: the side that they are brought to; None: all have one size.
-        resize: how.
+        look: how they become arrays.
 
     Raises:
-        DataError: if none can be read, or they differ in size without a `side`.
+        DataError: if none can be read, they differ in size without a side, or one has values of another range.
         OutputError: if they do not fit into memory and cannot be kept in the cache folder.
     """
-    channels = 1 if all(map(image_folder.is_grey, paths)) else 3
-    shape = _shape(paths, channels) if side is None else (side, side, channels)
-    wanted = Pictures(paths, shape, side, resize)
+    others = [path for path in paths if path.suffix.lower() not in JPEG]
+    headers = [image_folder.header(path) for path in others]
+    notes = []
+    if clear := sum(header.is_transparent for header in headers):
+        notes.append(f"{clear} have transparency, which is laid over {look.background} (--data.background)")
+    if deep := [path for path, header in zip(others, headers) if header.is_deep]:
+        if look.depth is None:
+            look = look._replace(depth=_depth(deep))
+        notes.append(f"{len(deep)} have values of {look.depth} bits (--data.depth)")
+    plain = (path for path in paths if path.suffix.lower() in JPEG)
+    grey = all(header.is_grey for header in headers) and all(image_folder.header(path).is_grey for path in plain)
+    channels = 1 if grey else 3
+    shape = _shape(paths, channels, look) if look.side is None else (look.side, look.side, channels)
+    wanted = Pictures(paths, shape, look)
     if len(paths) * int(np.prod(shape)) > in_memory_bytes():
-        return on_disk(wanted, cache_dir())
+        return Decoded(*on_disk(wanted, cache_dir()), notes)
     pixels, unreadable = np.zeros((len(paths), *shape), np.uint8), {}
     with _decoders() as threads:
         for part in wanted.chunks:
             pixels[part], lost = _decode(wanted, part, threads)
             unreadable |= lost
-    return pixels, unreadable
+    return Decoded(pixels, unreadable, notes)
+
+
+def with_depth(paths: Sequence[Path], look: Look) -> Look:
+    """Return a look with the depth of the grey pictures of more than 8 bits, where there are such and it says none."""
+    deep = [path for path in paths if image_folder.header(path).is_deep]
+    return look if look.depth is not None or not deep else look._replace(depth=_depth(deep))
+
+
+def _depth(paths: Sequence[Path]) -> int:
+    """Return the bits of the values of grey pictures."""
+    with _decoders() as threads:
+        most = max(threads.map(image_folder.largest, paths))
+    return next(depth for depth in DEPTHS if most < 2**depth)
 
 
 def on_disk(wanted: Pictures, cache: Path) -> tuple[Stored, dict[int, str]]:
@@ -220,7 +260,7 @@ def _decode(wanted: Pictures, part: slice, threads: ThreadPoolExecutor) -> tuple
             unreadable[part.start + place] = result
         elif result.shape != wanted.shape:
             raise DataError(
-                f"the image {wanted.paths[part.start + place]} has another size than the first",
+                f"the image {printable(str(wanted.paths[part.start + place]))} has another size than the first",
                 got=f"{result.shape[1]}x{result.shape[0]} pixels",
                 expected=f"{wanted.shape[1]}x{wanted.shape[0]}",
                 remedy="Bring all to one size with --data.side, such as --data.side 32.",
@@ -233,32 +273,42 @@ def _decode(wanted: Pictures, part: slice, threads: ThreadPoolExecutor) -> tuple
 def _pixels(wanted: Pictures, path: Path) -> np.ndarray | str:
     """Return a picture, or what is wrong with it."""
     try:
-        return image_folder.decoded_in_thread(path, wanted.shape[2], wanted.side, wanted.resize)
+        return image_folder.decoded_in_thread(path, wanted.shape[2], wanted.look)
+    except ValuesError:  # the file is whole: leaving it out would not mend the set
+        raise
     except DataError as error:
         return str(error.got)
 
 
-def _shape(paths: Sequence[Path], channels: int) -> tuple[int, int, int]:
+def _shape(paths: Sequence[Path], channels: int, look: Look) -> tuple[int, int, int]:
     """Return the shape of the first picture that can be read."""
     for path in paths:
         try:
-            height, width, _ = image_folder.decoded(path, channels).shape
+            height, width, _ = image_folder.decoded(path, channels, look).shape
+        except ValuesError:
+            raise
         except DataError:
             continue
         return height, width, channels
-    raise DataError(f"the folder {paths[0].parent.parent}", got="no image that can be read", expected="one, at least")
+    raise DataError(
+        f"the folder {printable(str(paths[0].parent.parent))}",
+        got="no image that can be read",
+        expected="one, at least",
+    )
 
 
 def _identity(wanted: Pictures) -> str:
     """Return a name that depends on all that the pixels depend on; no file is opened."""
     import PIL
 
-    content = sha256(json.dumps([VERSION, PIL.__version__, wanted.shape, wanted.side, wanted.resize]).encode())
+    content = sha256(json.dumps([VERSION, PIL.__version__, wanted.shape, wanted.look]).encode())
     for path in wanted.paths:
         try:
             status = path.stat()
         except OSError as error:
-            raise DataError(f"cannot read the image {path}", got=error.strerror or repr(error)) from error
+            raise DataError(
+                f"cannot read the image {printable(str(path))}", got=error.strerror or repr(error)
+            ) from error
         content.update(json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns]).encode())
     return content.hexdigest()[:32]
 

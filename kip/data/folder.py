@@ -1,8 +1,8 @@
 """A data set of pictures in folders: FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE alone.
 
-`val` or `validation` serves where there is no `test`. A folder without these parts gives a fixed fifth of each class as
-test images. Classes are the folders of `train`, in the order that `kip.data.image_folder` gives them; a class may have
-any number of images.
+`kip.data.layout` says which folders are which part. A folder without parts gives a fixed fifth of each class as test
+images. Classes are the folders of `train`, in the order that `kip.data.image_folder` gives them; a class may have any
+number of images. One line in the log says what was found, used and left out, and why.
 
 All images become one size and one number of channels. `side` brings them to squares of so many pixels, by the rule
 `resize`; without it, images must have one size. The set is grey where every image is, and else RGB. An image that
@@ -16,77 +16,115 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from kip.data import decoded, image_folder, npz
-from kip.data.image_folder import Listing, Resize
-from kip.errors import DataError
+from kip.data import decoded, npz
+from kip.data.decoded import Decoded
+from kip.data.image_folder import Listing, Look
+from kip.data.layout import Layout, layout
+from kip.errors import DataError, printable
 from kip.lazy import Images, chosen
 
 LOGGER = logging.getLogger(__name__)
-TEST_PARTS = ("test", "val", "validation")
-"""Names of the folder of test images, the first that is there."""
 NAMED = 5
 """Unreadable images that the warning names."""
+Labelled = tuple[Images, np.ndarray]
+"""Images and their classes."""
 
 
-def read(folder: Path, side: int | None, resize: Resize = "crop") -> tuple[npz.Arrays, tuple[str, ...], bool]:
+class Found(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        train: the images to learn from; all of a folder without a test part.
+        test: the test images; None where the folder has no such part.
+        validation: the validation images; None where the folder has no such part, or it is not asked for.
+        class_names: the names of the classes.
+    """
+
+    train: Labelled
+    test: Labelled | None
+    validation: Labelled | None
+    class_names: tuple[str, ...]
+
+
+def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validation: bool = True) -> Found:  # noqa: B008
     """Read a folder.
 
     Args:
         folder: the folder.
-        side: the side that images are brought to, in pixels; None: they have one size.
-        resize: how they are brought to it; see `kip.data.image_folder.Resize`.
-
-    Returns:
-        x_train, y_train, x_test, y_test as `kip.data.npz.check` has them; the classes' names; and whether there is a
-        test part: else x_test is empty, and x_train has all images.
+        look: how pictures become arrays.
+        recursive: whether images in folders within a class's folder are of the class too.
+        validation: whether a validation part beside a test part is asked for.
 
     Raises:
         DataError: if a part cannot be listed, `test` has a class that `train` has not, images differ in size without a
-            `side`, or a class has no image that can be read.
+            side, an image has values of another range, or a class has no image that can be read.
         OutputError: if pictures that do not fit into memory cannot be kept in the cache folder.
     """
-    train = image_folder.listing(folder / "train" if (folder / "train").is_dir() else folder)
-    tests = [folder / name for name in TEST_PARTS if (folder / "train").is_dir() and (folder / name).is_dir()]
-    parts = [train, *(image_folder.listing(test) for test in tests[:1])]
-    if unknown := sorted({name for part in parts for name in part.names} - set(train.names)):
-        raise DataError(f"the folder {tests[0]}", got=f"the class {unknown[0]}", expected="classes that train has")
-    images, unreadable = decoded.pictures([path for part in parts for path in part.paths], side, resize)
+    parts = layout(folder, recursive=recursive)
+    if parts.validation is not None and not validation:
+        unused = f"{parts.names['validation']}, because --data.validation holds out train images"
+        parts = parts._replace(validation=None, left_out=[*parts.left_out, unused])
+    used = [part for part in (parts.train, parts.test, parts.validation) if part is not None]
+    for part in used:
+        if unknown := sorted(set(part.names) - set(parts.train.names)):
+            raise DataError(
+                f"the folder {printable(str(part.paths[0].parent.parent))}", got=f"the class {unknown[0]}",
+                expected="classes that train has",
+            )  # fmt: skip
+    made = decoded.pictures([path for part in used for path in part.paths], look)
     arrays, begin = [], 0
-    for part in parts:
-        arrays += _readable(part, train.names, images, unreadable, begin)
+    for part in used:
+        arrays.append(_readable(part, parts.train.names, made, begin))
         begin += len(part.paths)
-    if len(parts) == 1:
-        none = np.arange(0)
-        return (arrays[0], arrays[1], chosen(arrays[0], none), arrays[1][none]), train.names, False
-    return npz.check(str(folder), arrays[0], arrays[1], arrays[2], arrays[3]), train.names, True
+    _tell(folder, parts, made)
+    of_test = arrays[1] if parts.test is not None else None
+    if of_test is not None:
+        checked = npz.check(printable(str(folder)), *arrays[0], *of_test)
+        arrays[0], of_test = checked[:2], checked[2:]
+    return Found(arrays[0], of_test, arrays[2] if parts.validation is not None else None, parts.train.names)
 
 
-def _readable(
-    part: Listing, names: tuple[str, ...], images: Images, unreadable: dict[int, str], begin: int
-) -> tuple[Images, np.ndarray]:
+def _tell(folder: Path, parts: Layout, made: Decoded) -> None:
+    """Say in one line what was found, used and left out; a line that leaves nothing out is no warning."""
+    total = sum(len(part.paths) for part in (parts.train, parts.test, parts.validation) if part is not None)
+    line = f"{printable(folder.name)}: {total} pictures of {len(parts.train.names)} classes"
+    if parts.test is None:
+        line += ", a fixed fifth of each class for testing"
+    else:
+        line += f": {len(parts.train.paths)} to learn from, {len(parts.test.paths)} for testing"
+        line += f" ({parts.names['test']})"
+    if parts.validation is not None:
+        line += f", {len(parts.validation.paths)} for validation ({parts.names['validation']})"
+    if parts.left_out:
+        line += f"; left out: {', '.join(parts.left_out)}"
+    LOGGER.log(logging.WARNING if parts.left_out else logging.INFO, "%s", "; ".join([line, *made.notes]))
+
+
+def _readable(part: Listing, names: tuple[str, ...], made: Decoded, begin: int) -> Labelled:
     """Return the images of a part that could be read, and their classes among `names`.
 
     Args:
         part: its paths and classes.
         names: all classes.
-        images: of all parts.
-        unreadable: what is wrong with images that could not be read, by their place in all parts.
+        made: the pictures of all parts.
         begin: the place of the first of this part.
     """
-    lost = [place - begin for place in sorted(unreadable) if begin <= place < begin + len(part.paths)]
+    lost = [place - begin for place in sorted(made.unreadable) if begin <= place < begin + len(part.paths)]
     if lost:
-        named = ", ".join(f"{part.paths[place]} ({unreadable[begin + place]})" for place in lost[:NAMED])
+        named = ", ".join(f"{part.paths[place]} ({made.unreadable[begin + place]})" for place in lost[:NAMED])
         more = f", and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-        LOGGER.warning("%d of %d images cannot be read and are left out: %s%s", len(lost), len(part.paths), named, more)
+        LOGGER.warning(
+            "%d of %d images cannot be read and are left out: %s%s", len(lost), len(part.paths), printable(named), more
+        )
     kept = np.setdiff1d(np.arange(len(part.paths)), lost)
     of_part = np.bincount(part.classes[kept], minlength=len(part.names))
+    tried = np.bincount(part.classes, minlength=len(part.names))
     for number, name in enumerate(part.names):
-        if not of_part[number]:
-            raise DataError(
-                f"the class {name}", got="no image that can be read", expected=f"one of {sum(part.classes == number)}"
-            )
+        if tried[number] and not of_part[number]:
+            raise DataError(f"the class {name}", got="no image that can be read", expected=f"one of {tried[number]}")
     numbers = np.array([names.index(name) for name in part.names], np.int64)
-    return chosen(images, begin + kept), numbers[part.classes[kept]]
+    return chosen(made.images, begin + kept), numbers[part.classes[kept]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kip.archives import array_names, read_arrays, stored_arrays
-from kip.errors import DataError
+from kip.errors import DataError, printable
 from kip.lazy import Images, Lazy, in_memory_bytes
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -17,6 +17,8 @@ Arrays = tuple[Images, np.ndarray, Images, np.ndarray]
 
 def class_names(path: Path) -> tuple[str, ...]:
     """Return the names of the classes that a file has in its array `class_names`; none where it has no such array.
+
+    Characters that a terminal would obey are escaped, by `kip.errors.printable`.
 
     Raises:
         DataError: if there is such an array, and it is not one of strings, (C,).
@@ -28,7 +30,7 @@ def class_names(path: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path}: class_names", got=f"{names.dtype} {names.shape}", expected="strings, one for each class"
         )
-    return tuple(map(str, names))
+    return tuple(printable(str(name)) for name in names)
 
 
 def read(path: Path) -> Arrays:

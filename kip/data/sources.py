@@ -15,7 +15,7 @@ from kip import rng
 from kip.config import value
 from kip.data import folder as folder_source
 from kip.data import npz, tfds
-from kip.data.image_folder import Resize
+from kip.data.image_folder import Look, Resize
 from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError, did_you_mean
 from kip.lazy import Held, Images, Lazy, chosen, in_memory_bytes, parts
@@ -34,7 +34,8 @@ class Data:
     tensorflow-datasets name such as `cifar10`."""
     validation: Annotated[int, Field(ge=0)] | None = None
     """The number of train images that are held out, class-balanced. None holds out a tenth of train, but at most the
-    5000 that the paper holds out. 0 holds out none."""
+    5000 that the paper holds out; of a folder of pictures with a validation part beside its test part, it takes that
+    part. 0 holds out none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """The seed that draws the validation images. It is not the experiment's, so that repeats of a run share one
     split."""
@@ -44,12 +45,24 @@ class Data:
     resize: Resize = "crop"
     """How a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept. `pad`: its
     longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
+    background: Annotated[str, Field(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")] = "white"
+    """The colour that the transparency of a folder's pictures is laid over: white, black, grey, or #rrggbb."""
+    depth: Annotated[int, Field(ge=1, le=16)] | None = None
+    """The bits of the values of a folder's grey pictures of more than 8 bits: 12 makes 4095 white. None takes the least
+    of 8, 10, 12, 14 and 16 that holds the largest value of all pictures."""
+    recursive: bool = False
+    """Whether pictures in folders within a class's folder are of the class too. They are left out otherwise."""
     shrink: Annotated[int, Field(ge=1)] = 1
     """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
     width."""
     mirror_keeps_class: bool | None = None
     """Whether the mirror image of an image has the same class, so that training may flip images. None takes what is
     known of the name (`kip.data.mirror`); for an unknown name it means yes for RGB images and no for grey ones."""
+
+    @property
+    def look(self) -> Look:
+        """How the pictures of a folder become arrays."""
+        return Look(self.side, self.resize, self.background, self.depth)
 
 
 class Split(NamedTuple):
@@ -67,6 +80,24 @@ class Split(NamedTuple):
             content.update(np.ascontiguousarray(part).data)
         content.update(np.ascontiguousarray(self.labels, "<i8").data)
         return content.hexdigest()
+
+
+class Source(NamedTuple):
+    """A data set as its source has it.
+
+    Attributes:
+        train: the images to learn from.
+        test: the test images.
+        num_classes: C.
+        class_names: the names of the classes; none where the source does not say.
+        validation: the source's own validation images, where they are asked for; None: some of train are held out.
+    """
+
+    train: Split
+    test: Split
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    validation: Split | None = None
 
 
 class Dataset(NamedTuple):
@@ -104,19 +135,31 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
             malformed, if a class is too small for the validation split, or if `shrink` does not divide the images'
             sides.
     """
-    train, test, num_classes, class_names = _read(data, data_dir)
-    train, test = (split._replace(images=shrunk(split.images, data.shrink)) for split in (train, test))
-    if train.images.nbytes + test.images.nbytes > in_memory_bytes():
-        train, test = (split._replace(images=_lazy(split.images)) for split in (train, test))
-    count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
-    validation = held_out(
-        train.labels, count, num_classes=num_classes, seed=data.split_seed, purpose="validation split"
-    )
-    kept = np.setdiff1d(np.arange(len(train.labels)), validation)
+    source = _read(data, data_dir)
+    given = [split for split in (source.train, source.test, source.validation) if split is not None]
+    splits = [split._replace(images=shrunk(split.images, data.shrink)) for split in given]
+    if sum(split.images.nbytes for split in splits) > in_memory_bytes():
+        splits = [split._replace(images=_lazy(split.images)) for split in splits]
+    train, test = splits[:2]
+    if source.validation is not None:
+        validation = splits[2]
+    else:
+        count = min(len(train.labels) // 10, 5000) if data.validation is None else data.validation
+        of_train = held_out(
+            train.labels, count, num_classes=source.num_classes, seed=data.split_seed, purpose="validation split"
+        )
+        validation = _take(train, of_train)
+        train = _take(train, np.setdiff1d(np.arange(len(train.labels)), of_train))
     keeps = data.mirror_keeps_class
     if keeps is None:
         keeps = mirror_keeps_class(data.name, channels=train.images.shape[3])
-    return Dataset(data.name, _take(train, kept), _take(train, validation), test, num_classes, keeps, class_names)
+    return Dataset(data.name, train, validation, test, source.num_classes, keeps, source.class_names)
+
+
+def data_folder(data_dir: Path | None = None) -> Path | None:
+    """Return the data folder: the one that is given, else $KIP_DATA_DIR; None where neither is."""
+    folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+    return None if folder is None else Path(folder).expanduser()
 
 
 def _lazy(images: Images) -> Lazy:
@@ -192,33 +235,32 @@ def held_out(labels: np.ndarray, count: int, *, num_classes: int, seed: int, pur
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
-def _read(data: Data, data_dir: Path | None) -> tuple[Split, Split, int, tuple[str, ...]]:
-    """Return train, test, the number of classes and their names, from the first source that has the name."""
+def _read(data: Data, data_dir: Path | None) -> Source:
+    """Return a data set from the first source that has its name."""
     name = data.name
     # Said at once, because a mistyped folder would otherwise look like an unknown name, or start a download.
     if data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise DataError("--data-dir", got=str(data_dir), expected="a folder of NAME.npz files that exists")
     if name == "digits":
-        return (*_digits(), tuple("0123456789"))
-    folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
+        return Source(*_digits(), tuple("0123456789"))
+    folder = data_folder(data_dir)
     looked = ["the embedded sets (digits)"]
     if folder is None:
         looked.append(f"no data folder (${DATA_DIR_VARIABLE} is unset)")
     else:
-        folder = Path(folder).expanduser()
         path = folder / f"{name}.npz"
         if path.is_file():
             arrays = npz.read(path)
             return _parts(path, arrays, npz.class_names(path))
         looked.append(str(path))
         if (folder / name).is_dir():
-            return _pictures(folder / name, data.side, data.resize)
+            return _pictures(folder / name, data)
         looked.append(f"the folder {folder / name}")
     try:
         arrays, class_names = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
-        files = [] if folder is None else sorted(Path(folder).expanduser().glob("*.npz"))
+        files = [] if folder is None else sorted(folder.glob("*.npz"))
         hint = did_you_mean(name, ["digits", *(file.stem for file in files), *USUAL])
         raise DataError(
             f"no data set named {name!r}",
@@ -230,37 +272,39 @@ def _read(data: Data, data_dir: Path | None) -> tuple[Split, Split, int, tuple[s
     return _parts(f"tensorflow-datasets {name}", arrays, class_names)
 
 
-def _parts(
-    source: object, arrays: npz.Arrays, class_names: tuple[str, ...]
-) -> tuple[Split, Split, int, tuple[str, ...]]:
+def _parts(source: object, arrays: npz.Arrays, class_names: tuple[str, ...]) -> Source:
     num_classes = int(arrays[1].max()) + 1
     if class_names and len(class_names) != num_classes:
         raise DataError(
             f"{source}: names of the classes", got=len(class_names), expected=f"{num_classes}, one for each class"
         )
-    return Split(*arrays[:2]), Split(*arrays[2:]), num_classes, class_names
+    return Source(Split(*arrays[:2]), Split(*arrays[2:]), num_classes, class_names)
 
 
-def _pictures(path: Path, side: int | None, resize: Resize) -> tuple[Split, Split, int, tuple[str, ...]]:
+def _pictures(path: Path, data: Data) -> Source:
     """Return the parts of a folder of pictures; where it has no test part, a fixed fifth of each class is test."""
-    arrays, class_names, has_test = folder_source.read(path, side, resize)
-    if has_test:
-        return _parts(path, arrays, class_names)
-    whole = Split(*arrays[:2])
+    found = folder_source.read(path, data.look, recursive=data.recursive, validation=data.validation is None)
+    class_names = found.class_names
+    if found.test is not None:
+        source = _parts(path, (*found.train, *found.test), class_names)
+        return source if found.validation is None else source._replace(validation=Split(*found.validation))
+    whole = Split(*found.train)
     sizes = np.bincount(whole.labels, minlength=len(class_names))
     if len(sizes) < 2 or sizes.min() < 2:
         small = class_names[int(sizes.argmin())]
+        within = len(sizes) == 1 and any(inner.is_dir() for inner in (path / small).glob("*"))
         raise DataError(
             f"the folder {path}",
             got=f"{len(sizes)} classes, and {sizes.min()} images of {small}",
             expected="at least 2 classes of 2 images, of which a fifth is kept for testing",
+            remedy=f"Name the folder within it: --data.name {small} --data-dir {path}." if within else None,
         )
     draw = rng.generator(0, "folder test split")
     of_test = np.concatenate(
         [draw.choice(np.flatnonzero(whole.labels == c), max(1, size // 5), False) for c, size in enumerate(sizes)]
     )
     kept = np.setdiff1d(np.arange(len(whole.labels)), of_test)
-    return _take(whole, kept), _take(whole, np.sort(of_test)), len(sizes), class_names
+    return Source(_take(whole, kept), _take(whole, np.sort(of_test)), len(sizes), class_names)
 
 
 def _digits() -> tuple[Split, Split, int]:

@@ -70,6 +70,7 @@ def analyze(
         NonFiniteError: if K_ss without a ridge has no inverse in the dtype of `blocks`.
     """
     (distilled,) = folder.sets(path)
+    data_dir = folder.place_of_data(path, data_dir)
     dataset, apply = prepared(distilled, data_dir)
     origin = distilled.origin
     check_classes(distilled, "an analysis")

@@ -10,6 +10,7 @@ the table's folder, if it was not yet.
     OUT/comparison.json     the whole table; `kip.report.comparison` writes .csv, .md and .png beside it
 
 A comparison that is started again repeats no cell: a cell's digest stands for everything that its accuracies depend on.
+One of other sets, networks or protocols in the same folder keeps the rows that the table has (`kip.evaluate.earlier`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from pydantic import Field
 from kip import config, data, experiment
 from kip.blocks import KernelBlocks
 from kip.config import value
-from kip.errors import ConfigError
+from kip.errors import ConfigError, did_you_mean
 from kip.evaluate.dd_ranking import (
     augmentation_robust_score,
     hard_label_recovery,
     improvement_over_random,
     label_robust_score,
 )
+from kip.evaluate.earlier import joined
 from kip.evaluate.natural import check_classes, check_data
 from kip.evaluate.protocols import Candidate, Cell, Squeezed, cross_architecture, line
 from kip.evaluate.setting import Setting, Teacher
@@ -83,7 +85,8 @@ class Comparison:
         if len(set(self.epochs)) < len(self.epochs):
             raise ConfigError("epochs", got=self.epochs, expected="each number once")
         if unknown := set(self.protocols) - set(PROTOCOLS):
-            raise ConfigError("protocol", got=", ".join(sorted(unknown)), expected=", ".join(PROTOCOLS))
+            meant = did_you_mean(sorted(unknown)[0], PROTOCOLS).strip() or None
+            raise ConfigError("protocol", got=", ".join(sorted(unknown)), expected=", ".join(PROTOCOLS), remedy=meant)
 
     @property
     def chosen_protocols(self) -> list[Protocol]:
@@ -143,7 +146,7 @@ def compare(
         `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.protocols.Cell`, with
         `data` and `images_per_class`, the `batch` and `rate` of the training, and the names of its `teachers`),
         `average` over networks where there are several, `teachers` with their accuracies, and with the baseline
-        `random` the `scores` of DD-Ranking.
+        `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
 
     Raises:
         ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit; or a protocol
@@ -175,6 +178,7 @@ def compare(
     _check_rates(entries, comparison)
     table: dict[str, Any] = {"sets": [], "cells": [], "average": [], "teachers": [], "scores": []}
     table["epochs"] = {protocol.name: protocol.epochs for protocol in protocols}
+    earlier = read_object(out / TABLE)
     groups = _by_setting(entries)
     for members in groups:
         origin = members[0].distilled.origin
@@ -209,13 +213,16 @@ def compare(
                 "teachers": [teacher.label for teacher in teachers],
             }
             table["cells"].append({**cell._asdict(), **about, **training})
-            save(table)
+            save(joined(earlier, table))
         table["teachers"] += [setting.about(teacher) for teacher in labelled]
-    cells = [_of_row(row) for row in table["cells"]]
     if len(comparison.networks) > 1:
+        for (name, protocol), mean in cross_architecture([_of_row(row) for row in table["cells"]]).items():
+            progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
+    table = joined(earlier, table, progress)
+    cells = [_of_row(row) for row in table["cells"]]
+    if len({cell.network for cell in cells}) > 1:
         for (name, protocol), mean in cross_architecture(cells).items():
             table["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
-            progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
     table["scores"] = _scores(table)
     save(table)
     return table
@@ -306,8 +313,9 @@ def _by_setting(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Return the entries of each data set and preprocessing, in the order in which they came."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        parts = entry.distilled.origin.experiment
-        groups.setdefault(json.dumps([parts["data"], parts["preprocess"]], sort_keys=True), []).append(entry)
+        origin = entry.distilled.origin  # read, and not as written: a set of an older kip lacks later fields
+        parts = [config.to_dict(origin.data), config.to_dict(origin.preprocess)]
+        groups.setdefault(json.dumps(parts, sort_keys=True), []).append(entry)
     return list(groups.values())
 
 

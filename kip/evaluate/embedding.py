@@ -15,6 +15,7 @@ from kip.errors import ConfigError
 from kip.export import DistilledSet
 from kip.files import atomic_write
 from kip.methods.features.krr_st import KRRST
+from kip.report.canvas import drawing, legible
 from kip.rng import generator
 from kip.training import self_supervised as teacher
 
@@ -72,12 +73,13 @@ def draw(planes: Groups, path: Path, *, title: str) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
-    ax = figure.subplots()
-    for name, points in planes.items():
-        marker, size, colour = STYLES[name]
-        ax.scatter(*points.T, s=size, marker=marker, color=colour, linewidths=0.8, label=name)
-    ax.set(title=title, xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    atomic_write(path, lambda file: figure.savefig(file, format="png"))
+    with drawing(title):
+        figure = Figure(figsize=(5, 5), dpi=150, layout="constrained")
+        ax = figure.subplots()
+        for name, points in planes.items():
+            marker, size, colour = STYLES[name]
+            ax.scatter(*points.T, s=size, marker=marker, color=colour, linewidths=0.8, label=name)
+        ax.set(title=legible(title), xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        atomic_write(path, lambda file: figure.savefig(file, format="png"))

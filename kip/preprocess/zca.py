@@ -206,12 +206,20 @@ def fit(images: Images, *, kind: str, regularization: float, cache_dir: Path | N
         regularised = eigenvalues * (len(images) / max(1, len(images) - 1)) + regularization
     else:
         regularised = eigenvalues + regularization * eigenvalues.mean()
+    if eigenvalues.max() <= 0:
+        raise DataError(
+            f"the covariance for {kind} is zero", got=f"{len(images)} images that are all the same",
+            expected="images that differ",
+            remedy="Look at the files: all black or all white ones may be of another depth, or transparent.",
+        )  # fmt: skip
     if regularised.min() <= features * np.finfo(np.float64).eps * regularised.max():
         raise DataError(
             f"the covariance for {kind} is singular",
             got=f"regularization {regularization} and {len(images)} images of {features} features",
             expected="a positive smallest eigenvalue",
-            remedy="Set regularization above 0, such as 0.1.",
+            remedy="Set regularization above 0, such as 0.1."
+            if regularization == 0
+            else "Set a larger regularization.",
         )
     return ZCA(kind, regularization, shape, offset, scale, regularised, eigenvectors)
 

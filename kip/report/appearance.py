@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kip.errors import ShapeError
+from kip.report.canvas import cut, is_legible
 
 
 def displayed(image: np.ndarray) -> np.ndarray:
@@ -33,11 +34,22 @@ def are_learned(labels: np.ndarray, class_index: np.ndarray) -> bool:
 
 
 def heading_of(number: int, class_names: Sequence[str], *, most: int | None = None) -> str:
-    """Return what a class is called in pictures: its name, cut to so many letters, or `class 3`."""
-    if number >= len(class_names) or class_names[number].isdecimal():
+    """Return what a class is called: its name, cut to so many letters, or `class 3` where it has none."""
+    name = class_names[number] if number < len(class_names) else ""
+    if not name or name.isdecimal():
         return f"class {number}"
-    name = class_names[number]
-    return name if most is None or len(name) <= most else f"{name[: most - 1]}…"
+    return name if most is None else cut(name, most)
+
+
+def tick_of(number: int, class_names: Sequence[str], *, most: int = 14) -> str:
+    """Return what stands at a class's place on an axis: its number and its name, such as `3 cat`."""
+    heading = heading_of(number, class_names, most=most)
+    return str(number) if heading == f"class {number}" else f"{number} {heading}"
+
+
+def drawable(class_names: Sequence[str]) -> list[str]:
+    """Return the names of classes for a picture: those that no installed font can draw are empty."""
+    return [name if is_legible(name) else "" for name in class_names]
 
 
 def prototypes(images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.report.canvas import GRID, drawing
+from kip.report.canvas import GRID, cut, drawing, legible, power_labels
 
 SIZE = 4.6, 2.8
 """Width and height in inches; the page scales them to the room that there is."""
 FEW = 30
 """Points of a line that are marked, each."""
+NAMED = 20
+"""Rows and columns of a matrix up to which each has its name."""
+LONGEST = 16
+"""The most letters of a name in a chart."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -66,6 +70,8 @@ def lines(
             axes.plot(across, values, marker=marker, markersize=3, linewidth=1.4, label=name)
         axes.set(xlabel=x, ylabel=f"{y}, percent" if percent else y, yscale="log" if log else "linear")
         axes.grid(True, **GRID)
+        if log:
+            power_labels(axes.yaxis)
         if len(kept) > 1:
             axes.legend(fontsize=7, frameon=False)
 
@@ -79,32 +85,58 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str], *, y: str,
         places, width = np.arange(len(names)), 0.8 / max(1, len(series))
         for index, (name, values) in enumerate(series.items()):
             axes.bar(places + (index - (len(series) - 1) / 2) * width, 100 * np.array(values), width, label=name)
-        turned = max(map(len, names), default=0) * len(names) > 60
-        axes.set_xticks(places, names, rotation=60 if turned else 0, ha="right" if turned else "center", fontsize=7)
+        shown = [cut(legible(name), LONGEST) for name in names]
+        turned = max(map(len, shown), default=0) * len(names) > 60
+        axes.set_xticks(places, shown, rotation=60 if turned else 0, ha="right" if turned else "center", fontsize=7)
         axes.set_ylabel(f"{y}, percent")
         axes.grid(True, axis="y", **GRID)
         if len(series) > 1:
             axes.legend(fontsize=7, frameon=False)
 
-    return _picture(draw, alt=f"{y} of {', '.join(names)}", title=title)
+    return _picture(draw, *names, alt=f"{y} of {', '.join(names)}", title=title)
 
 
-def heat(matrix: Sequence[Sequence[float]], *, rows: str, columns: str, title: str = "") -> Picture:
-    """Draw a matrix as coloured squares, red above zero and blue below, with the colours' scale beside it."""
+def heat(
+    matrix: Sequence[Sequence[float]],
+    *,
+    rows: str,
+    columns: str,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
+    title: str = "",
+) -> Picture:
+    """Draw a matrix as coloured squares, red above zero and blue below, with the colours' scale beside it.
+
+    Args:
+        matrix: the values.
+        rows: what the rows are.
+        columns: what the columns are.
+        row_names: the name of each row; none: their numbers.
+        column_names: the name of each column; none: their numbers.
+        title: what stands above the picture.
+    """
     values = np.asarray(matrix, np.float64)
 
     def draw(axes: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         most = float(np.abs(values).max()) or 1.0
         shown = axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
         axes.set(xlabel=columns, ylabel=rows)
+        for axis, names in ((axes.yaxis, row_names), (axes.xaxis, column_names)):
+            axis.set_major_locator(MaxNLocator(integer=True))
+            if 0 < len(names) <= NAMED:
+                axis.set_ticks(range(len(names)), [cut(legible(name), LONGEST) for name in names])
+        if 0 < len(column_names) <= NAMED and sum(map(len, column_names)) > 50:
+            axes.tick_params(axis="x", rotation=60)
         axes.figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
 
-    return _picture(draw, alt=f"a matrix of {rows} against {columns}", title=title)
+    return _picture(draw, *row_names, *column_names, alt=f"a matrix of {rows} against {columns}", title=title)
 
 
-def _picture(draw: Callable[[Any], None], *, alt: str, title: str) -> Picture:
+def _picture(draw: Callable[[Any], None], *texts: str, alt: str, title: str) -> Picture:
     buffer = io.StringIO()
-    with drawing():
+    with drawing(*texts):
         import matplotlib
         from matplotlib.figure import Figure
 

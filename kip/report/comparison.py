@@ -84,9 +84,9 @@ def as_markdown(table: Mapping[str, Any]) -> str:
                 )
             )
         parts.append("\n".join(lines))
+    counts = " or ".join(map(str, sorted({len(cell["accuracies"]) for cell in table["cells"]}))) or "0"
     notes = [
-        "Test accuracy in percent: mean and standard deviation over "
-        f"{len(table['cells'][0]['accuracies']) if table['cells'] else 0} networks. Own judge: what the set's run "
+        f"Test accuracy in percent: mean and standard deviation over {counts} networks. Own judge: what the set's run "
         "reports, by the judge of its method. KiB: images and labels that the training needs, for each protocol. "
         "Seconds and MiB: the making of the set, where it is known.",
         *_trainings(table["cells"]),

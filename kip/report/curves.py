@@ -10,7 +10,20 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kip.report.canvas import BLUE, DPI, FAINT, GREEN, INK, ORANGE, drawing, save, with_grid, wrapped
+from kip.report.canvas import (
+    BLUE,
+    DPI,
+    FAINT,
+    GREEN,
+    INK,
+    ORANGE,
+    drawing,
+    legible,
+    power_labels,
+    save,
+    with_grid,
+    wrapped,
+)
 
 LOG_STEPS = 200
 """More steps than this are drawn on a logarithmic axis: most of the gain comes early."""
@@ -68,11 +81,11 @@ def save_curves(
     steps = np.concatenate([series.step for series in (loss, condition, *accuracies.values())])
     weights = {"loss": 1.0, "accuracy": 1.5, "condition": 0.7}
 
-    with drawing():
+    with drawing(title):
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        head = wrapped(title, 860, 10.5)
+        head = wrapped(legible(title), 860, 10.5)
         inches = 0.9 + 0.25 * len(head) + sum(2.2 * weights[panel] for panel in panels or ["loss"])
         figure = Figure(
             figsize=(8.6, inches), dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
@@ -92,7 +105,7 @@ def save_curves(
                 ax.set(yscale="log", ylabel="loss")
             elif panel == "condition":
                 _line(ax, condition, color=FAINT)
-                ax.set(yscale="log", ylabel="condition number\nof $K_{ss} + \\lambda I$")
+                ax.set(yscale="log", ylabel="condition number\nof K(Xs, Xs) + λI")
             else:
                 _draw_accuracy(ax, accuracies, reference)
             _readable_log(ax)
@@ -172,6 +185,8 @@ def _readable_log(ax: Any) -> None:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("e+0", "e")))
     elif low > 1e-4 and high < 1e4:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    else:
+        power_labels(ax.yaxis)
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from kip.errors import ShapeError
-from kip.report.appearance import are_learned, contrast, displayed, heading_of
-from kip.report.canvas import CHANGED, FAINT, INK, MARGIN, drawing, page_of, save, wrapped
-from kip.report.grid import HEADER, Grid, Place
+from kip.report.appearance import are_learned, contrast, displayed, drawable, heading_of, tick_of
+from kip.report.canvas import CHANGED, FAINT, INK, MARGIN, drawing, legible, page_of, save, wrapped
+from kip.report.grid import GAP, HEADER, Grid, Place
 
 LETTER = 7
 """Pixels of a letter of a column's heading, about."""
+TICK_LETTER = 6
+"""Pixels of a letter beside an axis, about."""
+NAMED = 20
+"""Classes up to which each has its name on the axes."""
 
 
 def save_images(
@@ -47,7 +51,8 @@ def save_images(
         class_index: int (n,), the class each image started from.
         before: the natural images in the same order, like `images`; None, or equal to `images`, draws no such panel.
         representations: whether labels are representations, as KRR-ST's, whose entries are no classes.
-        class_names: what stands above the columns; none: the classes' numbers.
+        class_names: what stands above the columns, and beside their numbers on axes; none: the numbers alone. So do
+            names whose letters no installed font has.
         title: the first line.
 
     Raises:
@@ -66,10 +71,13 @@ def save_images(
     grid = Grid.plan(images.shape, class_index, num_classes, beside=before is not None)
     subtitle = _subtitle(images, grid, unchanged, labels_learned)
 
-    with drawing():
+    with drawing(title, *class_names):
+        names = drawable(class_names)
         heat = _heat_size(labels, grid.width) if has_heat else (0, 0)
-        width = 2 * MARGIN + max(grid.width, heat[0] and heat[0] + 150, 520)
-        head = wrapped(title, width, 10.5), wrapped(subtitle, width, 7.0)
+        of_entries = () if representations or labels.shape[1] > NAMED else names
+        room = 40 + TICK_LETTER * max((len(tick_of(k, of_entries)) for k in range(len(of_entries))), default=0)
+        width = 2 * MARGIN + max(grid.width, heat[0] and heat[0] + room + 110, 520)
+        head = wrapped(legible(title), width, 10.5), wrapped(subtitle, width, 7.0)
         top = MARGIN + 22 * len(head[0]) + 15 * len(head[1]) + 10
         height = top + grid.height + MARGIN + (heat[1] + 100 if has_heat else 0)
         figure, page = page_of(width, height)
@@ -87,15 +95,15 @@ def save_images(
         for place in grid.places(MARGIN + max(0, (width - 2 * MARGIN - grid.width) // 2), top):
             _draw_place(page, canvas, place, grid, images, before, labels, class_index, labels_learned)
             if place.header is not None:
-                heading = heading_of(place.header, class_names, most=grid.cell[0] // LETTER)
+                heading = heading_of(place.header, names, most=max(grid.cell[0], grid.pitch[0] - GAP) // LETTER)
                 page.text(
                     place.x + grid.cell[0] / 2, place.y - 4, heading, size=8, color=INK, ha="center", va="bottom",
                     weight="bold",
                 )  # fmt: skip
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
         if has_heat:
-            corner = MARGIN + 40, top + grid.height + 50
-            _draw_labels(figure, labels, class_index, corner, heat, (width, height), representations)
+            corner = MARGIN + room, top + grid.height + 50
+            _draw_labels(figure, labels, class_index, corner, heat, (width, height), representations, names)
         save(figure, path)
 
 
@@ -162,6 +170,7 @@ def _draw_labels(
     size: tuple[int, int],
     page: tuple[int, int],
     representations: bool,
+    names: Sequence[str],
 ) -> None:
     """Draw the label matrix, entries x images, images sorted by the class that they started from."""
     order = np.argsort(class_index, kind="stable")
@@ -183,11 +192,16 @@ def _draw_labels(
     entry_is = "entry of the representation" if representations else "class of the label entry"
     ax.set_ylabel(entry_is, size=8.5, color=INK)
     ax.set_xlabel("image, by the class it started from", size=8.5, color=INK)
-    ax.set_yticks(range(0, c, 1 if c <= 20 else 10 if c <= 200 else 50 * -(-c // 500)))
+    rows = range(0, c, 1 if c <= NAMED else 10 if c <= 200 else 50 * -(-c // 500))
+    ax.set_yticks(rows, [str(k) if representations or c > NAMED else tick_of(k, names) for k in rows])
     classes, first, count = np.unique(class_index[order], return_index=True, return_counts=True)
-    every = 1 if len(classes) <= 20 else 10
-    ax.set_xticks((first + (count - 1) / 2)[::every], [str(k) for k in classes[::every]])
-    for boundary in first[1:] if len(classes) <= 20 and n > len(classes) else ():
+    every = 1 if len(classes) <= NAMED else 10
+    most = size[0] // (TICK_LETTER * len(classes))  # letters that have room below a class
+    ticks = [tick_of(k, names) for k in classes]
+    if max(map(len, ticks)) > most:
+        ticks = [str(k) for k in classes]
+    ax.set_xticks((first + (count - 1) / 2)[::every], ticks[::every])
+    for boundary in first[1:] if len(classes) <= NAMED and n > len(classes) else ():
         ax.axvline(boundary - 0.5, color="white", linewidth=1)
     ax.tick_params(labelsize=7.5, length=2)
     ax.spines[:].set_visible(False)

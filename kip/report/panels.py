@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.report.canvas import DPI, INK, drawing, save, with_grid, wrapped
+from kip.report.canvas import DPI, INK, drawing, legible, save, with_grid, wrapped
 
 FEW_SERIES = 6
 """Series up to which each panel has a legend of its own."""
@@ -50,7 +50,8 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
         OutputError: if the file cannot be written.
     """
     names = list(dict.fromkeys(name for panel in panels for name in panel.series))
-    with drawing():
+    titles = [panel.title for panel in panels]
+    with drawing(title, *titles, *names):
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -60,7 +61,7 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
         rows = max(1, -(-len(panels) // 2))
         height = max(0.8 + 3.6 * rows, 0.8 + 0.16 * len(names) * together)
         figure = Figure(figsize=(11 + 3 * together, height), dpi=DPI, facecolor="white", layout="constrained")
-        figure.suptitle(title, size=13, weight="bold", color=INK, x=0.015, ha="left")
+        figure.suptitle(legible(title), size=13, weight="bold", color=INK, x=0.015, ha="left")
         axes = figure.subplots(rows, 2, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
@@ -70,11 +71,11 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
                     [point.x for point in points],
                     [point.y for point in points],
                     yerr=[point.deviation for point in points],
-                    marker=marks[name], markersize=5, color=colours[name], capsize=2, label=name,
+                    marker=marks[name], markersize=5, color=colours[name], capsize=2, label=legible(name),
                     linewidth=1.2 if panel.connected else 0,
                 )  # fmt: skip
             ax.set(xlabel=panel.x, ylabel=panel.y)
-            ax.set_title("\n".join(wrapped(panel.title, 520, 7.5)), size=10, loc="left", color=INK)
+            ax.set_title("\n".join(wrapped(legible(panel.title), 520, 7.5)), size=10, loc="left", color=INK)
             with_grid(ax)
             _plain_log(ax, [point.x for points in panel.series.values() for point in points])
             if not together:

@@ -20,6 +20,8 @@ import jax
 import numpy as np
 
 from kip.archives import read_arrays
+from kip.config import to_dict
+from kip.data import Data
 from kip.errors import CheckpointError, DataError
 from kip.files import atomic_write
 from kip.methods.problem import State
@@ -154,7 +156,7 @@ class Checkpoints:
             _write(self._path(step), meta, light)
 
     def _check(self, path: Path, meta: dict[str, Any]) -> None:
-        different = sorted(_differences(meta["identity"], self._identity))
+        different = sorted(_differences(_of_today(meta["identity"], self._identity), self._identity))
         if different:
             raise CheckpointError(
                 f"checkpoint {path} is of another configuration",
@@ -305,6 +307,15 @@ def _history(meta: dict[str, Any]) -> History:
 def _leaves(state: State) -> Iterable[tuple[str, Any]]:
     """Name each array of a state by its place: `.images`, `.optimizer[0].mu['images']`."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+
+
+def _of_today(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity with the defaults of the fields of its data set that came after it was written."""
+    data, defaults = theirs.get("data"), to_dict(Data())
+    if not isinstance(data, dict):
+        return theirs
+    later = {name: defaults[name] for name in ours.get("data", {}) if name not in data and name in defaults}
+    return {**theirs, "data": {**later, **data}}
 
 
 def _differences(theirs: Any, ours: Any, path: str = "") -> Iterable[str]:

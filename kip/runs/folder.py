@@ -1,6 +1,7 @@
 """A run's folder: the names of its files, and what they say of the run.
 
 config.json     the experiment
+data.json       where the data set lay, on the machine of the run
 metrics.jsonl   one line for each step
 checkpoints/    see `kip.runs.checkpoint`
 artefacts/      what the method prepared, see `kip.artefacts`
@@ -14,18 +15,22 @@ result.json     the figures, once the run has ended
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from kip import data, experiment, export, formats, preprocess
-from kip.errors import ConfigError, KipError
+from kip.data.sources import data_folder
+from kip.errors import ConfigError, KipError, printable
 from kip.experiment import Experiment
 from kip.export import DistilledSet, Origin
+from kip.files import atomic_write
 from kip.metrics import read_object
 from kip.preprocess import Transform, saved
 from kip.runs import checkpoint
 
 CONFIG, METRICS, CHECKPOINTS, ARTEFACTS = "config.json", "metrics.jsonl", "checkpoints", "artefacts"
+PLACE = "data.json"
 INITIAL, DISTILLED, RESULT = "initial.npz", "distilled.npz", "result.json"
 
 
@@ -67,19 +72,57 @@ def origin(run: Path) -> Origin:
 
 
 def name(path: Path) -> str:
-    """Return what tables call a set: its run's name, or its file's."""
+    """Return what tables call a set: its run's name, or its file's, escaped by `kip.errors.printable`."""
     if path.is_dir():
-        return path.resolve().name
-    return path.parent.name if path.name == DISTILLED else path.stem
+        return printable(path.resolve().name)
+    return printable(path.parent.name if path.name == DISTILLED else path.stem)
 
 
 def names(paths: Sequence[Path]) -> list[str]:
     """Return what a table calls several sets: their names, and with their folder's where two have the same."""
     short = [name(path) for path in paths]
     return [
-        alone if short.count(alone) == 1 else str(path if path.is_dir() else path.with_suffix(""))
+        alone if short.count(alone) == 1 else printable(str(path if path.is_dir() else path.with_suffix("")))
         for path, alone in zip(paths, short)
     ]
+
+
+def keep_place_of_data(run: Path, given: Path | None) -> None:
+    """Note in a run's folder where its data set lies, for the commands that need the data set later.
+
+    Raises:
+        OutputError: if the note cannot be written.
+    """
+    place = data_folder(given)
+    if place is not None:
+        text = json.dumps({"data_dir": str(place.absolute())})
+        atomic_write(run / PLACE, lambda file: file.write(text.encode()))
+
+
+def place_of_data(paths: Path | Sequence[Path], given: Path | None = None) -> Path | None:
+    """Return where the data of sets lie: the folder that is given, or the first that a run has noted and is there.
+
+    Args:
+        paths: runs' folders, and files of sets, which may lie in such a folder.
+        given: what the user says; it comes first.
+
+    Returns:
+        The folder; None where nothing is known, and $KIP_DATA_DIR counts.
+    """
+    for path in [] if given is not None else [paths] if isinstance(paths, Path) else paths:
+        known = (read_object((path if path.is_dir() else path.parent) / PLACE) or {}).get("data_dir")
+        if isinstance(known, str) and known and Path(known).is_dir():
+            return Path(known)
+    return given
+
+
+def class_names(run: Path) -> list[str]:
+    """Return the names of the classes of a run's set; none where it does not say.
+
+    Raises:
+        DataError: if the set cannot be read.
+    """
+    return export.load(run / DISTILLED).class_names
 
 
 def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:
@@ -88,7 +131,7 @@ def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | No
     Args:
         path: an .npz file, or a run's folder.
         checkpoints: steps of the run, None for the best on validation; empty: the exported set.
-        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR; needed for checkpoints only.
+        data_dir: where `NAME.npz` is, if not where the run had it or in $KIP_DATA_DIR; needed for checkpoints only.
 
     Raises:
         ConfigError: if checkpoints are asked of a file, or the folder is no run.
@@ -98,7 +141,7 @@ def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | No
     if not checkpoints:
         return [export.load(path / DISTILLED if path.is_dir() else path)]
     of_run = origin(path)
-    dataset = data.load(of_run.data, data_dir)
+    dataset = data.load(of_run.data, place_of_data(path, data_dir))
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
     digest = dataset.train.digest()
     return [_of_checkpoint(path, step, of_run, transform, digest, dataset.class_names) for step in checkpoints]
@@ -185,7 +228,7 @@ def _of_run(run: Path, step: int | None, data_dir: Path | None) -> tuple[Distill
     """Return the set of a run's checkpoint, with the test accuracy where it is known, and the fitted preprocessing."""
     check(run)
     of_run = origin(run)
-    dataset = data.load(of_run.data, data_dir)
+    dataset = data.load(of_run.data, place_of_data(run, data_dir))
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
     distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest(), dataset.class_names)
     about, finished = distilled.metadata, run / DISTILLED

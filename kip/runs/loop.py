@@ -157,6 +157,7 @@ class _Run:
         self.state, self.history = resumed or (self.initial, History())
         config_text = json.dumps(experiment.to_dict(), indent=2) + "\n"
         atomic_write(out / folder.CONFIG, lambda file: file.write(config_text.encode()))
+        folder.keep_place_of_data(out, data_dir)
         saved.save(self.transform, out / folder.DISTILLED)
         self._write_set(folder.INITIAL, self.initial, None, None)
         self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)

@@ -82,7 +82,8 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
     check_functions(experiment)
     for kernel in needs.kernels:
         kernel.check_images(height, width)
-    smallest = int(np.bincount(dataset.train.labels, minlength=dataset.num_classes).min())
+    sizes = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    smallest = int(sizes.min())
     per_class: dict[str, int] = {}
     if needs.images_per_class is not None:
         per_class["method.images_per_class"] = needs.images_per_class
@@ -95,11 +96,15 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
         per_class["method.target_batch"] = -(-needs.target_batch // dataset.num_classes)
     for name, wanted in per_class.items():
         if wanted > smallest:
+            which = int(sizes.argmin())
+            called = dataset.class_names[which] if which < len(dataset.class_names) else str(which)
+            most = smallest * (dataset.num_classes if name == "method.target_batch" else 1)
+            remedy = f"Set --{name.replace('_', '-')} {most}" if most else f"Give the class {called} more images"
             raise ConfigError(
-                f"{name} is larger than a class: the smallest of {dataset.name!r} has {smallest} train images",
+                f"{name} is larger than a class: the class {called} of {dataset.name!r} has {smallest} train images",
                 got=f"{wanted} images a class",
                 expected=f"at most {smallest}",
-                remedy="Ask for fewer, or hold out fewer validation images (data.validation).",
+                remedy=f"{remedy}, or hold out fewer validation images (--data.validation).",
             )
     if experiment.augment.policy.startswith("autoaugment") and channels != 3:
         raise ConfigError(

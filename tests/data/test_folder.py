@@ -7,6 +7,7 @@ from PIL import Image
 import kip
 from kip import data, export
 from kip.data.folder import read
+from kip.data.image_folder import Look
 from kip.errors import DataError
 
 NAMES = ("cat", "dog", "owl")
@@ -66,8 +67,7 @@ def test_the_middle_square_is_kept(tmp_path):
     picture = np.zeros((8, 24, 3), np.uint8)
     picture[:, 8:16] = 255
     Image.fromarray(picture).save(tmp_path / "pets" / "cat" / "0.png")
-    (arrays, _, _) = read(tmp_path / "pets", 8)
-    assert (arrays[0][0] == 255).all()
+    assert (read(tmp_path / "pets", Look(8)).train[0][0] == 255).all()
 
 
 def test_files_that_cannot_be_read_are_named_and_left_out(tmp_path, caplog):

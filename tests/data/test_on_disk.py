@@ -83,7 +83,7 @@ def test_a_picture_becomes_a_square_by_its_rule(tmp_path, resize):
     picture = np.zeros((8, 24, 3), np.uint8)
     picture[:, :8], picture[:, 8:16], picture[:, 16:] = 50, 150, 250
     Image.fromarray(picture).save(tmp_path / "wide.png")
-    square = image_folder.decoded(tmp_path / "wide.png", 3, side=12, resize=resize)
+    square = image_folder.decoded(tmp_path / "wide.png", 3, image_folder.Look(12, resize))
     assert square.shape == (12, 12, 3)
     middle = square[6, :, 0].tolist()
     if resize == "crop":

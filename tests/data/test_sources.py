@@ -87,7 +87,7 @@ def test_the_default_validation_is_capped_at_5000():
 
     def read(name, data_dir):
         split = sources.Split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
-        return split, split, 10, ()
+        return sources.Source(split, split, 10)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_read", read)

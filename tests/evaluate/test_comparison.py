@@ -14,8 +14,9 @@ from kip import cli, experiment, export
 from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
-from kip.evaluate.comparison import Comparison, compare, varied
+from kip.evaluate.comparison import Comparison, Entry, _by_setting, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
+from kip.evaluate.earlier import joined
 from kip.evaluate.protocols import Candidate, Cell, of_dict
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
@@ -226,6 +227,70 @@ def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, traini
     assert len(trainings) == 4
 
 
+def test_a_later_comparison_into_the_same_folder_keeps_the_rows(run, config, tmp_path, trainings):
+    def command(*names, networks=("FC1 width=6",), epochs="1"):
+        out = tmp_path / "out"
+        words = ["compare", *names, "--networks", *networks, "--epochs", epochs, "--seeds", "1", "--out", str(out)]
+        assert cli.main(words) == 0
+        rows = list(csv.DictReader(io.StringIO((out / "comparison.csv").read_text())))
+        assert json.loads((out / "comparison.json").read_text())["sets"]
+        return [(row["set"], row["network"], row["protocol"]) for row in rows]
+
+    first, second = (run.name, "FC1 width=6", "HL"), ("two_a_class", "FC1 width=6", "HL")
+    assert command(str(run)) == [first]
+    assert command(config) == [first, second]
+    assert command(str(run)) == [second, first]
+    assert len(trainings) == 2
+    assert command(config, networks=("FC1 width=4",)) == [second, first, ("two_a_class", "FC1 width=4", "HL")]
+    wider = command(config, epochs="2")
+    assert (run.name, "FC1 width=6", "HL 1") in wider
+    assert ("two_a_class", "FC1 width=6", "HL") in wider
+    assert len(wider) == 4
+    markdown = (tmp_path / "out" / "comparison.md").read_text()
+    assert "HL 1 | HL" in markdown
+    assert f"| {run.name} |" in markdown
+
+
+def table_of(name="a", *, data="digits", method="kip", own=0.5, network="FC1", protocol="HL", epochs=300, mean=0.5):
+    about = {"data": data, "preprocess": "none", "method": method, "images_per_class": 1}
+    row = {"name": name, **about, "images": 10, "own_test_accuracy": own, "seconds": 1.0, "peak_memory_mib": 1}
+    cell = Cell(name, network, protocol, mean, 0.0, [mean], 1, 1.0)._asdict()
+    training = {"batch": 256, "rate": 0.01, "teachers": [network]}
+    teacher = {
+        "data": data, "preprocess": "none", "label": network, "network": network, "augment": "dsa", "squeezed": False,
+        "test_accuracy": mean,
+    }  # fmt: skip
+    cells = [{**cell, **about, **training}]
+    return {"sets": [row], "cells": cells, "teachers": [teacher], "epochs": {protocol: epochs}}
+
+
+def cells_of(table):
+    return [(cell["candidate"], cell["network"], cell["protocol"], cell["mean"]) for cell in table["cells"]]
+
+
+def test_rows_of_earlier_tables_are_joined_by_what_they_are():
+    new, lines = table_of(), []
+    assert joined(None, new) == new
+    assert joined(table_of(mean=0.1), new) == new
+    assert cells_of(joined(table_of("b", mean=0.1), new)) == [("b", "FC1", "HL", 0.1), ("a", "FC1", "HL", 0.5)]
+    other = joined(table_of(data="mnist", mean=0.1), new)
+    assert cells_of(other)[0] == ("mnist none kip 10: a", "FC1", "HL", 0.1)
+    assert [row["name"] for row in other["sets"]] == ["mnist none kip 10: a", "a"]
+    assert [teacher["data"] for teacher in other["teachers"]] == ["mnist", "digits"]
+    assert cells_of(joined(table_of(network="ConvNet", own=0.4), new, lines.append)) == cells_of(new)
+    assert lines == ["a was made anew since the earlier rows, which are dropped"]
+    longer = joined(table_of(epochs=20, mean=0.1), new)
+    assert cells_of(longer) == [("a", "FC1", "HL 20", 0.1), ("a", "FC1", "HL", 0.5)]
+    assert longer["epochs"] == {"HL 20": 20, "HL": 300}
+
+
+@pytest.mark.parametrize("damage", [{"sets": 3}, {"cells": [{"candidate": "b"}, 3]}, {"epochs": []}, {"teachers": "x"}])
+def test_an_earlier_table_that_is_damaged_loses_what_is_no_row(damage):
+    kept = joined({**table_of("b"), **damage}, table_of())
+    assert cells_of(kept)[-1] == ("a", "FC1", "HL", 0.5)
+    assert all(cell["candidate"] in {row["name"] for row in kept["sets"]} for cell in kept["cells"])
+
+
 def test_a_run_from_before_a_field_existed_is_the_run_of_its_default(run, tmp_path):
     copy = tmp_path / "older"
     shutil.copytree(run, copy)
@@ -239,6 +304,13 @@ def test_a_run_from_before_a_field_existed_is_the_run_of_its_default(run, tmp_pa
         assert not folder.is_finished(copy, wanted)
     (copy / "config.json").write_text("{")
     assert not folder.is_finished(copy, wanted)
+
+
+def test_a_set_from_before_a_field_existed_is_of_the_same_data(run):
+    new, old = (export.load(run / "distilled.npz") for _ in range(2))
+    for name in ("background", "depth", "recursive"):
+        del old.metadata["experiment"]["data"][name]
+    assert len(_by_setting([Entry("new", new, None, None), Entry("old", old, None, None)])) == 1
 
 
 def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_path):

@@ -162,6 +162,12 @@ def test_a_singular_covariance_without_regularization_is_refused(fitted, kind):
     assert np.isfinite(fitted(kind, TRAIN[:50], reg=0.1).apply(TRAIN)).all()
 
 
+@pytest.mark.parametrize("kind", ZCA_KINDS)
+def test_images_that_are_all_the_same_are_named_whatever_the_regularization(fitted, kind):
+    with pytest.raises(DataError, match=r"got 50 images that are all the same; .*another depth, or transparent"):
+        fitted(kind, np.zeros_like(TRAIN[:50]), reg=0.1)
+
+
 def test_wrong_images_are_refused(fitted):
     with pytest.raises(ShapeError, match="uint8"):
         fitted("standardize", TRAIN / 255.0)

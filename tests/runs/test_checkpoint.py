@@ -151,3 +151,13 @@ def test_only_the_two_newest_checkpoints_are_complete(run, tmp_path):
     for step in (150, 200):
         (tmp_path / "checkpoints" / f"{step:06d}.npz").unlink()
     assert run.latest(state_at(0)) is None
+
+
+def test_a_checkpoint_from_before_a_field_of_the_data_existed_has_its_default(tmp_path):
+    older = {**IDENTITY, "data": {"name": "mine", "validation": None}}
+    Checkpoints(tmp_path / "checkpoints", older).save(state_at(50), History((Record(50, 0.25, 0.2),)))
+    now = {**older, "data": {**older["data"], "background": "white", "recursive": False}}
+    Checkpoints(tmp_path / "checkpoints", now).check_identity()
+    other = {**older, "data": {**now["data"], "background": "black"}}
+    with pytest.raises(CheckpointError, match=r"data\.background was 'white' and is now 'black'"):
+        Checkpoints(tmp_path / "checkpoints", other).check_identity()

@@ -274,7 +274,9 @@ def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_writt
     assert json.loads((tmp_path / "run" / "config.json").read_text())["method"]["target_batch"] == 24
     run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)  # and it is the same run
     written = dataclasses.replace(made, method=dataclasses.replace(made.method, target_batch=4999))
-    with pytest.raises(ConfigError, match="larger than a class"):
+    with pytest.raises(
+        ConfigError, match=r"larger than a class: the class 2 of 'small' has 8.*--method\.target-batch 24"
+    ):
         run(written, tmp_path / "other", data_dir=tmp_path, show_progress=False)
 
 

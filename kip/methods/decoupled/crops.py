@@ -93,9 +93,11 @@ class Crops:
         """
         height, width = problem.inputs.shape[1:3]
         if height != width or height % self.factor:
+            divisible = f" with a side divisible by {self.factor}" if self.factor > 1 else ""
+            side = max(1, min(height, width) // self.factor) * self.factor
             raise ShapeError(
-                "images that are cropped", got=f"{height}x{width}",
-                expected=f"squares with a side divisible by {self.factor}",
+                "images that are cropped", got=f"{height}x{width}", expected=f"squares{divisible}",
+                remedy=f"--data.side {side} brings a folder of pictures to squares; other images must be resized.",
             )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def test_networks_and_preprocessing_without_what_is_needed_are_refused(problem, 
     transform = preprocess.fit(preprocess.Preprocess("zca"), problem.pixels)
     with pytest.raises(ConfigError, match="leave each pixel a range"):
         of(sre2l.SRe2L).prepare(problem._replace(transform=transform), store)
-    with pytest.raises(ShapeError, match="divisible by 3"):
+    with pytest.raises(ShapeError, match=r"divisible by 3\. --data\.side 6 brings"):
         of(rded.RDED, crops=crops.Crops(factor=3)).prepare(problem, store)
 
 
