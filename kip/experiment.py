@@ -21,6 +21,7 @@ from kip.blocks import Blocks
 from kip.config import value
 from kip.data import Augment, Data
 from kip.errors import ConfigError, KipError, did_you_mean
+from kip.files import open_regular
 from kip.methods.contract import Method, method_named
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
@@ -205,7 +206,8 @@ def _files() -> list[Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with open_regular(path) as file:
+            return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read the config {path}",

@@ -10,8 +10,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
-import stat
 import sys
 import tempfile
 import threading
@@ -23,7 +21,8 @@ from typing import Any
 import numba
 from llvmlite.binding import get_host_cpu_name
 
-from kip.files import cache_dir
+from kip.errors import OutputError
+from kip.files import cache_dir, check_private
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """Numba's options. There is no fast-math: vectors are written as such, sums keep their order, and NaN stays NaN."""
@@ -51,7 +50,11 @@ def entry(function: Callable[..., Any]) -> Callable[..., None]:
     function and all that it calls must be of this package. Where kip's cache folder cannot be written, the code is
     compiled in each process. The log says when something is compiled, for that takes seconds.
     """
-    folder = _folder(cache_dir())
+    try:
+        folder = _folder(cache_dir())
+    except OutputError as error:  # there is no cache folder
+        log.warning("compiled kernels are not kept: %s", error)
+        folder = None
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:
         # Numba reads this setting when a function is decorated. It belongs to the whole process and is put back.
@@ -97,11 +100,9 @@ def _folder(parent: Path) -> Path | None:
         digest.update(path.read_bytes())
     folder = parent / f"numba-{digest.hexdigest()[:16]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if hasattr(os, "getuid"):  # on Windows a user's own folders are closed to others
-            about = folder.stat()
-            if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise PermissionError(0, "others can write it, and Numba would run what they put there")
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        check_private(folder)  # Numba runs what lies there
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
