@@ -56,8 +56,8 @@ def sole_writer(folder: Path | str) -> Iterator[FolderLock]:
             written.
     """
     path = Path(folder) / NAME
-    is_new = not path.parent.exists()
     try:
+        is_new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
     except OSError as error:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import sys
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from typing import Any
 import numba
 from llvmlite.binding import get_host_cpu_name
 
-from kip.errors import OutputError
+from kip.errors import ConfigError, OutputError
 from kip.files import cache_dir, check_private
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -31,6 +32,13 @@ INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrappe
 """Numba's options for functions that compiled code alone calls."""
 
 log = logging.getLogger(__name__)
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ConfigError(
+        "$NUMBA_DISABLE_JIT switches off the compiler of the kernels' form for CPUs",
+        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"), expected="0, or unset",
+        remedy="Unset it, or take the form without Numba: --blocks.implementation engine.",
+    )  # fmt: skip
 
 
 def compiled(function: Callable[..., Any]) -> Any:
