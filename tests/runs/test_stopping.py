@@ -151,6 +151,6 @@ def test_the_command_says_what_is_saved_and_status_who_stopped_it(tmp_path, monk
     said = capsys.readouterr()
     assert "stopped by a signal (SIGUSR1) at step 1 of 6; the same command goes on from there" in said.out
     assert "live" not in said.out
-    assert json.loads(said.out.splitlines()[-1])["stopped_by"] == "SIGUSR1"
+    assert json.loads(said.out.splitlines()[-1])["signal"] == "SIGUSR1"
     (out / "stopped.json").write_text("[5]")
-    assert service.status(out)["stopped_by"] is None
+    assert service.status(out)["signal"] is None
