@@ -229,7 +229,7 @@ def status(run: Path) -> dict[str, Any]:
     """Return where a run stands: its step, the time left, and what `StatusFile` wrote last.
 
     The time left is the steps left at the pace of the last hundred. `age` is the seconds since the status was written,
-    and `running` says whether a process writes to the folder.
+    `running` says whether a process writes to the folder, and `signal` which signal stopped the last one.
 
     Raises:
         ConfigError: if `run` is no run's folder.
@@ -247,10 +247,15 @@ def status(run: Path) -> dict[str, Any]:
     progress: dict[str, Any] = {"step": step, "steps": steps, "seconds_left": seconds_left, "workers": []}
     progress["ended"] = (run / "result.json").is_file() and step >= steps
     progress["running"] = has_writer(run)
+    stopped = {} if progress["running"] or progress["ended"] else read_object(run / folder.STOPPED) or {}
+    progress["signal"] = stopped.get("signal") if isinstance(stopped.get("signal"), str) else None
     written = read_object(run / STATUS, _NUMBERS)
     if written is not None and _are_workers(written.get("workers")):
         age = max(0.0, time.time() - written["time"])  # the clock may have been set back
         progress.update(written, age=round(age, 1))
+        if not progress["running"]:
+            for worker in progress["workers"]:  # as they were when the run stopped; none is live after it
+                worker["state"] = "ended" if worker["state"] == "live" else worker["state"]
     return progress
 
 
@@ -269,7 +274,8 @@ def as_text(progress: dict[str, Any]) -> str:
     left = progress["seconds_left"]
     lines = [f"step {progress['step']} of {progress['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
     if not progress["running"]:
-        lines = [f"stopped at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
+        by = f" by a signal ({progress['stopped_by']})" if progress["signal"] else ""
+        lines = [f"stopped{by} at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
     if progress["ended"]:
         lines = [f"ended after {progress['step']} steps"]
     if "tasks_done" not in progress:

@@ -242,7 +242,7 @@ def _warnings(experiment: Experiment, result: Result) -> list[str]:
 def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
     executor, workers, address, check_share, log = where
     from kip.locks import sole_writer
-    from kip.runs.setup import check_functions
+    from kip.runs.setup import check_functions, check_spreads
 
     check_functions(experiment)
     if executor == "local":
@@ -257,6 +257,7 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
         from kip.runs.loggers import loggers
 
         return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(log))
+    check_spreads(experiment, executor)
     if not 0.0 <= check_share <= 1.0:
         raise ConfigError("--check-share", got=check_share, expected="0 to 1")
     if workers < (executor == "ray"):
