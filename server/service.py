@@ -274,7 +274,7 @@ def as_text(progress: dict[str, Any]) -> str:
     left = progress["seconds_left"]
     lines = [f"step {progress['step']} of {progress['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
     if not progress["running"]:
-        by = f" by a signal ({progress['stopped_by']})" if progress["signal"] else ""
+        by = f" by a signal ({progress['signal']})" if progress["signal"] else ""
         lines = [f"stopped{by} at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
     if progress["ended"]:
         lines = [f"ended after {progress['step']} steps"]
