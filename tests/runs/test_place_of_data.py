@@ -23,7 +23,7 @@ def place(tmp_path_factory):
     x, y = generator.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), np.arange(60) % 2
     np.savez(
         root / "sets" / "mine.npz", x_train=x, y_train=y, x_test=x[:10] // 2, y_test=y[:10],
-        class_names=["hot", "cold\x1b[2J"],
+        class_names=["a$b_{$", "cold\x1b[2J"],
     )  # fmt: skip
     (root / "config.py").write_text(
         "import kip\n"
@@ -95,5 +95,5 @@ def test_classes_are_called_by_their_names_after_a_run(place, monkeypatch, capsy
     monkeypatch.chdir(place)
     assert cli.main(["distill", "config.py", "--out", "run"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  by class")]
-    assert "(hot)" in line
+    assert "(a$b_{$)" in line
     assert r"(cold\x1b[2J)" in line
