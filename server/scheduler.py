@@ -492,7 +492,9 @@ class Scheduler:
         if not self._is_of_the_hardware(member):
             return None
         if self._hardware is None and not self._settings.mixed_hardware:
-            self._settle(member.hardware)
+            self._settle(self._own_hardware if self._has_as_many_keys(member.hardware) else member.hardware)
+            if member.state in GONE:
+                return None
         self._measure(work, now - sent_at)
         member.tasks += 1
         self._count(work, Opinion(member, result))
@@ -686,15 +688,17 @@ class Scheduler:
         """
         if self._settings.mixed_hardware or self._hardware in (None, member.hardware):
             return True
-        keys = [witness for witness in self.trust.all() if not witness.distrusted]
-        ours = [witness for witness in keys if witness.hardware == self._own_hardware]
-        theirs = [witness for witness in keys if witness.hardware == self._hardware]
-        if member.hardware != self._own_hardware or len(ours) < len(theirs):
+        if member.hardware != self._own_hardware or not self._has_as_many_keys(self._hardware or ""):
             self._refuse_hardware(member, self._hardware or "")
             return False
         LOGGER.warning("the run computes on %s from now on, as this process does", self._own_hardware)
         self._settle(self._own_hardware)
         return True
+
+    def _has_as_many_keys(self, hardware: str) -> bool:
+        """Return whether as many keys have this process's hardware as have another."""
+        keys = [witness.hardware for witness in self.trust.all() if not witness.distrusted]
+        return keys.count(self._own_hardware) >= keys.count(hardware)
 
     def _settle(self, hardware: str) -> None:
         """Let the workers of one kind of hardware alone compute, and compute again what others did."""
