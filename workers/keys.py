@@ -75,7 +75,7 @@ def read_key(path: Path | None) -> WorkerKey:
         )
     key = WorkerKey(**read_fields(Path(named), WorkerKey._fields))
     for problem in _weaknesses(Path(named)):
-        LOGGER.warning("the key %s %s; `chmod 600` makes a copy its owner's alone", named, problem)
+        LOGGER.warning("the key %s %s: whoever has a key can take its worker's place", named, problem)
     return key
 
 
@@ -98,15 +98,18 @@ def read_fields(path: Path, names: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: if it cannot be read, or a key in it is none.
     """
+    content, regular = None, True
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigError(f"the key {path} is no regular file", remedy="Copy the key into a file, and name that.")
-        with open(path, "rb") as file:
-            content = json.loads(file.read(MOST_BYTES))
+        regular = stat.S_ISREG(path.stat().st_mode)  # a pipe would be read for ever
+        if regular:
+            with open(path, "rb") as file:
+                content = json.loads(file.read(MOST_BYTES))
     except OSError as error:
         raise ConfigError(f"cannot read the key {path}", got=error.strerror) from None
     except (ValueError, RecursionError):
         content = None
+    if not regular:
+        raise ConfigError(f"the key {path} is no regular file", remedy="Copy the key into a file, and name that.")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
         raise ConfigError(f"{path} is no key of kip's", expected=", ".join(names), remedy="`kip worker-key` makes one.")
     for name in names:
