@@ -47,7 +47,7 @@ if __name__ == "__main__":
     address, key = (sys.argv[1], int(sys.argv[2])), read_key(None)
     while sys.argv[3] == "returns":  # a liar that comes back each time that it is sent away, until nobody is there
         try:
-            serve(Bad(), address, key, patience=20.0)
+            serve(Bad(), address, key, patience=60.0)
         except WorkerError as error:
             if error.code != "dismissed":
                 raise
