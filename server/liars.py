@@ -189,7 +189,11 @@ def _truth(steps: int, tasks: int) -> np.ndarray:
 
 
 def measure(kind: str, rate: float, runs: int, **options: Any) -> dict[str, Any]:
-    """Return what came of some runs with a liar of a kind; `expected` is 1 - (1 - share)^n of n lies in a whole run.
+    """Return what came of some runs with a liar of a kind.
+
+    `expected` is the probability that it is found out, of N tasks that it computes and s N that it checks, s the share
+    and r the rate: 1 - (1 - s r)^N (1 - r)^(s N). One that lies always is found out by its first result; one of other
+    hardware is refused.
 
     Args:
         kind: of the liar.
@@ -209,12 +213,16 @@ def measure(kind: str, rate: float, runs: int, **options: Any) -> dict[str, Any]
         "runs": runs,
         "true_bits": sum(outcome.true for outcome in outcomes) / runs,
         "found_out": sum("liar" in outcome.distrusted for outcome in outcomes) / runs,
-        "expected": round(1.0 if rate == 1.0 else 1 - (1 - share) ** (rate * each), 3),
+        "expected": round(_found_out(rate, share, each), 3) if kind != "hardware" else None,
         "wrong_bits_after_a_proof": sum(not outcome.true and "liar" in outcome.distrusted for outcome in outcomes),
         "honest_distrusted": len(honest),
         "steps_made": round(sum(outcome.steps for outcome in outcomes) / runs, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _found_out(rate: float, share: float, tasks: float) -> float:
+    return 1.0 if rate == 1.0 else 1 - (1 - share * rate) ** tasks * (1 - rate) ** (share * tasks)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
