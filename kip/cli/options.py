@@ -40,6 +40,7 @@ class Where(NamedTuple):
     workers: int = 1
     address: str | None = None
     check_share: float = 0.01
+    mixed_hardware: bool = False
     log: tuple[LoggerName, ...] = ()
 
 
