@@ -276,7 +276,9 @@ def test_transparency_lies_over_black_and_numbers_in_names_are_numbers(tmp_path)
 def test_an_image_that_claims_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     from PIL import Image
 
-    Image.new("L", (40, 40)).save(tmp_path / "large.png")
-    monkeypatch.setattr(image_folder, "MOST_PIXELS", 1000)
-    with pytest.raises(DataError, match="40x40 pixels"):
+    Image.new("L", (1001, 1000)).save(tmp_path / "large.png")
+    monkeypatch.setenv("KIP_PICTURE_MEGAPIXELS", "1")
+    with pytest.raises(DataError, match=r"1001x1000 pixels; expected at most 1000000 pixels.*KIP_PICTURE_MEGAPIXELS"):
         image_folder.decoded(tmp_path / "large.png", 1)
+    monkeypatch.setenv("KIP_PICTURE_MEGAPIXELS", "2")
+    assert image_folder.decoded(tmp_path / "large.png", 1).shape == (1000, 1001, 1)

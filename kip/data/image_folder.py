@@ -15,15 +15,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from kip.errors import DataError
+from kip.data import picture_file
+from kip.errors import DataError, KipError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Endings of the names of images, in lower case."""
 Resize = Literal["crop", "pad", "stretch"]
 """How an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its longer side
 and puts it in the middle of black; `stretch` scales both sides."""
-MOST_PIXELS = 64_000_000
-"""An image of more pixels is refused before it is decoded: a small file can claim any size."""
 
 
 class Listing(NamedTuple):
@@ -58,12 +57,10 @@ def listing(folder: Path) -> Listing:
 
 def is_grey(path: Path) -> bool:
     """Return whether a file says that its image is grey; one that cannot be read counts as grey."""
-    from PIL import Image
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with picture_file.opened(path) as file:
                 return file.mode in ("1", "L", "LA", "I", "I;16", "F")
     except Exception:  # Pillow's readers raise whatever they like at a damaged file
         return True
@@ -79,7 +76,7 @@ def decoded(path: Path, channels: int, *, side: int | None = None, resize: Resiz
         resize: how.
 
     Raises:
-        DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
+        DataError: if it is no image that can be read, or claims more than `kip.bounds.picture_pixels()`.
     """
     with quietly():
         return decoded_in_thread(path, channels, side, resize)
@@ -100,9 +97,7 @@ def decoded_in_thread(path: Path, channels: int, side: int | None, resize: Resiz
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            if file.width * file.height > MOST_PIXELS:
-                raise DataError(f"the image {path}", got=f"{file.width}x{file.height} pixels", expected="fewer")
+        with picture_file.decoding(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.has_transparency_data:
                 over = picture.convert("RGBA")
@@ -117,7 +112,7 @@ def decoded_in_thread(path: Path, channels: int, side: int | None, resize: Resiz
                 else:
                     picture = picture.resize(size, lanczos)
             pixels = np.array(picture)
-    except DataError:
+    except KipError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they like at a damaged file
         raise DataError(f"cannot read the image {path}", got=f"{type(error).__name__}: {error}") from error
