@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from kip.errors import DataError
 
-OPERATIONS = 1_000_000
+OPERATIONS = 500_000
 """The most instructions of a structure."""
 ARGUMENTS = 16
 """The most arguments of a call."""

@@ -152,6 +152,8 @@ def scores_and_classes(
     Raises:
         DataError: if they have another form, or rows are no probabilities where they should be.
     """
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise DataError("labels of the set", got="values that are not finite", expected="numbers")
     column = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     is_number = labels.dtype.kind in "biuf"
     if is_number and labels_are is None and column.shape == (count,) and _are_whole(column):
