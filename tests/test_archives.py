@@ -146,7 +146,7 @@ def test_a_small_file_takes_no_memory_beyond_its_bound(tmp_path, monkeypatch):
     finally:
         tracemalloc.stop()
     monkeypatch.setenv("KIP_FILE_MIB", "3")
-    with pytest.raises(DataError, match="b takes more memory.*with the arrays before it"):
+    with pytest.raises(DataError, match=r"b takes more memory.*with the arrays before it"):
         read_arrays(path)
     monkeypatch.setenv("KIP_FILE_MIB", "4")
     assert read_arrays(path)["a"].shape == (3, 2**20)
