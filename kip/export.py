@@ -32,11 +32,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip import config, machine
-from kip.archives import read_arrays
+from kip import bounds, config, machine
+from kip.archives import Header, array_headers, read_arrays
 from kip.blocks import Blocks
 from kip.data import Data
-from kip.errors import DataError, KipError, printable
+from kip.errors import ConfigError, DataError, KipError, printable
 from kip.experiment import Experiment, Reference
 from kip.files import atomic_write
 from kip.judges import AnyJudge, Judge, Support
@@ -46,6 +46,8 @@ from kip.metrics import is_number
 from kip.preprocess import Preprocess, Transform
 
 FORMAT = 1
+METADATA_BYTES = 64 << 20
+"""The largest metadata, four bytes for each letter: they hold a number or two for each of 10^6 chosen images."""
 
 
 class DistilledSet(NamedTuple):
@@ -148,7 +150,10 @@ class Origin(NamedTuple):
     @property
     def seed(self) -> int:
         """The root seed."""
-        return int(self.experiment["seed"])
+        seed = self.experiment["seed"]
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ConfigError("seed of the set", got=str(seed)[:80], expected="a whole number from 0")
+        return seed
 
     @property
     def reference(self) -> Reference | None:
@@ -229,16 +234,18 @@ def load(path: Path) -> DistilledSet:
 
     Raises:
         DataError: if the file is missing, damaged, lacks an array or metadata, was written by a later version, or holds
-            no image, values that are not finite, or arrays that do not fit each other.
+            no image, values that are not finite, more than `kip.bounds.MOST_CLASSES`, or arrays that do not fit each
+            other, which is found before an array is read.
     """
     remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
     path = Path(path)
     if not path.exists():
         raise DataError(f"no distilled set at {path}", remedy=remedy)
+    _check_headers(path, array_headers(path, DistilledSet._fields, remedy=remedy), remedy)
     arrays = read_arrays(path, DistilledSet._fields, remedy=remedy)
     metadata = _metadata(path, arrays.pop("metadata"), remedy)
     loaded = DistilledSet(**arrays, metadata=metadata)
-    _check_arrays(path, loaded, remedy)
+    _check_values(path, loaded, remedy)
     return loaded
 
 
@@ -260,7 +267,7 @@ def _metadata(path: Path, text: np.ndarray, remedy: str) -> dict[str, Any]:
         raise DataError(f"metadata of {path}", got=f"no {', '.join(sorted(lacking))}", remedy=remedy)
     kinds |= {"validation_accuracy": float | int | None, "test_accuracy": float | int | None}
     kinds |= {"deployment_steps": int | None, "learning_rates": list | None, "method": dict | None}
-    kinds |= {"indices": list | None, "weights": list | None, "class_names": list | None}
+    kinds |= {"indices": list | None, "weights": list | None, "class_names": list | None, "versions": dict | None}
     for name, kind in kinds.items():
         value = metadata.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -285,42 +292,58 @@ def _escaped(value: Any) -> Any:
     return {printable(name): _escaped(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
 
-def _check_arrays(path: Path, loaded: DistilledSet, remedy: str) -> None:
-    """Refuse arrays that are not what the table above says, and metadata that name no method, data or judge."""
-    images = loaded.images
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.size == 0:
+def _check_headers(path: Path, headers: dict[str, Header], remedy: str) -> None:
+    """Refuse arrays that are not what the table above says, by what their headers say of them."""
+    shape = headers["images"].shape
+    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
         raise DataError(
-            f"{path}: images", got=f"shape {images.shape}", expected="(n, H, W, C), n at least 1 and C 1 or 3",
-            remedy=remedy,
-        )  # fmt: skip
-    count = len(images)
-    columns = loaded.labels.shape[1:2] if loaded.labels.size else ("c",)
+            f"{path}: images", got=f"shape {shape}", expected="(n, H, W, C), n at least 1 and C 1 or 3", remedy=remedy
+        )
+    count, labels = shape[0], headers["labels"]
+    columns = labels.shape[1:2] if 0 not in labels.shape else ("c",)
     expected = {
-        "images": (images.shape, "f"),
-        "images_preprocessed": (images.shape, "f"),
+        "images": (shape, "f"),
+        "images_preprocessed": (shape, "f"),
         "labels": ((count, *columns), "f"),
         "class_index": ((count,), "iu"),
         "image_statistics": ((count, 2), "f"),
     }
-    for name, (shape, kinds) in expected.items():
-        array = getattr(loaded, name)
-        if array.shape != shape or array.dtype.kind not in kinds:
+    for name, (shape_wanted, kinds) in expected.items():
+        header = headers[name]
+        if header.shape != shape_wanted or header.dtype.kind not in kinds:
             kind = "floats" if kinds == "f" else "integers"
             raise DataError(
-                f"{path}: {name} do not fit {count} images {images.shape[1:]}",
-                got=f"{array.dtype} {array.shape}",
-                expected=f"{kind} {shape}",
+                f"{path}: {name} do not fit {count} images {shape[1:]}",
+                got=f"{header.dtype} {header.shape}",
+                expected=f"{kind} {shape_wanted}",
                 remedy=remedy,
             )
-        if not np.isfinite(array).all():
+    if labels.shape[1] > bounds.MOST_CLASSES:
+        raise DataError(f"{path}: labels", got=f"{labels.shape[1]} entries", expected=f"at most {bounds.MOST_CLASSES}")
+    text = headers["metadata"]
+    if text.shape or text.dtype.kind != "U" or text.nbytes > METADATA_BYTES:
+        raise DataError(
+            f"metadata of {path}", got=f"{text.dtype} {text.shape}",
+            expected=f"one text of at most {METADATA_BYTES >> 20} MiB", remedy=remedy,
+        )  # fmt: skip
+
+
+def _check_values(path: Path, loaded: DistilledSet, remedy: str) -> None:
+    """Refuse values that no image, label or class has, and metadata that name no method, data or judge."""
+    for name in DistilledSet._fields[:-1]:
+        if not np.isfinite(getattr(loaded, name)).all():
             raise DataError(f"{path}: {name}", got="values that are not finite", remedy=remedy)
-    if loaded.class_index.min() < 0:
-        raise DataError(f"{path}: class_index", got=loaded.class_index.min(), expected="classes from 0", remedy=remedy)
+    least, most = int(loaded.class_index.min()), int(loaded.class_index.max())
+    if least < 0 or most >= bounds.MOST_CLASSES:
+        raise DataError(
+            f"{path}: class_index", got=least if least < 0 else most,
+            expected=f"classes from 0 to {bounds.MOST_CLASSES - 1}", remedy=remedy,
+        )  # fmt: skip
     try:
         origin = loaded.origin
         _ = origin.method, origin.data, origin.preprocess, origin.blocks, origin.seed, origin.reference
-    except (KipError, LookupError, TypeError, ValueError) as error:
-        raise DataError(f"metadata of {path}", got=str(error).rstrip("."), remedy=remedy) from None
+    except (KipError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise DataError(f"metadata of {path}", got=str(error)[:400].rstrip("."), remedy=remedy) from None
 
 
 def _read(kind: Any, value: Any) -> Any:

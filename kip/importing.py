@@ -2,10 +2,11 @@
 
 | file | what it holds |
 |---|---|
-| `.npz` | `images`, and `labels` (n, c) or `classes` (n,) |
-| `.npy` | images; the labels are in a second file |
+| `.npz` | `images`, and `labels` (n, c) or `classes` (n,); or under other usual names |
+| `.npy` | images; the labels are in a second file, or the classes' order |
 | `.pt` | `data`, a list of [images, classes], one for each of the authors' runs (DC, DSA, DM) |
-| `.pt` | images alone (MTT); the labels are in a second file |
+| `.pt` | [images, labels], a list of [images, labels, rate], a dictionary: see `kip.data.published` |
+| `.pt` | images alone (MTT); the labels are in a second file, or the classes' order |
 | a folder | a folder of images for each class (RDED, SRe2L, generators), matched by `kip.data.class_order` |
 
 Images may be channels last or first, and several sets may lie along a first axis. What their values are is said by
@@ -26,14 +27,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from kip import config, data, preprocess
-from kip.archives import read_array, read_arrays
+from kip.archives import array_headers, array_names, read_array, read_arrays
 from kip.blocks import Blocks
 from kip.data import Data, Dataset, class_order, decoded, image_folder, layout, torch_file
+from kip.data.published import (
+    LabelsAre,
+    Published,
+    chosen,
+    described,
+    found,
+    in_class_order,
+    missing,
+    scores_and_classes,
+)
 from kip.errors import ConfigError, DataError, ShapeError, printable
 from kip.export import DistilledSet, Origin, distilled_set
 from kip.judges import KernelJudge
@@ -51,13 +62,6 @@ FURTHEST = 64.0
 """The largest value that learned images may have in pixels."""
 
 
-class Published(NamedTuple):
-    """The arrays of a published file: images (n, H, W, C) or (n, C, H, W), and labels (n, c) or classes (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
 def import_set(
     path: Path,
     of: Data,
@@ -65,6 +69,9 @@ def import_set(
     name: str,
     values: Values,
     labels: Path | None = None,
+    labels_are: LabelsAre | None = None,
+    arrays: Sequence[str] = (),
+    per_class: int | None = None,
     index: int = 0,
     mean: Sequence[float] = (),
     deviation: Sequence[float] = (),
@@ -82,6 +89,10 @@ def import_set(
         name: the name of the method, for tables.
         values: what the values of the images are; see above.
         labels: the file with the labels, where `path` holds images alone.
+        labels_are: what learned labels (n, c) are; None: scores, with a warning where they might be logits.
+        arrays: the names of the images and the labels in the file, or of the images alone; none: the usual names, of
+            which `kip.data.published` has a list.
+        per_class: how many images each class has, where the file has no labels and they stand in the classes' order.
         index: which set, where the file holds several.
         mean: the means of `normalised` values, one for each channel.
         deviation: the deviations of `normalised` values, one for each channel.
@@ -106,10 +117,10 @@ def import_set(
     else:
         if classes:
             raise DataError("--class-order", got=f"the file {path}", expected="a folder, whose folders are classes")
-        published = _read(path, labels, index)
+        published = _read(path, labels, index, arrays, per_class, dataset.num_classes)
     _check_finite(published)
     images = _channels_last(published.images, dataset)
-    scores, class_index = _labels(published.labels, len(images), dataset.num_classes)
+    scores, class_index, learned = scores_and_classes(published.labels, len(images), dataset.num_classes, labels_are)
     preprocessing = preprocessing or Preprocess()
     transform = preprocess.fit(preprocessing, dataset.train.images)
     if values == "preprocessed":
@@ -129,8 +140,7 @@ def import_set(
         "seed": 0,
         "reference": None,
     }
-    learned = published.labels.ndim == 2
-    rates = np.array([] if rate is None else [rate], np.float32)
+    rates = np.array(published.rates if rate is None else [rate], np.float32)
     origin = Origin(experiment, judge.label, "scores" if learned else "classes", judge)
     return distilled_set(
         origin,
@@ -143,33 +153,37 @@ def import_set(
     )
 
 
-def _read(path: Path, labels: Path | None, index: int) -> Published:
-    held: Any = _held(path)
-    if labels is not None:
-        held = {"images": held, "labels": _held(labels)}
-    if isinstance(held, dict) and isinstance(held.get("data"), list):  # VICO's, one pair for each run
-        pairs = held["data"]
-        if not 0 <= index < len(pairs):
-            raise DataError(f"set of {path}", got=index, expected=f"0 to {len(pairs) - 1}")
-        held, index = dict(zip(("images", "labels"), pairs[index])), 0
-    if not isinstance(held, dict) or "images" not in held or not {"labels", "classes"} & held.keys():
-        raise DataError(
-            f"arrays of {path}",
-            got=", ".join(held) if isinstance(held, dict) else "images alone",
-            expected="`images`, and `labels` or `classes`",
-            remedy="Name the file of the labels with --labels.",
-        )
-    images, targets = (np.asarray(held[key]) for key in ("images", "labels" if "labels" in held else "classes"))
-    if images.ndim == 5:
-        if not 0 <= index < len(images):
-            raise DataError(f"set of {path}", got=index, expected=f"0 to {len(images) - 1}")
-        images, targets = images[index], targets[index]
-    elif index:
-        raise DataError(f"set of {path}", got=index, expected="0: the file holds one set")
-    return Published(images, targets)
+def _read(
+    path: Path, labels: Path | None, index: int, arrays: Sequence[str], per_class: int | None, num_classes: int
+) -> Published:
+    """Return the images and labels of a file, or of two."""
+    held = _held(path, arrays)
+    parts, index = found(path, held, index=index, arrays=arrays)
+    if per_class is not None:
+        if labels is not None or parts.labels is not None:
+            raise DataError("--per-class", got="labels as well", expected="a file of images alone, and no --labels")
+        sets = parts.images.shape[:-4] or (1,)
+        order = in_class_order(parts.images.shape[-4], per_class, num_classes)
+        return parts.with_labels(order if parts.images.ndim == 4 else np.tile(order, (*sets, 1)), path, index)
+    targets = parts.labels if labels is None else _alone(labels)
+    if targets is None:
+        raise missing(path, held)
+    return parts.with_labels(targets, path, index)
+
+
+def _alone(path: Path) -> np.ndarray:
+    """Return the labels of a file of labels."""
+    held = _held(path, ())
+    if isinstance(held, dict):
+        name = chosen(held)[1]
+        held = held[name] if name is not None else next(iter(held.values())) if len(held) == 1 else held
+    if not isinstance(held, np.ndarray):
+        raise DataError(f"labels of {path}", got=described(held), expected="one array")
+    return held
 
 
 def _check_folder(path: Path, values: Values, labels: Path | None, index: int) -> None:
+    """Refuse options that a folder has no use for."""
     if values != "pixels" or labels is not None or index:
         raise DataError(
             f"the folder {printable(str(path))}", got=f"values {values}, labels {labels}, index {index}",
@@ -203,11 +217,19 @@ def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -
     return Published(np.stack(images) / 255.0, numbers[held.classes])
 
 
-def _held(path: Path) -> Any:
-    """Return the arrays of one file."""
+def _held(path: Path, arrays: Sequence[str]) -> Any:
+    """Return the arrays of one file; of a `.npz`, those that are needed."""
     if path.suffix in (".pt", ".pth"):
         return torch_file.read(path)
-    return read_array(path) if path.suffix == ".npy" else read_arrays(path)
+    if path.suffix == ".npy":
+        return read_array(path)
+    names = array_names(path)
+    needed = [name for name in chosen(names, arrays) if name is not None]
+    if not needed and names:
+        if len(names) > 1:
+            raise missing(path, array_headers(path))
+        needed = names
+    return read_arrays(path, needed or None)
 
 
 def _channels_last(images: np.ndarray, dataset: Dataset) -> np.ndarray:
@@ -223,22 +245,9 @@ def _channels_last(images: np.ndarray, dataset: Dataset) -> np.ndarray:
     )
 
 
-def _labels(labels: np.ndarray, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (n, c), float32, and the class of each image."""
-    if len(labels) == count and labels.ndim == 2 and labels.shape[1] == classes and labels.dtype.kind == "f":
-        return labels.astype(np.float32), labels.argmax(axis=1)
-    if labels.shape == (count,) and labels.dtype.kind in "iu":
-        return data.centred_one_hot(labels, classes), labels.astype(np.int64)
-    raise DataError(
-        "labels of the set",
-        got=f"shape {labels.shape}, dtype {labels.dtype}",
-        expected=f"({count}, {classes}) floats, or ({count},) integer classes",
-    )
-
-
 def _check_finite(published: Published) -> None:
     """Refuse images and labels that are no numbers, or not finite."""
-    for name, array in published._asdict().items():
+    for name, array in (("images", published.images), ("labels", published.labels)):
         if array.dtype.kind not in "biuf":
             raise DataError(f"{name} of the set", got=f"dtype {array.dtype}", expected="numbers")
         if wrong := array.size - int(np.isfinite(array).sum()):

@@ -165,7 +165,8 @@ def _scores(distilled: DistilledSet, result: Any) -> Section:
         averaged = result.get("paper_steps")
         if isinstance(averaged, list) and len(averaged) > 1:
             name = f"mean of the {len(averaged)} checkpoints of lowest train loss, test"
-            rows.append((name, _score(result["paper_test_accuracy"], result.get("paper_test_spread", 0.0))))
+            spread = result.get("paper_test_spread")
+            rows.append((name, _score(result["paper_test_accuracy"], spread if is_number(spread) else 0.0)))
         rows.append(("steps, seconds", f"{result['steps']}, {result['seconds']:.0f}"))
         if is_number(result.get("peak_memory_mib")):
             rows.append(("largest memory", f"{result['peak_memory_mib']} MiB"))

@@ -155,3 +155,53 @@ def test_a_pipe_in_the_place_of_an_archive_makes_nobody_wait(tmp_path, caplog):
     os.mkfifo(cache._path(images, "zca", tmp_path))
     assert cache.load(images, "zca", tmp_path) is None
     assert "computing it again" in caplog.text
+
+
+def test_a_small_file_takes_no_memory_beyond_its_bound(tmp_path, monkeypatch):
+    """Zeros are compressed to a thousandth: a label array of 40 x 2^27 took 4.9 GiB and a minute."""
+    monkeypatch.setenv("KIP_FILE_MIB", "1")
+    path = archive(tmp_path / "set.npz", zipfile.ZIP_DEFLATED, a=npy((3, 2**20), b"\0" * 3 * 2**20), b=npy((2,), b"12"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"a takes more memory.*got 3 MiB.*expected at most 1 MiB.*KIP_FILE_MIB"):
+            read_arrays(path)
+        assert read_arrays(path, ["b"])["b"].tolist() == [49, 50]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setenv("KIP_FILE_MIB", "3")
+    with pytest.raises(DataError, match=r"b takes more memory.*with the arrays before it"):
+        read_arrays(path)
+    monkeypatch.setenv("KIP_FILE_MIB", "4")
+    assert read_arrays(path)["a"].shape == (3, 2**20)
+
+
+def test_an_archive_as_large_as_its_arrays_needs_no_bound(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIP_FILE_MIB", "0")
+    np.savez(tmp_path / "set.npz", a=np.arange(10**5))
+    assert len(read_arrays(tmp_path / "set.npz")["a"]) == 10**5
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path):
+    """NumPy read a header of the length that it claims before it looked at it."""
+    long = b"\x93NUMPY\x02\x00" + (2**26).to_bytes(4, "little") + b" " * 2**26
+    path = archive(tmp_path / "set.npz", zipfile.ZIP_DEFLATED, a=long)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="a cannot be read"):
+            read_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compression_that_numpy_does_not_write_is_refused(tmp_path, compression):
+    with pytest.raises(DataError, match="which NumPy does not write"):
+        read_arrays(archive(tmp_path / "set.npz", compression, a=npy((2,), b"12")))
+
+
+def test_bfloat16_as_numpy_saves_it_is_named(tmp_path):
+    np.savez(tmp_path / "set.npz", a=np.zeros(3, "V2"))
+    with pytest.raises(DataError, match=r"array of \|V2; expected a plain numeric array.*bfloat16.*float32"):
+        read_arrays(tmp_path / "set.npz")

@@ -168,6 +168,13 @@ def test_the_report_shows_no_picture_of_an_infinite_loss(whole, tmp_path):
     assert cli.main(["report", str(out)]) == 0
 
 
+def test_the_report_shows_no_spread_that_is_no_number(whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "run")
+    result = json.loads((out / "result.json").read_text())
+    (out / "result.json").write_text(json.dumps(result | {"paper_steps": [1, 2], "paper_test_spread": "wide"}))
+    assert cli.main(["report", str(out)]) == 0
+
+
 def test_natural_images_of_another_run_are_left_out_of_the_report(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "run")
     first = export.load(out / "initial.npz")
@@ -321,6 +328,9 @@ ARRAYS = {
     "an infinite label": lambda s: {"labels": np.where(s.labels > 0, np.inf, s.labels)},
     "no statistics": lambda s: {"image_statistics": s.image_statistics[:, :1]},
     "text for labels": lambda s: {"labels": s.labels.astype(str)},
+    "a class of a billion": lambda s: {"class_index": s.class_index + 10**9},
+    "classes beyond all": lambda s: {"class_index": s.class_index.astype(np.uint64) + np.uint64(2**63)},
+    "a million entries of labels": lambda s: {"labels": np.zeros((len(s.labels), 10**6), np.float16)},
 }
 METADATA = {
     "a step of text": {"step": "six"},
@@ -332,7 +342,20 @@ METADATA = {
     "a method of text": {"method": "kip"},
     "preprocessing of a list": {"preprocess": []},
     "steps of text": {"deployment_steps": "many"},
+    "versions of a list": {"versions": ["kip", "jax"]},
+    "an endless seed": {"experiment": {"seed": float("inf")}},
+    "a seed of NaN": {"experiment": {"seed": float("nan")}},
+    "a name of 300 letters": {"experiment": {"data": {"name": "x" * 300}}},
+    "names of numbers": {"class_names": [1, 2]},
 }
+
+
+def changed(content, changes):
+    """Return a dictionary with changes, also within those that it holds."""
+    return content | {
+        name: changed(content[name], change) if isinstance(change, dict) and change and name == "experiment" else change
+        for name, change in changes.items()
+    }
 
 
 @pytest.mark.parametrize("fault", [*ARRAYS, *METADATA])
@@ -341,7 +364,7 @@ def test_a_set_that_is_not_what_it_says_is_refused_in_words(whole, tmp_path, cap
     out = shutil.copytree(whole, tmp_path / "run")
     path = out / "distilled.npz"
     loaded = export.load(path)
-    changes = ARRAYS[fault](loaded) if fault in ARRAYS else {"metadata": {**loaded.metadata, **METADATA[fault]}}
+    changes = ARRAYS[fault](loaded) if fault in ARRAYS else {"metadata": changed(loaded.metadata, METADATA[fault])}
     export.save(path, loaded._replace(**changes))
     assert cli.main([command, str(out if command == "report" else path)]) == 2
     complaint = capsys.readouterr().err

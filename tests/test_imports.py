@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["lazy", "files"],
+    ["lazy", "files", "bounds"],
     ["config", "checks", "rng", "precision", "spread", "archives", "locks", "metrics", "machine", "progress"],
     ["compilation"],
     ["data", "preprocess", "kernels", "krr"],

@@ -66,6 +66,9 @@ def import_(
     out: Path,
     name: str = "published",
     labels: Path | None = None,
+    labels_are: Literal["scores", "probabilities", "logits"] | None = None,
+    arrays: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[IMAGES [LABELS]]")] = (),
+    per_class: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
     index: int = 0,
     mean: tuple[float, ...] = (),
     deviation: tuple[float, ...] = (),
@@ -86,6 +89,8 @@ def import_(
             --deviation 0.2023 0.1994 0.2010 --out dsa.npz
         kip import rded_images --data cifar10 --values pixels --out rded.npz
         kip import others --data mine --values pixels --class-order zebra ant cat --out others.npz
+        kip import images_best.pt --data cifar10 --values preprocessed --preprocess.kind zca_frepo --per-class 10
+            --out mtt.npz
 
     Args:
         file: The file with the images, or the folder.
@@ -96,6 +101,12 @@ def import_(
         out: The .npz file to write.
         name: The name of the method that tables show.
         labels: The file with the labels, where the first one holds images alone.
+        labels_are: What learned labels are: the scores of a regression, probabilities, or logits, whose softmax is
+            taken. The default is scores, with a warning where they might be logits.
+        arrays: The names of the images and the labels in the file, or of the images alone. The default is the usual
+            names, such as images and labels, or image_syn and label_syn.
+        per_class: The number of images of each class, where the file has no labels and the images stand in the order of
+            the classes. The default is that the file has labels.
         index: Which set to take, where the file holds several.
         mean: The means of normalised values, one for each channel.
         deviation: The deviations of normalised values, one for each channel.
@@ -114,8 +125,9 @@ def import_(
     from kip.kernels.architecture import kernel_named
 
     distilled = import_set(
-        file, data, name=name, values=values, labels=labels, index=index, mean=mean, deviation=deviation,
-        classes=class_order, preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), rate=rate,
+        file, data, name=name, values=values, labels=labels, labels_are=labels_are, arrays=arrays, per_class=per_class,
+        index=index, mean=mean, deviation=deviation, classes=class_order, preprocessing=preprocess,
+        kernel=kernel_named(kernel, "ntk"), rate=rate,
         data_dir=data_dir,
     )  # fmt: skip
     export.save(out, distilled)

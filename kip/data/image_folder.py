@@ -21,7 +21,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from kip.errors import DataError, printable
+from kip.data import picture_file
+from kip.errors import DataError, KipError, printable
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
@@ -32,8 +33,6 @@ LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN")
 Resize = Literal["crop", "pad", "stretch"]
 """How an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its longer side
 and puts it in the middle of black; `stretch` scales both sides."""
-MOST_PIXELS = 64_000_000
-"""An image of more pixels is refused before it is decoded: a small file can claim any size."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the values that cameras, microscopes and scanners write into grey pictures of 16 bits."""
 
@@ -143,12 +142,10 @@ def images_in(folder: Path) -> list[Path]:
 
 def header(path: Path) -> Header:
     """Return what a file says of its picture."""
-    from PIL import Image
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with picture_file.opened(path) as file:
                 is_grey = file.mode in ("1", "L", "LA", "F") or file.mode.startswith("I")
                 return Header(is_grey, file.mode.startswith("I"), file.has_transparency_data)
     except Exception:  # Pillow's readers raise whatever they like at a damaged file
@@ -161,11 +158,8 @@ def largest(path: Path) -> int:
     Raises:
         ValuesError: if a value is below 0, or above 16 bits.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as file:
-            _check_size(path, file)
+        with picture_file.decoding(path) as file:
             values = np.asarray(file)
     except Exception:  # decoding says later what is wrong with it
         return 0
@@ -182,7 +176,7 @@ def decoded(path: Path, channels: int, look: Look = Look()) -> np.ndarray:  # no
         look: its size, background and depth. It is scaled by Lanczos's filter.
 
     Raises:
-        DataError: if it is no image that can be read, or claims more than `MOST_PIXELS`.
+        DataError: if it is no image that can be read, or claims more than `kip.bounds.picture_pixels()`.
         ValuesError: if it has more bits than `look.depth`, or floats outside [0, 1].
     """
     with quietly():
@@ -204,8 +198,7 @@ def decoded_in_thread(path: Path, channels: int, look: Look) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            _check_size(path, file)
+        with picture_file.decoding(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode == "F" or picture.mode.startswith("I"):
                 picture = _of_values(path, picture, look.depth or 16)
@@ -217,7 +210,7 @@ def decoded_in_thread(path: Path, channels: int, look: Look) -> np.ndarray:
             if look.side is not None:
                 picture = _square(picture, look.side, look.resize)
             pixels = np.array(picture)
-    except DataError:
+    except KipError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they like at a damaged file
         raise DataError(f"cannot read the image {_shown(path)}", got=f"{type(error).__name__}: {error}") from error
@@ -259,11 +252,6 @@ def _check_range(path: Path, values: np.ndarray, depth: int) -> None:
             expected=f"0 to {2**depth - 1}, which are {depth} bits",
             remedy="Name the bits of its values with --data.depth, or write it as integers of 8 or 16 bits.",
         )  # fmt: skip
-
-
-def _check_size(path: Path, file: Any) -> None:
-    if file.width * file.height > MOST_PIXELS:
-        raise DataError(f"the image {_shown(path)}", got=f"{file.width}x{file.height} pixels", expected="fewer")
 
 
 def _files(folder: Path) -> Iterator[Path]:

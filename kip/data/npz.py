@@ -1,36 +1,67 @@
-"""Reading NAME.npz: x_train, y_train, x_test, y_test, and nothing that is not what it says."""
+"""Reading NAME.npz: train and test images with their classes, and nothing that is not what it says.
+
+| in the file | is taken as |
+|---|---|
+| x_train, y_train, x_test, y_test | themselves |
+| train_images, train_labels, test_images, test_labels (MedMNIST), or other `SPELLINGS` | these four |
+| grey images without an axis of channels, uint8 (N, H, W) (Keras' MNIST) | (N, H, W, 1) |
+| a column of classes (N, 1) (Keras' CIFAR-10, MedMNIST) | (N,) |
+| names of classes, strings (N,) | classes in the order of `class_names`, or of the names |
+| truth values (N,) | classes 0 and 1 |
+| val_images, val_labels and the like | nothing: validation images are taken out of train, with a word |
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from kip.archives import array_names, read_arrays, stored_arrays
+from kip.archives import array_headers, array_names, read_arrays, stored_arrays
+from kip.data.published import described
 from kip.errors import DataError, printable
 from kip.lazy import Images, Lazy, in_memory_bytes
 
+LOGGER = logging.getLogger(__name__)
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-IMAGES = ("x_train", "x_test")
+SPELLINGS = (
+    NAMES,
+    ("X_train", "y_train", "X_test", "y_test"),
+    ("X_train", "Y_train", "X_test", "Y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("images_train", "labels_train", "images_test", "labels_test"),
+    ("train_x", "train_y", "test_x", "test_y"),
+    ("train_X", "train_y", "test_X", "test_y"),
+    ("train_data", "train_labels", "test_data", "test_labels"),
+)
+"""Names of the four arrays; the first of which a file has all."""
+WRITE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 Arrays = tuple[Images, np.ndarray, Images, np.ndarray]
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes that a file has in its array `class_names`; none where it has no such array.
+    """Return the names of the classes: the array `class_names`, or what the classes are called where they are strings.
+
+    None come back where the file has neither.
 
     Characters that a terminal would obey are escaped, by `kip.errors.printable`.
 
     Raises:
         DataError: if there is such an array, and it is not one of strings, (C,).
     """
-    if "class_names" not in array_names(path):
+    held = array_names(path)
+    if "class_names" in held:
+        names = read_arrays(path, ["class_names"])["class_names"]
+        if names.dtype.kind != "U" or names.ndim != 1:
+            raise DataError(
+                f"{path}: class_names", got=f"{names.dtype} {names.shape}", expected="strings, one for each class"
+            )
+        return tuple(printable(str(name)) for name in names)
+    train = _spelling(held)[1]
+    if train not in held or array_headers(path, [train])[train].dtype.kind != "U":
         return ()
-    names = read_arrays(path, ["class_names"])["class_names"]
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise DataError(
-            f"{path}: class_names", got=f"{names.dtype} {names.shape}", expected="strings, one for each class"
-        )
-    return tuple(printable(str(name)) for name in names)
+    return tuple(printable(str(name)) for name in np.unique(read_arrays(path, [train])[train]))
 
 
 def read(path: Path) -> Arrays:
@@ -40,9 +71,9 @@ def read(path: Path) -> Arrays:
     is not compressed.
 
     Args:
-        path: a .npz archive. Its x_train and x_test are uint8 (N, H, W, C) with C = 1 or 3; its y_train and y_test are
-            integers (N,) in 0..K-1, each class present in train. Other arrays in the file are ignored. Nothing is
-            unpickled.
+        path: a .npz archive. Its train and test images are uint8 (N, H, W, C) with C = 1 or 3; its classes are integers
+            (N,) in 0..K-1, each present in train; other forms are in the table above. Other arrays in the file are
+            ignored. Nothing is unpickled.
 
     Returns:
         x_train, y_train, x_test, y_test; images uint8, lazy where they stay in the file; labels int64.
@@ -50,21 +81,72 @@ def read(path: Path) -> Arrays:
     Raises:
         DataError: if the file cannot be read or an array is not so: the file, the array, what came, what was expected.
     """
-    remedy = (
-        "The file is damaged, cut short, incomplete or of another format: write it again with "
-        "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
-    )
+    held = array_names(path)
+    names = _spelling(held)
+    if held and (lacking := [name for name in names if name not in held]):
+        raise DataError(
+            f"{path} lacks {', '.join(lacking)}", got=described(array_headers(path)), expected=", ".join(NAMES),
+            remedy=f"Write the arrays under these names with {WRITE}, or under train_images, train_labels, "
+            "test_images and test_labels.",
+        )  # fmt: skip
+    if left_out := [name for name in held if name.lower().startswith(("val", "x_val", "y_val"))]:
+        LOGGER.warning(
+            "%s: %s are left out; validation images are taken out of train (data.validation)", path, ", ".join(left_out)
+        )
+    remedy = f"The file is damaged, cut short or of another format: write it again with {WRITE}."
     stored: dict[str, Images] = {}
     if path.is_file() and path.stat().st_size > in_memory_bytes():
-        stored |= stored_arrays(path, IMAGES)
-    read_whole = read_arrays(path, [name for name in NAMES if name not in stored], remedy=remedy)
-    x_train, x_test = (stored[name] if name in stored else read_whole[name] for name in IMAGES)
-    return check(str(path), x_train, read_whole["y_train"], x_test, read_whole["y_test"])
+        stored |= stored_arrays(path, names[::2])
+    read_whole = read_arrays(path, [name for name in names if name not in stored], remedy=remedy)
+    x_train, x_test = (_with_channels(stored[name] if name in stored else read_whole[name]) for name in names[::2])
+    y_train, y_test = (read_whole[name] for name in names[1::2])
+    if y_train.dtype.kind == "U":
+        known = class_names(path)
+        y_train, y_test = (_numbered(f"{path}: {name}", read_whole[name], known) for name in names[1::2])
+    return check(str(path), x_train, _column(y_train), x_test, _column(y_test), names)
 
 
-def check(source: str, x_train: Images, y_train: np.ndarray, x_test: Images, y_test: np.ndarray) -> Arrays:
-    """Check x_train, y_train, x_test, y_test as `read` says, whatever `source` they came from."""
-    for name, images in (("x_train", x_train), ("x_test", x_test)):
+def _spelling(held: list[str]) -> tuple[str, ...]:
+    """Return the names of the four arrays in a file; ours where it has no four."""
+    return next((names for names in SPELLINGS if set(names) <= set(held)), NAMES)
+
+
+def _with_channels(images: Images) -> Images:
+    """Return grey images (N, H, W) as (N, H, W, 1), and all others as they are."""
+    if images.ndim != 3 or images.dtype != np.uint8:
+        return images
+    if isinstance(images, Lazy):
+        return images.made(lambda rows: rows[..., None], shape=(*images.shape[1:], 1), dtype=np.uint8)
+    return images[..., None]
+
+
+def _column(labels: np.ndarray) -> np.ndarray:
+    """Return classes (N, 1) as (N,), and truth values as numbers."""
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    return labels.astype(np.int64) if labels.dtype.kind == "b" else labels
+
+
+def _numbered(name: str, labels: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Return the places of names of classes among all."""
+    if labels.dtype.kind != "U":
+        raise DataError(name, got=labels.dtype, expected="names of classes, as train has them")
+    order = {known: number for number, known in enumerate(names)}
+    unknown = [text for text in np.unique(labels).tolist() if text not in order]
+    if unknown:
+        raise DataError(f"{name} holds a class that has no name", got=repr(unknown[0])[:80], expected="a known class")
+    return np.array([order[text] for text in labels.reshape(-1).tolist()], np.int64).reshape(labels.shape)
+
+
+def check(
+    source: str,
+    x_train: Images,
+    y_train: np.ndarray,
+    x_test: Images,
+    y_test: np.ndarray,
+    names: tuple[str, ...] = NAMES,
+) -> Arrays:
+    """Check x_train, y_train, x_test, y_test as `read` says; `source` and `names` are for errors."""
+    for name, images in ((names[0], x_train), (names[2], x_test)):
         _check_images(f"{source}: {name}", images)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
@@ -72,14 +154,14 @@ def check(source: str, x_train: Images, y_train: np.ndarray, x_test: Images, y_t
             got=f"{x_train.shape[1:]} and {x_test.shape[1:]}",
             remedy="Resize one of them.",
         )
-    for name, labels, images in (("y_train", y_train, x_train), ("y_test", y_test, x_test)):
+    for name, labels, images in ((names[1], y_train, x_train), (names[3], y_test, x_test)):
         _check_labels(f"{source}: {name}", labels, len(images))
     present = np.unique(y_train)
     classes = len(present)
     absent = np.flatnonzero(present != np.arange(classes))  # a label may be 10^9: nothing here is as long as a label
     if len(absent) or classes < 2:
         raise DataError(
-            f"{source}: y_train does not hold the classes 0..C-1, C at least 2",
+            f"{source}: {names[1]} does not hold the classes 0..C-1, C at least 2",
             got=f"no image of class {absent[0]}, and the label {present[-1]}"
             if len(absent)
             else f"the single class {present[0]}",
@@ -87,7 +169,7 @@ def check(source: str, x_train: Images, y_train: np.ndarray, x_test: Images, y_t
         )
     if y_test.max() >= classes:
         raise DataError(
-            f"{source}: y_test holds a class that train lacks", got=int(y_test.max()), expected=f"0..{classes - 1}"
+            f"{source}: {names[3]} holds a class that train lacks", got=int(y_test.max()), expected=f"0..{classes - 1}"
         )
     return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)
 

@@ -29,7 +29,7 @@ USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
 class Data:
     """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
 
-    name: Annotated[str, Field(min_length=1)] = "digits"
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "digits"
     """The data set: `digits`, the stem of a .npz file or the name of a folder of pictures in the data folder, or a
     tensorflow-datasets name such as `cifar10`."""
     validation: Annotated[int, Field(ge=0)] | None = None
@@ -249,11 +249,11 @@ def _read(data: Data, data_dir: Path | None) -> Source:
         looked.append(f"no data folder (${DATA_DIR_VARIABLE} is unset)")
     else:
         path = folder / f"{name}.npz"
-        if path.is_file():
+        if os.path.isfile(path):  # `Path.is_file` raises an error at a name that no file system takes
             arrays = npz.read(path)
             return _parts(path, arrays, npz.class_names(path))
         looked.append(str(path))
-        if (folder / name).is_dir():
+        if os.path.isdir(folder / name):
             return _pictures(folder / name, data)
         looked.append(f"the folder {folder / name}")
     try:

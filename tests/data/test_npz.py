@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from kip.data import Data, load
+from kip.data import Data, load, npz
 from kip.errors import DataError
 
 
@@ -42,7 +42,11 @@ BAD = {
     "infinity": ({"x_test": np.full((4, 4, 5, 3), np.inf)}, "x_test holds infinity", "Clean"),
     "floats": ({"x_train": np.zeros((20, 4, 5, 3))}, "wrong dtype; got float64; expected uint8", "np.rint"),
     "signed": ({"x_train": np.zeros((20, 4, 5, 3), np.int16)}, "wrong dtype; got int16", "uint8"),
-    "rank 3": ({"x_train": np.zeros((20, 4, 5), np.uint8)}, r"rank; got shape \(20, 4, 5\)", r"x\[\.\.\., None\]"),
+    "rank 5": (
+        {"x_train": np.zeros((20, 1, 4, 5, 3), np.uint8)},
+        r"rank; got shape \(20, 1, 4, 5, 3\)",
+        r"x\[\.\.\., None\]",
+    ),
     "flat": ({"x_train": np.zeros((20, 60), np.uint8)}, r"expected \(N, H, W, C\)", "reshape"),
     "channels first": ({"x_train": np.zeros((20, 3, 4, 5), np.uint8)}, "5 channels", "transpose"),
     "no image": (
@@ -79,6 +83,50 @@ def test_a_bad_array_is_refused_with_file_array_and_remedy(tmp_path, case):
         load_with(tmp_path, **arrays)
     assert str(tmp_path / "set.npz") in str(caught.value)
     caught.match(remedy)
+
+
+def as_published(count, *, seed):
+    """Return grey images without channels, and a class for each, in a column."""
+    images = np.random.default_rng(seed).integers(0, 255, (count, 6, 5)).astype(np.uint8)
+    return images, (np.arange(count) % 3).astype(np.uint8)[:, None]
+
+
+@pytest.mark.parametrize("names", npz.SPELLINGS)
+@pytest.mark.parametrize("limit", ["256", "0"])
+def test_sets_as_they_are_published_are_read_as_they_are(tmp_path, caplog, monkeypatch, names, limit):
+    """MedMNIST's names, Keras' grey images without channels and columns of classes."""
+    monkeypatch.setenv("KIP_IN_MEMORY_MIB", limit)
+    train, test = as_published(12, seed=0), as_published(6, seed=1)
+    np.savez(tmp_path / "set.npz", **dict(zip(names, (*train, *test))), val_images=test[0])
+    data = load(Data("set", validation=0), tmp_path)
+    np.testing.assert_array_equal(data.train.images[:], train[0][..., None])
+    np.testing.assert_array_equal(data.test.images[:], test[0][..., None])
+    np.testing.assert_array_equal(data.train.labels, train[1][:, 0])
+    assert "val_images are left out" in caplog.text
+
+
+def test_names_and_truth_values_are_classes(tmp_path):
+    names = np.array(["cat", "ant", "bee"])
+    data = load_with(tmp_path, y_train=names[np.arange(20) % 3], y_test=names[:1].repeat(4))
+    assert data.class_names == ("ant", "bee", "cat")
+    np.testing.assert_array_equal(data.train.labels[:3], [2, 0, 1])
+    np.testing.assert_array_equal(data.test.labels, [2] * 4)
+    data = load_with(tmp_path, y_train=names[np.arange(20) % 3], y_test=names[:1].repeat(4), class_names=names)
+    assert data.class_names == ("cat", "ant", "bee")
+    np.testing.assert_array_equal(data.train.labels[:3], [0, 1, 2])
+    with pytest.raises(DataError, match="y_test holds a class that has no name; got 'dog'"):
+        load_with(tmp_path, y_train=names[np.arange(20) % 3], y_test=np.array(["dog"] * 4))
+    with pytest.raises(DataError, match="y_test; got int32; expected names of classes"):
+        load_with(tmp_path, y_train=names[np.arange(20) % 3])
+    data = load_with(tmp_path, y_train=np.arange(20) % 2 == 1, y_test=np.arange(4) % 2 == 0)
+    np.testing.assert_array_equal(data.test.labels, [1, 0, 1, 0])
+
+
+def test_other_names_are_listed_with_their_shapes(tmp_path):
+    np.savez(tmp_path / "set.npz", pictures=np.zeros((3, 4, 5), np.uint8), kinds=np.zeros(3, int))
+    with pytest.raises(DataError, match=r"lacks x_train.*pictures uint8 \(3, 4, 5\), kinds int64 \(3,\)") as caught:
+        load(Data("set"), tmp_path)
+    assert "damaged" not in str(caught.value)
 
 
 def damage(path, how):
