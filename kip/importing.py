@@ -6,6 +6,7 @@
 | `.npy` | images; the labels are in a second file |
 | `.pt` | `data`, a list of [images, classes], one for each of the authors' runs (DC, DSA, DM) |
 | `.pt` | images alone (MTT); the labels are in a second file |
+| `.msgpack`, or no suffix | a checkpoint of Flax (RCIG): its set as `ema_average`, or `params` |
 | a folder | a folder of images for each class, in the classes' order (RDED, SRe2L, generators); values are pixels |
 
 Images may be channels last or first, and several sets may lie along a first axis. What their values are is said by
@@ -29,7 +30,7 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.archives import read_array, read_arrays
 from kip.blocks import Blocks
-from kip.data import Data, Dataset, image_folder, torch_file
+from kip.data import Data, Dataset, image_folder, msgpack_file, torch_file
 from kip.errors import DataError, ShapeError
 from kip.export import DistilledSet, Origin, distilled_set
 from kip.judges import KernelJudge
@@ -171,6 +172,8 @@ def _held(path: Path) -> Any:
     """Return the arrays of one file."""
     if path.suffix in (".pt", ".pth"):
         return torch_file.read(path)
+    if path.suffix in (".msgpack", ""):  # Flax's own names have no suffix: checkpoint_15000
+        return msgpack_file.read_set(path)
     return read_array(path) if path.suffix == ".npy" else read_arrays(path)
 
 

@@ -74,7 +74,7 @@ def import_(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Import a set that others have published, .npz, .npy, .pt or a folder, so that every command judges and shows it.
+    """Import a set that others have published (.npz, .npy, .pt, Flax's checkpoint, a folder) to judge and show it.
 
     Such a file is not trusted: its arrays are read, and nothing that it names is run. torch is not needed. A folder
     holds a folder of images for each class, in the order of the classes.
@@ -83,6 +83,7 @@ def import_(
         kip import res_DSA.pt --data cifar10 --values normalised --mean 0.4914 0.4822 0.4465
             --deviation 0.2023 0.1994 0.2010 --out dsa.npz
         kip import rded_images --data cifar10 --values pixels --out rded.npz
+        kip import checkpoint_15000 --data cifar10 --values preprocessed --preprocess.kind zca_frepo --out rcig.npz
 
     Args:
         file: The file with the images, or the folder.
