@@ -186,11 +186,14 @@ class RCIG(Method):
         )
         rates = artefact.load((np.zeros(()), np.zeros(())))
         if rates is None:
-            rates = self._first_rates(problem, slots[0].variables, state)
+            with store.progress(2, "learning rates") as bar:
+                rates = self._first_rates(problem, slots[0].variables, state, bar.update)
             artefact.save(rates)
         return Prepared(slots, *rates)
 
-    def _first_rates(self, problem: Problem, base: Variables, state: State) -> tuple[np.ndarray, np.ndarray]:
+    def _first_rates(
+        self, problem: Problem, base: Variables, state: State, on_rate: Callable[[], Any]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the first learning rates, given or found, of the tangents and of H^-1 g."""
         student = self._student(problem)
         shown, classes = student.shown(state.images, state.labels), problem.num_classes
@@ -200,6 +203,7 @@ class RCIG(Method):
                 inner_rate = found_rate(
                     lambda rate: learn(student, base, *shown, rate, steps=self.inner_steps), FIRST_INNER_RATE
                 )
+            on_rate()
             if solver_rate is None:
                 set_ = {"images": state.images, "labels": state.labels, "scale": np.zeros((), np.float32)}
                 target = problem.target_batch(self.target_batch, step=0)
@@ -210,6 +214,7 @@ class RCIG(Method):
                     lambda rate: inverse_product(student, base, shown[0], g, classes, rate, steps=steps),
                     FIRST_SOLVER_RATE,
                 )
+            on_rate()
         return np.asarray(inner_rate), np.asarray(solver_rate)
 
     def init(self, problem: Problem, prepared: Prepared) -> State:
@@ -234,13 +239,10 @@ class RCIG(Method):
             problem, state.step, owned["pool"][index].variables,
             {name: owned[name] for name in ("images", "labels", "scale")}, owned["inner"].value, owned["solver"].value,
         )  # fmt: skip
-        condition = krr.condition_number(found.k_ss, student.ridge)
         gradient = {name: found.gradient[name] for name in self._learned(owned)}
-        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in (found.loss, *gradient.values())):
-            raise NonFiniteError(
-                "the loss of the student or its gradient holds NaN or infinity",
-                remedy="Lower the learning rate, or set inner_rate and solver_rate to smaller values.",
-            )
+        _check_finite("the kernel of the student's features", found.k_ss)
+        condition = krr.condition_number(found.k_ss, student.ridge)
+        _check_finite("the loss of the student, or its gradient,", found.loss, *gradient.values())
         moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._learned(owned))
         moved = {"labels": owned["labels"], **moved}
         newest = (1 - self.average) / (1 - self.average ** (state.step + 1))
@@ -531,6 +533,14 @@ def found_rate(descent: Callable[[Any], Descent], start: float) -> float:
     while rate < LARGEST_RATE and _falls(np.stack(descent(np.float32(rate)).values)):
         rate *= 1.2
     return 0.84 * rate
+
+
+def _check_finite(what: str, *arrays: Array) -> None:
+    if not all(np.isfinite(np.asarray(array)).all() for array in arrays):
+        raise NonFiniteError(
+            f"{what} holds NaN or infinity",
+            remedy="Lower the learning rate, or set inner_rate and solver_rate to smaller values.",
+        )
 
 
 def _falls(values: np.ndarray) -> bool:
