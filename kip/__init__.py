@@ -43,6 +43,7 @@ _PUBLIC = {
     "Training": "kip.training.learner",
     "FRePo": "kip.methods.features.frepo",
     "RFAD": "kip.methods.features.rfad",
+    "RCIG": "kip.methods.features.rcig",
     "KRRST": "kip.methods.features.krr_st",
     "DC": "kip.methods.matching.dc",
     "DSA": "kip.methods.matching.dsa",

@@ -7,6 +7,7 @@
 | `.pt` | `data`, a list of [images, classes], one for each of the authors' runs (DC, DSA, DM) |
 | `.pt` | [images, labels], a list of [images, labels, rate], a dictionary: see `kip.data.published` |
 | `.pt` | images alone (MTT); the labels are in a second file, or the classes' order |
+| `.msgpack`, or no suffix | a checkpoint of Flax (RCIG): its set as `ema_average`, or `params` |
 | a folder | a folder of images for each class (RDED, SRe2L, generators), matched by `kip.data.class_order` |
 
 Images may be channels last or first, and several sets may lie along a first axis. What their values are is said by
@@ -34,7 +35,7 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.archives import array_headers, array_names, read_array, read_arrays
 from kip.blocks import Blocks
-from kip.data import Data, Dataset, class_order, decoded, image_folder, layout, torch_file
+from kip.data import Data, Dataset, class_order, decoded, image_folder, layout, msgpack_file, torch_file
 from kip.data.published import (
     LabelsAre,
     Published,
@@ -221,6 +222,8 @@ def _held(path: Path, arrays: Sequence[str]) -> Any:
     """Return the arrays of one file; of a `.npz`, those that are needed."""
     if path.suffix in (".pt", ".pth"):
         return torch_file.read(path)
+    if path.suffix in (".msgpack", ""):  # Flax's own names have no suffix: checkpoint_15000
+        return msgpack_file.read_set(path)
     if path.suffix == ".npy":
         return read_array(path)
     names = array_names(path)

@@ -79,7 +79,7 @@ def import_(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Import a set that others have published, .npz, .npy, .pt or a folder, so that every command judges and shows it.
+    """Import a set that others have published (.npz, .npy, .pt, Flax's checkpoint, a folder) to judge and show it.
 
     Such a file is not trusted: its arrays are read, and nothing that it names is run. torch is not needed. A folder
     holds a folder of images for each class, whose names are matched to the data set's, WordNet ids too.
@@ -91,6 +91,7 @@ def import_(
         kip import others --data mine --values pixels --class-order zebra ant cat --out others.npz
         kip import images_best.pt --data cifar10 --values preprocessed --preprocess.kind zca_frepo --per-class 10
             --out mtt.npz
+        kip import checkpoint_15000 --data cifar10 --values preprocessed --preprocess.kind zca_frepo --out rcig.npz
 
     Args:
         file: The file with the images, or the folder.

@@ -1,6 +1,6 @@
 """The finite networks, one function each, and the table that names them.
 
-| name | layers (conv is 3x3, SAME, then normalised, then ReLU) | width | norm |
+| name | layers (conv is 3x3, SAME, then normalised, then ReLU or softplus) | width | norm |
 |---|---|---|---|
 | FC1, FC2, ... | hidden dense layers | 1024 | none |
 | ConvVec1, ... | convs, flatten; no pooling | 1024 | none |
@@ -66,7 +66,7 @@ Flax; PyTorch's momentum of 0.1 would have been 0.9 here."""
 def _fc(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Array:
     x = flatten(x)
     for _ in range(depth):
-        x = nn.relu(Normalise(style.norm)(Dense(width, style)(x), train))
+        x = style.activated(Normalise(style.norm)(Dense(width, style)(x), train))
     return x
 
 
@@ -89,7 +89,7 @@ def _frepo(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Ar
         x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
     for index in range(depth):
         x = Normalise(style.norm, FREPO_MOMENTUM)(x, train) if index else x
-        x = average_pool(nn.relu(Conv(width << index, style)(x)))
+        x = average_pool(style.activated(Conv(width << index, style)(x)))
     return flatten(x)
 
 
@@ -107,7 +107,7 @@ def _lenet(style: Style, width: int, x: Array, train: bool) -> Array:
         x = max_pool(block(style, features * width // 6, x, train, size=5, padding="VALID"))
     x = flatten(x)
     for features in (120, 84):
-        x = nn.relu(Dense(features * width // 6, style)(x))
+        x = style.activated(Dense(features * width // 6, style)(x))
     return x
 
 
@@ -135,7 +135,7 @@ def _resnet(style: Style, width: int, x: Array, train: bool, *, blocks: int) -> 
             residual = projected(style, features, inner, train)
             if x.shape != residual.shape:
                 x = projected(style, features, x, train, size=1, stride=stride)
-            x = nn.relu(x + residual)
+            x = style.activated(x + residual)
     return global_average(x)
 
 

@@ -19,6 +19,10 @@ from jax import Array
 
 Norm = Literal["none", "layer", "instance", "batch"]
 Parameterization = Literal["standard", "ntk"]
+Activation = Literal["relu", "softplus"]
+"""The nonlinearity: max(0, x), or the smooth softplus log(1 + e^{60 x}) / 60, which is at most 0.012 above it."""
+SHARPNESS = 60.0
+"""The factor of x in softplus, by which the public code of RCIG replaces ReLU."""
 EPSILON = 1e-5
 """What is added to every variance."""
 MOMENTUM = 0.9
@@ -32,6 +36,11 @@ class Style(NamedTuple):
     parameterization: Parameterization
     w_std: float
     b_std: float
+    activation: Activation = "relu"
+
+    def activated(self, x: Array) -> Array:
+        """Return the nonlinearity of x."""
+        return nn.relu(x) if self.activation == "relu" else nn.softplus(SHARPNESS * x) / SHARPNESS
 
     def weights(self, module: nn.Module, shape: tuple[int, ...], fan_in: int) -> tuple[Array, Array]:
         """Return the kernel of `shape` and the bias (shape[-1],) as the forward pass uses them."""
@@ -150,8 +159,8 @@ def keep_input(module: nn.Module, x: Array) -> None:
 
 
 def block(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
-    """Return ReLU(normalise(conv(x))); `options` are those of `Conv`."""
-    return nn.relu(projected(style, features, x, train, **options))
+    """Return activation(normalise(conv(x))); `options` are those of `Conv`."""
+    return style.activated(projected(style, features, x, train, **options))
 
 
 def projected(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
@@ -160,8 +169,8 @@ def projected(style: Style, features: int, x: Array, train: bool, **options: Any
 
 
 def preactivated(style: Style, x: Array, train: bool) -> Array:
-    """Return ReLU(normalise(x)): what comes before a convolution in later residual networks."""
-    return nn.relu(Normalise(style.norm)(x, train))
+    """Return activation(normalise(x)): what comes before a convolution in later residual networks."""
+    return style.activated(Normalise(style.norm)(x, train))
 
 
 def shuffled(x: Array) -> Array:

@@ -19,12 +19,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from kip.config import label, value
 from kip.errors import ConfigError, ShapeError
 from kip.networks.architectures import builder_of
-from kip.networks.layers import Dense, Norm, Parameterization, Style, pad_to
+from kip.networks.layers import Activation, Dense, Norm, Parameterization, Style, pad_to
 
 Variables = dict[str, Any]
 """A network's parameters, under `params`, and running statistics of batch normalisation, under `batch_stats`."""
@@ -57,13 +57,25 @@ class Network:
     and 0 for the rest."""
     growth: Annotated[int, Field(ge=1)] = 1
     """The ratio of each block's width to that of the block before, for ConvNet-D only; that of FRePo-D is 2."""
+    activation: Activation = "relu"
+    """The nonlinearity: ReLU, or a softplus that is smooth and almost equal to it. RCIG distils with `softplus`."""
 
     def __post_init__(self) -> None:
         builder_of(self.name)
+        if self.activation != "relu" and self.name == "MobileNetV2":
+            raise ConfigError("activation", got=f"{self.activation!r} with MobileNetV2", expected="relu: it clips at 6")
         if self.growth != 1 and not self.name.startswith("ConvNet-D"):
             raise ConfigError("growth", got=f"{self.growth} with {self.name}", expected="1, or a ConvNet-D")
         if self.norm == "instance" and self.name.startswith("FC"):
             raise ConfigError("norm", got=f"'instance' with {self.name}", expected="none, layer or batch")
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What was stored before there was a choice, such as a teacher or a checkpoint, is found under the same name.
+        written = handler(self)
+        if written["activation"] == "relu":
+            del written["activation"]
+        return written
 
     @property
     def batch_normalised(self) -> bool:
@@ -197,7 +209,7 @@ class Model:
     def _style(self) -> Style:
         config, builder = self.network, builder_of(self.network.name)
         b_std = builder.b_std if config.b_std is None else config.b_std
-        return Style(config.norm or builder.norm, config.parameterization, config.w_std, b_std)
+        return Style(config.norm or builder.norm, config.parameterization, config.w_std, b_std, config.activation)
 
     @property
     def _module(self) -> _Classifier:

@@ -1,8 +1,9 @@
 """What every method promises, whatever it learns: refusal, a falling loss, resuming, export, evaluation.
 
 That gradients are those of finite differences is shown for each in its own file: `kernel/test_kip.py`,
-`labels/test_ld.py`, `features/test_frepo.py`, `features/test_krr_st.py`, `features/test_rfad.py`, and for the matching
-methods in `matching/test_gradients.py`. Those that choose images have none; their choices are tested in `selection`.
+`labels/test_ld.py`, `features/test_frepo.py`, `features/test_krr_st.py`, `features/test_rcig.py`,
+`features/test_rfad.py`, and for the matching methods in `matching/test_gradients.py`. Those that choose images have
+none; their choices are tested in `selection`.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
 from kip.methods.features.pool import Optimizer, Pool
+from kip.methods.features.rcig import RCIG
 from kip.methods.features.rfad import RFAD
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
@@ -100,6 +102,11 @@ METHOD_VALUES = {
         pool=Pool(3, max_updates=2, optimizer=Optimizer("sgd", 0.01, momentum=0.9), loss="mean"), steps=5,
         learning_rate=0.03, target_batch=60, ridge=Ridge(1e-3, "trace_sum"), pretraining=Optimizer("sgd", 0.01),
         pretraining_steps=5, probe_images=50, **QUICK,
+    ),
+    "RCIG": RCIG(
+        1, network=dataclasses.replace(SMALL, activation="softplus"), pool=Pool(3, max_updates=4, loss="mean"),
+        pool_updates=2, target_batch=60, steps=5, learning_rate=0.03, inner_steps=5, solver_steps=5, average=0.5,
+        evaluation_network=SMALL, evaluation_steps=5, **QUICK,
     ),
     "RFAD": RFAD(1, network=SMALL, networks=3, steps=5, learning_rate=0.03, target_batch=60, **QUICK),
     "DC": DC(2, network=SMALL, outer_loop=2, inner_loop=2, real_batch=20, steps=5, protocol=SHORT, **QUICK),
@@ -339,9 +346,9 @@ def test_every_command_takes_the_sets_of_every_method(name, command, finished, t
     assert all(told.get(key) is not None for key in scores.get(command, [])), told
 
 
-NO_OWN_LOSS = ("LD RR", "baseline", "KRR-ST", "FTD", "DATM", "RDED", "CRAIG", "D2")
+NO_OWN_LOSS = ("LD RR", "baseline", "KRR-ST", "RCIG", "FTD", "DATM", "RDED", "CRAIG", "D2")
 """Methods that learn nothing, whose first labels are not made from classes, or whose first step does not look at the
-images that it would export (FTD exports an average)."""
+images that it would export (RCIG and FTD export an average)."""
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """Finite networks: every builder at every size, parameterisations, normalisation, what is refused."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kip import config
 from kip.errors import ConfigError, ShapeError
+from kip.judges import TrainedNetworks
 from kip.networks import NETWORKS, Network, network
 from kip.networks.layers import Normalise, product_of_patches, shuffled
 from kip.precision import float64
@@ -259,3 +263,30 @@ def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
     moved = model.apply(variables, images, train=True).variables["batch_stats"]["Normalise_0"]["batch"]
     np.testing.assert_allclose(moved["mean"], 0.9 * moments["mean"], rtol=1e-5)
     np.testing.assert_allclose(moved["var"], 0.1 + 0.9 * moments["var"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["FC1", "ConvNet-D3", "ResNet10", "WRN-16-2"])
+def test_softplus_is_smooth_and_almost_relu(name, rng):
+    images = jnp.asarray(rng.standard_normal((3, 8, 8, 1)), jnp.float32)
+    relu, smooth = (network(name, 3, width=8, norm="none", activation=each) for each in ("relu", "softplus"))
+    variables = relu.init(jax.random.key(0), (8, 8, 1))
+    jax.tree.map(np.testing.assert_array_equal, variables, smooth.init(jax.random.key(0), (8, 8, 1)))
+    ours, theirs = (net.apply(variables, images).logits for net in (smooth, relu))
+    assert 0 < np.abs(ours - theirs).max() < 0.1 * np.abs(theirs).max()
+
+
+def test_softplus_is_that_of_its_formula():
+    x = np.array([-1.0, -0.01, 0.0, 0.02, 1.0])
+    ours = network("FC1", 1, activation="softplus")._style.activated(jnp.asarray(x))
+    np.testing.assert_allclose(ours, np.log1p(np.exp(60 * x)) / 60, rtol=1e-5)
+
+
+def test_a_network_with_relu_is_written_as_before_there_was_a_choice():
+    smooth = Network("ConvNet-D3", activation="softplus")
+    assert "activation" not in config.to_dict(Network("ConvNet-D3"))
+    assert smooth.label == "ConvNet-D3 activation=softplus"
+    for each in (smooth, Network("ConvNet-D3")):
+        assert config.from_json(Network, json.dumps(config.to_dict(each)), source="here") == each
+    assert "activation" not in config.to_dict(TrainedNetworks(Network("FC1")))["network"]
+    with pytest.raises(ConfigError, match="MobileNetV2"):
+        Network("MobileNetV2", activation="softplus")

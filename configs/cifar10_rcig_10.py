@@ -1,0 +1,29 @@
+"""CIFAR-10, RCIG, ZCA, 1 image a class, on small networks.
+
+Paper: 53.9 % (Loo et al. 2023), by networks of width 128 and 15 000 steps of 1024 targets.
+Reached: not run to the end.
+Command:
+
+    kip distill cifar10_rcig_10
+"""
+
+import kip
+
+NETWORK = kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2)
+
+config = kip.Experiment(
+    data=kip.Data("cifar10"),
+    preprocess=kip.Preprocess("zca_frepo"),
+    method=kip.RCIG(
+        images_per_class=1,
+        network=kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2, activation="softplus"),
+        evaluation_network=NETWORK,
+        evaluation_optimizer=kip.Optimizer(learning_rate=1e-3, schedule="cosine"),
+        evaluation_steps=500,
+        steps=3000,
+        target_batch=256,
+        test_networks=5,
+    ),
+    checkpoint_every=300,
+    reference=kip.Reference("Loo et al. 2023, CIFAR-10, 1 image per class, ZCA, width 128", 0.539),
+)
