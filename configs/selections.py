@@ -3,7 +3,8 @@
 Rows are named `cifar10_RULE`. Rules:
 
 - `medoids`, `facility_location`, `graph_cut`, `craig`: by where images are in the features of a network that learned
-  the train set; `glister`: by its gradients, for the loss of all classes, and `glister_class`: for that of each class.
+  the train set; `glister`: by its gradients, for the loss of all classes, with a last layer that begins at 0, and
+  `glister_class`: for the loss of each class, with the trained layer, as DeepCore does.
 - `kernel_k_centers`, `kernel_herding`, `determinantal`: by where images are under the NTK of a fully connected network,
   of 500 images of each class.
 - `aum`, `el2n_sl`, `grand`, `entropy`, `least_confidence`, `margin`: the images that are easiest by the score, as
@@ -50,7 +51,7 @@ def pruning(score: str, keep: str = "easiest", **options: object) -> kip.Pruning
 rules = {
     **{by: in_network(by) for by in ("medoids", "facility_location", "graph_cut", "craig")},
     "glister": in_network("glister", "gradients"),
-    "glister_class": in_network("glister", "gradients", glister_on="class"),
+    "glister_class": in_network("glister", "gradients", glister_on="class", last_layer="trained"),
     "kernel_k_centers": in_kernel("k_centers"),
     "kernel_herding": in_kernel("herding"),
     "determinantal": in_kernel("determinantal"),

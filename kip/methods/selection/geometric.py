@@ -24,7 +24,9 @@
 (`kip.training.records`), which is shared between runs. All but `random` and `glister` choose in each class on its own:
 inner products take m^2 numbers for a class of m images, and `candidates` bounds m. `glister` chooses from the images of
 all classes at once, as many of each class as the others, so that the gradients serve the loss of all images; with
-`glister_on` "class" it chooses in each class for the loss of that class, as DeepCore does.
+`glister_on` "class" it chooses in each class for the loss of that class, as DeepCore does. Its last layer begins at 0:
+at the `trained` one the mean gradient of the images that it was trained on is about 0, each choice answers the step of
+the one before, and the hardest images are taken. The paper has validation images, for which that gradient is not 0.
 
 `k_centers` is farthest-first, which takes outliers where few images are chosen. Paper 003, "Hard Truths About Soft
 Labels", has better K-centers on CIFAR-100 than random images, and no space or rule for them; `medoids` come near to its
@@ -83,6 +85,9 @@ class Geometric(Selection):
     """How much `graph_cut` avoids images that are similar to chosen ones."""
     glister_on: Literal["all", "class"] = "all"
     """The images whose mean loss the choice of `glister` lowers: all train images, or those of the same class."""
+    last_layer: Literal["zero", "trained"] = "zero"
+    """The last layer at which `glister` takes gradients: all 0, as a training on the chosen images begins, or the
+    trained one, as DeepCore has it."""
     step_size: Annotated[float, Field(gt=0)] = 0.2
     """The step of the last layer after each choice of `glister`: by how much an image's own logits move, as a multiple
     of its error, for an image whose features have the mean length."""
@@ -95,8 +100,9 @@ class Geometric(Selection):
             raise ConfigError("space of medoids", got=repr(self.space), expected="'pixels' or 'network'")
         if self.by == "glister" and self.space != "gradients":
             raise ConfigError("space of glister", got=repr(self.space), expected="'gradients'")
-        if self.glister_on != "all" and self.by != "glister":
-            raise ConfigError("glister_on", got=f"{self.glister_on!r} with by={self.by!r}", expected="'all'")
+        for option, default in (("glister_on", "all"), ("last_layer", "zero")):
+            if (setting := getattr(self, option)) != default and self.by != "glister":
+                raise ConfigError(option, got=f"{setting!r} with by={self.by!r}", expected=repr(default))
         if self.candidates is not None and self.pruned is None and self.candidates < self.images_per_class:
             expected = f"at least images_per_class, {self.images_per_class}"
             raise ConfigError("candidates", got=self.candidates, expected=expected)
@@ -171,8 +177,10 @@ class Geometric(Selection):
 
     def _downhill(self, problem: Problem, records: Records, members: np.ndarray, budgets: np.ndarray) -> np.ndarray:
         """Return the choice of `glister` from some images, for the loss of these images."""
-        outputs = records.features(members), records.last(members), problem.labels[members]
-        return members[greedy.glister(*outputs, budgets, self.step_size)]
+        logits = records.last(members)
+        start = np.zeros_like(logits) if self.last_layer == "zero" else logits
+        features = records.features(members)
+        return members[greedy.glister(features, start, problem.labels[members], budgets, self.step_size)]
 
     def _positions(self, points: Points, budget: int, seed: int, label: int) -> np.ndarray:
         if self.by == "herding":

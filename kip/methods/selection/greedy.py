@@ -153,7 +153,7 @@ def glister(
     """Return the images whose gradients lead downhill on the loss of all that are given, by the last layer.
 
     The gain of image i is <g_i, G>, g_i its gradient of cross-entropy and G that of the mean over all m images, both by
-    the last dense layer at the recorded network. The image with the highest gain among the classes whose budget is not
+    the last dense layer. The image with the highest gain among the classes whose budget is not
     spent comes next. Then the layer moves by -eta g_i, and G is taken again at the moved layer; the g_i stay.
 
         eta = step / mean_i (1 + |f_i|^2),
@@ -165,7 +165,7 @@ def glister(
 
     Args:
         features: f (m, d), before the last layer.
-        logits: (m, c).
+        logits: where the layer begins, (m, c); 0 for a layer that is 0.
         classes: (m,).
         budgets: images of each class, (c,).
         step: see above, in units of logits.

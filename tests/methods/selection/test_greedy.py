@@ -144,6 +144,24 @@ def test_glister_chooses_the_same_at_any_length_of_the_features(rng):
     np.testing.assert_array_equal(*chosen)
 
 
+def test_glister_takes_no_mislabelled_images_from_a_layer_of_0_and_more_than_by_chance_from_a_trained_one(rng):
+    """Where a layer has learned the very images, their mean gradient is near 0, and the longest gradients are taken."""
+    from sklearn.linear_model import LogisticRegression
+
+    classes, centres = np.arange(300) % 3, 3 * np.eye(3)
+    features = centres[classes] + rng.normal(0, 0.7, (300, 3))
+    wrong = np.arange(300) < 30
+    labels = np.where(wrong, (classes + 1) % 3, classes)
+    learned = LogisticRegression(C=10).fit(features, labels)
+    logits = {"trained": learned.decision_function(features), "zero": np.zeros((300, 3))}
+    mislabelled = {
+        layer: wrong[greedy.glister(features, start, labels, np.full(3, 5), 0.2)].mean()
+        for layer, start in logits.items()
+    }
+    assert mislabelled["zero"] == 0
+    assert mislabelled["trained"] > 2 * wrong.mean()
+
+
 def test_determinantal_is_the_greedy_maximum_of_the_determinant(rng):
     vectors = rng.normal(size=(10, 6))
     gram, chosen = vectors @ vectors.T, []

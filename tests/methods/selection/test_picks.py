@@ -148,10 +148,10 @@ def test_cal_of_deepcore_takes_the_lowest_symmetric_divergence_from_the_class(to
     assert pick(toy, method) == highest_of_each_class(cal, -1)
 
 
-@pytest.mark.parametrize("on", ["all", "class"])
-def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_class(toy, on):
+@pytest.mark.parametrize(("on", "layer"), [("all", "zero"), ("all", "trained"), ("class", "trained")])
+def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_class(toy, on, layer):
     """Gradients of the last layer are written out; the layer moves after each choice, by a step that has no unit."""
-    logits, f = toy.record.last().astype(float), toy.record.features()
+    logits, f = toy.record.last().astype(float) * (layer == "trained"), toy.record.features()
     extended = np.concatenate([f, np.ones((COUNT, 1))], 1)  # the bias is a weight of 1
     own = [np.outer(np.array(softmax(logits[i])) - np.eye(CLASSES)[LABELS[i]], extended[i]) for i in range(COUNT)]
     chosen = []
@@ -168,7 +168,7 @@ def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_c
             chosen.append(best)
             left[LABELS[best]] -= 1
             moved -= eta * own[best]
-    method = Geometric(EACH, by="glister", space="gradients", glister_on=on, step_size=0.7)
+    method = Geometric(EACH, by="glister", space="gradients", glister_on=on, last_layer=layer, step_size=0.7)
     if on == "all":
         assert pick(toy, method) == sorted(chosen)
     else:

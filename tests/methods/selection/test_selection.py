@@ -38,7 +38,9 @@ METHODS = {
     "network": Geometric(2, by="k_centers", space="network", **QUICK),
     "gradients": Geometric(2, by="graph_cut", space="gradients", **QUICK),
     "glister": Geometric(2, by="glister", space="gradients", candidates=20, **QUICK),
-    "glister of each class": Geometric(2, by="glister", space="gradients", glister_on="class", candidates=20, **QUICK),
+    "glister of each class": Geometric(
+        2, by="glister", space="gradients", glister_on="class", last_layer="trained", candidates=20, **QUICK
+    ),
     "pruned": Geometric(pruned=0.9, by="herding", **QUICK),
     "dual": Pruning(2, score="dual", keep="beta", window=3, **QUICK),
     "ccs": Pruning(2, score="aum", keep="strata", drop=0.2, **QUICK),
@@ -171,6 +173,7 @@ def test_one_recording_serves_several_scores(two_problems, store, monkeypatch):
         (Pruning, {"drop_by": "el2n"}, "drop_by; got 'el2n' with drop=0"),
         (Pruning, {"teacher": Recording()}, "teacher; got one, with score='el2n'"),
         (Geometric, {"glister_on": "class"}, "glister_on"),
+        (Geometric, {"last_layer": "trained"}, "last_layer"),
         (Pruning, {"keep": "window", "start": 1.5}, "start"),
         (Pruning, {"pruned": 1.0}, "pruned"),
     ],
