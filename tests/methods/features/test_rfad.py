@@ -138,6 +138,22 @@ def test_the_judge_is_krr_under_the_nngp_of_its_networks(problem):
     assert 0.2 < right.mean() < 1
 
 
+def test_without_biases_the_judge_is_krr_on_the_inner_products_of_features(problem):
+    """A ridge relative to the trace makes KRR blind to the factor of the NNGP."""
+    judge = RandomFeatures(Network("FC1", width=6), networks=2, test_networks=1, ridge=Ridge(1e-2))
+    support = Support(problem.inputs[:12], np.eye(10, dtype=np.float32)[problem.labels[:12]] - 0.1)
+    model = Model(dataclasses.replace(judge.network, b_std=0.0), 10)
+    networks = draw(model, 2, problem.inputs.shape[1:], 3, "judged on test", 0)
+    f_s, f_t = (side_by_side(model, networks, part) for part in (support.images, problem.inputs[12:200]))
+    k_ss = f_s @ f_s.T
+    alpha = np.linalg.solve(k_ss + 1e-2 * np.trace(k_ss) / 12 * np.eye(12), support.labels)
+    question = Question(problem.inputs[12:200], problem.labels[12:200], "test")
+    right = dataclasses.replace(judge, network=model.network).are_right(
+        support, question, Tools(problem.blocks, (problem.inputs, problem.labels), 3)
+    )
+    np.testing.assert_array_equal(right[0], (f_t @ f_s.T @ alpha).argmax(axis=1) == question.classes)
+
+
 def test_a_set_is_judged_by_the_network_that_is_asked_for(problem):
     wide = Network("FC1", width=64, b_std=0.1)
     assert SMALL.judge.network == SMALL.network
