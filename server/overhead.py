@@ -95,7 +95,11 @@ def _plain(experiment: Experiment, workers: int) -> Iterator[RemoteExecutor]:
             yield remote
     finally:
         for process in processes:
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:  # on a busy machine the word to stop may come too late
+                process.kill()
+                process.wait()
 
 
 def _problem(experiment: Experiment, executor: Executor, columns: int) -> Problem:

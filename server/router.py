@@ -43,6 +43,8 @@ OF_ONE_KEY = 256
 """The most connections of one key."""
 LOOK = 1.0
 """Seconds between looks for revoked keys, and between lines in the log about strangers."""
+ENDING = 1.0
+"""Seconds that workers have at the end to read that they are to stop, and to hang up."""
 ARRIVALS = 64
 """Connections of a key that the log has one by one; after that, each time that they have doubled."""
 ZAP = "inproc://zeromq.zap.01"
@@ -120,7 +122,7 @@ class Router:
         self._thread.start()
 
     def close(self) -> None:
-        """Send what is left to be sent, for half a second at most, and stop listening; safe to call twice."""
+        """Send what is left to be sent, for two seconds at most, and stop listening; safe to call twice."""
         if not self._closing.is_set():
             self._closing.set()
             self.outbox.put(None)
@@ -164,6 +166,13 @@ class Router:
             except Exception:  # whatever strangers do, those who are there are served
                 LOGGER.exception("a message to or from workers was dropped")
         self._send()
+        deadline = time.monotonic() + ENDING
+        while self._links and time.monotonic() < deadline:  # what is unread at the end could undo the word to stop
+            poller.poll(50)
+            self._send()
+            self._authorise()
+            self._note_connections()
+            self._receive()
         for link in list(self._links.values()):
             self._lose(link)
 

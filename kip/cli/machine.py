@@ -214,7 +214,8 @@ def worker_key(
         kip worker-key gpu-7 --run runs/big --revoke
 
     Args:
-        name: The worker's name in the log and in `kip status`; several processes may share a key.
+        name: The worker's name in the log and in `kip status`. Processes that share a key are believed, and distrusted,
+            as one; so make a key for each machine.
         run: The run's folder. It may be one that `kip distill --out` has still to make.
         revoke: Cut off every worker that has this key, and let nobody connect with it again.
         json: Print one JSON object with the results as the last line of stdout.

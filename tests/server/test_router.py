@@ -226,6 +226,19 @@ def test_a_worker_that_is_sent_away_ends_with_the_reason_and_one_that_is_let_go_
     assert sorted(server.left) == ["a", "b"]
 
 
+@pytest.mark.parametrize("turn", range(4))
+def test_all_workers_hear_that_they_are_to_stop_when_the_server_ends(server, turn):
+    """Some waited for the server's next life: what they had sent and nobody read undid the word to stop."""
+    results = [server.worker(server.keyring.add("a")) for _ in range(3)]
+    wait_until(lambda: len(server.links) == 3)
+    for answer in [link.send(bytes(3_000_000)) for link in server.links.values()]:
+        answer.result(20)
+    for link in list(server.links.values()):
+        link.close()
+    server.router.close()
+    assert [result() for result in results] == [1, 1, 1]
+
+
 def test_a_frame_that_is_too_long_or_makes_no_sense_costs_its_sender_only(server, monkeypatch):
     server.worker(server.keyring.add("good"))
     wait_until(lambda: server.links)
