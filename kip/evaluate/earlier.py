@@ -15,7 +15,7 @@ ABOUT = ("data", "preprocess", "method", "images_per_class")
 """What a cell has beside `kip.evaluate.protocols.Cell`."""
 
 
-def joined(
+def join_tables(
     earlier: Mapping[str, Any] | None, table: Mapping[str, Any], progress: Callable[[str], Any] = lambda line: None
 ) -> dict[str, Any]:
     """Return a table with the sets, cells and teachers of an earlier one before its own.
