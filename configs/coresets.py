@@ -6,8 +6,10 @@ Rows are named `DATA_RULE_IPC`, IPC images of each class. Rules:
   needs none.
 - `leverage`: a draw by ridge leverage scores under the NTK of a fully connected network, of 500 images of each class.
 - `el2n`, `forgetting`: the images that are easiest to networks as they learn, which is what few images should be
-  (Sorscher et al. 2022); `cad`: those whose probability moves most before epoch K (paper 003). Its K, of which
-  K N = epochs |S|, is below one epoch here: the rows take 4, the least that two windows of two epochs need.
+  (Sorscher et al. 2022).
+
+CAD-Prune has no row: it is not defined for so few images, as its K, of which K N = epochs |S|, is below one epoch.
+`rethinking` has it where it is defined.
 
 One recording of a ConvNet-D3 of width 32 over 8 epochs serves all rows of a data set. `kip compare` puts them beside
 distilled sets. What they reach stands in `docs/main_table.md`; `rethinking` has the published rows of CIFAR-100.
@@ -32,8 +34,6 @@ def method(rule: str, ipc: int) -> kip.Geometric | kip.Pruning:
         return kip.Geometric(
             ipc, by="leverage", space="kernel", kernel=FC, candidates=500, network=NETWORK, **judged(ipc)
         )
-    if rule == "cad":
-        return kip.Pruning(ipc, score="cad", epoch=4, recording=RECORDING, network=NETWORK, **judged(ipc))
     return kip.Pruning(ipc, score=rule, keep="easiest", recording=RECORDING, network=NETWORK, **judged(ipc))
 
 
@@ -42,6 +42,6 @@ rows = {
         data=kip.Data(data), preprocess=kip.Preprocess("standardize"), method=method(rule, ipc), checkpoint_every=1
     )
     for data in ("mnist", "cifar10")
-    for rule in ("random", "herding", "k_centers", "leverage", "el2n", "forgetting", "cad")
+    for rule in ("random", "herding", "k_centers", "leverage", "el2n", "forgetting")
     for ipc in (1, 10)
 }

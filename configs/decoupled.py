@@ -2,7 +2,8 @@
 
 Rows are named `METHOD_NETWORK_DATA_IPC`, IPC images of each class: `sre2l_resnet_cifar10_10` squeezes and trains
 ResNet-18 with a 3x3 stem, `dwa_convnet_cifar100_50` ConvNet-D3 with batch normalisation. Sets are judged as published:
-fresh networks learn from the labels that the squeezed networks give to every view; `kip.training.protocols` says how.
+fresh networks learn from the labels that the squeezed networks give to every view; `kip.training.protocols` says how,
+and in which batches RDED's students learn a set of which size.
 G-VBSM, EDC and FADRM+ (`fadrmplus`) match several networks, those of the papers.
 Tiny-ImageNet and ImageNet-1K are folders of pictures, `tiny_imagenet` and `imagenet`, in the data folder; ResNet-18 has
 its 3x3 stem there too. CDA's rows on Tiny-ImageNet have no figure here; RDED's on ImageNet-1K are under hard labels.
@@ -20,7 +21,9 @@ Cui et al. 2025 (FADRM); Sun et al. 2024 (RDED); "Rethinking Dataset Distillatio
 import dataclasses
 
 import kip
+from kip.training.protocols import for_set
 
+CLASSES = {"cifar10": 10, "cifar100": 100}
 NETWORKS = {
     "resnet": kip.Network("ResNet18"),
     "convnet": kip.Network("ConvNet-D3", norm="batch", w_std=3**-0.5),
@@ -63,10 +66,11 @@ def method(
 ) -> kip.SRe2L | kip.GVBSM | kip.EDC | kip.FADRM | kip.RDED:
     """Return the method of a row."""
     common = {"images_per_class": ipc, "network": network, "evaluation_network": network}
-    sre2l, rded = kip.PROTOCOLS["SRe2L"], kip.PROTOCOLS["RDED"]
     if name == "rded":
-        batch = 50 if data == "cifar10" else 100
-        return kip.RDED(**common, protocol=dataclasses.replace(rded, batch=batch))
+        protocol = for_set(
+            kip.PROTOCOLS["RDED"], classes=CLASSES[data], images_per_class=ipc, student=network, teacher=network
+        )
+        return kip.RDED(**common, protocol=protocol)
     if name == "gvbsm":
         first = common | {"network": NETWORKS["resnet"]}  # ConvNet-D3 is among the others
         return kip.GVBSM(**first, together=10, protocol=kip.PROTOCOLS["G-VBSM"])
@@ -76,7 +80,7 @@ def method(
     if name.startswith("fadrm"):
         others = SOME if name == "fadrmplus" else ()
         return kip.FADRM(**common, more_networks=others, protocol=kip.PROTOCOLS["FADRM"])
-    return {"sre2l": kip.SRe2L, "dwa": kip.DWA}[name](**common, protocol=sre2l)
+    return {"sre2l": kip.SRe2L, "dwa": kip.DWA}[name](**common, protocol=kip.PROTOCOLS["SRe2L"])
 
 
 def row(kind: str, ipc: int, accuracy: float, spread: float | None) -> kip.Experiment:
@@ -107,15 +111,17 @@ for ipc in (10, 50):
         method=dataclasses.replace(cda, evaluation_network=cda.network),
         checkpoint_every=cda.steps,
     )
-for ipc, batch, accuracy in ((10, 50, 14.34), (50, 128, 38.49), (100, 200, 44.36)):
+for ipc, accuracy in ((10, 14.34), (50, 38.49), (100, 44.36)):
+    student = kip.Network("ResNet18")
+    hard = for_set(kip.PROTOCOLS["HL-large"], classes=1000, images_per_class=ipc, student=student)
     rows[f"rded_resnet_imagenet_{ipc}"] = kip.Experiment(
         data=kip.Data("imagenet", side=224),
         preprocess=kip.Preprocess("standardize"),
         method=kip.RDED(
             ipc,
             crops=kip.Crops(pool=max(300, 4 * ipc), factor=2),
-            evaluation_network=kip.Network("ResNet18"),
-            protocol=dataclasses.replace(kip.PROTOCOLS["HL-large"], batch=batch, augment="flip_tiles"),
+            evaluation_network=student,
+            protocol=dataclasses.replace(hard, augment="flip_tiles"),
         ),
         checkpoint_every=1,
         reference=kip.Reference(

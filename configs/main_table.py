@@ -21,7 +21,7 @@ from kip.methods.contract import Method
 
 NETWORK = kip.Network("ConvNet-D3", width=32, w_std=3**-0.5)
 SQUEEZED = dataclasses.replace(NETWORK, norm="batch")
-FREPO = kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2)
+FREPO = kip.Network("FRePo-D3", width=16, norm="none", w_std=1.0)
 FC = kip.Architecture("FC", 1)
 METHODS = ("label_solve", "kip", "ld", "frepo", "rfad", "dc", "dsa", "dm", "mtt", "sre2l", "dwa", "rded")
 
@@ -53,7 +53,7 @@ def method(name: str, ipc: int) -> Method:
             evaluation_steps=500, test_networks=1,
         )  # fmt: skip
     if name == "rfad":
-        narrow = kip.Network("ConvNet-D3", width=32, norm="none")
+        narrow = kip.Network("ConvNet-D3", width=32, norm="none", b_std=0.1)
         return kip.RFAD(ipc, network=narrow, networks=4, target_batch=512, steps=400, test_networks=1)
     if name in ("dc", "dsa"):
         loops = {} if ipc == 1 else {"outer_loop": 5, "inner_loop": 10}

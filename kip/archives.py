@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from kip.errors import DataError
+from kip.files import open_regular
 from kip.lazy import Stored
 
 REMEDY = "The file is damaged, cut short or of another format: write it again with np.savez."
@@ -25,7 +26,7 @@ ENCRYPTED = 1
 def array_names(path: Path) -> list[str]:
     """Return the names of the arrays of a `.npz` archive; none where it is no such archive."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile):
         return []
@@ -52,6 +53,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None, *, remedy: str =
     if not path.exists():
         raise DataError(f"no file {path}", remedy=remedy)
     try:
+        open_regular(path).close()  # a pipe would let the reader wait for ever
         if not zipfile.is_zipfile(path):  # np.load would take it for a pickle, and advise to unpickle it
             raise DataError(f"{path} cannot be read", got=_kind(path), expected="a .npz archive", remedy=remedy)
         with zipfile.ZipFile(path) as archive:
@@ -93,6 +95,7 @@ def stored_arrays(path: Path, names: Sequence[str]) -> dict[str, Stored]:
     """
     stored = {}
     try:
+        open_regular(path).close()
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
         return {}  # `read_arrays` says why
@@ -126,7 +129,7 @@ def read_array(path: Path) -> np.ndarray:
         DataError: as `read_arrays` does.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = _checked_header(path, file, os.fstat(file.fileno()).st_size, path.name)
             _check_memory(path, path.name, size, memory_bytes())
             file.seek(0)
@@ -225,7 +228,7 @@ def _unreadable(path: Path, name: str, reason: Exception | str) -> DataError:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
 
 
 def _kind(path: Path) -> str:

@@ -118,6 +118,10 @@ class MissingExtraError(KipError, ImportError):
     """An optional dependency that is needed here and not installed."""
 
 
+class OutOfMemoryError(KipError, MemoryError):
+    """Memory, or threads, that the system did not give."""
+
+
 class MessageError(KipError, ValueError):
     """Bytes between a server and a worker that are not a message of this version."""
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import hashlib
 import importlib.resources
-import runpy
+import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +24,7 @@ from kip.blocks import Blocks
 from kip.config import value
 from kip.data import Augment, Data
 from kip.errors import ConfigError, KipError, did_you_mean
+from kip.files import open_regular
 from kip.methods.contract import Method, method_named
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
@@ -205,7 +209,8 @@ def _files() -> list[Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with open_regular(path) as file:
+            return file.read().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read the config {path}",
@@ -215,12 +220,29 @@ def _read(path: Path) -> str:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    _read(path)
+    """Return the names that a Python file defines.
+
+    The file is loaded as a module that Python knows by a name of its own: a class in it has a source and a place where
+    its annotations are looked up, as `--help` and pydantic need. It is run anew each time, for it may have changed.
+    """
+    content, place = _read(path), path.absolute()
+    name = f"_kip_config_{path.stem}_{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None  # the name of the file ends in .py
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
     try:
-        return runpy.run_path(str(path))
-    except KipError as error:
-        raise ConfigError(f"in {path.name}: {str(error).rstrip('.')}") from None
-    except (Exception, SystemExit) as error:
+        exec(compile(content, str(place), "exec", dont_inherit=True), vars(module))
+    except BaseException as error:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        if isinstance(error, KipError):
+            raise ConfigError(f"in {path.name}: {str(error).rstrip('.')}") from None
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
         raise ConfigError(
             f"in {path.name}: {type(error).__name__}: {error}", remedy=f"`python {path}` shows where."
         ) from error
+    return vars(module)

@@ -34,7 +34,7 @@ from kip import config, data, preprocess
 from kip.archives import read_array, read_arrays
 from kip.blocks import Blocks
 from kip.data import Data, Dataset, class_order, decoded, image_folder, layout, torch_file
-from kip.errors import DataError, ShapeError, printable
+from kip.errors import ConfigError, DataError, ShapeError, printable
 from kip.export import DistilledSet, Origin, distilled_set
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
@@ -71,6 +71,7 @@ def import_set(
     classes: Sequence[str] = (),
     preprocessing: Preprocess | None = None,
     kernel: Kernel | None = None,
+    rate: float | None = None,
     data_dir: Path | None = None,
 ) -> DistilledSet:
     """Return a published set as a distilled set.
@@ -87,13 +88,17 @@ def import_set(
         classes: which folder is which class, as `kip.data.class_order.numbers` takes it; empty: names are matched.
         preprocessing: what networks and kernels see; None: `standardize`.
         kernel: what it is judged under; None: the ConvNet.
+        rate: the learning rate that it was learned with, as MTT's sets are; None where it has none.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
 
     Raises:
+        ConfigError: if the rate is not above 0.
         DataError: if a file cannot be read, labels or folders do not fit the data set's classes, or values are not
             finite or not in the range of `values`.
         ShapeError: if images do not fit the data set's.
     """
+    if rate is not None and not (np.isfinite(rate) and rate > 0):
+        raise ConfigError("rate of the set", got=rate, expected="a finite number above 0")
     dataset = data.load(of, data_dir)
     if path.is_dir():
         _check_folder(path, values, labels, index)
@@ -125,11 +130,12 @@ def import_set(
         "reference": None,
     }
     learned = published.labels.ndim == 2
+    rates = np.array([] if rate is None else [rate], np.float32)
     origin = Origin(experiment, judge.label, "scores" if learned else "classes", judge)
     return distilled_set(
         origin,
         transform,
-        State(0, seen, scores, class_index, statistics),
+        State(0, seen, scores, class_index, statistics, learning_rates=rates),
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,

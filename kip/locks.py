@@ -8,10 +8,12 @@ means nothing, because the lock on it is gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -54,8 +56,8 @@ def sole_writer(folder: Path | str) -> Iterator[FolderLock]:
             written.
     """
     path = Path(folder) / NAME
-    is_new = not path.parent.exists()
     try:
+        is_new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
     except OSError as error:
@@ -88,7 +90,7 @@ def sole_writer(folder: Path | str) -> Iterator[FolderLock]:
 def has_writer(folder: Path | str) -> bool:
     """Return whether a process holds the lock of a folder; False where the file system knows no locks."""
     try:
-        descriptor = os.open(Path(folder) / NAME, os.O_RDWR)
+        descriptor = _opened(Path(folder) / NAME, 0)
     except OSError:
         return False
     try:
@@ -128,7 +130,7 @@ if hasattr(os, "register_at_fork"):
 def _locked(path: Path) -> int:
     """Open and lock the file, write into it who holds it, and return its descriptor."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _opened(path, os.O_CREAT)
         try:
             try:
                 try:
@@ -147,6 +149,20 @@ def _locked(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder has removed it between our opening and our locking
+
+
+def _opened(path: Path, more: int) -> int:
+    """Open the lock file; a link is not followed, because who holds the lock is written into what it names.
+
+    Raises:
+        OSError: if it cannot be opened, or is not a regular file.
+    """
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, os.O_RDWR | careful | more, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
 
 
 def _lock(descriptor: int) -> None:

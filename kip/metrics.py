@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kip.files import open_regular
+
 LOG = logging.getLogger(__name__)
 MOST_STEPS = 2**53
 """Steps are counted below this, so that a float holds each."""
@@ -29,7 +31,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         path: the file; bytes that are no UTF-8 spoil their own line only.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        with open_regular(path) as file:
+            lines = file.read().splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -60,7 +63,8 @@ def read_object(path: Path, numbers: Sequence[str] = ()) -> dict[str, Any] | Non
         numbers: keys that the object must have, each with a number; without them it counts as damaged.
     """
     try:
-        content = _parsed(path.read_bytes())
+        with open_regular(path) as file:
+            content = _parsed(file.read())
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -39,7 +39,11 @@ class Arguments:
     loopback and any port. With ray, the address of a cluster that runs, such as `auto`; the default is a new one on
     this machine."""
     check_share: float = 0.01
-    """The share of the workers' tasks that is computed twice and compared. 0 believes every worker."""
+    """The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0 believes every
+    worker."""
+    mixed_hardware: bool = False
+    """Let workers of different hardware compute for one run. Their results differ in the last bits, and are compared to
+    a tolerance of 0.001 of the largest entry."""
     log: tuple[LoggerName, ...] = ()
     """Loggers that the run is written to as well: `tensorboard` (into RUN/tensorboard), `wandb`, `trackio`."""
     stax: tuple[str, ...] = ()

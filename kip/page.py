@@ -24,7 +24,7 @@ import numpy as np
 from kip import export
 from kip.errors import ConfigError, KipError
 from kip.export import DistilledSet
-from kip.files import atomic_write
+from kip.files import atomic_write, open_regular
 from kip.judges import KernelJudge
 from kip.locks import has_writer
 from kip.metrics import is_number, read_object, read_rows
@@ -43,6 +43,8 @@ REFRESH = 30
 """Seconds after which the page of a run that goes on loads itself again."""
 FILES = ("distilled.npz", "preprocess.npz", "config.json", "metrics.jsonl", "result.json", "images.png", "curves.png")
 """What the header links to, where it is beside the page."""
+LARGEST_PICTURE = 1 << 26
+"""The largest file of a picture that is taken into the page, in bytes."""
 CLASSES = 40
 """More classes than this are not drawn one by one."""
 
@@ -140,11 +142,11 @@ def _run(run: Path, page: Path) -> Run:
         _curves(metrics),
         _images(distilled, _before(run, distilled), run / "images.png"),
         _labels(distilled),
-        *[_of_file(p, _evaluation, f"Under other kernels: {p.stem}") for p in sorted(run.glob("evaluation*.json"))],
-        *[_of_file(p, _transfer, f"Networks trained on it: {p.stem}") for p in sorted(run.glob("transfer*.json"))],
-        *[_of_file(p, _comparison, f"Protocols: {p.parent.name}") for p in sorted(run.glob(COMPARISONS))],
-        *[_of_file(p, _pretraining, f"Pre-training: {p.stem}") for p in sorted(run.glob("pretraining*.json"))],
-        _of_file(run / "analysis.json", _analysis, "Analysis"),
+        *[_of_file(p, _evaluation, f"Under other kernels: {p.stem}") for p in _found(run, "evaluation*.json")],
+        *[_of_file(p, _transfer, f"Networks trained on it: {p.stem}") for p in _found(run, "transfer*.json")],
+        *[_of_file(p, _comparison, f"Protocols: {p.parent.name}") for p in _found(run, COMPARISONS)],
+        *[_of_file(p, _pretraining, f"Pre-training: {p.stem}") for p in _found(run, "pretraining*.json")],
+        *[_of_file(p, _analysis, "Analysis") for p in _found(run, "analysis.json")],
         Section("Configuration", text=json.dumps(origin.experiment, indent=1)),
     ]
     title = f"{origin.data.name}, {len(distilled.images)} images, {origin.method}"
@@ -219,8 +221,8 @@ def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -
         "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
     )
     whole = None
-    if before is None and picture.is_file():
-        data = base64.b64encode(picture.read_bytes()).decode()
+    if before is None and (content := _picture(picture)) is not None:
+        data = base64.b64encode(content).decode()
         whole = Picture(f"data:image/png;base64,{data}", "before and after", "Before and after")
     notes = [f"{len(shown)} of {len(distilled.images)} images; {legend}."]
     return Section("Images", notes=notes, images=images, whole=whole)
@@ -338,6 +340,43 @@ def _png(image: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.rint(255 * displayed(image)).astype(np.uint8)).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _found(run: Path, pattern: str) -> list[Path]:
+    """Return the files of a run's folder that match; what a link brings from elsewhere is left out, with a warning."""
+    inside = []
+    for path in sorted(run.glob(pattern)):
+        if path.resolve().is_relative_to(run.resolve()):
+            inside.append(path)
+        else:
+            LOGGER.warning("%s is a link out of the run's folder and is left out", path)
+    return inside
+
+
+def _picture(path: Path) -> bytes | None:
+    """Return the bytes of a run's picture; None, with a warning, where the file is something else than a PNG.
+
+    The page holds the file's bytes, and is handed on: a run from elsewhere could have a link to any file of the user's
+    in its place.
+    """
+    from PIL import Image
+
+    try:
+        if path.is_symlink():
+            raise ValueError("it is a link")
+        with open_regular(path) as file:
+            content = file.read(LARGEST_PICTURE + 1)
+        if len(content) > LARGEST_PICTURE:
+            raise ValueError(f"it has more than {LARGEST_PICTURE >> 20} MiB")
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            picture.verify()
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # what Pillow raises on damaged files is no closed list
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+        LOGGER.warning("%s is no picture that kip drew (%s) and is left out", path, reason)
+        return None
+    return content
 
 
 def _before(run: Path, distilled: DistilledSet) -> np.ndarray | None:

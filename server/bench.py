@@ -71,12 +71,12 @@ class _SimulatedWorker:
     """A link to nobody, whose tasks take `seconds(task)` and give `shape(task)`; `spans` are their times."""
 
     def __init__(self, name: str, clock: _Clock, answers: _Answers):
-        self.name = name
+        self.name = self.key = name
         self._clock, self._answers = clock, answers
         self._until = 0.0
         self.spans: list[tuple[float, float]] = []
 
-    def send(self, payload: bytes) -> Future[bytes]:
+    def send(self, payload: bytes, *, most: int = 0) -> Future[bytes]:
         answer: Future[bytes] = Future()
         message = _header(payload)
         if message.kind in ("forward", "backward"):

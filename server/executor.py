@@ -57,6 +57,8 @@ class RemoteExecutor:
         self.epoch = 0
         self._images: Images | None = None
         self._digests: dict[str, str] = {}
+        self._kernel = ""
+        """The step's kernel and sizes, in words."""
         self._beginnings: dict[tuple[frozenset[str], bool], bytes] = {}
         """The step's encoded messages, by what they bring and whether the worker holds the data set."""
         self._on_close = on_close
@@ -66,16 +68,19 @@ class RemoteExecutor:
     def begin(self, images: Images) -> None:
         """Note the step's images; workers get them when they get their first task."""
         self.epoch, self._images = next(self._epochs), images
-        self._digests, self._beginnings = {}, {}
+        self._digests, self._beginnings, self._kernel = {}, {}, ""
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
         """Yield each task's block of the kernel matrix, in order."""
         images = self._now()
-        dtype = images.support.dtype
+        dtype, kind = images.support.dtype, self._kind("forward")
         jobs = (
-            Job(lambda task=task: self._message("forward", task), task.shape, dtype, partial(_compute, images, task))
+            Job(
+                lambda task=task: self._message("forward", task), task.shape, dtype, partial(_compute, images, task),
+                (kind, task.shape),
+            )
             for task in tasks
-        )
+        )  # fmt: skip
         return self.scheduler.run(jobs, len(tasks))
 
     def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -160,8 +165,15 @@ class RemoteExecutor:
             raise ShapeError(f"cotangent of {task}", got=bar.shape, expected=f"{task.shape}")
         return Job(
             lambda: self._message("backward", task, cotangent=bar), shape, images.support.dtype,
-            partial(_compute, images, task, bar),
+            partial(_compute, images, task, bar), (self._kind("backward"), task.shape),
         )  # fmt: skip
+
+    def _kind(self, what: str) -> str:
+        """Return what tasks of one shape have to share beside it to take about the same time."""
+        if not self._kernel:
+            images = self._now()
+            self._kernel = f"{images.kernel} {images.support.shape} {images.support.dtype}"
+        return f"{what} {self._kernel}"
 
     def _now(self) -> Images:
         if self._images is None:

@@ -9,16 +9,18 @@ They stay in the run's folder when a server ends, so that workers that wait for 
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from kip.errors import ConfigError
+from kip.server import trust
 from kip.workers.keys import WorkerKey, new_pair, read_fields, write_private
 
 FOLDER = "keys"
 LOCAL = "local"
-"""The name of the key of workers that the run starts itself."""
+"""Begins the names of the keys of workers that the run starts itself: `local-0`, `local-1`, ..."""
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,8 @@ class Keyring:
     """
 
     def __init__(self, run: Path):
-        self.folder = Path(run) / FOLDER
+        self._run = Path(run)
+        self.folder = self._run / FOLDER
         path = self.folder / "server.json"
         if not path.exists():
             public, secret = new_pair()
@@ -62,6 +65,18 @@ class Keyring:
         else:
             WorkerKey(name, self.public, *new_pair()).save(path)
         return path
+
+    def local(self, count: int) -> list[Path]:
+        """Return the files of so many keys for workers that the run starts itself, one for each: a key is one witness.
+
+        Those that were found to lie, or were revoked, are passed over.
+        """
+        names = (f"{LOCAL}-{number}" for number in itertools.count())
+        usable = (
+            name for name in names
+            if not self._path("revoked", name).exists() and not trust.is_distrusted(self._run, name)
+        )  # fmt: skip
+        return [self.add(name) for name in itertools.islice(usable, count)]
 
     def revoke(self, name: str) -> None:
         """Let nobody connect with a key any more; a server that runs cuts its workers off within a second or two.

@@ -35,7 +35,7 @@ from kip.runs import loop as train
 from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
-from kip.server.keyring import LOCAL, Keyring
+from kip.server.keyring import Keyring
 from kip.server.member import Settings
 from kip.server.router import Router
 from kip.workers.connect import parse_address, serve, watch
@@ -67,7 +67,7 @@ class Order:
         experiment: `config.json`'s text.
         out: the run's folder.
         data_dir: where `NAME.npz` is, on every node; None: $KIP_DATA_DIR.
-        key_file: the workers' key, on every node; it is made before the nodes start.
+        key_files: the workers' keys, one for each, on every node; they are made before the nodes start.
         listen: the server's host and port; None: loopback, at the port that launchpad chose.
         launcher: the process that all nodes follow when it ends; None where it is on another machine.
         settings: the scheduler's.
@@ -77,7 +77,7 @@ class Order:
     experiment: str
     out: str
     data_dir: str | None
-    key_file: str
+    key_files: tuple[str, ...]
     listen: tuple[str, int] | None = None
     launcher: int | None = None
     settings: Settings | None = None
@@ -140,7 +140,7 @@ class _Worker:
         address = parse_address(self._server)
         if order.listen:
             address = (address[0], order.listen[1])
-        serve(worker, address, read_key(Path(order.key_file)), stop=stop)
+        serve(worker, address, read_key(Path(order.key_files[self._number])), stop=stop)
 
 
 class _ServerHandle(base.Handle):
@@ -207,8 +207,8 @@ def executor(
     keyring = Keyring(out)
     router = Router(keyring)
     folder = None if data_dir is None else str(Path(data_dir).absolute())
-    key_file = str(keyring.add(LOCAL))
-    order = Order(json.dumps(config.to_dict(experiment)), str(out), folder, key_file, launcher=os.getpid())
+    key_files = tuple(map(str, keyring.local(workers)))
+    order = Order(json.dumps(config.to_dict(experiment)), str(out), folder, key_files, launcher=os.getpid())
     made = lp.Program("kip-workers")
     _add_workers(made, order, workers, f"{router.address[0]}:{router.address[1]}")
     manager = _launch(made, out)
@@ -254,10 +254,10 @@ def distill(
     service.stax_functions(experiment)  # refuses those that nobody permits
     out.mkdir(parents=True, exist_ok=True)
     (out / OUTCOME).unlink(missing_ok=True)
-    key_file = str(Keyring(out).add(LOCAL))
+    key_files = tuple(map(str, Keyring(out).local(workers)))
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     text = json.dumps(config.to_dict(experiment))
-    order = Order(text, str(out), folder, key_file, listen, os.getpid(), settings or Settings(), tuple(log))
+    order = Order(text, str(out), folder, key_files, listen, os.getpid(), settings or Settings(), tuple(log))
     manager = _launch(program(order, workers), out)
     with contextlib.redirect_stdout(sys.stderr):  # launchpad prints
         try:

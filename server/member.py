@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from kip.workers.codec import Message
+from kip.server.trust import Witness
+from kip.workers.codec import MOST, Message
 
 MemberState = Literal["live", "lost", "stalled", "quarantined", "distrusted", "dismissed"]
-"""How a worker stands. The last two states are for good: its results differ from others', or its version does."""
+"""How a worker stands. The last two states are for good: its results differ from others', or its version or hardware
+does."""
 
 
 class Link(Protocol):
-    """A way to one worker: all that a transport has to provide."""
+    """A way to one worker: all that a transport has to provide.
+
+    Attributes:
+        name: tells it from all others that are there.
+        key: who it is: workers of one key are believed, and distrusted, as one.
+    """
 
     name: str
+    key: str
 
-    def send(self, payload: bytes) -> Future[bytes]:
-        """Hand over a message without waiting, and return the future of its answer; it fails if the worker is gone."""
+    def send(self, payload: bytes, *, most: int = MOST) -> Future[bytes]:
+        """Hand over a message without waiting, and return the future of its answer; it fails if the worker is gone.
+
+        Args:
+            payload: the message.
+            most: bytes that the answer may have; a longer one may be refused before it is all there.
+        """
         ...
 
     def close(self, why: str = "") -> None:
@@ -50,12 +63,14 @@ class Job(NamedTuple):
         shape: the shape of the result.
         dtype: the dtype of the result.
         compute: computes the result in this process.
+        kind: jobs of one kind take about the same time on one worker.
     """
 
     message: Callable[[], Message]
     shape: tuple[int, ...]
     dtype: np.dtype
     compute: Callable[[], np.ndarray]
+    kind: Hashable = None
 
 
 class Settings(NamedTuple):
@@ -64,15 +79,18 @@ class Settings(NamedTuple):
     Attributes:
         in_flight: tasks that a worker holds at a time: one computes while the next travels.
         deadline: the longest that an answer may take, compiling a kernel and loading a data set included.
-        copy_after: a task is copied to an idle worker once it takes this long and three times the median.
-        copies: how many attempts at one task run at a time.
-        attempts: how many failures of one task stop the run, where they are no worker's own.
+        copy_after: a task is late, and given to another worker, once it takes this long and three times the median
+            of its kind; an idle worker gets a copy of it also where that is not known yet.
+        copies: how many attempts at one task run at a time, apart from those that are late.
+        attempts: how many failures of one task stop the run, where this process fails at it too.
         ping_every: the time between looks for a worker that was lost.
         quarantine: the first time that a worker is left alone after rubbish; it doubles each time, up to 64 times.
         patience: how long a run waits with no worker at all.
         begin_patience: how long it waits for one that can begin, where all that came are refused and none has begun.
-        check_share: the share of tasks that are computed twice and compared, on another worker where there is one;
-            0 believes every worker.
+        check_share: the share of tasks that are computed twice and compared, by a worker of another key where there is
+            one; 1 checks every task, and 0 believes every worker.
+        mixed_hardware: whether workers of different hardware may work on one run. Their results differ in the last
+            bits, and are compared to a tolerance (`kip.server.checks.TOLERANCE`).
     """
 
     in_flight: int = 2
@@ -85,6 +103,7 @@ class Settings(NamedTuple):
     patience: float = 600.0
     begin_patience: float = 20.0
     check_share: float = 0.01
+    mixed_hardware: bool = False
 
 
 @dataclasses.dataclass
@@ -92,6 +111,7 @@ class Member:
     """One worker, as the scheduler sees it."""
 
     link: Link
+    witness: Witness
     state: MemberState = "live"
     pid: int | None = None
     opened: bool = False
@@ -101,14 +121,10 @@ class Member:
     tasks_in_flight: int = 0
     control_in_flight: bool = False
     waiting_for_slot: bool = False
-    strikes: int = 0
     refusals: int = 0
+    excuses: int = 0
+    """Answers since its last result which say that it has to be told of the run again."""
     hardware: str = ""
-    proven: int = -1
-    """How many tasks it had done when a check last found it right; -1 where no check has."""
-    proven_at: float = 0.0
-    tasks_before: int = 0
-    """The number of its tasks in earlier rounds."""
     again_at: float = 0.0
     tasks: int = 0
     bytes_sent: int = 0
@@ -118,6 +134,11 @@ class Member:
     def name(self) -> str:
         """The link's name."""
         return self.link.name
+
+    @property
+    def key(self) -> str:
+        """The link's key."""
+        return self.link.key
 
     def forget(self) -> None:
         """Assume nothing of what the worker was told: it may be another process by now."""

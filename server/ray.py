@@ -25,6 +25,7 @@ from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
+from kip.workers.codec import MOST
 from kip.workers.worker import Worker
 
 LOGGER = logging.getLogger(__name__)
@@ -39,13 +40,13 @@ MESSAGES = 4
 
 
 class RayLink:
-    """One actor."""
+    """One actor. It is no machine that comes back in the run's next life, so that its key is of this life alone."""
 
     def __init__(self, name: str, actor: Any):
-        self.name = name
+        self.name, self.key = name, f"{name}-{uuid.uuid4().hex[:8]}"
         self.actor = actor
 
-    def send(self, payload: bytes) -> Future[bytes]:
+    def send(self, payload: bytes, *, most: int = MOST) -> Future[bytes]:
         """Send a message; the future fails if the actor dies, and Ray starts it anew."""
         return self.actor.handle.remote(payload).future()
 

@@ -6,7 +6,10 @@ connects must know this server's public key and hold a key pair that the run's k
 
 Newcomers that say nothing cost a descriptor each until `wire.HANDSHAKE` is over, and are at most `NEWCOMERS`: beyond
 that, the one that has been silent for longest is cut off. libzmq has no such limit, nor a way to cut off one peer, so
-that this shuts down the connection's descriptor, which libzmq's monitor names.
+that this shuts down the connection's descriptor, which libzmq's monitor names. What they send is bounded by the length
+of a frame: `NEWCOMERS` of `wire.MOST` are 32 MiB.
+
+A key has at most `OF_ONE_KEY` connections.
 """
 
 from __future__ import annotations
@@ -27,16 +30,21 @@ import zmq
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
-from kip.errors import ConfigError
+from kip.errors import ConfigError, MessageError
 from kip.server.keyring import Keyring
 from kip.server.member import Link
 from kip.workers import wire
+from kip.workers.codec import MOST
 
 LOGGER = logging.getLogger(__name__)
 NEWCOMERS = 128
 """The most connections at a time that have not shown a key; half as many as a process of 256 descriptors may have."""
+OF_ONE_KEY = 256
+"""The most connections of one key."""
 LOOK = 1.0
 """Seconds between looks for revoked keys, and between lines in the log about strangers."""
+ARRIVALS = 64
+"""Connections of a key that the log has one by one; after that, each time that they have doubled."""
 ZAP = "inproc://zeromq.zap.01"
 STRANGERS: dict[int, str] = {
     zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no key",
@@ -51,13 +59,15 @@ class RouterLink:
     def __init__(self, router: Router, name: str, key: str, identity: bytes, descriptor: int):
         self.name, self.key = name, key
         self.identity, self.descriptor = identity, descriptor
-        self.waiting: dict[int, Future[bytes]] = {}
+        self.waiting: dict[int, tuple[Future[bytes], int]] = {}
+        """The futures of answers, and the most bytes of each."""
+        self.assembly = wire.Assembly()
         self._router = router
 
-    def send(self, payload: bytes) -> Future[bytes]:
-        """Send a message; the future of its answer fails if the connection ends."""
+    def send(self, payload: bytes, *, most: int = MOST) -> Future[bytes]:
+        """Send a message; the future of its answer fails if the connection ends, or the answer has more bytes."""
         answer: Future[bytes] = Future()
-        self._router.outbox.put((self, payload, answer))
+        self._router.outbox.put((self, payload, (answer, most)))
         return answer
 
     def close(self, why: str = "") -> None:
@@ -96,6 +106,7 @@ class Router:
         self._newcomers: dict[int, tuple[Any, float]] = {}
         """The other side's address, and when it connected, of each descriptor; oldest first."""
         self._strangers: Counter[str] = Counter()
+        self._arrivals: Counter[str] = Counter()
         self._looked = 0.0
         self._numbers = itertools.count(secrets.randbits(60))
         """Numbers of messages. They differ from those of another life of this server, whose answers may still come."""
@@ -163,17 +174,18 @@ class Router:
             link, content, answer = item
             if self._links.get(link.identity) is not link:
                 if answer is not None:
-                    answer.set_exception(ConnectionError("the connection ended"))
+                    answer[0].set_exception(ConnectionError("the connection ended"))
                 continue
             if answer is None:
-                frames = [link.identity, wire.STOP, content.encode()]
+                parts: Any = [[wire.STOP, content.encode()]]
             else:
                 number = next(self._numbers)
                 link.waiting[number] = answer
-                frames = [link.identity, wire.NUMBER.pack(number), content]
+                parts = wire.parts(number, content)
             try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-            except zmq.ZMQError:  # gone, or it reads nothing
+                for frames in parts:
+                    self._socket.send_multipart([link.identity, *frames], zmq.NOBLOCK)
+            except zmq.ZMQError:  # gone
                 self._lose(link)
 
     def _receive(self) -> None:
@@ -186,11 +198,23 @@ class Router:
             link = self._links.get(identity)
             if link is None:
                 self._welcome(identity, frames)
-            elif len(frames) == 2 and len(frames[0]) == wire.NUMBER.size:
-                (number,) = wire.NUMBER.unpack(frames[0].bytes)
-                answer = link.waiting.pop(number, None)
-                if answer is not None:
-                    answer.set_result(frames[1].bytes)
+            elif len(frames) == 2 and len(frames[0]) == wire.HEAD.size:
+                number, left = wire.HEAD.unpack(frames[0].bytes)
+                if number in link.waiting:  # else it answers nothing that was asked, or once more
+                    self._take(link, number, left, frames[1].bytes)
+
+    def _take(self, link: RouterLink, number: int, left: int, part: bytes) -> None:
+        """Take in a part of an answer."""
+        answer, most = link.waiting[number]
+        try:
+            whole = link.assembly.add(number, left, part, most)
+        except MessageError as error:
+            del link.waiting[number]
+            answer.set_exception(error)
+            return
+        if whole is not None:
+            del link.waiting[number]
+            answer.set_result(whole)
 
     def _welcome(self, identity: bytes, frames: list[zmq.Frame]) -> None:
         """Make a link of a worker whose first message this is."""
@@ -201,18 +225,24 @@ class Router:
         self._note_connections()  # what is known of the descriptor is then of this connection, and no older one
         if self._newcomers.pop(descriptor, None) is None:
             return  # gone already
+        if sum(link.key == key for link in self._links.values()) >= OF_ONE_KEY:
+            self._strangers[f"its key {key!r} has {OF_ONE_KEY} connections already"] += 1
+            _shut_down(descriptor, _other_side(descriptor))
+            return
         name = key
         while any(link.name == name for link in self._links.values()):
             name = f"{key}/{next(self._connections)}"
         link = self._links[identity] = RouterLink(self, name, key, identity, descriptor)
-        LOGGER.info("worker %s connects from %s", name, frames[0].get("Peer-Address"))
+        self._arrivals[key] += 1
+        if self._arrivals[key] <= ARRIVALS or self._arrivals[key] & (self._arrivals[key] - 1) == 0:
+            LOGGER.info("worker %s connects from %s", name, frames[0].get("Peer-Address"))
         self._join(link)
 
     def _lose(self, link: RouterLink) -> None:
         """Forget a worker; what it was asked fails."""
         self._links.pop(link.identity, None)
         waiting, link.waiting = link.waiting, {}
-        for answer in waiting.values():
+        for answer, _ in waiting.values():
             answer.set_exception(ConnectionError("the connection ended"))
         self._leave(link.name)
 

@@ -7,35 +7,38 @@ What can go wrong, and what is done:
 |---|---|
 | the link fails, or a new process knows nothing of the run | the task runs elsewhere; the worker is told all again |
 | a worker's own target images are not the server's | they are sent to it |
-| no answer by the deadline | the worker is `stalled`, its tasks run elsewhere; a late answer brings it back |
-| a task takes long while others are idle | a copy of it runs elsewhere; the first answer counts |
-| an answer that is damaged, or of a wrong shape or dtype | quarantine, and the task runs elsewhere |
-| NaN or infinity | the same, unless a second attempt, elsewhere if possible, gives it too: then it is the result |
-| finite numbers that are wrong | `kip.server.checks`: the worker is sent away, and its tasks are computed again |
-| the kernel fails | once more elsewhere, then the run stops with the worker's words |
-| a worker of another version | it is sent away; that ends a run only where no worker has begun |
+| a task is late, by the measured time of its kind | it is given to another worker; the first answer counts |
+| a key is late twice in a row | while others are there, it gets copies of what they compute, until it is in time |
+| no answer by the deadline | the worker is `stalled`; a late answer brings it back |
+| a damaged answer, or one of another step, a wrong shape or dtype, or with more in it | quarantine; it runs elsewhere |
+| NaN or infinity, or the kernel fails | the same; where all fail, this process computes it, or ends the run |
+| finite numbers that are wrong | `kip.server.checks`: the key is sent away for good, and its tasks are computed again |
+| a worker of another version or hardware | it is sent away; that ends a run only where no worker has begun |
 
-Results are pure functions of their tasks, so that none of this changes a bit of them.
+Strikes, lateness and lies belong to a worker's key (`kip.server.trust`), and stay when it connects again. Results are
+pure functions of their tasks, so that none of this changes a bit of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import queue
 import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from kip.errors import MessageError, WorkerError, WorkersLostError
-from kip.server.checks import Checks, TaintedError, Work
+from kip.server.checks import Checks, Opinion, TaintedError, Verdict, Work, is_of, judge
 from kip.server.member import Job, Link, Member, Session, Settings
-from kip.workers.codec import Message, decode, encode
+from kip.server.trust import Trust, Witness, words
+from kip.workers.codec import MAX_HEADER, Message, decode, encode
 from kip.workers.worker import hardware
 
 LOGGER = logging.getLogger(__name__)
@@ -47,6 +50,14 @@ GONE = ("distrusted", "dismissed")
 """States of workers that were sent away."""
 SENT_AWAY = 100
 """Workers that were sent away that are remembered for the status."""
+WITHOUT_RESULT = MAX_HEADER
+"""Bytes that an answer may have beside a result."""
+KINDS = 64
+"""Kinds of tasks whose times are remembered."""
+EXCUSES = 3
+"""Answers in a row with which a worker may ask to be told of the run again."""
+OFTEN = 8
+"""Losses of a key's workers that the log has one by one; after that, each time that they have doubled."""
 
 
 class _Sent(NamedTuple):
@@ -56,7 +67,25 @@ class _Sent(NamedTuple):
     kind: str
     work: Work | None
     held: frozenset[str]
+    epoch: int
+    most: int
     at: float
+
+
+class _Times:
+    """The last times that tasks of one kind took, and their median."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=63)
+        self._count = 0
+        self.median = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Note a time."""
+        self._last.append(seconds)
+        self._count += 1
+        if len(self._last) < 8 or self._count % 8 == 0:
+            self.median = statistics.median(self._last)
 
 
 class Scheduler:
@@ -88,10 +117,21 @@ class Scheduler:
         self._again: deque[Work] = deque()
         self._fresh: Iterator[Work] = iter(())
         self._unfinished: dict[int, Work] = {}
-        self._durations: deque[float] = deque(maxlen=63)
+        self._times: OrderedDict[Hashable, _Times] = OrderedDict()
+        """How long tasks take, by kind; the kinds of this round are the newest."""
+        self._late: set[int] = set()
+        """The numbers of messages that are on their way for too long."""
         self._works: dict[int, Work] = {}
         """Those of this round that have a result, by place."""
-        self.checks = Checks(self._settings.check_share, hardware())
+        self._own_hardware = hardware()
+        self._hardware: str | None = None
+        """The hardware of the run, once a result of it has been taken; None where any may work on it."""
+        self._nan_in = -1
+        """The epoch in which this process has found NaN to be the kernel's own."""
+        self.checks = Checks(self._settings.check_share, self._own_hardware)
+        self.trust = Trust()
+        self.base = -1
+        """The step of the newest checkpoint, which the results of now are built on; -1 where there is none."""
         self.sent_away: dict[str, str] = {}
         """Workers that were sent away for good, and why."""
         self._begun = False
@@ -119,26 +159,30 @@ class Scheduler:
             count: how many there are.
 
         Raises:
-            WorkerError: if a job fails wherever it runs, or no worker can begin.
+            WorkerError: if a job fails wherever it runs, this process included, or no worker can begin.
             WorkersLostError: if no worker answers for longer than `Settings.patience`.
             TaintedError: if results of earlier rounds cannot be believed.
         """
         self._fresh = (Work(place, job) for place, job in enumerate(jobs))
         self._again.clear()
         self._unfinished, self._works = {}, {}
-        self._durations.clear()
         self.checks.clear()
         self._alone_since = None
         self.left = count
         for member in self.members.values():
-            member.tasks_before = member.tasks
             self._make_free(member)
         while len(self._works) < count or self.checks.open:
             self._dispatch()
             self._wait()
             self._look_at_the_clock()
+        self._note_use()
         for place in range(count):
-            yield self._works[place].opinions[0][1]
+            yield self._works[place].opinions[0].result
+
+    def go_back(self, base: int) -> None:
+        """Forget what was computed after a checkpoint, which the run goes back to."""
+        self.base = base
+        self.trust.go_back(base)
 
     @property
     def alone(self) -> bool:
@@ -172,46 +216,86 @@ class Scheduler:
                 work = self._next_work(member)
                 if work is None:
                     idle.append(member)
-                    if not self._again:  # nor is there anything for the others
-                        break
+                    if not (self._again or self.checks.waiting or self._gets_copies(member)):
+                        break  # nor is there anything for the others
                 else:
                     self._hand(member, work)
                     self._make_free(member)
         for member in idle:
             self._make_free(member)
-        own = self.checks.next_for_this_process(self.members.values())
-        if own:
-            self.checks.compute(own, lambda answer: self._events.put((-3, (own, answer))))
+        if self.checks.waiting or self.checks.own:
+            self._compute_here()
+
+    def _compute_here(self) -> None:
+        """Have this process compute a task, where it is free and one waits for it."""
+        able, settings = self._able(), self._settings
+        live = [member for member in self.members.values() if member.state == "live"]
+
+        def is_ours(work: Work) -> bool:
+            if time.monotonic() - work.waits_since > (self._limit(work) or settings.copy_after):
+                return True
+            if any(member.key not in work.tried for member in able):
+                return False
+            asked = work.opinions[0].member
+            same = asked is None or asked.hardware == self._own_hardware
+            return same or not any(member.key not in work.tried for member in live)
+
+        work = self.checks.next_for_this_process(is_ours)
+        if work:
+            self.checks.compute(work, lambda answer: self._events.put((-3, (work, answer))))
 
     def _hand(self, member: Member, work: Work) -> None:
         if not work.running or work.done:  # a check begins when it is handed out
             work.first_sent = time.monotonic()
         work.running.append(member)
-        work.tried.add(member.name)
+        work.tried.add(member.key)
         if not work.done:
             self._unfinished[work.place] = work
         self._send(member, "task", encode(work.job.message()), work=work)
 
     def _next_work(self, member: Member) -> Work | None:
-        check = self.checks.next_for(member, self.members.values()) if self.checks.waiting else None
+        if self._gets_copies(member):
+            return self._for_practice(member)
+        check = self.checks.next_for(member, self._able()) if self.checks.waiting else None
         if check:
             return check
         for _ in range(len(self._again)):
             work = self._again.popleft()
             if work.done or work.running:
                 continue
-            if self._for_somebody_else(work, member):
+            if member in work.overdue or self._for_somebody_else(work, member):
                 self._again.append(work)  # somebody else's turn
                 continue
             return work
         return next(self._fresh, None) or self._straggler(member)
 
+    def _able(self) -> list[Member]:
+        """Return the workers that compute now, and in time."""
+        return [member for member in self.members.values() if self._has_begun(member) and member.witness.punctual]
+
+    def _has_begun(self, member: Member) -> bool:
+        return member.state == "live" and member.epoch == self._session.epoch
+
+    def _gets_copies(self, member: Member) -> bool:
+        """Say whether a worker's key was late so often that others get what is urgent."""
+        return not member.witness.punctual and any(other.key != member.key for other in self._able())
+
+    def _for_practice(self, member: Member) -> Work | None:
+        """A copy of what one who is in time computes: nobody waits for it, and it shows whether this worker is, too."""
+        if member.tasks_in_flight:
+            return None
+        for work in reversed(self._unfinished.values()):
+            if work.running and member not in work.overdue and all(other.witness.punctual for other in work.running):
+                self.copies += 1
+                return work
+        return None
+
     def _for_somebody_else(self, work: Work, member: Member) -> bool:
-        """Say whether a worker has failed at a task that another has not tried."""
+        """Say whether a key has failed at a task, or is late with it, that another has not tried."""
         return bool(
-            (work.failures or work.non_finite)
-            and member.name in work.tried
-            and any(other.state == "live" and name not in work.tried for name, other in self.members.items())
+            (work.failures or work.lateness)
+            and member.key in work.tried
+            and any(other.key not in work.tried for other in self._able())
         )
 
     def _straggler(self, member: Member) -> Work | None:
@@ -222,17 +306,35 @@ class Scheduler:
         self._next_look = now + TICK / 5
         work = min(self._unfinished.values(), key=lambda work: work.first_sent)
         age = now - work.first_sent
-        if age < self._long() or len(work.running) >= self._settings.copies:
+        limit = max(self._settings.copy_after, self._limit(work) or 0.0)
+        if age < limit or len(work.running) >= self._settings.copies:
             return None
-        if member in work.running or member.name in work.non_finite:
+        if member in work.running or member in work.overdue or member.key in work.failed:
             return None
         self.copies += 1
         LOGGER.info("task %d takes long (%.1f s): a copy goes to worker %s", work.place, age, member.name)
         return work
 
-    def _long(self) -> float:
-        """Return how many seconds are long for a task."""
-        return max(self._settings.copy_after, 3 * statistics.median(self._durations) if self._durations else 0.0)
+    def _limit(self, work: Work) -> float | None:
+        """Return after how many seconds a task is late: longer after each attempt that was; None: it is not known.
+
+        Where none of its kind has been measured, the slowest kind of late stands for it.
+        """
+        times = self._times.get(work.job.kind)
+        recent = [times] if times else list(itertools.islice(reversed(self._times.values()), 4))
+        if not recent:
+            return None
+        median = max(times.median for times in recent)
+        return max(self._settings.copy_after, 3 * median) * 2 ** min(work.lateness, 6)
+
+    def _measure(self, work: Work, seconds: float) -> None:
+        kind = work.job.kind
+        if kind not in self._times:
+            self._times[kind] = _Times()
+            if len(self._times) > KINDS:
+                self._times.popitem(last=False)
+        self._times[kind].add(seconds)
+        self._times.move_to_end(kind)
 
     def _send(
         self,
@@ -244,14 +346,16 @@ class Scheduler:
         held: frozenset[str] = frozenset(),
     ) -> None:
         number, now = next(self._ids), time.monotonic()
-        self._sent[number] = _Sent(member, kind, work, held, now)
+        result = math.prod(work.job.shape) * work.job.dtype.itemsize if work else 0
+        most = result + WITHOUT_RESULT
+        self._sent[number] = _Sent(member, kind, work, held, self._session.epoch, most, now)
         member.bytes_sent += len(payload)
         if kind == "task":
             member.tasks_in_flight += 1
         else:
             member.control_in_flight = True
         try:
-            answer = member.link.send(payload)
+            answer = member.link.send(payload, most=most)
         except Exception as error:  # what a transport raises has no end
             answer = Future()
             answer.set_exception(error)
@@ -289,6 +393,7 @@ class Scheduler:
         if number == -3:
             return self._own_opinion(*content)
         sent = self._sent.pop(number, None)
+        self._late.discard(number)
         if sent is None:
             return None
         member, work = sent.member, sent.work
@@ -296,8 +401,9 @@ class Scheduler:
             member.tasks_in_flight -= 1
         else:
             member.control_in_flight = False
-        if work and member in work.running:
-            work.running.remove(member)
+        for those in (work.running, work.overdue) if work else ():
+            if member in those:
+                those.remove(member)
         if member.state in GONE:
             return None
         if member.state == "stalled":
@@ -306,13 +412,15 @@ class Scheduler:
         try:
             answer = content.result()
             member.bytes_received += len(answer)
+            if len(answer) > sent.most:
+                raise MessageError("an answer is too long", got=f"{len(answer)} bytes", expected=f"{sent.most} at most")
             self._answered(sent, answer)
         except MessageError as error:
             self._quarantine(member, f"its answer is rubbish: {error}")
         except (WorkerError, TaintedError):
             raise
         except Exception as error:
-            self._lose(member, f"{type(error).__name__}: {str(error)[:200]}")
+            self._lose(member, f"{type(error).__name__}: {words(str(error), 200)}")
         if work:
             self._put_back(work)
         self._make_free(member)
@@ -322,67 +430,94 @@ class Scheduler:
         member, work = sent.member, sent.work
         answer = decode(data)
         if answer.kind == "error":
-            return self._refused(sent, str(answer.fields.get("code")), str(answer.fields.get("problem")))
+            return self._refused(sent, words(answer.fields.get("code"), 40), words(answer.fields.get("problem")))
         wanted = {"open": "opened", "begin": "begun", "ping": "pong", "task": "result"}[sent.kind]
         if answer.kind != wanted:
-            raise MessageError("kind of an answer", got=answer.kind, expected=wanted)
+            raise MessageError("kind of an answer", got=words(answer.kind, 80), expected=wanted)
+        if set(answer.arrays) != ({"result"} if work else set()):
+            raise MessageError(
+                "arrays of an answer", got=words(", ".join(answer.arrays), 80), expected="result" if work else "none"
+            )
+        epoch = answer.fields.get("epoch")
+        if sent.kind in ("begin", "task") and epoch != sent.epoch:
+            raise MessageError("epoch of an answer", got=words(epoch, 40), expected=f"{sent.epoch}")
         if sent.kind == "ping":
             if member.state == "lost":
                 LOGGER.warning("worker %s is back", member.name)
                 member.state = "live"
                 member.forget()
         elif sent.kind == "open":
-            member.opened, member.epoch, member.held = True, -1, frozenset()
-            member.hardware = str(answer.fields.get("hardware"))
-            member.holds_data, member.pid = answer.fields.get("holds") is True, answer.fields.get("pid")
-            LOGGER.info(
-                "worker %s joins; target images %s", member.name,
-                "from its own data set" if member.holds_data else f"are sent to it: {answer.fields.get('why')}",
-            )  # fmt: skip
+            self._opened(member, answer)
         elif sent.kind == "begin":
-            member.epoch, member.held = self._number(answer), sent.held
+            member.epoch, member.held = sent.epoch, sent.held
             self._begun, member.refusals = True, 0
         elif work is not None:
-            self._result(member, work, answer, sent.at)
+            self._result(member, work, answer.arrays["result"], sent.at)
         return None
 
-    def _number(self, answer: Message) -> int:
-        epoch = answer.fields.get("epoch")
-        if type(epoch) is not int:
-            raise MessageError("epoch of an answer", got=repr(epoch)[:80])
-        return epoch
+    def _opened(self, member: Member, answer: Message) -> None:
+        pid, stated, witness = answer.fields.get("pid"), words(answer.fields.get("hardware"), 200), member.witness
+        member.opened, member.epoch, member.held = True, -1, frozenset()
+        member.holds_data, member.pid = answer.fields.get("holds") is True, pid if type(pid) is int else None
+        if witness.hardware not in (None, stated):
+            why = f"its key computes on {witness.hardware}, and this one on {stated}: make a key for each"
+            return self._send_away(member, "dismissed", why)
+        member.hardware = witness.hardware = stated
+        if not self._is_of_the_hardware(member):
+            return None
+        LOGGER.info(
+            "worker %s joins; target images %s", member.name,
+            "from its own data set" if member.holds_data else f"are sent to it: {words(answer.fields.get('why'))}",
+        )  # fmt: skip
+        return None
 
-    def _result(self, member: Member, work: Work, answer: Message, sent_at: float) -> None:
-        result, job = answer.arrays.get("result"), work.job
-        if result is None or result.shape != job.shape or result.dtype != job.dtype:
-            got = "none" if result is None else f"{result.dtype} {result.shape}"
+    def _result(self, member: Member, work: Work, result: np.ndarray, sent_at: float) -> None:
+        job, witness = work.job, member.witness
+        if result.shape != job.shape or result.dtype != job.dtype:
+            got = f"{result.dtype} {result.shape}"
             raise MessageError("a task's result", got=got, expected=f"{job.dtype} {job.shape}")
+        now, member.excuses = time.monotonic(), 0
+        limit = self._limit(work)
+        if limit is None or now - sent_at <= limit:
+            witness.late = 0
+        finite = bool(np.isfinite(result).all())
         if work.done:  # a check, or a copy that was slower
-            if np.isfinite(work.opinions[0][1]).all() and not np.isfinite(result).all():
+            if not finite and np.isfinite(work.opinions[0].result).all():
                 return self._quarantine(member, "its result holds NaN or infinity")  # and somebody else checks
             return self._opinion(work, member, result)
         if self._unfinished.get(work.place) is not work:
             return None  # of a round that is over
-        if not np.isfinite(result).all():
-            work.non_finite.append(member.name)
-            others = any(other.state == "live" and name not in work.non_finite for name, other in self.members.items())
-            if len(work.non_finite) < 2 or (len(set(work.non_finite)) < 2 and others):
-                return self._quarantine(member, "its result holds NaN or infinity")
-            # Two attempts agree: it is the kernel's value, and the run says what to do about it.
-        self._durations.append(time.monotonic() - sent_at)
+        if not finite and self._nan_in != self._session.epoch:
+            return self._failed(work, member, "results", "its result holds NaN or infinity")
+        if not self._is_of_the_hardware(member):
+            return None
+        if self._hardware is None and not self._settings.mixed_hardware:
+            self._settle(self._own_hardware if self._has_as_many_keys(member.hardware) else member.hardware)
+            if member.state in GONE:
+                return None
+        self._measure(work, now - sent_at)
         member.tasks += 1
-        work.opinions, work.sequence, work.sent_at = [(member, result)], member.tasks, sent_at
-        del self._unfinished[work.place]
-        self._works[work.place] = work
-        self.done += 1
-        self.left -= 1
-        if self.checks.wants(work, member, self.members.values()):
+        self._count(work, Opinion(member, result))
+        if finite and self.checks.wants(work, member, self.members.values()):
             self.checks.made += 1
             self.checks.add(work)
         return None
 
+    def _count(self, work: Work, opinion: Opinion) -> None:
+        """Take a result as the task's."""
+        work.opinions = [opinion]
+        del self._unfinished[work.place]
+        self._works[work.place] = work
+        self.done += 1
+        self.left -= 1
+
     def _refused(self, sent: _Sent, code: str, problem: str) -> None:
         member = sent.member
+        if code in ("run", "configuration", "step", "images"):
+            member.excuses += 1
+            if member.excuses > EXCUSES:
+                member.excuses = 0
+                return self._quarantine(member, f"it says again and again: {problem}")
         if code in ("run", "configuration"):
             member.forget()  # a new process, or one that served another server meanwhile
         elif code == "step":
@@ -397,85 +532,194 @@ class Scheduler:
             self._quarantine(member, problem)
             self._last_refusal = f"worker {member.name} says: {problem}"
         else:
-            sent.work.failures += 1
-            if sent.work.failures >= self._settings.attempts:
-                raise WorkerError(code, f"a task fails: worker {member.name} says: {problem.rstrip('.')}")
-            self._quarantine(member, problem)
+            self._failed(sent.work, member, code, problem)
+        return None
+
+    def _failed(self, work: Work, member: Member, code: str, problem: str) -> None:
+        """Note that a worker failed at a task; where it has failed everywhere, this process computes it."""
+        self._quarantine(member, problem)
+        if work.done:
+            return
+        work.failures += 1
+        work.failed[member.key] = code, f"worker {member.name} says: {problem.rstrip('.')}"
+        everywhere = not any(other.key not in work.failed for other in self._able())
+        if work.own_failure is not None:
+            self._end_if_all_fail(work)
+        elif work.failures >= self._settings.attempts or (everywhere and work.failures > 1):
+            self.checks.ask_own(work)
+
+    def _end_if_all_fail(self, work: Work) -> None:
+        if work.failures >= self._settings.attempts:
+            code, said = next(reversed(work.failed.values()))
+            raise WorkerError(code, f"a task fails: {said}")
 
     # Whom to believe
 
     def _own_opinion(self, work: Work, answer: Future[np.ndarray]) -> None:
         """Take in what this process made of a task."""
+        work.is_here = False
         try:
             result = answer.result()
         except Exception as error:
-            LOGGER.warning("this process cannot check task %d: %s", work.place, error)
-            return self.checks.drop(work)
-        return self._opinion(work, None, result)
+            LOGGER.warning("this process cannot compute task %d: %s", work.place, error)
+            work.own_failure = error
+            if self._works.get(work.place) is work:
+                return self._decide(work) if len(work.opinions) > 1 else self.checks.drop(work)
+            if self._unfinished.get(work.place) is work:
+                self._end_if_all_fail(work)
+            return None
+        if work.done:
+            return self._opinion(work, None, result)
+        if self._unfinished.get(work.place) is not work:
+            return None
+        for key, (_, said) in work.failed.items():
+            LOGGER.warning("this process computes task %d, at which key %s failed: %s", work.place, key, said)
+        if not np.isfinite(result).all():  # the kernel's own, and the run says what to do about it
+            self._nan_in = self._session.epoch
+        work.proved = True
+        return self._count(work, Opinion(None, result))
 
     def _opinion(self, work: Work, member: Member | None, result: np.ndarray) -> None:
-        """Compare a second or third result of a task with the others."""
+        """Compare another result of a task with the others."""
         if not work.done or self._works.get(work.place) is not work:
             return  # undone meanwhile, or of a round that is over
-        work.opinions.append((member, result))
-        last = len(work.opinions) - 1
-        agreeing = [place for place in range(last) if self.checks.same(work, place, last)]
-        right = work.opinions[agreeing[0]][0] if agreeing else None
-        if last == 1 and not agreeing:
-            names = " and ".join(_name(who) for who, _ in work.opinions)
+        if member is not None:
+            before = [other.result for other in work.opinions if other.member and other.member.key == member.key]
+            if before:  # the key is no second witness, and yet wrong where its results differ
+                if before[0].tobytes() != result.tobytes():
+                    self._expel([member.witness], "distrusted", f"its own results of task {work.place} differ")
+                return
+        work.opinions.append(Opinion(member, result))
+        self._decide(work)
+
+    def _decide(self, work: Work) -> None:
+        """Close a check, or ask whose opinion is missing."""
+        others = any(member.key not in work.tried for member in self._able())
+        verdict = judge(work.opinions, self._own_hardware, own_fails=work.own_failure is not None, others=others)
+        if not isinstance(verdict, Verdict) and len(work.opinions) == 2:
+            names = " and ".join(_name(opinion.member) for opinion in work.opinions)
             LOGGER.warning("the results of %s for task %d differ", names, work.place)
-            self.checks.add(work)  # a third decides; where there is no other worker, this process once more
-            return
-        if not agreeing:
-            raise WorkerError("results", f"three computations of task {work.place} differ from each other")
+        if verdict == "other":
+            return self.checks.add(work)
+        if verdict == "own":
+            self.checks.open.add(work)
+            return self.checks.ask_own(work)
+        if not isinstance(verdict, Verdict):
+            if work.own_failure is not None or sum(opinion.member is None for opinion in work.opinions) > 1:
+                raise WorkerError("results", f"all computations of task {work.place} differ from each other")
+            LOGGER.warning("nobody can say whose result of task %d is right; the first counts", work.place)
+            self.checks.drop(work)
+            del work.opinions[1:]
+            return None
         self.checks.drop(work)
-        wrong = [who for place, (who, _) in enumerate(work.opinions) if place not in (*agreeing, last)]
-        self._prove(right, work)
-        self._prove(member, work)
+        right, wrong = ([work.opinions[place].member for place in places] for places in (verdict.right, verdict.wrong))
+        for member in right:
+            if member is not None:
+                member.witness.proven = True
+        work.proved = verdict.bits
+        if 0 not in verdict.right:
+            work.opinions[0] = work.opinions[verdict.right[0]]
         del work.opinions[1:]
-        for who in wrong:
-            self._distrust(who, work)
+        liars = [member.witness for member in wrong if member is not None]
+        if liars:
+            self._expel(liars, "distrusted", f"its result of task {work.place} is not what others compute")
+        return None
 
-    def _prove(self, member: Member | None, work: Work) -> None:
-        """Note that a worker's result was right."""
-        if member is None:
-            return
-        counts = work.opinions[0][0] is member
-        member.proven = max(member.proven, work.sequence if counts else member.tasks)
-        member.proven_at = max(member.proven_at, work.sent_at)
+    def _expel(self, witnesses: list[Witness], state: Literal["distrusted", "dismissed"], why: str) -> None:
+        """Send all workers of some keys away, and compute again what they did.
 
-    def _distrust(self, member: Member | None, work: Work) -> None:
-        """Send a worker away whose result is wrong, and compute again what it did in this round."""
-        if member is None or member.state == "distrusted":
-            return
-        undone = [other for other in self._works.values() if other.opinions[0][0] is member]
-        self.checks.drop(work)
-        for other in undone:
-            self.checks.drop(other)
-            other.undo()
-            other.running.clear()
-            del self._works[other.place]
-            self._unfinished[other.place] = other
-            self._put_back(other)
+        Raises:
+            TaintedError: if the run is built on results of theirs that nobody has computed again.
+        """
+        witnesses = [witness for witness in witnesses if not witness.distrusted]
+        for witness in witnesses:
+            if state == "distrusted":
+                witness.distrusted = why
+            undone = self._undo(witness)
+            said = f"{why}; {undone} of its tasks run elsewhere"
+            for member in [member for member in self.members.values() if member.key == witness.key]:
+                if member.state not in GONE:
+                    self._send_away(member, state, said)
+            self.sent_away.setdefault(witness.key, said)
+        trusted = {witness.hardware for witness in self.trust.all() if witness.proven and not witness.distrusted}
+        if self._hardware not in trusted:
+            self._hardware = None  # the next result says which it is
+        tainted = {witness.key: witness for witness in witnesses if witness.base is not None}
+        self.trust.save()
+        if tainted:
+            base = min(witness.base for witness in tainted.values() if witness.base is not None)
+            raise TaintedError(
+                f"{sum(witness.unchecked for witness in tainted.values())} results of {', '.join(tainted)}, of which "
+                f"the run's steps after step {max(0, base)} were made, cannot be believed: nobody computed them again",
+                base=base,
+            )
+
+    def _undo(self, witness: Witness) -> int:
+        """Compute again what a key computed in this round, and return how many tasks these are."""
+        undone = [work for work in self._works.values() if is_of(work, witness.key)]
+        for work in undone:
+            self.checks.drop(work)
+            work.undo()
+            del self._works[work.place]
+            self._unfinished[work.place] = work
+            self._put_back(work)
         self.done -= len(undone)
         self.left += len(undone)
-        self._send_away(
-            member, "distrusted",
-            f"its result of task {work.place} is not what others compute; {len(undone)} of its tasks run elsewhere",
-        )  # fmt: skip
-        earlier = member.tasks_before - max(0, member.proven)
-        if earlier > 0:
-            raise TaintedError(
-                f"worker {member.name} computed wrongly, and {earlier} of its earlier tasks were never checked",
-                since=member.proven_at,
-            )
+        return len(undone)
+
+    def _note_use(self) -> None:
+        """Note whose results of this round nobody has checked: the run is built on them from now on."""
+        changed = False
+        for work in self._works.values():
+            member = work.opinions[0].member
+            if member is not None and not work.proved:
+                changed |= member.witness.note_use(self.base)
+        if changed:
+            self.trust.save()
+
+    def _is_of_the_hardware(self, member: Member) -> bool:
+        """Return whether a worker may compute for this run; one of other hardware is sent away.
+
+        The run's hardware is that of its first result. This process's own takes its place where as many keys have it:
+        one key that came first must not keep all others out.
+
+        Raises:
+            TaintedError: if the run is built on results of the hardware whose place it takes.
+        """
+        if self._settings.mixed_hardware or self._hardware in (None, member.hardware):
+            return True
+        if member.hardware != self._own_hardware or not self._has_as_many_keys(self._hardware or ""):
+            self._refuse_hardware(member, self._hardware or "")
+            return False
+        LOGGER.warning("the run computes on %s from now on, as this process does", self._own_hardware)
+        self._settle(self._own_hardware)
+        return True
+
+    def _has_as_many_keys(self, hardware: str) -> bool:
+        """Return whether as many keys have this process's hardware as have another."""
+        keys = [witness.hardware for witness in self.trust.all() if not witness.distrusted]
+        return keys.count(self._own_hardware) >= keys.count(hardware)
+
+    def _settle(self, hardware: str) -> None:
+        """Let the workers of one kind of hardware alone compute, and compute again what others did."""
+        for member in list(self.members.values()):
+            if member.state not in GONE and member.hardware not in ("", hardware):
+                self._refuse_hardware(member, hardware)
+        others = [witness for witness in self.trust.all() if witness.hardware not in (None, hardware)]
+        try:
+            self._expel(others, "dismissed", f"it computes on other hardware than this run's, {hardware}")
+        finally:
+            self._hardware = hardware
+
+    def _refuse_hardware(self, member: Member, hardware: str) -> None:
+        self._send_away(member, "dismissed", _other_hardware(member.hardware, hardware))
 
     def _send_away(self, member: Member, state: Literal["distrusted", "dismissed"], why: str) -> None:
         """Have nothing to do with a worker any more; the log says so once for each reason."""
         if why not in self.sent_away.values():
             LOGGER.warning("worker %s is sent away (%s): %s", member.name, state, why)
-        if len(self.sent_away) < SENT_AWAY or member.name in self.sent_away:
-            self.sent_away[member.name] = why
+        if len(self.sent_away) < SENT_AWAY or member.key in self.sent_away:
+            self.sent_away[member.key] = why
         member.state = state
         self._last_refusal = f"worker {member.name}: {why}"
         self._take_back(member)
@@ -485,8 +729,15 @@ class Scheduler:
 
     def _admit(self, link: Link) -> None:
         self._dismiss(link.name)
-        member = self.members[link.name] = Member(link)
+        witness = self.trust.of(link.key)
+        if witness.distrusted:
+            self.sent_away.setdefault(link.key, witness.distrusted)
+            return link.close(f"{witness.distrusted}; `kip worker-key` makes a new key")
+        member = self.members[link.name] = Member(link, witness)
+        if witness.rest_until > time.monotonic():
+            member.state, member.again_at = "quarantined", witness.rest_until
         self._make_free(member)
+        return None
 
     def _dismiss(self, name: str) -> None:
         member = self.members.pop(name, None)
@@ -497,31 +748,40 @@ class Scheduler:
     def _lose(self, member: Member, why: str) -> None:
         if member.state in GONE:
             return
+        witness, now = member.witness, time.monotonic()
         if member.state != "lost":
-            LOGGER.warning("worker %s is lost (%s); its tasks go elsewhere", member.name, why)
+            witness.losses += 1
+            if witness.losses <= OFTEN or witness.losses & (witness.losses - 1) == 0:
+                LOGGER.warning("worker %s is lost (%s); its tasks go elsewhere", member.name, why)
+            if member.tasks_in_flight:
+                witness.note_late(now, now)
         member.state = "lost"
-        member.again_at = time.monotonic() + self._settings.ping_every
+        member.again_at = now + self._settings.ping_every
         member.forget()
         self._take_back(member)
 
     def _quarantine(self, member: Member, why: str) -> None:
-        seconds = self._settings.quarantine * 2 ** min(member.strikes, 6)
-        LOGGER.warning("worker %s is in quarantine for %.1f s: %s", member.name, seconds, why)
-        member.strikes += 1
-        member.state, member.again_at = "quarantined", time.monotonic() + seconds
+        witness = member.witness
+        seconds = self._settings.quarantine * 2 ** min(witness.strikes, 6)
+        LOGGER.warning("worker %s is in quarantine for %.1f s: %s", member.name, seconds, words(why))
+        witness.strikes += 1
+        witness.rest_until = time.monotonic() + seconds
+        member.state, member.again_at = "quarantined", witness.rest_until
         member.epoch = -1
         self._take_back(member)
 
     def _take_back(self, member: Member) -> None:
         """Put the worker's tasks back into the queue; their answers still count if they come."""
         for work in [*self._unfinished.values(), *self.checks.open]:
+            if member in work.overdue:
+                work.overdue.remove(member)
             if member in work.running:
                 work.running.remove(member)
                 self._put_back(work)
 
     def _put_back(self, work: Work) -> None:
         if work.done:
-            if work in self.checks.open and not work.running and work not in self.checks.waiting:
+            if work in self.checks.open and not (work.running or work.is_here) and work not in self.checks.waiting:
                 self.retries += 1
                 self.checks.add(work)  # its checker failed
             return
@@ -548,6 +808,7 @@ class Scheduler:
             )
             sent.member.state = "stalled"
             self._take_back(sent.member)
+        self._give_again_what_is_late(now)
         for member in self.members.values():
             if member.state == "lost" and now >= member.again_at and not member.control_in_flight:
                 member.again_at = now + self._settings.ping_every
@@ -555,12 +816,22 @@ class Scheduler:
             elif member.state == "quarantined" and now >= member.again_at:
                 member.state = "live"
                 self._make_free(member)
-        for work in self.checks.open:
-            if work.running and now - work.first_sent > self._long() and len(work.running) < self._settings.copies:
-                self.checks.add(work)  # somebody else may be faster
         self._watch_for_silence(now)
         self._watch_for_refusals(now)
         self._on_tick()
+
+    def _give_again_what_is_late(self, now: float) -> None:
+        for number, sent in self._sent.items():
+            if sent.work is None or number in self._late or sent.member not in sent.work.running:
+                continue
+            limit = self._limit(sent.work)
+            if limit is not None and now - sent.at > limit:
+                self._late.add(number)
+                sent.member.witness.note_late(sent.at, now)
+                sent.work.lateness += 1
+                sent.work.running.remove(sent.member)
+                sent.work.overdue.append(sent.member)
+                self._put_back(sent.work)
 
     def _watch_for_refusals(self, now: float) -> None:
         """End a run in which no worker has begun, once all that came have been refused for a while."""
@@ -592,3 +863,7 @@ class Scheduler:
 
 def _name(member: Member | None) -> str:
     return "this process" if member is None else f"worker {member.name}"
+
+
+def _other_hardware(theirs: str, ours: str) -> str:
+    return f"it computes on {theirs}, this run on {ours}, and their bits differ; --mixed-hardware lets it in"

@@ -117,21 +117,21 @@ def run(
         KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
     callbacks = loggers(log)
+    executor.scheduler.trust.keep_in(out)
     with executor:
         while True:
-            lasting = _Lasting(executor, out / "checkpoints")
+            lasting = Lasting(executor, out / folder.CHECKPOINTS)
             try:
                 return train.run(
                     experiment, out, data_dir=data_dir, executor=lasting, callbacks=callbacks,
                     show_progress=show_progress,
                 )  # fmt: skip
-            except TaintedError as error:  # each sends a worker away, so that this ends
-                removed = lasting.remove_checkpoints(error.since)
-                LOGGER.warning("%s; the run goes back: checkpoints removed: %s", error.problem, removed or "none")
+            except TaintedError as error:  # each sends a key away for good, so that this ends
+                lasting.go_back(error)
 
 
-class _Lasting:
-    """An executor that outlives the loop, and notes when it first saw each checkpoint.
+class Lasting:
+    """An executor that outlives the loop, and goes back to an older checkpoint where results cannot be believed.
 
     Args:
         executor: does the work.
@@ -140,14 +140,10 @@ class _Lasting:
 
     def __init__(self, executor: RemoteExecutor, folder: Path):
         self._executor, self._folder = executor, folder
-        self._seen = dict.fromkeys(self._checkpoints(), float("-inf"))
-        """When each file was first seen, in monotonic time: a clock that is set changes nothing."""
 
     def begin(self, images: Images) -> None:
-        """Begin a step."""
-        now = time.monotonic()
-        for path in self._checkpoints():
-            self._seen.setdefault(path, now)
+        """Begin a step, on the ground of the newest checkpoint."""
+        self._executor.scheduler.base = max(self._checkpoints(), default=-1)
         self._executor.begin(images)
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
@@ -161,21 +157,29 @@ class _Lasting:
     def close(self) -> None:
         """Leave the executor open."""
 
-    def __enter__(self) -> _Lasting:
+    def __enter__(self) -> Lasting:
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def remove_checkpoints(self, since: float) -> list[str]:
-        """Remove the checkpoints that may have been written after a time, and return their names."""
-        removed = [path for path in self._checkpoints() if self._seen.get(path, float("inf")) > since]
-        for path in removed:
-            path.unlink(missing_ok=True)
-        return sorted(path.name for path in removed)
+    def go_back(self, error: TaintedError) -> None:
+        """Set the checkpoints aside that hold what cannot be believed, under names that end in `.doubted`."""
+        doubted = sorted(step for step in self._checkpoints() if step > error.base)
+        for step in doubted:
+            path = self._checkpoints()[step]
+            path.replace(path.with_suffix(".doubted"))
+        LOGGER.warning(
+            "%s; the run goes back to %s, and the checkpoints of these steps are set aside as *.doubted: %s",
+            error.problem, "its start" if error.base < 0 else f"step {error.base} or before",
+            ", ".join(map(str, doubted)) or "none",
+        )  # fmt: skip
+        self._executor.scheduler.go_back(error.base)
 
-    def _checkpoints(self) -> list[Path]:
-        return list(self._folder.glob("*.npz"))
+    def _checkpoints(self) -> dict[int, Path]:
+        """Return the files by step."""
+        paths = self._folder.glob("*.npz")
+        return {int(path.stem): path for path in paths if path.stem.isascii() and path.stem.isdecimal()}
 
 
 class StatusFile:
@@ -229,7 +233,7 @@ def status(run: Path) -> dict[str, Any]:
     """Return where a run stands: its step, the time left, and what `StatusFile` wrote last.
 
     The time left is the steps left at the pace of the last hundred. `age` is the seconds since the status was written,
-    and `running` says whether a process writes to the folder.
+    `running` says whether a process writes to the folder, and `signal` which signal stopped the last one.
 
     Raises:
         ConfigError: if `run` is no run's folder.
@@ -247,10 +251,15 @@ def status(run: Path) -> dict[str, Any]:
     progress: dict[str, Any] = {"step": step, "steps": steps, "seconds_left": seconds_left, "workers": []}
     progress["ended"] = (run / "result.json").is_file() and step >= steps
     progress["running"] = has_writer(run)
+    stopped = {} if progress["running"] or progress["ended"] else read_object(run / folder.STOPPED) or {}
+    progress["signal"] = stopped.get("signal") if isinstance(stopped.get("signal"), str) else None
     written = read_object(run / STATUS, _NUMBERS)
     if written is not None and _are_workers(written.get("workers")):
         age = max(0.0, time.time() - written["time"])  # the clock may have been set back
         progress.update(written, age=round(age, 1))
+        if not progress["running"]:
+            for worker in progress["workers"]:  # as they were when the run stopped; none is live after it
+                worker["state"] = "ended" if worker["state"] == "live" else worker["state"]
     return progress
 
 
@@ -269,7 +278,8 @@ def as_text(progress: dict[str, Any]) -> str:
     left = progress["seconds_left"]
     lines = [f"step {progress['step']} of {progress['steps']}" + ("" if left is None else f", about {left:.0f} s left")]
     if not progress["running"]:
-        lines = [f"stopped at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
+        by = f" by a signal ({progress['signal']})" if progress["signal"] else ""
+        lines = [f"stopped{by} at step {progress['step']} of {progress['steps']}; the same command goes on from there"]
     if progress["ended"]:
         lines = [f"ended after {progress['step']} steps"]
     if "tasks_done" not in progress:

@@ -22,7 +22,7 @@ from kip.runs import loop as train
 from kip.runs.loggers import LoggerName
 from kip.server import service
 from kip.server.executor import RemoteExecutor
-from kip.server.keyring import LOCAL, Keyring
+from kip.server.keyring import Keyring
 from kip.server.member import Settings
 from kip.server.router import Router
 
@@ -62,7 +62,7 @@ def executor(
     introduction = service.introduction(experiment, data_dir)
     keyring = Keyring(out)
     router = Router(keyring, *(listen or ("127.0.0.1", 0)))
-    processes = LocalWorkers(router.address, keyring.add(LOCAL), Path(out) / "logs", data_dir, experiment)
+    processes = LocalWorkers(router.address, keyring.local(workers), Path(out) / "logs", data_dir, experiment)
 
     def close() -> None:
         router.close()
@@ -123,20 +123,25 @@ class LocalWorkers:
 
     Args:
         address: the server's host and port.
-        key_file: the key that they show.
+        key_files: the keys that they show, one for each.
         logs: the folder for their output.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         experiment: says which functions of `Stax` kernels they may load.
     """
 
     def __init__(
-        self, address: tuple[str, int], key_file: Path, logs: Path, data_dir: Path | None, experiment: Experiment
+        self,
+        address: tuple[str, int],
+        key_files: Sequence[Path],
+        logs: Path,
+        data_dir: Path | None,
+        experiment: Experiment,
     ):
         host, port = address
         reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         where = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
-        self._command = [sys.executable, "-m", "kip.cli", "worker", where, "--key-file", str(key_file)]
-        self._command += ["--follow", str(os.getpid())]
+        self._command = [sys.executable, "-m", "kip.cli", "worker", where, "--follow", str(os.getpid())]
+        self._key_files = [str(path) for path in key_files]
         if data_dir is not None:
             self._command += ["--data-dir", str(data_dir)]
         functions = service.stax_functions(experiment)
@@ -189,7 +194,8 @@ class LocalWorkers:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[place]
         with open(self.logs / f"worker-{place}.log", "ab") as log:
             self._processes[place] = subprocess.Popen(
-                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*self._command, "--key-file", self._key_files[place]],
+                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,  # Ctrl-C is for the server, which then tells them
             )  # fmt: skip
 

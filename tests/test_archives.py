@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import tracemalloc
 import zipfile
 
@@ -10,7 +11,9 @@ import pytest
 
 from kip import archives
 from kip.archives import read_array, read_arrays
+from kip.artefacts import Artefact
 from kip.errors import DataError
+from kip.preprocess import cache
 
 
 def npy(shape, data=b"", dtype="|u1"):
@@ -130,3 +133,25 @@ def test_a_single_array_is_read_as_carefully(tmp_path):
             read_array(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_array(tmp_path / "none.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+def test_a_pipe_in_the_place_of_an_archive_makes_nobody_wait(tmp_path, caplog):
+    """It waited for a writer for ever, in the cache too. A run that hangs here has failed."""
+    path = tmp_path / "pipe.npz"
+    os.mkfifo(path)
+    for read in (read_arrays, read_array):
+        with pytest.raises(DataError, match="not a regular file"):
+            read(path)
+    assert archives.array_names(path) == []
+    assert archives.stored_arrays(path, ["images"]) == {}
+    kept = Artefact(path)
+    assert kept.load({"a": np.zeros(2)}) is None
+    assert "It is made again" in caplog.text
+    kept.save({"a": np.ones(2)})
+    assert kept.load({"a": np.zeros(2)})["a"].tolist() == [1, 1]
+
+    images = np.zeros((2, 2, 2, 1), np.uint8)
+    os.mkfifo(cache._path(images, "zca", tmp_path))
+    assert cache.load(images, "zca", tmp_path) is None
+    assert "computing it again" in caplog.text

@@ -748,6 +748,15 @@ def test_options_of_other_executors_are_refused_with_the_local_one(finished, tmp
     refused(outcome, "--workers and --address", "--executor zmq or --executor ray")
 
 
+@pytest.mark.parametrize("executor", ["zmq", "ray", "launchpad"])
+def test_workers_are_refused_for_a_method_that_computes_no_kernels(tmp_path, executor):
+    """They connected, and waited for the whole run."""
+    (tmp_path / "dm.py").write_text("import kip\nconfig = kip.Experiment(kip.DM(1))")
+    outcome = kip("distill", tmp_path / "dm.py", "--out", tmp_path / "run", "--executor", executor)
+    refused(outcome, f"--executor {executor} with the method 'dm'", "computes no kernels", "--executor local")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_executor_is_refused(finished, tmp_path):
     refused(kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "slurm"), "slurm")
 

@@ -108,17 +108,60 @@ def test_a_folder_that_others_can_write_is_not_used(no_jax, caplog, mode):
 
 def test_beyond_its_bound_what_was_unused_longest_goes(no_jax, monkeypatch):
     no_jax.mkdir(mode=0o700)
-    for age, name in enumerate(("newest", "newer", "older", "oldest")):
+    names = [entry(name) for name in ("newest", "newer", "older", "oldest")]
+    for age, name in enumerate(names):
         (no_jax / name).write_bytes(b"." * 100)
         os.utime(no_jax / name, (1000 - age, 1000 - age))
     (no_jax / compilation.CHECKED).touch()
     monkeypatch.setattr(compilation, "LARGEST_BYTES", 400)
     compilation.keep_programs(no_jax)
-    assert len(list(no_jax.glob("[no]*"))) == 4, "it is not above its bound"
+    assert len(list(no_jax.glob("jit_*"))) == 4, "it is not above its bound"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setattr(compilation, "LARGEST_BYTES", 399)
     assert compilation.keep_programs(no_jax) == no_jax
-    assert sorted(os.listdir(no_jax)) == [compilation.CHECKED, "newer", "newest"]
+    assert sorted(os.listdir(no_jax)) == [compilation.CHECKED, *sorted(names[:2])]
+
+
+def entry(name):
+    """Return the name of JAX's file for a program."""
+    return f"jit_{name}-{'0' * 64}-cache"
+
+
+@pytest.mark.parametrize("kind", ["damaged", "unused"])
+def test_only_files_of_jaxs_own_names_are_ever_removed(no_jax, monkeypatch, kind):
+    """A link to a folder of the user's had all of its files removed that were not zlib streams."""
+    no_jax.mkdir(mode=0o700)
+    others = [no_jax / name for name in ("thesis.tex", "jit_notes-cache", f"jit_a-{'0' * 63}-cache", "empty")]
+    for path in others[:-1]:
+        path.write_bytes(b"x is no zlib stream")
+    others[-1].touch()
+    (no_jax / entry("folder")).mkdir()
+    (no_jax / entry("link")).symlink_to(others[0])
+    (no_jax / entry("damaged")).write_bytes(b"\x78")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(no_jax / entry("pipe"))
+    if kind == "unused":
+        monkeypatch.setattr(compilation, "LARGEST_BYTES", 0)
+    before = set(no_jax.iterdir())
+    assert compilation.keep_programs(no_jax) == no_jax
+    assert before - set(no_jax.iterdir()) == {no_jax / entry("damaged")}
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(no_jax, tmp_path, caplog):
+    (tmp_path / "papers").mkdir(mode=0o700)
+    (tmp_path / "papers" / entry("damaged")).write_bytes(b"\x78")
+    no_jax.symlink_to(tmp_path / "papers", target_is_directory=True)
+    assert compilation.keep_programs(no_jax) is None
+    assert "it is a link" in caplog.text
+    assert os.listdir(tmp_path / "papers") == [entry("damaged")]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such permissions")
+def test_a_folder_that_others_can_swap_is_not_used(no_jax, caplog):
+    no_jax.mkdir(mode=0o777)
+    no_jax.chmod(0o777)
+    assert compilation.keep_programs(no_jax / "programs") is None
+    assert "can be written by others" in caplog.text
 
 
 def test_the_command_line_keeps_programs(no_jax, monkeypatch):

@@ -97,6 +97,70 @@ def test_a_status_file_of_another_content_counts_as_none(whole, tmp_path, status
     assert "no workers" in capsys.readouterr().out
 
 
+@pytest.fixture
+def no_waiting():
+    """Turn a wait for ever into an error."""
+
+    def give_up(number, frame):
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+@pytest.mark.parametrize(
+    ("name", "refusing"),
+    [
+        ("config.json", ("status", "report", "export")),
+        ("metrics.jsonl", ()),
+        ("result.json", ()),
+        ("status.json", ()),
+        ("analysis.json", ()),
+        ("images.png", ()),
+        ("initial.npz", ()),
+        ("distilled.npz", ("report", "export", "evaluate")),
+        ("checkpoints/000006.npz", ("export",)),
+        ("run.lock", ()),
+    ],
+)
+def test_a_pipe_among_the_files_of_a_run_makes_nobody_wait(whole, tmp_path, capsys, no_waiting, name, refusing):
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / name).unlink(missing_ok=True)
+    os.mkfifo(out / name)
+    evaluate = ["evaluate", str(out / "distilled.npz"), "--kernel", "RBF"]
+    for command in (["status", str(out)], ["report", str(out)], ["export", str(out)], evaluate):
+        assert cli.main(command) == (2 if command[0] in refusing else 0), (command, capsys.readouterr().err)
+        (out / "report.html").unlink(missing_ok=True)
+    complaints = capsys.readouterr().err
+    assert complaints.count("kip: error: ") == len(refusing)
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "distilled.npz", "checkpoints/000006.npz", "config.json"])
+def test_a_run_goes_on_beside_pipes(whole, tmp_path, no_waiting, name):
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    assert run(tiny(6), out, show_progress=False).steps == 6
+    assert (out / name).is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="Windows opens links as any file")
+def test_a_link_in_place_of_the_lock_is_not_written_through(whole, tmp_path):
+    """The owner of the lock was written over the file that a stranger's run linked to."""
+    out = shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "profile").write_text("the user's")
+    (out / NAME).symlink_to(tmp_path / "profile")
+    with pytest.raises(OutputError, match=r"run\.lock"):
+        run(tiny(6), out, show_progress=False)
+    assert (tmp_path / "profile").read_text() == "the user's"
+
+
 def test_the_report_shows_no_picture_of_an_infinite_loss(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "run")
     with (out / "metrics.jsonl").open("a") as file:

@@ -13,7 +13,7 @@ import pytest
 from kip import data, export, preprocess
 from kip.blocks import KernelBlocks
 from kip.data import Data, image_folder, torch_file
-from kip.errors import DataError, ShapeError
+from kip.errors import ConfigError, DataError, ShapeError
 from kip.evaluate import evaluate_set
 from kip.importing import import_set
 from kip.kernels import Architecture
@@ -223,6 +223,17 @@ def folder_of_digits(folder, count=2):
             kept.append(train.images[place])
             Image.fromarray(train.images[place][..., 0]).save(of_class / f"{9 + number}.png")
     return np.stack(kept)
+
+
+def test_a_published_set_takes_the_rate_that_it_was_learned_with(natural, tmp_path):
+    np.savez(tmp_path / "set.npz", images=natural[0], classes=natural[1])
+    options = {"name": "mtt", "values": "pixels", "preprocessing": Preprocess("standardize")}
+    given = import_set(tmp_path / "set.npz", Data("digits"), rate=0.034, **options)
+    export.save(tmp_path / "given.npz", given)
+    assert export.load(tmp_path / "given.npz").support.learning_rate == pytest.approx(0.034)
+    assert import_set(tmp_path / "set.npz", Data("digits"), **options).support.learning_rate is None
+    with pytest.raises(ConfigError, match="above 0"):
+        import_set(tmp_path / "set.npz", Data("digits"), rate=0.0, **options)
 
 
 def test_a_folder_of_images_becomes_a_set(tmp_path):

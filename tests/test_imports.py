@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["lazy"],
-    ["config", "files", "checks", "rng", "precision", "spread", "archives", "locks", "metrics", "machine", "progress"],
+    ["lazy", "files"],
+    ["config", "checks", "rng", "precision", "spread", "archives", "locks", "metrics", "machine", "progress"],
     ["compilation"],
     ["data", "preprocess", "kernels", "krr"],
     ["networks", "artefacts"],

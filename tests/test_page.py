@@ -256,3 +256,58 @@ def test_nothing_is_wider_than_the_screen_and_the_browser_has_no_complaint(run, 
     assert found["wide"] == []
     assert found["scroll"] <= width
     assert "CONSOLE" not in done.stderr
+
+
+@pytest.fixture
+def bare(run, tmp_path):
+    """A copy of the run without its first images, so that the page takes images.png."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "initial.npz").unlink()
+    return copy
+
+
+def embedded(run):
+    """Return the pictures that stand in the page beside those of the set, as bytes."""
+    reader, _ = read(page.write(run))
+    pictures = [link.partition("base64,")[2] for link in reader.links if link.startswith("data:image/png")]
+    return [base64.b64decode(picture) for picture in pictures]
+
+
+def test_the_picture_of_a_run_is_embedded_where_it_is_one(bare):
+    assert (bare / "images.png").read_bytes() in embedded(bare)
+
+
+@pytest.mark.parametrize("kind", ["link", "picture behind a link", "text", "folder", "too large", "cut short"])
+def test_nothing_but_a_picture_of_the_run_itself_is_embedded(bare, tmp_path, monkeypatch, caplog, kind):
+    """A stranger's run linked to a key, and the page that was handed on held it."""
+    key, picture = tmp_path / "id_ed25519", bare / "images.png"
+    key.write_bytes(b"-----BEGIN OPENSSH PRIVATE KEY-----")
+    content = picture.read_bytes()
+    (tmp_path / "private.png").write_bytes(content)
+    picture.unlink()
+    if kind == "link":
+        picture.symlink_to(key)
+    elif kind == "picture behind a link":
+        picture.symlink_to(tmp_path / "private.png")
+    elif kind == "text":
+        shutil.copy(key, picture)
+    elif kind == "folder":
+        picture.mkdir()
+    elif kind == "too large":
+        picture.write_bytes(content)
+        monkeypatch.setattr(page, "LARGEST_PICTURE", 100)
+    else:
+        picture.write_bytes(content[:-500])
+    pictures = embedded(bare)
+    assert len(pictures) == 20
+    assert content not in pictures
+    assert base64.b64encode(key.read_bytes()).decode() not in (bare / "report.html").read_text()
+    assert "images.png is no picture that kip drew" in caplog.text
+
+
+def test_results_that_a_link_brings_from_elsewhere_are_left_out(bare, tmp_path, caplog):
+    evaluation = {"sets": [{"set": "secret", "kernels": [{"kernel": "FC1", "test_accuracy": 0.5}]}]}
+    (tmp_path / "private.json").write_text(json.dumps(evaluation))
+    (bare / "evaluation.json").symlink_to(tmp_path / "private.json")
+    assert "secret" not in page.write(bare).read_text()
+    assert "a link out of the run's folder" in caplog.text

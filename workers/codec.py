@@ -27,6 +27,8 @@ PREFIX = struct.Struct("<4sHHIQI")
 DTYPES = {"float32": "<f4", "float64": "<f8", "int64": "<i8", "uint8": "|u1"}
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 30
+MOST = PREFIX.size + MAX_HEADER + MAX_BODY
+"""Bytes of the longest message."""
 MAX_ARRAYS = 8
 MAX_RANK = 4
 

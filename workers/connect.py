@@ -16,8 +16,9 @@ from pathlib import Path
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from kip.errors import ConfigError, WorkerError
+from kip.errors import ConfigError, MessageError, WorkerError
 from kip.workers import wire
+from kip.workers.codec import MOST
 from kip.workers.keys import WorkerKey
 from kip.workers.worker import Worker
 
@@ -28,10 +29,11 @@ PATIENCE = 300.0
 """Seconds without a server after which a worker gives up."""
 RECONNECT = (0.2, 5.0)
 """Seconds before libzmq's first attempt to connect again, and the most between two of them."""
+NOBODY = "nobody listens there"
 FAILURES: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "something listens there that does not complete the handshake",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the server there is another run's: it ends the connection at this key",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "something listens there that is no server of kip's",
-    zmq.EVENT_CONNECT_RETRIED: "no connection came about",
+    zmq.EVENT_CLOSED: NOBODY,
 }
 """What libzmq's events say about a server that cannot be reached."""
 
@@ -87,10 +89,10 @@ class _Connection:
         self._socket.reconnect_ivl, self._socket.reconnect_ivl_max = (int(1000 * seconds) for seconds in RECONNECT)
         self._socket.ipv6 = ":" in address[0]
         self._monitor = self._socket.get_monitor_socket()
-        self._outbox = wire.Outbox()
+        self._outbox, self._assembly = wire.Outbox(), wire.Assembly()
         self._threads = ThreadPoolExecutor(THREADS, "kip-message")
         self._connected, self._last_there = False, time.monotonic()
-        self._failure, self._answered = "nobody listens there", 0
+        self._failure, self._answered = NOBODY, 0
         self._socket.connect(wire.endpoint(*address))
 
     def converse(self, stop: threading.Event, patience: float) -> int:
@@ -109,7 +111,8 @@ class _Connection:
                     "server",
                     f"no server of this key at {self._name} for {patience:.0f} s",
                     got=self._failure,
-                    remedy="Check the address, and that the key is of the run that listens there.",
+                    remedy="Check the address, and that the key is of the run that listens there: "
+                    "`kip worker-key NAME --run RUN` makes one.",
                 )
         return self._answered
 
@@ -134,16 +137,22 @@ class _Connection:
                 if frames[1]:
                     raise WorkerError("dismissed", f"the server sends this worker away: {frames[1].decode()[:1000]}")
                 return True
-            self._threads.submit(self._handle, *frames)
+            if len(frames[0]) == wire.HEAD.size:
+                number, left = wire.HEAD.unpack(frames[0])
+                with contextlib.suppress(MessageError):  # the rest of a message that another life of the server began
+                    payload = self._assembly.add(number, left, frames[1], MOST)
+                    if payload is not None:
+                        self._threads.submit(self._handle, number, payload)
         return False
 
-    def _handle(self, number: bytes, payload: bytes) -> None:
+    def _handle(self, number: int, payload: bytes) -> None:
         self._outbox.put((number, self._worker.handle(payload)))
 
     def _write(self) -> None:
-        for answer in self._outbox.take():
+        for number, answer in self._outbox.take():
             with contextlib.suppress(zmq.Again):  # the server has gone, and with it the question
-                self._socket.send_multipart(answer, zmq.NOBLOCK)
+                for frames in wire.parts(number, answer):
+                    self._socket.send_multipart(frames, zmq.NOBLOCK)
                 self._answered += 1
 
     def _note_connections(self) -> None:
@@ -157,6 +166,9 @@ class _Connection:
             elif kind == zmq.EVENT_DISCONNECTED and self._connected:
                 LOGGER.info("the server at %s went away", self._name)
                 self._connected, self._last_there = False, time.monotonic()
+                self._assembly = wire.Assembly()
+            elif kind == zmq.EVENT_CONNECTED and self._failure == NOBODY:
+                self._failure = "something listens there that does not complete the handshake"
             self._failure = FAILURES.get(kind, self._failure)
 
 

@@ -7,7 +7,9 @@ A worker's file holds the server's public key and a key pair of its own. It is m
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +19,12 @@ from zmq.utils import z85
 
 from kip.errors import ConfigError, OutputError
 
+LOGGER = logging.getLogger(__name__)
 KEY_VARIABLE = "KIP_WORKER_KEY"
 """The environment variable that names a worker's key file, where no option does."""
 KEY_LENGTH = 40
+MOST_BYTES = 1 << 16
+"""Bytes of the longest file of a key."""
 
 
 class WorkerKey(NamedTuple):
@@ -55,6 +60,9 @@ def new_pair() -> tuple[str, str]:
 def read_key(path: Path | None) -> WorkerKey:
     """Return the key in a file; None: in the file that $KIP_WORKER_KEY names.
 
+    A file that others than its owner can read or write, or a link to one, gives a warning: who has the key can take the
+    worker's place.
+
     Raises:
         ConfigError: if there is none, or it cannot be read.
     """
@@ -65,7 +73,23 @@ def read_key(path: Path | None) -> WorkerKey:
             got="none",
             remedy=f"`kip worker-key` makes one; name its file with --key-file or ${KEY_VARIABLE}.",
         )
-    return WorkerKey(**read_fields(Path(named), WorkerKey._fields))
+    key = WorkerKey(**read_fields(Path(named), WorkerKey._fields))
+    for problem in _weaknesses(Path(named)):
+        LOGGER.warning("the key %s %s: whoever has a key can take its worker's place", named, problem)
+    return key
+
+
+def _weaknesses(path: Path) -> list[str]:
+    """Return what lets others than the owner at a file."""
+    found = [f"is a link to {path.resolve()}"] if path.is_symlink() else []
+    if os.name == "posix":  # elsewhere, the bits say nothing
+        mode, owner = path.stat().st_mode, path.stat().st_uid
+        verbs = [verb for verb, bits in (("read", 0o044), ("changed", 0o022)) if mode & bits]
+        if verbs:
+            found.append(f"can be {' and '.join(verbs)} by others than its owner")
+        if owner not in (0, os.geteuid()):
+            found.append("belongs to another user")
+    return found
 
 
 def read_fields(path: Path, names: tuple[str, ...]) -> dict[str, str]:
@@ -74,12 +98,18 @@ def read_fields(path: Path, names: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ConfigError: if it cannot be read, or a key in it is none.
     """
+    content, regular = None, True
     try:
-        content = json.loads(path.read_bytes())
+        regular = stat.S_ISREG(path.stat().st_mode)  # a pipe would be read for ever
+        if regular:
+            with open(path, "rb") as file:
+                content = json.loads(file.read(MOST_BYTES))
     except OSError as error:
         raise ConfigError(f"cannot read the key {path}", got=error.strerror) from None
     except (ValueError, RecursionError):
         content = None
+    if not regular:
+        raise ConfigError(f"the key {path} is no regular file", remedy="Copy the key into a file, and name that.")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in names):
         raise ConfigError(f"{path} is no key of kip's", expected=", ".join(names), remedy="`kip worker-key` makes one.")
     for name in names:

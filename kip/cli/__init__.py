@@ -6,11 +6,10 @@ imported when it is run, so that `kip --help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import io
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,9 +17,13 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from kip import compilation
+from kip.cli import failures, streams
 from kip.errors import ConfigError, KipError, did_you_mean
 from kip.machine import keep_freed_memory, peak_memory_mib
+from kip.runs import stopping
 
+FAILED = 2
+"""Exit status after an error in words."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 CLOSED_PIPE = 141
@@ -85,31 +88,53 @@ COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for n
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 2 (a user's error), 130 (Ctrl-C), 141 (closed pipe)."""
+    """Run the command line; return the exit status.
+
+    It is 0; 2 for an error in words; 130 after Ctrl-C; 141 where the reader of stdout has gone; and 128 and the
+    signal's number where another signal stopped the command (`kip.runs.stopping`).
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     BEGAN.set(time.monotonic())
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of classes may hold letters that the terminal's code lacks
-        sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds
-    compilation.keep_programs()
-    keep_freed_memory()
+    with streams.lasting() as out:
+        logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+        logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds
+        compilation.keep_programs()
+        keep_freed_memory()
+        status = _run(arguments)
+        out.flush()
+        if isinstance(out.error, BrokenPipeError):  # as in `kip configs | head`
+            return status or CLOSED_PIPE
+        if out.error is not None and status == 0:
+            print(f"kip: error: {streams.unprinted(out.error)}", file=sys.stderr)
+            return FAILED
+        return status
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command, and say what became of it; return the exit status."""
+    is_worker = arguments[:1] == ["worker"]  # it ends by itself as soon as its server does
     try:
-        results = _dispatch(arguments)
-        if "--json" in arguments:
-            print(json.dumps({**results, "cost": results.get("cost") or cost()}))
-        sys.stdout.flush()
-    except KipError as error:
-        print(f"kip: error: {error}", file=sys.stderr)
-        if "--json" in arguments:
-            print(json.dumps({"error": error.to_dict()}))
-        return 2
+        with contextlib.nullcontext() if is_worker else stopping.signals_stop():
+            results = _dispatch(arguments)
+            if "--json" in arguments:
+                print(json.dumps({**results, "cost": results.get("cost") or cost()}))
     except KeyboardInterrupt:
         print("kip: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has gone, as in `kip configs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return CLOSED_PIPE
+    except stopping.Stopped as stop:
+        after = "" if stop.step is None else f"; step {stop.step} is saved, and the same command goes on from there"
+        print(f"kip: {stop}{after}", file=sys.stderr)
+        if "--json" in arguments:
+            print(json.dumps({"error": {"kind": "Stopped", "problem": str(stop), "step": stop.step}}))
+        return stop.status
+    except Exception as raised:
+        error = raised if isinstance(raised, KipError) else failures.in_our_voice(raised)
+        if error is None:
+            raise
+        print(f"kip: error: {error}", file=sys.stderr)
+        if "--json" in arguments:
+            print(json.dumps({"error": error.to_dict()}))
+        return FAILED
     return 0
 
 

@@ -61,7 +61,7 @@ def evaluate(
             result is over five draws of networks.
         networks_per_draw: How many networks of one kind give the features of one draw.
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
-            default is a set's own for kernels, if it has one, or 1e-6, and 1e-3 for features.
+            default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
@@ -175,10 +175,10 @@ def compare(
     """Compare distilled sets under named protocols: one table of sets x networks x protocols.
 
     HL trains on hard labels, SL on a teacher's fixed soft labels, SL+KD on the teacher's labels of every augmented
-    view, FKD on such labels that are stored beforehand, and OWN on the set's own labels. DC, DC-MNIST, DSA and DC-BENCH
-    follow the public code of those names, down to the number of passes. A configuration is run first, if it was not
-    yet. Running the same command again repeats no run and no cell of the table, and a comparison of others into the
-    same folder keeps the rows that are there.
+    view, FKD on such labels that are stored beforehand, and OWN on the set's own labels. DC, DC-MNIST, DSA, DC-BENCH
+    and MTT follow the public code of those names, down to the number of passes; MTT trains at the rate that a set was
+    learned with, or at --rate. A configuration is run first, if it was not yet. Running the same command again repeats
+    no run and no cell of the table, and a comparison of others into the same folder keeps the rows that are there.
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from kip.cli.streams import nobody_reads
 from kip.config import label
 from kip.errors import ConfigError, OutputError, in_our_voice
 from kip.files import atomic_write
@@ -39,6 +40,7 @@ class Where(NamedTuple):
     workers: int = 1
     address: str | None = None
     check_share: float = 0.01
+    mixed_hardware: bool = False
     log: tuple[LoggerName, ...] = ()
 
 
@@ -60,11 +62,14 @@ def check_out(out: Path | None) -> None:
 
 
 def while_going_on(runs: Sequence[Path], seconds: float) -> Iterator[None]:
-    """Yield every so many seconds while a process writes to one of the runs, and once after the last has ended."""
+    """Yield every so many seconds while a process writes to one of the runs, and once after the last has ended.
+
+    It ends sooner where nobody reads stdout any more.
+    """
     from kip.locks import has_writer
 
     going_on = True
-    while going_on:
+    while going_on and not nobody_reads():
         going_on = any(has_writer(run) for run in runs)
         if going_on:
             time.sleep(seconds)

@@ -40,6 +40,7 @@ def distill(
     workers: int = 1,
     address: Address = None,
     check_share: float = 0.01,
+    mixed_hardware: bool = False,
     log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
     json: Json = False,
@@ -62,7 +63,10 @@ def distill(
         workers: How many worker processes zmq, ray or launchpad starts.
         address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
             The default is this machine alone.
-        check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        check_share: The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0
+            believes every worker.
+        mixed_hardware: Let workers of different hardware compute for one run. Their results differ in the last bits,
+            and are compared to a tolerance of 0.001 of the largest entry.
         log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
         stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
             in.
@@ -72,7 +76,7 @@ def distill(
     from kip.kernels import permission
 
     permission.permit(*stax)
-    where = Where(executor, workers, address, check_share, log)
+    where = Where(executor, workers, address, check_share, mixed_hardware, log)
     return _run(experiment.load(config), out or _default_out(config), data_dir, where)
 
 
@@ -85,6 +89,7 @@ def label_solve(
     workers: int = 1,
     address: Address = None,
     check_share: float = 0.01,
+    mixed_hardware: bool = False,
     log: tuple[LoggerName, ...] = (),
     stax: Stax = (),
     json: Json = False,
@@ -104,7 +109,10 @@ def label_solve(
         workers: How many worker processes zmq, ray or launchpad starts.
         address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
             The default is this machine alone.
-        check_share: The share of the workers' tasks that is computed twice and compared. 0 believes every worker.
+        check_share: The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0
+            believes every worker.
+        mixed_hardware: Let workers of different hardware compute for one run. Their results differ in the last bits,
+            and are compared to a tolerance of 0.001 of the largest entry.
         log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
         stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
             in.
@@ -115,7 +123,7 @@ def label_solve(
 
     permission.permit(*stax)
     solved, suffix = _label_solve(experiment.load(config))
-    where = Where(executor, workers, address, check_share, log)
+    where = Where(executor, workers, address, check_share, mixed_hardware, log)
     return _run(solved, out or _default_out(config + suffix), data_dir, where)
 
 
@@ -135,7 +143,9 @@ def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
     changed = given.experiment
     if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:
         changed = dataclasses.replace(changed, reference=None)  # what is published is of the configuration as it is
-    where = Where(given.executor, given.workers, given.address, given.check_share, given.log)
+    where = Where(
+        given.executor, given.workers, given.address, given.check_share, given.mixed_hardware, given.log
+    )  # fmt: skip
     return _run(changed, given.out or _default_out(name + suffix), given.data_dir, where)
 
 
@@ -240,9 +250,9 @@ def _warnings(experiment: Experiment, result: Result) -> list[str]:
 
 
 def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
-    executor, workers, address, check_share, log = where
+    executor, workers, address, check_share, mixed_hardware, log = where
     from kip.locks import sole_writer
-    from kip.runs.setup import check_functions
+    from kip.runs.setup import check_functions, check_spreads
 
     check_functions(experiment)
     if executor == "local":
@@ -257,6 +267,7 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
         from kip.runs.loggers import loggers
 
         return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(log))
+    check_spreads(experiment, executor)
     if not 0.0 <= check_share <= 1.0:
         raise ConfigError("--check-share", got=check_share, expected="0 to 1")
     if workers < (executor == "ray"):
@@ -266,7 +277,7 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
     from kip.server.member import Settings
     from kip.workers.connect import parse_address
 
-    settings = Settings(check_share=check_share)
+    settings = Settings(check_share=check_share, mixed_hardware=mixed_hardware)
     if executor in ("zmq", "launchpad"):
         if executor == "zmq":
             from kip.server.zmq import distill as distill_with

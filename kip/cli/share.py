@@ -72,6 +72,7 @@ def import_(
     class_order: tuple[str, ...] = (),
     preprocess: Preprocess = Preprocess(),  # noqa: B008 (frozen)
     kernel: str = "ConvNet",
+    rate: float | None = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> dict[str, Any]:
@@ -103,6 +104,8 @@ def import_(
             classes.
         preprocess: What is done to the images before a kernel or network sees them.
         kernel: The kernel that `kip evaluate` judges the set under.
+        rate: The learning rate that the set was learned with, as MTT and its successors give it; `kip compare` trains
+            at it under the protocol MTT. The default is a set without one.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -112,7 +115,8 @@ def import_(
 
     distilled = import_set(
         file, data, name=name, values=values, labels=labels, index=index, mean=mean, deviation=deviation,
-        classes=class_order, preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), data_dir=data_dir,
+        classes=class_order, preprocessing=preprocess, kernel=kernel_named(kernel, "ntk"), rate=rate,
+        data_dir=data_dir,
     )  # fmt: skip
     export.save(out, distilled)
     print(out)

@@ -138,11 +138,8 @@ def _frechet(
     show_progress: bool,
 ) -> dict[str, float]:
     """Return each set's Frechet distance from the train images in the features of a network that learned these."""
-    setting = Setting(
-        origin.data, origin.preprocess, seed=origin.seed, teacher=network, teacher_steps=steps, data_dir=data_dir,
-        show_progress=show_progress,
-    )  # fmt: skip
-    model, variables, _ = setting.teacher
+    setting = Setting(origin.data, origin.preprocess, seed=origin.seed, data_dir=data_dir, show_progress=show_progress)
+    model, variables, _ = setting.features(network, steps=steps)
     images = setting.dataset.train.images
     parts = (setting.transform.apply(images[first : first + PART]) for first in range(0, len(images), PART))
     mean, covariance = measures.moments(predict.features(model, variables, part) for part in parts)

@@ -1,7 +1,9 @@
 """`kip compare`: one table of sets x networks x protocols, for sets in files, runs and configurations.
 
-All sets of one data set and preprocessing share its test images, its baselines of natural images and its teacher; a
-table may hold several data sets. A configuration is run to its end first, in the table's folder, if it was not yet.
+All sets of one data set and preprocessing share its test images, its baselines of natural images and its teachers; a
+table may hold several data sets. Under the protocols of the decoupled methods, a set is labelled by the networks that
+it was made from, where its method squeezed some (`kip.evaluate.setting`). A configuration is run to its end first, in
+the table's folder, if it was not yet.
 
     OUT/runs/NAME/          the run of a configuration
     OUT/cells/DIGEST.json   a cell of the table: a set, a network, a protocol and all seeds
@@ -34,20 +36,22 @@ from kip.evaluate.dd_ranking import (
 )
 from kip.evaluate.earlier import join_tables
 from kip.evaluate.natural import check_classes, check_data
-from kip.evaluate.protocols import Candidate, Cell, cross_architecture, line
-from kip.evaluate.setting import Setting
+from kip.evaluate.protocols import Candidate, Cell, Squeezed, cross_architecture, line
+from kip.evaluate.setting import Setting, Teacher
 from kip.experiment import Experiment
 from kip.export import DistilledSet
+from kip.judges import Students
 from kip.methods.selection.geometric import Geometric
 from kip.metrics import read_object
 from kip.networks import Network
 from kip.networks.model import CONVNET
 from kip.runs import folder, loop
 from kip.runs.setup import problem_of
-from kip.training.protocols import PROTOCOLS, Protocol
+from kip.training.protocols import PROTOCOLS, Protocol, for_set
 
 Baseline = Literal["random", "herding", "k_centers", "medoids", "facility_location"]
 RUNS, CELLS, TABLE = "runs", "cells", "comparison.json"
+DSA = ("dsa", "dsa_no_flip")
 
 
 @value
@@ -55,7 +59,7 @@ class Comparison:
     """What is put into the table, and how networks are trained."""
 
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("HL",)
-    """The protocols that networks are trained under: HL, SL, SL+KD, FKD, DC-BENCH, OWN, and others that
+    """The protocols that networks are trained under: HL, SL, SL+KD, FKD, DC-BENCH, MTT, OWN, and others that
     `kip.training.protocols` lists."""
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (CONVNET,)
     """The networks that are trained on the sets. With several, their average is given as well."""
@@ -67,9 +71,13 @@ class Comparison:
     seeds: Annotated[int, Field(ge=1)] = 5
     """How many networks are trained for each cell of the table."""
     teacher: Network = CONVNET
-    """The network that gives soft labels. It is trained on the whole train split, and kept for other tables."""
-    teacher_steps: Annotated[int, Field(ge=1)] = 5000
-    """The number of updates of the teacher, in batches of 100."""
+    """The network that gives soft labels. It is trained on the whole train split under the augmentation of the views
+    that it labels, and kept for other tables."""
+    teacher_epochs: Annotated[int, Field(ge=1)] = 50
+    """The number of passes of the teacher over the train split, in batches of 128."""
+    rate: Annotated[float, Field(gt=0)] | None = None
+    """The learning rate of sets without one of their own, natural images too, under protocols that take the set's rate,
+    such as MTT. None refuses such sets there."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of initial parameters, batches, augmentations and draws."""
 
@@ -136,11 +144,13 @@ def compare(
 
     Returns:
         `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.protocols.Cell`, with
-        `data` and `images_per_class`), `average` over networks where there are several, `teachers`, and with the
-        baseline `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
+        `data` and `images_per_class`, the `batch` and `rate` of the training, and the names of its `teachers`),
+        `average` over networks where there are several, `teachers` with their accuracies, and with the baseline
+        `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
 
     Raises:
-        ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit.
+        ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit; or a protocol
+            takes the set's learning rate, a set has none, and none is given.
         DataError: if a set cannot be read, or is of other data than its data set has.
         Whatever a run raises.
     """
@@ -151,6 +161,8 @@ def compare(
         raise ConfigError("--vary", got=" ".join(vary), expected="a configuration among the sets, which it varies")
     # Sets in files are read before configurations take hours to run.
     known = {name: _entry(folder.name(Path(name)), Path(name)) for name in sets if _is_file(name)}
+    protocols = comparison.chosen_protocols
+    _check_rates([*known.values()], comparison)
     entries, number, count = [], 0, sum(map(len, configurations.values()))
     for name in sets:
         if name in known:
@@ -163,8 +175,8 @@ def compare(
                 loop.run(wanted, run, data_dir=data_dir, show_progress=show_progress)
             entries.append(_entry(_short(source), run))
     entries = _told_apart(entries, sets)
+    _check_rates(entries, comparison)
     table: dict[str, Any] = {"sets": [], "cells": [], "average": [], "teachers": [], "scores": []}
-    protocols = comparison.chosen_protocols
     table["epochs"] = {protocol.name: protocol.epochs for protocol in protocols}
     earlier = read_object(out / TABLE)
     groups = _by_setting(entries)
@@ -172,15 +184,14 @@ def compare(
         origin = members[0].distilled.origin
         setting = Setting(
             origin.data, origin.preprocess, cells=out / CELLS, seeds=comparison.seeds, seed=comparison.seed,
-            teacher=comparison.teacher, teacher_steps=comparison.teacher_steps, data_dir=data_dir,
+            teacher=comparison.teacher, teacher_epochs=comparison.teacher_epochs, data_dir=data_dir,
             show_progress=show_progress,
         )  # fmt: skip
         candidates, rows = [], []
         for entry in members:
-            images = entry.distilled.images_preprocessed
             check_data(entry.distilled, setting.dataset)
-            candidates.append(Candidate(entry.name, images, entry.distilled.labels))
-            rows.append(_row(entry.name, _method(entry.distilled), len(images), setting, entry))
+            candidates.append(_candidate(entry, comparison))
+            rows.append(_row(entry.name, _method(entry.distilled), len(candidates[-1].images), setting, entry))
         for per_class, rule in itertools.product(
             sorted({row["images_per_class"] for row in rows}), comparison.baselines
         ):
@@ -188,14 +199,22 @@ def compare(
             rows.append(_row(candidates[-1].name, rule, len(candidates[-1].images), setting))
         table["sets"] += rows
         wanted_cells = list(itertools.product(zip(candidates, rows), comparison.networks, protocols))
+        labelled: dict[Teacher, None] = {}
         for place, ((candidate, row), network, protocol) in enumerate(wanted_cells, 1):
-            cell = setting.cell(candidate, network, protocol)
+            fitted = fitted_to(protocol, candidate, network, setting, row["images_per_class"])
+            cell = setting.cell(candidate, network, fitted)
             progress(f"{place:>3} of {len(wanted_cells)}  {line(cell)}")
             about = {name: row[name] for name in ("data", "preprocess", "method", "images_per_class")}
-            table["cells"].append({**cell._asdict(), **about})
+            teachers = setting.teachers_of(candidate, fitted)
+            labelled |= dict.fromkeys(teachers)
+            training = {
+                "batch": fitted.batch,
+                "rate": fitted.rate_for(candidate.rate),
+                "teachers": [teacher.label for teacher in teachers],
+            }
+            table["cells"].append({**cell._asdict(), **about, **training})
             save(join_tables(earlier, table))
-        if any(protocol.needs_teacher for protocol in protocols):
-            table["teachers"].append(setting.about_teacher())
+        table["teachers"] += [setting.about(teacher) for teacher in labelled]
     if len(comparison.networks) > 1:
         for (name, protocol), mean in cross_architecture([_of_row(row) for row in table["cells"]]).items():
             progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
@@ -317,7 +336,47 @@ def _baseline(rule: Baseline, per_class: int, setting: Setting, comparison: Comp
         chosen = method.prepare(problem, setting.store).indices
     labels = data.centred_one_hot(problem.labels[chosen], problem.num_classes)
     where = f"{setting.name} {setting.preprocess.kind} " if named else ""
-    return Candidate(f"{where}{rule} {per_class}", problem.inputs[chosen], labels)
+    return Candidate(f"{where}{rule} {per_class}", problem.inputs[chosen], labels, comparison.rate)
+
+
+def _candidate(entry: Entry, comparison: Comparison) -> Candidate:
+    """Return a set with what its file says of its learning rate and of the networks that it was made from."""
+    support, origin = entry.distilled.support, entry.distilled.origin
+    squeezed = None
+    if isinstance(origin.judge, Students) and origin.judge.teachers:
+        squeezed = Squeezed(origin.judge.teachers, origin.judge.squeeze, origin.seed)
+    rate = comparison.rate if support.learning_rate is None else support.learning_rate
+    return Candidate(entry.name, support.images, support.labels, rate, squeezed)
+
+
+def fitted_to(
+    protocol: Protocol, candidate: Candidate, network: Network, setting: Setting, images_per_class: int
+) -> Protocol:
+    """Return a protocol as its source has it for a set (`kip.training.protocols.for_set`).
+
+    Several networks label views before the training, as float16, where one would label them in the training.
+    """
+    teachers = setting.teachers_of(candidate, protocol)
+    if protocol.labels == "teacher on views" and len(teachers) > 1:
+        protocol = dataclasses.replace(protocol, labels="stored views")
+    return for_set(
+        protocol, classes=candidate.labels.shape[1], images_per_class=images_per_class, student=network,
+        teacher=teachers[0].network if len(teachers) == 1 else None,
+    )  # fmt: skip
+
+
+def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
+    """Refuse sets without a learning rate under protocols that take the set's."""
+    taking = [protocol for protocol in comparison.chosen_protocols if protocol.rate is None]
+    if not taking or comparison.rate is not None:
+        return
+    without = [entry.name for entry in entries if entry.distilled.support.learning_rate is None]
+    without += [f"baseline {rule}" for rule in comparison.baselines]
+    if without:
+        raise ConfigError(
+            f"learning rate under protocol {taking[0].name}", got=f"none of {', '.join(without)}",
+            expected="the rate that the set was learned with", remedy="Give the rate with --rate.",
+        )  # fmt: skip
 
 
 def _method(distilled: DistilledSet) -> str:
@@ -350,9 +409,14 @@ def _of_row(row: dict[str, Any]) -> Cell:
 def _scores(table: dict[str, Any]) -> list[dict[str, Any]]:
     """Return DD-Ranking's scores of every cell, where the table has what they are made of; a missing score is None.
 
-    The accuracy of the full set with hard labels is that of the teacher, and so there is one for its network only.
+    The accuracy of the full set with hard labels is that of the teacher under DSA's augmentation, which HL has too, and
+    so there is one for its network only.
     """
-    full = {(row["data"], row["preprocess"], row["network"]): row["test_accuracy"] for row in table["teachers"]}
+    full = {
+        (row["data"], row["preprocess"], row["network"]): row["test_accuracy"]
+        for row in table["teachers"]
+        if row["augment"] in DSA and not row["squeezed"]
+    }
     mean = {(row["candidate"], row["network"], row["protocol"]): row["mean"] for row in table["cells"]}
     random = {
         (row["data"], row["preprocess"], row["images_per_class"], row["network"], row["protocol"]): row["mean"]

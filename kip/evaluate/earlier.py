@@ -11,8 +11,10 @@ SET = ("name", "data", "preprocess", "method", "images", "images_per_class", "ow
 """What a row of a set must have, and what tells whether it is the row of the same set."""
 CELL = ("candidate", "data", "preprocess", "network", "protocol")
 """What tells a cell from others."""
-ABOUT = ("data", "preprocess", "method", "images_per_class")
-"""What a cell has beside `kip.evaluate.protocols.Cell`."""
+ABOUT = ("data", "preprocess", "method", "images_per_class", "batch", "rate", "teachers")
+"""The fields of a cell beside those of `kip.evaluate.protocols.Cell`."""
+TEACHER = ("data", "preprocess", "label")
+"""What tells a teacher from others."""
 
 
 def join_tables(
@@ -64,11 +66,10 @@ def join_tables(
         }  # fmt: skip
         if tuple(kept[field] for field in CELL) not in known:
             cells.append(kept)
-    kinds = ("data", "preprocess", "network")
-    of_new = [tuple(teacher[kind] for kind in kinds) for teacher in table["teachers"]]
+    of_new = [[teacher[field] for field in TEACHER] for teacher in table["teachers"]]
     teachers = [
-        teacher for teacher in _rows(earlier, "teachers", (*kinds, "test_accuracy"))
-        if tuple(teacher[kind] for kind in kinds) not in of_new
+        teacher for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))
+        if [teacher[field] for field in TEACHER] not in of_new
     ]  # fmt: skip
     return {
         **table,

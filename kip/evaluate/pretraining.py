@@ -46,6 +46,7 @@ from kip.rng import generator, key
 from kip.runs import folder
 from kip.spread import deviation
 from kip.training import self_supervised
+from kip.training.batches import Batches
 from kip.training.fresh import fresh
 from kip.training.predict import accuracy
 from kip.training.recipe import Optimizer, Recipe
@@ -278,7 +279,7 @@ def _judged(
         images, labels, recipe = second.train[0][chosen], second.labels[chosen], FINE_TUNING
         steps = config.steps or recipe.steps
     else:
-        steps = config.steps or EPOCHS * max(1, len(images) // recipe.batch)
+        steps = config.steps or data_free_updates(len(images))
 
     def begin(fresh: Variables) -> Variables:
         params = {**pretrained["params"], READOUT: fresh["params"][READOUT]}
@@ -299,6 +300,15 @@ def _judged(
         may_diverge=True,
     )
     return float(accuracy(model, trained.variables[0], *second.test, batch_statistics=free))
+
+
+def data_free_updates(count: int) -> int:
+    """Return the number of updates of data-free KD in `EPOCHS` passes over `count` images, the last batches too.
+
+    >>> data_free_updates(1000)
+    2000
+    """
+    return EPOCHS * Batches(count, DATA_FREE.batch).of_epoch
 
 
 def _first(validation: tuple[Images, np.ndarray]) -> Support:

@@ -22,10 +22,21 @@ from kip.training.post_training import post_train
 from kip.training.predict import accuracy
 from kip.training.protocols import Protocol
 from kip.training.relabel import stored_bytes as bytes_of_views
+from kip.training.squeeze import Squeeze
 from kip.training.supervised import Labeller
 
 NUMBER_BYTES = 4
 """Bytes of a pixel's channel and of a label's entry, float32 as sets are exported."""
+
+
+class Squeezed(NamedTuple):
+    """The networks that a set was made from, as far as it says."""
+
+    networks: tuple[Network, ...]
+    squeeze: Squeeze
+    """How they learned the train split."""
+    seed: int
+    """The root seed of the set's run."""
 
 
 class Candidate(NamedTuple):
@@ -36,6 +47,10 @@ class Candidate(NamedTuple):
     """The images (n, H, W, C), preprocessed."""
     labels: np.ndarray
     """The labels (n, c)."""
+    rate: float | None = None
+    """The learning rate that it was learned with; None where it has none."""
+    squeezed: Squeezed | None = None
+    """The networks that it was made from; None where its method squeezed none."""
 
 
 class Cell(NamedTuple):
@@ -60,7 +75,7 @@ def judge(
     *,
     test: tuple[Images, np.ndarray],
     mirror_keeps_class: bool,
-    teacher: Labeller | None = None,
+    teachers: Sequence[Labeller] = (),
     store: Store | None = None,
     seeds: int = 5,
     seed: int = 0,
@@ -74,21 +89,21 @@ def judge(
         protocol: how it is trained: a member of `PROTOCOLS`, or one that was changed by `dataclasses.replace`.
         test: images (M, H, W, C), preprocessed, and classes (M,).
         mirror_keeps_class: whether images may be flipped in training; `Dataset.mirror_keeps_class` says it.
-        teacher: needed by protocols with soft labels; `kip.training.supervised.train_teacher` makes one.
+        teachers: needed by protocols with soft labels; `kip.training.squeeze.squeeze` makes one.
         store: keeps labels of views, where the protocol stores them; None: the one that is shared.
         seeds: how many networks are trained.
         seed: the seed of initial parameters, batches and augmentations.
         show_progress: whether each training shows a bar on stderr.
 
     Raises:
-        ConfigError: if the protocol needs a teacher and there is none.
+        ConfigError: if the protocol needs a teacher and there is none, or the rate of a set that has none.
     """
     begun = time.monotonic()
     model = Model(network, candidate.labels.shape[1])
     keys = jnp.stack([rng.key(seed, f"protocol {protocol.name}", index) for index in range(seeds)])
     trained = post_train(
         model, protocol, candidate.images, candidate.labels, keys, mirror_keeps_class=mirror_keeps_class, seed=seed,
-        teachers=[teacher] if teacher else [], store=store, show_progress=show_progress,
+        rate=candidate.rate, teachers=teachers, store=store, show_progress=show_progress,
         what=f"{candidate.name}, {protocol.name}",
     )  # fmt: skip
     accuracies = [float(accuracy(model, variables, *test)) for variables in trained]

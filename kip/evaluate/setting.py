@@ -1,9 +1,13 @@
-"""What sets of one data set and preprocessing share when networks are trained on them: test images and a teacher.
+"""What sets of one data set and preprocessing share when networks are trained on them: test images and teachers.
 
     FOLDER/DIGEST.json      a cell: a set, a network, a protocol and all seeds
     FOLDER/labels/          labels of views, where a protocol stores them
 
 A cell that is known is not trained again: its digest stands for everything that its accuracies depend on.
+
+A teacher has learned the train split under the augmentation of the views that it labels: DSA's for SL and SL+KD, which
+is the same teacher, another one for each other augmentation. Protocols of the decoupled methods take the networks that
+a set was made from, where its method squeezed some.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,11 +29,31 @@ from kip.machine import versions
 from kip.metrics import read_object
 from kip.networks import Network
 from kip.preprocess import Preprocess
+from kip.training.augment import Augmentation, for_classes
 from kip.training.predict import accuracy
 from kip.training.protocols import Protocol
+from kip.training.squeeze import Squeeze, squeeze, teacher_recipe
 from kip.training.supervised import Labeller, train_teacher
 
 LABELS = "labels"
+
+
+class Teacher(NamedTuple):
+    """A network that labels sets, and how it learned the train split; what it is known by."""
+
+    network: Network
+    squeeze: Squeeze
+    augment: Augmentation
+    """How the images were varied."""
+    seed: int
+    squeezed: bool
+    """Whether sets were made from it."""
+
+    @property
+    def label(self) -> str:
+        """The network, how it saw the train images, and for how long; for tables."""
+        made = ", squeezed" if self.squeezed else ""
+        return f"{self.network.label}, {self.augment}, {self.squeeze.epochs} epochs{made}"
 
 
 class Setting:
@@ -38,11 +62,11 @@ class Setting:
     Args:
         of_data: the data set.
         of_preprocess: the preprocessing.
-        seed: the seed of initial parameters, batches and augmentations, and of the teacher.
+        seed: the seed of initial parameters, batches and augmentations, and of the teachers.
         cells: the folder of known cells; None: none are kept.
         seeds: networks for each cell.
         teacher: the network that gives soft labels; None where no protocol asks for one.
-        teacher_steps: its updates.
+        teacher_epochs: its passes over the train images.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         show_progress: whether trainings show bars on stderr.
     """
@@ -56,7 +80,7 @@ class Setting:
         cells: Path | None = None,
         seeds: int = 1,
         teacher: Network | None = None,
-        teacher_steps: int = 5000,
+        teacher_epochs: int = 50,
         data_dir: Path | None = None,
         show_progress: bool = False,
     ):
@@ -66,7 +90,8 @@ class Setting:
         self.store = Store(show_progress=show_progress)
         self._cells, self._seeds, self._seed = cells, seeds, seed
         self._labels = Store(None if cells is None else cells / LABELS, show_progress=show_progress)
-        self._teacher, self._teacher_steps = teacher, teacher_steps
+        self._teacher, self._teacher_epochs = teacher, teacher_epochs
+        self._trained: dict[Teacher, Labeller] = {}
 
     @property
     def name(self) -> str:
@@ -77,68 +102,115 @@ class Setting:
         """Return a cell: the one that is known, or one that is trained now and kept.
 
         Raises:
-            ConfigError: if the protocol needs a teacher and there is none.
+            ConfigError: if the protocol needs a teacher and there is none, or the rate of a set that has none.
         """
-        soft = protocol.needs_teacher
+        teachers = self.teachers_of(candidate, protocol)
         identity = {
             "set": digest(*seen_of(candidate, protocol)),
             "network": config.to_dict(network),
-            "protocol": config.to_dict(protocol),
+            # The teachers are named below; which of them a protocol asks for is no other training.
+            "protocol": {name: part for name, part in config.to_dict(protocol).items() if name != "teacher"},
             "seeds": self._seeds,
             "seed": self._seed,
             "setting": self._identity,
-            "teacher": self._teacher_identity if soft and self._teacher is not None else None,
+            "teacher": [self._identity_of(teacher) for teacher in teachers] or None,
             "versions": versions(),
         }
+        if protocol.rate is None:
+            identity["rate"] = candidate.rate
+        if len(candidate.images) > protocol.batch:
+            identity["drawn"] = protocol.recipe(len(candidate.images), mirror_keeps_class=True).drawn
         path = None if self._cells is None else self._cells / f"{identified(identity)}.json"
         known = None if path is None else of_dict(read_object(path, ["mean"]) or {})
         if known is not None:
             return known._replace(candidate=candidate.name)
         cell = judge(
             candidate, network, protocol, test=self._test, mirror_keeps_class=self.dataset.mirror_keeps_class,
-            teacher=self.teacher if soft and self._teacher is not None else None, store=self._labels,
+            teachers=[self.labeller(teacher) for teacher in teachers], store=self._labels,
             seeds=self._seeds, seed=self._seed, show_progress=self.store.show_progress,
         )  # fmt: skip
         if path is not None:
             atomic_write(path, lambda file: file.write(json.dumps(cell._asdict()).encode()))
         return cell
 
-    @property
-    def teacher(self) -> Labeller:
-        """The network that gives soft labels, trained or found."""
-        return self._trained[0]
+    def teachers_of(self, candidate: Candidate, protocol: Protocol) -> list[Teacher]:
+        """Return which networks label a set under a protocol; none where it does without, or there are none.
 
-    def about_teacher(self) -> dict[str, Any]:
-        """Return what a table says of the teacher, JSON-ready; it is tested for that."""
-        teacher, validation_accuracy = self._trained
+        They are those that the set was made from, where the protocol takes them and there are some, and otherwise the
+        setting's teacher under the augmentation of the protocol's views.
+        """
+        if not protocol.needs_teacher:
+            return []
+        made_from = candidate.squeezed if protocol.teacher == "squeezed" else None
+        if made_from is not None:
+            augment = for_classes("flip_shift", self.dataset.mirror_keeps_class)
+            return [Teacher(each, made_from.squeeze, augment, made_from.seed, True) for each in made_from.networks]
+        if self._teacher is None:
+            return []
+        augment = for_classes(protocol.augment or "dsa", self.dataset.mirror_keeps_class)
+        return [Teacher(self._teacher, teacher_recipe(self._teacher_epochs), augment, self._seed, False)]
+
+    def labeller(self, teacher: Teacher) -> Labeller:
+        """Return a teacher, trained or found."""
+        if teacher not in self._trained:
+            dataset = self.dataset
+            model, variables = squeeze(
+                teacher.squeeze, teacher.network, *self._train, dataset.num_classes, seed=teacher.seed,
+                mirror_keeps_class=dataset.mirror_keeps_class, store=self.store, augment=teacher.augment,
+            )  # fmt: skip
+            self._trained[teacher] = Labeller(model, variables)
+        return self._trained[teacher]
+
+    def about(self, teacher: Teacher) -> dict[str, Any]:
+        """Return what a table says of a teacher, JSON-ready; it is validated and tested for that."""
+        model, variables, _ = self.labeller(teacher)
+        splits = {"validation": self._validation, "test": self._test}
         return {
             "data": self.name,
             "preprocess": self.preprocess.kind,
-            "network": teacher.model.network.label,
-            "validation_accuracy": validation_accuracy,
-            "test_accuracy": float(accuracy(teacher.model, teacher.variables, *self._test)),
+            "label": teacher.label,
+            "network": model.network.label,
+            "augment": teacher.augment,
+            "epochs": teacher.squeeze.epochs,
+            "squeezed": teacher.squeezed,
+            **{
+                f"{name}_accuracy": float(accuracy(model, variables, images, classes)) if len(images) else None
+                for name, (images, classes) in splits.items()
+            },
         }
+
+    def features(self, network: Network, *, steps: int) -> Labeller:
+        """Return a network that learned the train images as they are, trained or found; it labels nothing.
+
+        Args:
+            network: its architecture.
+            steps: updates in batches of 100; see `kip.training.supervised.train_teacher`.
+        """
+        dataset, (images, classes) = self.dataset, self._train
+        identity = {
+            "network": config.to_dict(network), "steps": steps, "seed": self._seed,
+            "validation": dataset.validation.digest(), **self._identity,
+        }  # fmt: skip
+        return train_teacher(
+            network, images, data.centred_one_hot(classes, dataset.num_classes), self._validation, steps=steps,
+            seed=self._seed, artefact=self.store.artefact("features", identity, shared=True),
+            show_progress=self.store.show_progress,
+        )[0]  # fmt: skip
+
+    @cached_property
+    def _train(self) -> tuple[Images, np.ndarray]:
+        """The train images, preprocessed, and their classes."""
+        return self.transform.apply(self.dataset.train.images), self.dataset.train.labels
+
+    @cached_property
+    def _validation(self) -> tuple[Images, np.ndarray]:
+        """The validation images, preprocessed, and their classes."""
+        return self.transform.apply(self.dataset.validation.images), self.dataset.validation.labels
 
     @cached_property
     def _test(self) -> tuple[Images, np.ndarray]:
         """The test images, preprocessed, and their classes."""
         return self.transform.apply(self.dataset.test.images), self.dataset.test.labels
-
-    @cached_property
-    def _trained(self) -> tuple[Labeller, float]:
-        """The teacher and its validation accuracy."""
-        assert self._teacher is not None
-        dataset = self.dataset
-        return train_teacher(
-            self._teacher,
-            self.transform.apply(dataset.train.images),
-            data.centred_one_hot(dataset.train.labels, dataset.num_classes),
-            (self.transform.apply(dataset.validation.images), dataset.validation.labels),
-            steps=self._teacher_steps,
-            seed=self._seed,
-            artefact=self.store.artefact("teacher", self._teacher_identity, shared=True),
-            show_progress=self.store.show_progress,
-        )
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -150,13 +222,11 @@ class Setting:
             "mirror_keeps_class": self.dataset.mirror_keeps_class,
         }
 
-    @cached_property
-    def _teacher_identity(self) -> dict[str, Any]:
-        assert self._teacher is not None
+    def _identity_of(self, teacher: Teacher) -> dict[str, Any]:
+        """What a teacher's labels depend on besides the data set, JSON-ready."""
         return {
-            "network": config.to_dict(self._teacher),
-            "steps": self._teacher_steps,
-            "seed": self._seed,
-            "validation": self.dataset.validation.digest(),
-            **self._identity,
+            "network": config.to_dict(teacher.network),
+            "squeeze": config.to_dict(teacher.squeeze),
+            "augment": teacher.augment,
+            "seed": teacher.seed,
         }

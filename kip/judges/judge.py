@@ -33,6 +33,12 @@ class Support(NamedTuple):
     deployment_steps: int | None = None
     learning_rates: np.ndarray | None = None
 
+    @property
+    def learning_rate(self) -> float | None:
+        """The rate of all updates, where the set was learned for one; None where it has none, or one for each."""
+        rates = self.learning_rates
+        return float(rates[0]) if rates is not None and len(rates) == 1 else None
+
 
 class Question(NamedTuple):
     """Images to classify.

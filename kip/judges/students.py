@@ -27,9 +27,9 @@ from kip.training.supervised import Labeller
 class Students(DrawingJudge):
     """Fresh networks, trained under a protocol; each network is one row of the result.
 
-    Where the set has a learning rate of its own, it takes the place of the protocol's. Nothing is chosen by the images
-    that are classified. Teachers, where the protocol asks for labels of theirs, learned the train split; they are found
-    where a method has squeezed the same networks.
+    Where the protocol takes the set's own learning rate, as `MTT` does, the set has to have one. Nothing is chosen by
+    the images that are classified. Teachers, where the protocol asks for labels of theirs, learned the train split;
+    they are found where a method has squeezed the same networks.
     """
 
     network: Network
@@ -56,17 +56,17 @@ class Students(DrawingJudge):
     @property
     def label(self) -> str:
         """The network and the protocol."""
-        return f"{self.network.label} ({self.protocol.name})"
+        return f"{self.network.label} ({self.protocol.label})"
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
-        rate = None if support.learning_rates is None else float(support.learning_rates[0])
         keys = jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))])
         # Labels of views belong to this training alone: a store that stayed would grow with every checkpoint.
         with tempfile.TemporaryDirectory() as folder:
             trained = post_train(
-                model, self.protocol, support.images, support.labels, keys, seed=tools.seed, rate=rate,
+                model, self.protocol, support.images, support.labels, keys, seed=tools.seed,
+                rate=support.learning_rate,
                 mirror_keeps_class=tools.mirror_keeps_class, teachers=self._labellers(support, tools),
                 store=Store(Path(folder), show_progress=tools.show_progress), show_progress=tools.show_progress,
             )  # fmt: skip

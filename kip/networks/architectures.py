@@ -6,6 +6,7 @@
 | ConvVec1, ... | convs, flatten; no pooling | 1024 | none |
 | ConvNet | conv, three of (conv, 2x2 average pool), flatten: KIP's | 1024 | none |
 | ConvNet-D3, D4, D5 | that many of (conv, 2x2 average pool), flatten: DC's; `growth` widens each | 128 | instance |
+| FRePo-D3, D4, D5 | that many of (norm, conv, ReLU, 2x2 average pool), no norm in the first; flatten | 128 | batch |
 | Myrtle5, 7, 10 | as the kernel of that name; global average pooling | 1024 | none |
 | LeNet | 5x5 convs and max pools, two hidden dense layers | 6 | none |
 | AlexNet | convs 5, 5, 3, 3, 3, max pools after the 1st, 2nd and 5th; no hidden dense layer | 128 | none |
@@ -19,11 +20,13 @@
 
 Width is the first layer's; the others keep their ratio to it. Images are 28, 32 or 64 pixels wide; others too, where
 the pools leave something. ConvNet-D, LeNet and VGG11 centre images in zeros where their pools need larger ones: LeNet
-and VGG11 want 32, ConvNet-D5 too.
+and VGG11 want 32, ConvNet-D5 too. Each block of FRePo-D is twice as wide as the one before, grey images get two pixels
+of zeros on each side, and batch normalisation forgets nine tenths of its running statistics at an update.
 
 References: Nguyen et al. 2021, section A (ConvNet, Myrtle); Zhao and Bilen 2021 (the ConvNet-Ds, and these sizes of
-AlexNet, VGG11 and ResNet18); LeCun et al. 1998; Krizhevsky et al. 2012; Simonyan and Zisserman 2015; He et al. 2016;
-Howard et al. 2017; Zagoruyko and Komodakis 2016; Huang et al. 2017; Sandler et al. 2018; Ma et al. 2018.
+AlexNet, VGG11 and ResNet18); Zhou et al. 2022, public code, `Conv` (the FRePo-Ds); LeCun et al. 1998; Krizhevsky et
+al. 2012; Simonyan and Zisserman 2015; He et al. 2016; Howard et al. 2017; Zagoruyko and Komodakis 2016; Huang et al.
+2017; Sandler et al. 2018; Ma et al. 2018.
 """
 
 from __future__ import annotations
@@ -55,6 +58,10 @@ from kip.networks.layers import (
     shuffled,
 )
 
+FREPO_MOMENTUM = 0.1
+"""The part of the running statistics that stays at an update of FRePo-D, in Flax's meaning. The public code gives it to
+Flax; PyTorch's momentum of 0.1 would have been 0.9 here."""
+
 
 def _fc(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Array:
     x = flatten(x)
@@ -74,6 +81,15 @@ def _convnet(style: Style, width: int, x: Array, train: bool, *, depth: int, fir
         x = block(style, width, x, train)
     for index in range(depth):
         x = average_pool(block(style, width * growth**index, x, train))
+    return flatten(x)
+
+
+def _frepo(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Array:
+    if x.shape[-1] == 1:
+        x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    for index in range(depth):
+        x = Normalise(style.norm, FREPO_MOMENTUM)(x, train) if index else x
+        x = average_pool(nn.relu(Conv(width << index, style)(x)))
     return flatten(x)
 
 
@@ -210,11 +226,18 @@ def _convnet_d(depth: int) -> Builder:
     return Builder(body, 128, "instance", halvings=depth - 1, padded=2**depth)
 
 
+def _frepo_d(depth: int) -> Builder:
+    return Builder(functools.partial(_frepo, depth=depth), 128, "batch", halvings=depth - 1, padded=2**depth)
+
+
 NETWORKS: dict[str, Builder] = {
     "ConvNet": Builder(functools.partial(_convnet, depth=3, first=True), 1024, b_std=0.1, halvings=2, least=8),
     "ConvNet-D3": _convnet_d(3),
     "ConvNet-D4": _convnet_d(4),
     "ConvNet-D5": _convnet_d(5),
+    "FRePo-D3": _frepo_d(3),
+    "FRePo-D4": _frepo_d(4),
+    "FRePo-D5": _frepo_d(5),
     **{
         f"Myrtle{depth}": Builder(functools.partial(_myrtle, depth=depth), 1024, b_std=0.1, halvings=2, least=4)
         for depth in MYRTLE_BLOCKS

@@ -118,10 +118,12 @@ class Normalise(nn.Module):
     `layer`: over all of an image's values. `instance`: over each channel's positions. `batch`: over the batch in
     training, by running statistics (collection `batch_stats`) else. With the collection `moments` mutable, `batch` also
     stores the mean and the variance (1/n) over the batch of what came in, whatever the mode, and with the collection
-    `inputs` what came in itself: what methods that match batch statistics ask for.
+    `inputs` what came in itself: what methods that match batch statistics ask for. `momentum` is the part of the old
+    running statistics that stays at an update.
     """
 
     norm: Norm
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -137,7 +139,7 @@ class Normalise(nn.Module):
             for name, moment in (("mean", jnp.mean(x, axes)), ("var", jnp.var(x, axes))):
                 self.sow("moments", name, moment, init_fn=lambda: jnp.zeros(()), reduce_fn=lambda _, new: new)
             return nn.BatchNorm(
-                use_running_average=not train, momentum=MOMENTUM, epsilon=EPSILON, param_dtype=dtype, name="batch"
+                use_running_average=not train, momentum=self.momentum, epsilon=EPSILON, param_dtype=dtype, name="batch"
             )(x)
         return x
 

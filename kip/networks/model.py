@@ -46,7 +46,8 @@ class Network:
     width: Annotated[int, Field(ge=1)] | None = None
     """The number of channels of the first layer."""
     norm: Norm | None = None
-    """The normalisation after each convolution (FC: after each hidden layer)."""
+    """The normalisation after each convolution (FC: after each hidden layer; FRePo-D: before each convolution but the
+    first)."""
     parameterization: Parameterization = "standard"
     """Where the scale of the weights is: in their initial values (`standard`), or in the forward pass (`ntk`)."""
     w_std: Annotated[float, Field(gt=0)] = math.sqrt(2.0)
@@ -55,7 +56,7 @@ class Network:
     """The standard deviation of the initial biases. None means 0.1 for the networks that have a kernel of their name,
     and 0 for the rest."""
     growth: Annotated[int, Field(ge=1)] = 1
-    """The ratio of each block's width to that of the block before, for ConvNet-D only. FRePo takes 2."""
+    """The ratio of each block's width to that of the block before, for ConvNet-D only; that of FRePo-D is 2."""
 
     def __post_init__(self) -> None:
         builder_of(self.name)
@@ -186,6 +187,11 @@ class Model:
         largest = self.network.largest_layer(*images.shape[1:3])
         count = min(MOST_PIECES, len(images), -(-len(images) * largest // CACHED))
         return [images] if count <= 1 or jax.default_backend() != "cpu" else jnp.array_split(images, count)
+
+    @property
+    def readout_variances(self) -> tuple[float, float]:
+        """w_std^2 and b_std^2 of the last dense layer: w_std^2/d F F^T + b_std^2 is its NNGP kernel on features F."""
+        return self._style.w_std**2, self._style.b_std**2
 
     @property
     def _style(self) -> Style:

@@ -17,7 +17,7 @@ import numpy as np
 
 from kip import files
 from kip.errors import OutputError
-from kip.files import atomic_write
+from kip.files import atomic_write, open_regular
 from kip.lazy import Images, parts
 
 VERSION = 1
@@ -36,7 +36,7 @@ def load(images: Images, kind: str, cache_dir: Path | None) -> tuple[np.ndarray,
     """
     path, features = _path(images, kind, cache_dir), int(np.prod(images.shape[1:]))
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
             eigenvalues, eigenvectors = archive["eigenvalues"], archive["eigenvectors"]
     except FileNotFoundError:
         return None

@@ -13,6 +13,8 @@ from kip.report.panels import Panel, Point, save_panels
 
 UNITS = ["accuracy", "deviation", "set_bytes", "cell_seconds", "making_seconds", "making_peak_memory_mib"]
 """Columns of the CSV beside those that say which cell it is: fractions, bytes, seconds, MiB."""
+FITTED = ("RDED", "RDED-tiles", "HL-large", "MTT")
+"""Protocols whose batch or rate depends on the set; the text says which it was."""
 
 
 def write(table: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -37,7 +39,8 @@ def as_csv(table: Mapping[str, Any]) -> str:
     """Return one row for each cell. Accuracies are fractions; a value that is not known is empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["data", "preprocess", "set", "method", "images_per_class", "network", "protocol", *UNITS, "seeds"])
+    columns = ["data", "preprocess", "set", "method", "images_per_class", "network", "protocol", *UNITS, "seeds"]
+    rows.writerow([*columns, "batch", "rate", "teachers"])
     made = {row["name"]: row for row in table["sets"]}
     for cell in table["cells"]:
         of_set = made[cell["candidate"]]
@@ -47,7 +50,7 @@ def as_csv(table: Mapping[str, Any]) -> str:
                 cell["data"], cell["preprocess"], cell["candidate"], cell["method"], cell["images_per_class"],
                 cell["network"], cell["protocol"], cell["mean"], cell["deviation"] if several else "",
                 cell["set_bytes"], cell["seconds"], of_set["seconds"], of_set["peak_memory_mib"],
-                len(cell["accuracies"]),
+                len(cell["accuracies"]), cell["batch"], cell["rate"], "; ".join(cell["teachers"]),
             ]
         )  # fmt: skip
     return text.getvalue()
@@ -86,13 +89,28 @@ def as_markdown(table: Mapping[str, Any]) -> str:
         f"Test accuracy in percent: mean and standard deviation over {counts} networks. Own judge: what the set's run "
         "reports, by the judge of its method. KiB: images and labels that the training needs, for each protocol. "
         "Seconds and MiB: the making of the set, where it is known.",
+        *_trainings(table["cells"]),
         *(
-            f"The teacher of {teacher['data']} ({teacher['preprocess']}), {teacher['network']}: "
+            f"A teacher of {teacher['data']} ({teacher['preprocess']}), {teacher['label']}: "
             f"{100 * teacher['test_accuracy']:.2f} % on test."
             for teacher in table["teachers"]
         ),
     ]
     return "\n\n".join([*parts, *notes]) + "\n"
+
+
+def _trainings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each protocol that trains its sets in batches, or at rates, of several sizes."""
+    kinds: dict[str, dict[tuple[int, float], list[str]]] = {}
+    for cell in cells:
+        names = kinds.setdefault(cell["protocol"], {}).setdefault((cell["batch"], cell["rate"]), [])
+        names += [name for name in (cell["candidate"],) if name not in names]
+    parts = {
+        protocol: [f"{batch} at {rate:.3g} ({', '.join(names)})" for (batch, rate), names in trainings.items()]
+        for protocol, trainings in kinds.items()
+        if len(trainings) > 1 or protocol.split(" ")[0] in FITTED
+    }
+    return [f"{protocol} trains in batches of {'; '.join(listed)}." for protocol, listed in parts.items()]
 
 
 def panels(table: Mapping[str, Any]) -> list[Panel]:

@@ -10,6 +10,7 @@ distilled.npz   the set of the best checkpoint on validation so far, see `kip.ex
 preprocess.npz  with ZCA: the whitening, for new images; see `kip.preprocess.saved`
 images.png      before and after; curves.png: loss, accuracy, condition number
 result.json     the figures, once the run has ended
+stopped.json    the signal that stopped the run, and the step that was saved then; the next start removes it
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from kip.runs import checkpoint
 
 CONFIG, METRICS, CHECKPOINTS, ARTEFACTS = "config.json", "metrics.jsonl", "checkpoints", "artefacts"
 PLACE = "data.json"
-INITIAL, DISTILLED, RESULT = "initial.npz", "distilled.npz", "result.json"
+INITIAL, DISTILLED, RESULT, STOPPED = "initial.npz", "distilled.npz", "result.json", "stopped.json"
 
 
 def check(run: Path) -> None:

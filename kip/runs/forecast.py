@@ -22,6 +22,7 @@ from kip.kernels import Architecture, fused
 from kip.lazy import Lazy
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
+from kip.progress import can_draw
 
 TELLING = 600.0
 """Seconds of a whole run above which its time is told."""
@@ -149,7 +150,7 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
 
 def tell(found: Forecast | None) -> None:
     """Say on stderr what a long run will take."""
-    if found is None or found.seconds < TELLING:
+    if found is None or found.seconds < TELLING or not can_draw():
         return
     advice = ""
     if found.seconds > 86400:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import sys
 import time
@@ -35,15 +36,18 @@ from kip.machine import peak_memory_mib
 from kip.methods.problem import State
 from kip.metrics import read_rows
 from kip.preprocess import saved
+from kip.progress import can_draw
 from kip.report.appearance import shown_class
 from kip.report.curves import save_curves
 from kip.report.images import save_images
-from kip.runs import folder, forecast
+from kip.runs import folder, forecast, stopping
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
 from kip.runs.setup import check_data, fitted, problem_of
+from kip.runs.stopping import Stopped
 from kip.spread import deviation
 
+LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 300.0
 """Longest time without a saved state: with a slow kernel, states are saved between checkpoints too."""
 PICTURE_SECONDS = 60.0
@@ -111,14 +115,23 @@ def run(
         CheckpointError: if `out` belongs to another configuration.
         OutputError: if something cannot be written, or if another process writes to `out`.
         NonFiniteError, NotPositiveDefiniteError: with the step; the last checkpoint stays.
+        KeyboardInterrupt, Stopped: after the last whole step was saved; see `kip.runs.stopping`.
     """
     with KernelBlocks(experiment.blocks, executor) as blocks, sole_writer(out) as lock:
         for place in (lock.path.parent, *(lock.path.parent / name for name in (folder.CHECKPOINTS, folder.ARTEFACTS))):
             remove_leftovers(place, before=lock.since)
-        run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
-        run.forecasts = executor is None
-        run.train()
-        return run.finish()
+        with contextlib.suppress(OSError):
+            (lock.path.parent / folder.STOPPED).unlink()
+        stopping.rearm()
+        run = None
+        try:
+            run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
+            run.forecasts = executor is None
+            run.train()
+            return run.finish()
+        except (KeyboardInterrupt, Stopped) as stop:
+            _note_stop(stop, run, Path(out))
+            raise
 
 
 class _Run:
@@ -140,7 +153,7 @@ class _Run:
         self.out = out
         self.blocks = blocks
         self.callback = callback
-        self.show_progress = show_progress
+        self.show_progress = show_progress and can_draw()
         self.forecasts = False
         """Whether the time of the steps is told before they begin."""
         check_data(experiment, self.dataset)
@@ -161,6 +174,8 @@ class _Run:
         saved.save(self.transform, out / folder.DISTILLED)
         self._write_set(folder.INITIAL, self.initial, None, None)
         self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)
+        self._whole = self.state, self.history
+        """The state after the last step of which all is noted, and the history then."""
         self._saved = self._resumed = time.monotonic()
         self._drawn = -math.inf if not resumed else self._saved  # a new run shows its first picture at once
         self._seconds_before = self.history.seconds
@@ -173,6 +188,7 @@ class _Run:
             forecast.tell(forecast.forecast(self.experiment, self.problem, self.state.step))
         if not self.history.records:
             self._checkpoint({"step": 0})
+        self._whole = self.state, self.history
         bar = tqdm(
             total=method.steps, initial=self.state.step, disable=not self.show_progress, unit="step", file=sys.stderr,
             desc=self.experiment.data.name, dynamic_ncols=True,
@@ -188,8 +204,19 @@ class _Run:
                         self._add(row)
                         if time.monotonic() - self._saved > SAVE_SECONDS:
                             self._save()
+                self._whole = self.state, self.history
+                stopping.check()
                 bar.set_postfix_str(self._postfix(metrics), refresh=False)
                 bar.update()
+
+    def save_whole(self) -> int | None:
+        """Save the state after the last whole step, if it is not saved; return the step, None where none was taken."""
+        self.state, self.history = self._whole
+        if not self.history.records:
+            return None
+        if self.state.step not in self.checkpoints.steps():
+            self._save()
+        return self.state.step
 
     def finish(self) -> Result:
         """Export the best set, test it and the checkpoints of lowest train loss, draw the pictures."""
@@ -334,6 +361,21 @@ class _Metrics:
                 remedy="Check that the folder is there and the disk has room. The same command goes on from the last "
                 "checkpoint.",
             ) from error
+
+
+def _note_stop(stop: KeyboardInterrupt | Stopped, run: _Run | None, out: Path) -> None:
+    """Save what a run that is stopped has reached, and who stopped it, for `kip status`."""
+    signal = stop.name if isinstance(stop, Stopped) else "SIGINT"
+    try:
+        step = None if run is None else run.save_whole()
+        if (out / folder.CONFIG).is_file():
+            text = json.dumps({"signal": signal, "step": step}) + "\n"
+            atomic_write(out / folder.STOPPED, lambda file: file.write(text.encode()))
+    except OutputError as error:
+        LOGGER.warning("the last steps are lost: %s", error)
+        return
+    if isinstance(stop, Stopped):
+        stop.step = step
 
 
 @contextlib.contextmanager

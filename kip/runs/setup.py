@@ -14,6 +14,7 @@ from kip.blocks import KernelBlocks
 from kip.data import ClassIndex
 from kip.errors import ConfigError
 from kip.experiment import Experiment
+from kip.judges import KernelJudge
 from kip.kernels import Stax, permission
 from kip.methods.ahead import Ahead
 from kip.methods.problem import Problem
@@ -32,6 +33,26 @@ def check_functions(experiment: Experiment) -> None:
     for kernel in experiment.method.needs.kernels:
         if isinstance(kernel, Stax):
             permission.check(kernel.function)
+
+
+def check_spreads(experiment: Experiment, executor: str) -> None:
+    """Refuse to start workers for a run that has no work for them: kernel blocks alone are spread.
+
+    Args:
+        experiment: what is run.
+        executor: its name, for the error.
+
+    Raises:
+        ConfigError: if neither the method nor the judge of its sets computes kernels.
+    """
+    method = experiment.method
+    if not method.needs.kernels and not isinstance(method.judge, KernelJudge):
+        raise ConfigError(
+            f"--executor {executor} with the method {method.name!r}", got="a method that computes no kernels",
+            expected="--executor local",
+            remedy="Workers compute blocks of kernels and nothing else, and would wait for the whole run. "
+            "Leave out --executor: a method with networks uses every device of this process.",
+        )  # fmt: skip
 
 
 def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:

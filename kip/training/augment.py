@@ -13,18 +13,32 @@ Differentiable siamese augmentation (DSA) applies one operation to a batch, draw
 | scale | each axis stretched by a factor of its own, uniform in [1/1.2, 1.2], about the centre; bilinear |
 | rotate | turned by an angle uniform in +-15 degrees about the centre; bilinear |
 
+FRePo's augmentation applies one operation to a batch in the same way, uniformly from its own strategy; what comes in
+from outside an image is the nearest pixel at its edge:
+
+| operation | what it does, u uniform in [-1, 1) |
+|---|---|
+| colour | in turn x + u/4; m + e^(u/4) (x - m), m the image's mean; m + e^(u/4) (x - m), m the mean over channels |
+| zoom | stretched by z = 1.25^u, and shifted by up to abs(z - 1) half sides; bilinear |
+| rotate | turned by 15 u degrees about the centre; bilinear |
+| translate | shifted by u/8 of each side; bilinear |
+| cutout | zeros in a square of side // 4, anywhere inside the image |
+| flip | mirrored left and right with p = 1/2 |
+
 Each image has parameters of its own in training (`augmented`); in the siamese mode (`augment_siamese`), one draw serves
 all images of two batches, so that gradients on real and on learned images are of the same view.
 
 A random resized crop (`cropped`) shows a part of an image, its area and its place drawn, at the size of the image.
 
 References: Zhao and Bilen 2021, "Dataset Condensation with Differentiable Siamese Augmentation", and its public code,
-`DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`; torchvision's
+`DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`; Zhou, Nezhadarya, Ba
+2022, "Dataset Distillation using Neural Feature Regression", public code, `get_aug_by_name`, for `frepo`; torchvision's
 `RandomResizedCrop`; Sun et al. 2024, "On the Diversity and Realism of Distilled Dataset" (RDED), for `tiles`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -36,24 +50,32 @@ from kip.training.warp import bilinear, nearest
 
 Augmentation = Literal[
     "none", "flip", "shift", "flip_shift", "resized", "flip_resized", "tiles", "flip_tiles", "dsa", "dsa_no_flip", "dc",
-    "noise",
+    "noise", "frepo", "frepo_no_flip",
 ]  # fmt: skip
 """`shift`: the crop of DSA alone, as a crop of the image padded by 4 pixels at 32x32. `resized`: a random resized crop
 of 0.08 to 1 of the area and of sides 3:4 to 4:3. `tiles`: the left and the right half in a random order, the upper and
 the lower half too, then such a crop of 0.5 to 1 of the area; for images that are made of four. `flip`, and `flip_`
 before these: and the flip. `dsa`: one of six operations a batch. `dsa_no_flip`: one of five, for images whose mirror
-image has another class. `dc`: DC's own, of MNIST. `noise`: standard normal noise in place of the images, for
+image has another class. `dc`: DC's own, of MNIST. `frepo`, `frepo_no_flip`: FRePo's
+operations, one a batch, with and without its flip. `noise`: standard normal noise in place of the images, for
 comparison."""
 Strategy = Literal["dsa", "dsa_no_flip"]
 UNFLIPPED: dict[Augmentation, Augmentation] = {
-    "flip": "none", "flip_shift": "shift", "flip_resized": "resized", "flip_tiles": "tiles", "dsa": "dsa_no_flip"
+    "flip": "none", "flip_shift": "shift", "flip_resized": "resized", "flip_tiles": "tiles", "dsa": "dsa_no_flip",
+    "frepo": "frepo_no_flip",
 }  # fmt: skip
 """What takes the place of an augmentation with flips where a mirror image has another class."""
 
 SCALE = 1.2
 """The largest factor of DSA's scale."""
 DEGREES = 15.0
-"""The largest angle of DSA's rotation."""
+"""The largest angle of DSA's rotation, and of FRePo's."""
+JITTER = 0.25
+"""The largest change of FRePo's brightness, and of the logarithm of its contrast and saturation."""
+ZOOM = 1.25
+"""The largest factor of FRePo's zoom."""
+SHIFT = 0.125
+"""The longest shift of FRePo's translation, in sides."""
 SMALLEST_AREA = 0.08
 """The least share of an image's area that a random resized crop shows, if nothing else is said."""
 STRETCH = 4 / 3
@@ -69,7 +91,7 @@ def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
     if kind == "dc":
         return dc(key, images)
     parameters, operation = jax.random.split(key)
-    if kind in ("dsa", "dsa_no_flip"):
+    if kind in STRATEGIES:
         return _one_operation(kind, operation, parameters, images, len(images))
     if kind.endswith("shift"):
         images = crop(parameters, images, len(images))
@@ -107,8 +129,7 @@ def augment_alike(strategy: Strategy, key: Array, images: Array) -> Array:
 
 
 def _one_operation(strategy: Augmentation, operation: Array, parameters: Array, images: Array, draws: int) -> Array:
-    operations = OPERATIONS if strategy == "dsa" else OPERATIONS[:-1]
-    branches = [lambda key, images, apply=apply: apply(key, images, draws) for apply in operations]
+    branches = [lambda key, images, apply=apply: apply(key, images, draws) for apply in STRATEGIES[strategy]]
     return jax.lax.switch(jax.random.randint(operation, (), 0, len(branches)), branches, parameters, images)
 
 
@@ -157,8 +178,7 @@ def scale(key: Array, images: Array, draws: int) -> Array:
 def rotate(key: Array, images: Array, draws: int) -> Array:
     """Turn about the centre; see `colour` for `draws`."""
     angle = jnp.deg2rad(jax.random.uniform(key, (draws,), images.dtype, -DEGREES, DEGREES))
-    rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
-    return bilinear(images, jnp.stack(rows, axis=1))
+    return bilinear(images, _turning(angle))
 
 
 @partial(jax.jit, static_argnames=("side", "stretch"))
@@ -207,8 +227,58 @@ def shuffled_halves(key: Array, images: Array) -> Array:
     return images
 
 
+def jitter(key: Array, images: Array, draws: int) -> Array:
+    """Change brightness, contrast and saturation as FRePo does; see `colour` for `draws`."""
+    u = JITTER * jax.random.uniform(key, (3, draws, 1, 1, 1), images.dtype, -1.0, 1.0)
+    images = images + u[0]
+    mean = images.mean((1, 2, 3), keepdims=True)
+    images = (images - mean) * jnp.exp(u[1]) + mean
+    grey = images.mean(3, keepdims=True)
+    return (images - grey) * jnp.exp(u[2]) + grey
+
+
+def zoom(key: Array, images: Array, draws: int) -> Array:
+    """Show a part of each image, or more than it, at another size; see `colour` for `draws`."""
+    keys = jax.random.split(key)
+    factors = ZOOM ** jax.random.uniform(keys[0], (draws, 1), images.dtype, -1.0, 1.0)
+    centres = jnp.abs(factors - 1) * jax.random.uniform(keys[1], (draws, 2), images.dtype, -1.0, 1.0)
+    return bilinear(images, jnp.eye(2, dtype=images.dtype) / factors[:, :, None], centres / factors, edges=True)
+
+
+def turn(key: Array, images: Array, draws: int) -> Array:
+    """Turn about the centre, with the edges outside; see `colour` for `draws`."""
+    angle = jnp.deg2rad(jax.random.uniform(key, (draws,), images.dtype, -DEGREES, DEGREES))
+    return bilinear(images, _turning(angle), edges=True)
+
+
+def translate(key: Array, images: Array, draws: int) -> Array:
+    """Shift by fractions of a pixel; see `colour` for `draws`."""
+    shifts = 2 * SHIFT * jax.random.uniform(key, (draws, 2), images.dtype, -1.0, 1.0)
+    return bilinear(images, jnp.eye(2, dtype=images.dtype)[None], shifts, edges=True)
+
+
+def small_cutout(key: Array, images: Array, draws: int) -> Array:
+    """Set a square of a quarter of the side, which is inside the image, to zero; see `colour` for `draws`."""
+    inside = []
+    for axis, side in enumerate(images.shape[1:3]):
+        first = jax.random.randint(jax.random.fold_in(key, axis), (draws, 1), 0, side - side // 4 + 1)
+        inside.append((jnp.arange(side) >= first) & (jnp.arange(side) < first + side // 4))
+    return jnp.where((inside[0][:, :, None] & inside[1][:, None, :])[..., None], 0.0, images)
+
+
+def _turning(angle: Array) -> Array:
+    rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
+    return jnp.stack(rows, axis=1)
+
+
 OPERATIONS = (colour, crop, cutout, scale, rotate, flip)
 """DSA's operations; the flip is the last, so that a strategy may leave it out."""
+OF_FREPO = (jitter, zoom, turn, translate, small_cutout, flip)
+"""FRePo's operations; the flip is the last here too."""
+STRATEGIES: dict[str, tuple[Callable[[Array, Array, int], Array], ...]] = {
+    "dsa": OPERATIONS, "dsa_no_flip": OPERATIONS[:-1], "frepo": OF_FREPO, "frepo_no_flip": OF_FREPO[:-1],
+}  # fmt: skip
+"""The augmentations that apply one of several operations to a batch."""
 
 
 def dc(key: Array, images: Array) -> Array:
@@ -233,9 +303,8 @@ def dc(key: Array, images: Array) -> Array:
     )
     scaled = nearest(images, scaled_rows, scaled_columns)
     angle = jnp.deg2rad(jax.random.randint(keys[2], (count,), -45, 45).astype(images.dtype))
-    turned_rows = [jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1), jnp.stack([-jnp.sin(angle), jnp.cos(angle)], -1)]
     fill = mean.mean()
-    turned = bilinear(images - fill, jnp.stack(turned_rows, axis=1)) + fill
+    turned = bilinear(images - fill, _turning(angle)) + fill
     choice = jax.random.randint(keys[3], (count, 1, 1, 1), 0, 3)
     return jnp.where(choice == 0, cropped, jnp.where(choice == 1, scaled, turned))
 

@@ -1,7 +1,8 @@
 """Which images an update sees: indices drawn on the device, each a function of a key and the update's number.
 
-- `epochs`: a random order of the set is cut into batches, anew for every epoch; what is left of an epoch is left out.
-- `whole_epochs`: the same, and what is left is a smaller last batch, as PyTorch's loader gives it.
+- `whole_epochs`: a random order of the set is cut into batches, anew for every epoch; the last batch is smaller where
+  the size does not divide the set, as PyTorch's loader gives it. The loaders of all public evaluation codes that
+  `kip.training.protocols` follows keep that batch.
 - `draws`: each update draws its batch from the whole set, without replacement.
 
 A set that is not larger than a batch is taken whole, in its order.
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Drawn = Literal["epochs", "whole_epochs", "draws"]
+Drawn = Literal["whole_epochs", "draws"]
 
 
 class Batches(NamedTuple):
@@ -29,14 +30,13 @@ class Batches(NamedTuple):
 
     count: int
     size: int
-    drawn: Drawn = "epochs"
+    drawn: Drawn = "whole_epochs"
 
     @property
     def of_epoch(self) -> int:
         """The number of updates of an epoch. With `draws`, they see about as many images as the set has."""
-        full = self.count // self.size
-        rest = self.drawn == "whole_epochs" and self.count % self.size > 0
-        return max(1, full + rest)
+        full, rest = divmod(self.count, self.size)
+        return max(1, full + (self.drawn == "whole_epochs" and rest > 0))
 
     def length(self, step: int) -> int:
         """Return how many images update `step` sees: the shape of its indices, known before it is compiled."""

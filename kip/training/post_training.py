@@ -45,7 +45,7 @@ def post_train(
         keys: (r,), of initial parameters, and of batches and views where the protocol does not store their labels.
         mirror_keeps_class: whether images may be flipped.
         seed: the root seed of the views whose labels are stored.
-        rate: the learning rate at its highest; None: the protocol's.
+        rate: the rate that the set was learned with, for protocols that take it; None: it has none.
         teachers: networks that label, where the protocol asks for it; their logits are averaged. On views that are
             labelled in the training, there is one.
         store: keeps labels of views, where the protocol stores them; None: the one that is shared.
@@ -53,7 +53,8 @@ def post_train(
         what: what is trained, for the bars.
 
     Raises:
-        ConfigError: if the protocol needs a teacher and there is none, or one and there are several.
+        ConfigError: if the protocol needs a teacher and there is none, or one and there are several; or it takes the
+            set's rate and there is none.
     """
     if protocol.needs_teacher and not teachers:
         raise ConfigError(f"teacher of {protocol.name}", got="none", expected="a trained network")
@@ -63,6 +64,7 @@ def post_train(
             f"teachers of {protocol.name}", got=len(teachers), expected="one, which labels views in the training",
             remedy="Take labels='stored views' for the mean of several.",
         )  # fmt: skip
+    highest = protocol.rate_for(rate)
     recipe = protocol.recipe(len(images), mirror_keeps_class=mirror_keeps_class)
     options: dict[str, Any] = {"teacher": teachers[0]} if online else {}
     if protocol.labels == "teacher":
@@ -74,6 +76,6 @@ def post_train(
         options = {"views": views, "stored": stored.reader}
     count = len(keys)
     return train_all(
-        model, recipe, keys, np.full(count, protocol.rate if rate is None else rate), np.full(count, protocol.decay),
-        images, labels, None, may_diverge=True, show_progress=show_progress, what=what, **options,
+        model, recipe, keys, np.full(count, highest), np.full(count, protocol.decay), images, labels, None,
+        may_diverge=True, show_progress=show_progress, what=what, **options,
     ).variables  # fmt: skip

@@ -12,20 +12,25 @@
 | DC | the set's classes | cross-entropy | the same, 300 epochs, no augmentation | Zhao, Mopuri, Bilen 2021 |
 | DC-MNIST | the set's classes | cross-entropy | the same, 1000 epochs, DC's augmentation of MNIST | Zhao et al. 2021 |
 | DC-BENCH | the set's classes | cross-entropy | as DSA | Cui et al. 2022 |
+| MTT | the set's classes | cross-entropy | as DSA, at the set's own learned rate | Cazenavette et al. 2022 |
 | SRe2L | a teacher's logits on every view | KL at T = 30 | AdamW 1e-3, cosine, 400 epochs of 128 | SRe2L, CDA, DWA |
-| RDED | a teacher's logits on every view | KL at T = 20 | AdamW 1e-3, to its half, 300 epochs of 100 | RDED |
+| RDED | a teacher's logits on every view | KL at T = 20 | AdamW 1e-3, to its half, 300 epochs, `for_set` | RDED |
 | RDED-tiles | as RDED | as RDED | as RDED, for images that are made of four | RDED |
 | G-VBSM | stored logits of every view | `mean` + 0.15 cross-entropy | SGD 0.1, cosine, 1000 epochs of 64 | G-VBSM |
 | EDC | a teacher's logits on every view | `mean` + 0.025 cross-entropy | AdamW 1e-3, to its half, 1000 of 10 | EDC |
 | FADRM | stored logits of every view | KL at T = 20 | AdamW 1e-3, cosine, 1000 epochs of 16 | FADRM |
-| HL-large | the set's classes | cross-entropy | SGD 0.5, cosine, 200 epochs of 50 | 003, ImageNet-1K |
+| HL-large | the set's classes | cross-entropy | SGD 0.5, cosine, 200 epochs, `for_set` | 003, ImageNet-1K |
 | SL-large | a teacher's logits on the images, fixed | as SL | AdamW 1e-3, 5 rising epochs, cosine, 200 of 128 | 003 |
 | SL+KD-large | stored logits of every view | as SL | as SL-large | 003, ImageNet-1K |
 
-The first ten train in batches of 256, the first six for 300 epochs, with DSA's augmentation unless it is said
+The first eleven train in batches of 256, the first six for 300 epochs, with DSA's augmentation unless it is said
 otherwise: one operation a batch. Hard labels are the argmax of learned ones. Nothing is searched, and the last
 parameters are tested. `dataclasses.replace(PROTOCOLS[...], epochs=...)` is for smaller machines. No protocol flips
 images where a mirror image has another class.
+
+Every epoch sees the whole set: its last batch is what is left, as the loaders of all these public codes give it.
+
+The batch size and the rate of RDED, and the batch size of HL-large, depend on the set: `for_set` returns them.
 
 AdamW decays by 0.01. Views of SRe2L are crops of the padded image, flipped, and mixed by mixup; those of RDED are
 flipped and mixed by CutMix (at 32x32 its crops have the whole image's size); those of the others below are random
@@ -39,22 +44,25 @@ a pass is what is left of it, and after pass E // 2 + 2 a new optimiser goes on 
 
 References: "Rethinking Dataset Distillation: Hard Truths About Soft Labels", Table 1 (its section 2); Zhao, Mopuri,
 Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao and Bilen 2021, "Dataset Condensation with
-Differentiable Siamese Augmentation", and their public code, `evaluate_synset`; Cui et al. 2022, "DC-BENCH: Dataset
-Condensation Benchmark"; Shen and Xing 2022, "A Fast Knowledge Distillation Framework for Visual Recognition"; Yin,
-Xing, Shen 2023, "Squeeze, Recover and Relabel"; Sun et al. 2024, "On the Diversity and Realism of Distilled Dataset";
-Shao et al. 2024, "Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching" and
-"Elucidating the Design Space of Dataset Condensation"; Cui et al. 2025, "FADRM: Fast and Accurate Data Residual
-Matching for Dataset Distillation"; and their public code.
+Differentiable Siamese Augmentation", and their public code, `evaluate_synset`; Cazenavette et al. 2022, "Dataset
+Distillation by Matching Training Trajectories", whose public code has the same loop, given the learned rate; Cui et al.
+2022, "DC-BENCH: Dataset Condensation Benchmark"; Shen and Xing 2022, "A Fast Knowledge Distillation Framework for
+Visual Recognition"; Yin, Xing, Shen 2023, "Squeeze, Recover and Relabel"; Sun et al. 2024, "On the Diversity and
+Realism of Distilled Dataset"; Shao et al. 2024, "Generalized Large-Scale Data Condensation via Various Backbone and
+Statistical Matching" and "Elucidating the Design Space of Dataset Condensation"; Cui et al. 2025, "FADRM: Fast and
+Accurate Data Residual Matching for Dataset Distillation"; and their public code.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError
+from kip.networks.model import Network
 from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.losses import Loss
@@ -77,8 +85,8 @@ class Protocol:
     """What the network minimises; see `kip.training.losses`."""
     optimizer: Literal["momentum", "adamw"] = "momentum"
     """SGD with momentum 0.9, or AdamW."""
-    rate: Annotated[float, Field(gt=0)] = 0.01
-    """Learning rate at its highest."""
+    rate: Annotated[float, Field(gt=0)] | None = 0.01
+    """Learning rate at its highest. None means the rate that the set was learned with, which the caller gives."""
     decay: Annotated[float, Field(ge=0)] = 5e-4
     """L2 (momentum) or weight decay (AdamW)."""
     schedule: Literal["constant", "cosine", "warm_cosine", "half_cosine", "halfway", "dc"] = "halfway"
@@ -98,6 +106,9 @@ class Protocol:
 
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which is tested in their place; 0: none."""
+    teacher: Literal["trained", "squeezed"] = "trained"
+    """Which networks give a teacher's labels. `trained` means one that learned the train images under the augmentation
+    of the views. `squeezed` means those that the set was made from, where its method made some."""
 
     def __post_init__(self) -> None:
         of_views = self.labels in ("teacher on views", "stored views")
@@ -114,19 +125,48 @@ class Protocol:
         """Whether other networks give the labels."""
         return self.labels in ("teacher", "teacher on views", "stored views")
 
+    @property
+    def label(self) -> str:
+        """The name for tables, with what differs from the protocol of that name, such as `RDED batch=50`."""
+        named = PROTOCOLS.get(self.name, self)
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "paper" and getattr(self, field.name) != getattr(named, field.name)
+        }
+        return " ".join([self.name, *(f"{name}={part}" for name, part in changed.items())])
+
+    def rate_for(self, learned: float | None) -> float:
+        """Return the learning rate at its highest: the protocol's, or the one that a set was learned with.
+
+        Args:
+            learned: the rate of the set; None where it has none.
+
+        Raises:
+            ConfigError: if the protocol takes the set's rate and there is none.
+        """
+        rate = learned if self.rate is None else self.rate
+        if rate is None:
+            raise ConfigError(
+                f"learning rate of protocol {self.name}", got="a set without one",
+                expected="the rate that the set was learned with",
+                remedy="Give it with --rate, to `kip compare` or `kip import`.",
+            )  # fmt: skip
+        return rate
+
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
-        """Return the training on a set.
+        """Return the training on a set. Where the set gives the rate, the training replaces that of the recipe.
 
         Args:
             count: images of the set.
             mirror_keeps_class: whether its images may be flipped.
         """
         public = self.schedule == "dc"
-        batches = Batches(count, self.batch, "whole_epochs" if public else "epochs")
+        batches = Batches(count, self.batch)
         kind = {"momentum": "sgd", "adamw": "adamw"}[self.optimizer]
         optimizer = Optimizer(
             kind,  # type: ignore[arg-type]
-            self.rate,
+            self.rate or Optimizer.learning_rate,
             momentum=0.9 if kind == "sgd" else 0.0,
             weight_decay=self.decay,
             schedule="halfway" if public else self.schedule,  # type: ignore[arg-type]
@@ -150,6 +190,7 @@ class Protocol:
 
 _RETHINKING = "Rethinking Dataset Distillation: Hard Truths About Soft Labels, Table 1"
 _DC = "Zhao, Mopuri, Bilen 2021, Dataset Condensation with Gradient Matching"
+_MTT = "Cazenavette et al. 2022, Dataset Distillation by Matching Training Trajectories"
 _DSA = "Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation"
 _SOFT: dict[str, Any] = {
     "loss": "kl",
@@ -168,7 +209,9 @@ _RDED = "Sun et al. 2024, On the Diversity and Realism of Distilled Dataset"
 _GVBSM = "Shao et al. 2024, Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching"
 _EDC = "Shao et al. 2024, Elucidating the Design Space of Dataset Condensation"
 _FADRM = "Cui et al. 2025, FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation"
-_RDED_KD: dict[str, Any] = {**_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix"}
+_RDED_KD: dict[str, Any] = {
+    **_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix", "teacher": "squeezed"
+}  # fmt: skip
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -182,8 +225,16 @@ PROTOCOLS = {
         Protocol("DC", _DC, "classes", schedule="dc", augment="none"),
         Protocol("DC-MNIST", _DC, "classes", schedule="dc", augment="dc", epochs=1000),
         Protocol("DC-BENCH", "Cui et al. 2022, DC-BENCH", "classes", schedule="dc", epochs=1000),
+        Protocol("MTT", _MTT, "classes", rate=None, schedule="dc", epochs=1000),
         Protocol(
-            "SRe2L", _SRE2L, **{**_KD, "temperature": 30.0}, epochs=400, batch=128, augment="flip_shift", mix="mixup"
+            "SRe2L",
+            _SRE2L,
+            **{**_KD, "temperature": 30.0},
+            epochs=400,
+            batch=128,
+            augment="flip_shift",
+            mix="mixup",
+            teacher="squeezed",
         ),
         Protocol("RDED", _RDED, **_RDED_KD, augment="flip"),
         Protocol("RDED-tiles", _RDED, **_RDED_KD, augment="flip_tiles"),
@@ -199,6 +250,7 @@ PROTOCOLS = {
             augment="flip_resized",
             mix="cutmix",
             class_weight=0.15,
+            teacher="squeezed",
         ),
         Protocol(
             "EDC",
@@ -210,6 +262,7 @@ PROTOCOLS = {
             mix="cutmix",
             class_weight=0.025,
             average=0.99,
+            teacher="squeezed",
         ),
         Protocol(
             "FADRM",
@@ -219,6 +272,7 @@ PROTOCOLS = {
             batch=16,
             augment="flip_resized",
             mix="cutmix",
+            teacher="squeezed",
         ),
         Protocol(
             "HL-large",
@@ -234,3 +288,53 @@ PROTOCOLS = {
         Protocol("SL+KD-large", _RETHINKING, "stored views", **_LARGE, mix="cutmix"),
     )
 }
+
+
+def for_set(
+    protocol: Protocol, *, classes: int, images_per_class: int, student: Network, teacher: Network | None = None
+) -> Protocol:
+    """Return a protocol as its source has it for a set; all but RDED's and `HL-large` are the same for all sets.
+
+    RDED's public code (`argument.py`) sets the batch by the size of the set, and the rate by the student:
+
+    | images of each class | 10 classes | 100 or 1000 classes | 200 classes (Tiny-ImageNet) |
+    |---|---|---|---|
+    | 1 | 10 | 20 | 100 |
+    | 10 | 50 | 100 | 100 |
+    | 50 | 100 | 200 | 100 |
+
+    at a rate of 1e-3; VGG11 5e-4, AlexNet 1e-4, MobileNetV2 2.5e-3. With 100 classes, where teacher and student are
+    both ConvNet-D3: a batch of 25 and a rate of 2e-3. The code has no other sizes: here they take the row below theirs,
+    and other numbers of classes the column of 10 if they are fewer than 100, else of 100.
+
+    `HL-large` (paper 003, Table 1) takes a batch of 50 with 10 images of each class, 128 with 50 and 200 with 100.
+
+    Args:
+        protocol: a member of `PROTOCOLS`, or one with another name or number of epochs.
+        classes: the number of classes of the data set.
+        images_per_class: images of each class in the set.
+        student: the network that is trained.
+        teacher: the network that labels; None where there are several, or none.
+    """
+    if protocol.paper == _RDED:
+        batch = next((size for least, size in ((50, 100), (10, 50)) if images_per_class >= least), 10)
+        if classes == TINY_CLASSES:
+            batch = 100
+        elif classes >= MANY_CLASSES:
+            batch *= 2
+        rate = RDED_RATES.get(student.name, 1e-3)
+        if classes == MANY_CLASSES and teacher is not None and student.name == teacher.name == "ConvNet-D3":
+            batch, rate = 25, 2e-3
+        return dataclasses.replace(protocol, batch=batch, rate=rate)
+    if protocol.paper == _RETHINKING and protocol.name.split(" ")[0] == "HL-large":
+        batch = next((size for least, size in ((100, 200), (50, 128)) if images_per_class >= least), 50)
+        return dataclasses.replace(protocol, batch=batch)
+    return protocol
+
+
+MANY_CLASSES = 100
+"""From this number of classes on, RDED's public code doubles the batch."""
+TINY_CLASSES = 200
+"""The classes of Tiny-ImageNet, which has a batch of its own in RDED's public code."""
+RDED_RATES = {"VGG11": 5e-4, "AlexNet": 1e-4, "MobileNetV2": 2.5e-3}
+"""The learning rates of RDED's public code that are not 1e-3, by the student."""

@@ -110,7 +110,7 @@ class Recipe:
     """The number of updates."""
     batch: Annotated[int, Field(ge=1)] = 100
     """The number of images of an update. Sets of at most this size are taken whole."""
-    drawn: Drawn = "epochs"
+    drawn: Drawn = "whole_epochs"
     """How batches are drawn; see `kip.training.batches`."""
     augment: Augmentation = "none"
     """How training images are varied, anew for every update."""

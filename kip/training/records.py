@@ -2,7 +2,7 @@
 
 Networks learn the train set, and after each epoch their logits for all of its images, as they are, go into a file of
 shape (epochs + 1, N, c), row k after k epochs; row 0 is the fresh network. Files are written row by row and read
-column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves every score
+column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves most scores
 of `kip.methods.selection`.
 
     CACHE/artefacts/record-0-5f0c....npz           the training, saved after every epoch
@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,24 +34,31 @@ from kip.errors import ConfigError, DataError, OutputError
 from kip.lazy import Chosen, Images, Lazy
 from kip.networks.model import Model, Network
 from kip.rng import key
-from kip.training.augment import Augmentation
+from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.loop import Hooks
 from kip.training.losses import per_example
 from kip.training.predict import device_features, logits, rows_at_once
-from kip.training.recipe import Optimizer, Recipe
+from kip.training.protocols import PROTOCOLS
+from kip.training.recipe import Optimizer, Recipe, Schedule
 from kip.training.supervised import train
 
 COLUMN_BYTES = 2**27
 """Logits that are read at a time, in bytes."""
 GRADIENT_NUMBERS = 2**24
 """Numbers of the per-example gradients that are in memory at a time."""
+Purpose = Literal["record", "teacher"]
+NETWORK_OF: dict[Purpose, str] = {"record": "recorded network", "teacher": "recorded teacher"}
+"""The purposes under which networks are drawn."""
 REMEDY = "Remove the file, or set KIP_CACHE_DIR to another folder, and run the same command again."
 
 
 @value
 class Recording:
-    """The networks that learn the train set: how many, and how. The defaults are those of DeepCore but for epochs."""
+    """The networks that learn the train set: how many, and how. The defaults are those of DeepCore but for epochs.
+
+    `compute_aligned` has the recipe of a protocol's hard labels in place of them.
+    """
 
     network: Network | None = None
     """The network; None: the one that judges the set."""
@@ -60,7 +67,9 @@ class Recording:
     seeds: Annotated[int, Field(ge=1)] = 1
     """Networks. EL2N and GraNd are means over 10 in their paper."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    """SGD's; it falls to 0 as a cosine."""
+    """The learning rate of SGD at its highest."""
+    schedule: Schedule = "cosine"
+    """How the learning rate falls in the course of all epochs; see `kip.training.recipe.Optimizer`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD's."""
     decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -68,18 +77,36 @@ class Recording:
     batch: Annotated[int, Field(ge=1)] = 128
     """Images of an update."""
     augment: Augmentation | None = None
-    """How training images are varied; None: shifts, and flips where a mirror image has the same class."""
+    """How training images are varied, flips left out where a mirror image has another class; None: `flip_shift`."""
 
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
         """Return the training on `count` images."""
         batches = Batches(count, self.batch, "whole_epochs")
         optimizer = Optimizer(
-            "sgd", self.learning_rate, momentum=self.momentum, weight_decay=self.decay, schedule="cosine"
+            "sgd", self.learning_rate, momentum=self.momentum, weight_decay=self.decay, schedule=self.schedule
         )
         return Recipe(
             "xent", optimizer=optimizer, steps=self.epochs * batches.of_epoch, batch=self.batch, drawn="whole_epochs",
-            augment=self.augment or ("flip_shift" if mirror_keeps_class else "shift"), evaluations=1, keep="last",
+            augment=for_classes(self.augment or "flip_shift", mirror_keeps_class), evaluations=1, keep="last",
         )  # fmt: skip
+
+
+def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int = 1) -> Recording:
+    """Return a recording whose networks learn the train set as the protocol HL trains networks on a small set.
+
+    That is SGD at 0.01 with momentum 0.9 and decay 5e-4, a tenth of the rate from half on, batches of 256 and DSA. The
+    whole schedule has so many epochs, and so the recording is not the beginning of a longer one.
+
+    Args:
+        epochs: K.
+        network: see `Recording`.
+        seeds: see `Recording`.
+    """
+    hard = PROTOCOLS["HL"]
+    return Recording(
+        network, epochs, seeds, hard.rate_for(None), "halfway", decay=hard.decay, batch=hard.batch,
+        augment=hard.augment or "dsa",
+    )  # fmt: skip
 
 
 class Records:
@@ -120,16 +147,23 @@ class Records:
         """Return the logits of the first network after its last epoch, (m, c) float32."""
         return np.array(self._logits[0][-1, images])
 
-    def scores(self, score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    def final(self, images: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Return the logits of all networks after their last epoch, (seeds, m, c) float32."""
+        return np.stack([rows[-1, images] for rows in self._logits])
+
+    def scores(self, score: Callable[..., np.ndarray], teacher: Records | None = None) -> np.ndarray:
         """Return a score of every image, (N,) float64, some columns at a time.
 
         Args:
-            score: of logits (seeds, epochs + 1, m, c) and classes (m,), a number for each of the m images.
+            score: of logits (seeds, epochs + 1, m, c) and classes (m,), a number for each of the m images; with a
+                teacher of its final logits (seeds, m, c) too.
+            teacher: records of the same images by other networks.
         """
         count = len(self.classes)
         size = max(1, COLUMN_BYTES // (4 * len(self._logits) * int(np.prod(self._logits[0].shape)) // count))
         parts = [slice(first, first + size) for first in range(0, count, size)]
-        return np.concatenate([score(self.columns(part), self.classes[part]) for part in parts])
+        beside = (lambda part: ()) if teacher is None else (lambda part: (teacher.final(part),))
+        return np.concatenate([score(self.columns(part), self.classes[part], *beside(part)) for part in parts])
 
     def gradient_norms(self) -> np.ndarray:
         """Return the norms of per-example gradients after the epochs that were asked for, (seeds, asked for, N)."""
@@ -161,6 +195,7 @@ def record(
     mirror_keeps_class: bool,
     store: Store,
     gradients_after: tuple[int, ...] = (),
+    purpose: Purpose = "record",
 ) -> Records:
     """Return a recording of the train set; what is not there yet is made first.
 
@@ -174,6 +209,7 @@ def record(
         mirror_keeps_class: whether networks may see images flipped.
         store: keeps it, shared between runs.
         gradients_after: epochs after which the norms of per-example gradients are recorded too.
+        purpose: what the networks are for; those of another purpose are other draws.
 
     Raises:
         ConfigError: if an epoch of `gradients_after` is not one of the recording.
@@ -190,13 +226,13 @@ def record(
     identity = {
         "recording": {**to_dict(recording), "seeds": None}, "network": to_dict(model.network), "seed": seed,
         "set": digest(inputs, classes), "outputs": num_classes, "mirror": mirror_keeps_class,
-        "gradients": list(gradients_after),
+        "gradients": list(gradients_after), "purpose": purpose,
     }  # fmt: skip
     recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
     targets = one_hot(classes, num_classes, inputs)
     variables, of_logits, of_norms = [], [], []
     for index in range(recording.seeds):
-        artefact = store.artefact(f"record-{index}", {**identity, "network index": index}, shared=True)
+        artefact = store.artefact(f"{purpose}-{index}", {**identity, "network index": index}, shared=True)
         rows = Rows(artefact.path.with_suffix(".logits.npy"), (recording.epochs + 1, len(inputs), num_classes))
         norms = None
         if gradients_after:
@@ -210,10 +246,10 @@ def record(
                 norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, targets))
 
         trained = train(
-            model, recipe, key(seed, "recorded network", index)[None], np.array([recording.learning_rate]),
+            model, recipe, key(seed, NETWORK_OF[purpose], index)[None], np.array([recording.learning_rate]),
             np.array([recording.decay]), inputs, targets, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
             save_every=Batches(len(inputs), recording.batch, "whole_epochs").of_epoch,
-            show_progress=store.show_progress, what=f"recorded network {index}",
+            show_progress=store.show_progress, what=f"{NETWORK_OF[purpose]} {index}",
         )  # fmt: skip
         variables.append(trained.variables[0])
         of_logits.append(rows.read())

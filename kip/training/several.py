@@ -13,7 +13,9 @@ from jax import Array
 from kip.lazy import Images, Lazy
 from kip.networks import Model
 from kip.networks.model import Variables
+from kip.training.augment import Augmentation
 from kip.training.devices import over_devices
+from kip.training.fresh import fresh
 from kip.training.losses import Loss
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import Trained, train
@@ -76,9 +78,14 @@ def train_on_set(
     steps: int,
     loss: Loss,
     keys: Array,
+    augment: Augmentation = "none",
+    average: float = 0.0,
     show_progress: bool = False,
 ) -> list[Variables]:
     """Return r fresh networks that learned a distilled set, in updates of 500 images or of the whole set if smaller.
+
+    With an average of decay d, what comes back after k updates is the mean of the variables v_1 ... v_k that updates
+    led to, v_i with the weight d^(k-i) (1 - d) / (1 - d^k): the initial values have no part in it.
 
     Args:
         model: the network.
@@ -87,14 +94,28 @@ def train_on_set(
         labels: (n, c), any real targets.
         steps: updates.
         loss: what it minimises.
-        keys: (r,), of initial values and batches.
+        keys: (r,), of initial values, batches and augmentations.
+        augment: how images are varied.
+        average: d; 0 returns the variables themselves.
         show_progress: whether each training shows a bar on stderr.
     """
-    recipe = Recipe(loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", evaluations=1, keep="last")
+    recipe = Recipe(
+        loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", augment=augment, average=average,
+        evaluations=1, keep="last",
+    )  # fmt: skip
     rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))
-    return train_all(
+    trained = train_all(
         model, recipe, keys, rates, decays, images, labels, None, may_diverge=True, show_progress=show_progress
     ).variables
+    if not average:
+        return trained
+    of_initial = average**steps  # the training's average begins as the initial values, which keep this weight
+
+    def without_initial(key: Array, averaged: Variables) -> Variables:
+        initial = fresh(model, jax.random.fold_in(key, 0), images.shape[1:])
+        return jax.tree.map(lambda m, v: (m - of_initial * v) / (1 - of_initial), averaged, initial)
+
+    return [without_initial(key, averaged) for key, averaged in zip(keys, trained)]
 
 
 def runs_at_once(model: Model, recipe: Recipe, images: Images, most: int) -> int:

@@ -3,7 +3,12 @@
 It is what images are recovered from, and the teacher that labels their views. It is made once for a data set and
 configuration, resumable, and shared between runs.
 
-Reference: Yin, Xing, Shen 2023, "Squeeze, Recover and Relabel" (SRe2L), section 3.
+Teachers of other protocols are trained likewise, under the augmentation of the views that they will label, and with the
+rate of the public code of DC and DSA (`teacher_recipe`): a network that never saw such views has no answer to them.
+
+References: Yin, Xing, Shen 2023, "Squeeze, Recover and Relabel" (SRe2L), section 3, and its public code for small
+images, whose loader keeps the last batch of an epoch; Zhao and Bilen 2021, "Dataset Condensation with Differentiable
+Siamese Augmentation", for training on the whole data set.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from kip.data import one_hot
 from kip.lazy import Images
 from kip.networks.model import Model, Network, Variables
 from kip.rng import key
-from kip.training.augment import for_classes
+from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import train
@@ -42,6 +47,18 @@ class Squeeze:
     Results differ from those of one device in their last digits."""
 
 
+def teacher_recipe(epochs: int) -> Squeeze:
+    """Return how a teacher learns the train split: SGD at 0.01, momentum 0.9, decay 5e-4, batches of 128, cosine.
+
+    The rate, the momentum and the decay are those by which the public code of DC and DSA trains ConvNet-D3 on whole
+    data sets, in batches of 256 and with a step in the middle. They suit networks without normalisation too.
+
+    Args:
+        epochs: passes over the train images.
+    """
+    return Squeeze(epochs=epochs, learning_rate=0.01)
+
+
 def squeeze(
     config: Squeeze,
     network: Network,
@@ -52,18 +69,20 @@ def squeeze(
     seed: int,
     mirror_keeps_class: bool,
     store: Store,
+    augment: Augmentation = "flip_shift",
 ) -> tuple[Model, Variables]:
     """Return the trained network, made or found.
 
     Args:
         config: how it is trained.
         network: its architecture.
-        inputs: train images, (N, H, W, C), preprocessed; they are learned shifted, and flipped where they may be.
+        inputs: train images, (N, H, W, C), preprocessed.
         classes: theirs, (N,) integers.
         num_classes: c.
         seed: the root seed.
         mirror_keeps_class: whether a mirror image keeps its class.
         store: keeps it, shared between runs.
+        augment: how the images are varied, without flips where a mirror image has another class.
 
     Raises:
         ShapeError: if the images are too small for the network.
@@ -71,18 +90,18 @@ def squeeze(
     """
     model = Model(network, num_classes)
     model.check_images(*inputs.shape[1:3])
-    augment = for_classes("flip_shift", mirror_keeps_class)
+    augment = for_classes(augment, mirror_keeps_class)
     optimizer = Optimizer(
         "sgd", config.learning_rate, momentum=0.9, weight_decay=config.weight_decay, schedule="cosine"
     )
     batches = Batches(len(inputs), config.batch)
     recipe = Recipe(
-        "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, augment=augment,
-        spread=config.spread, evaluations=1, keep="last",
+        "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, drawn=batches.drawn,
+        augment=augment, spread=config.spread, evaluations=1, keep="last",
     )  # fmt: skip
     identity = {
         "squeeze": to_dict(config), "network": to_dict(network), "seed": seed, "augment": augment,
-        "set": digest(inputs, classes),
+        "drawn": batches.drawn, "set": digest(inputs, classes),
     }  # fmt: skip
     trained = train(
         model, recipe, key(seed, "squeezed network", 0)[None], np.array([config.learning_rate]),

@@ -220,7 +220,8 @@ def train(
 
 
 TEACHER = Recipe("xent", optimizer=Optimizer("adamw", 1e-3, weight_decay=5e-4, schedule="cosine"), evaluations=4)
-"""How teachers are trained: cross-entropy, AdamW, the best of four evaluations on validation."""
+"""How networks that see images as they are learn them: cross-entropy, AdamW, the best of four evaluations on
+validation."""
 
 
 def train_teacher(
@@ -236,7 +237,9 @@ def train_teacher(
     artefact: Artefact | None = None,
     show_progress: bool = False,
 ) -> tuple[Labeller, float]:
-    """Train a teacher on natural images by cross-entropy (AdamW, cosine, the best evaluation on validation).
+    """Train a network on natural images, without augmentation, by cross-entropy (AdamW, cosine, the best evaluation).
+
+    It answers to images as they are. The teachers that label augmented views are those of `kip.training.squeeze`.
 
     Args:
         network: its architecture.

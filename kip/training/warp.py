@@ -1,4 +1,5 @@
-"""Images seen through a change of coordinates: whole pixels, or bilinear interpolation; outside an image is zero.
+"""Images seen through a change of coordinates: whole pixels, or bilinear interpolation; outside an image is zero, or
+what is at its edge.
 
 An image's own coordinates run from -1 at the outer border of its first pixel to 1 at that of its last one, so that
 pixel p of `side` has its middle at (2p + 1)/side - 1. This is PyTorch's `affine_grid` and `grid_sample` with
@@ -27,12 +28,14 @@ def nearest(images: Array, rows: Array, columns: Array) -> Array:
     return jnp.where(valid[..., None], shown, 0.0)
 
 
-def bilinear(images: Array, matrices: Array) -> Array:
-    """Return images whose value at coordinates (y, x) is the given one's at M (y, x), linearly interpolated.
+def bilinear(images: Array, matrices: Array, shifts: Array | None = None, *, edges: bool = False) -> Array:
+    """Return images whose value at coordinates (y, x) is the given one's at M (y, x) + t, linearly interpolated.
 
     Args:
         images: (N, H, W, C).
         matrices: M, (N or 1, 2, 2), in coordinates of -1..1.
+        shifts: t, (N or 1, 2), in the same coordinates; None: 0.
+        edges: whether outside an image is the pixel at its edge that is nearest, and not zero.
     """
     count, height, width, _ = images.shape
     y, x = ((2 * jnp.arange(side, dtype=images.dtype) + 1) / side - 1 for side in (height, width))
@@ -42,6 +45,9 @@ def bilinear(images: Array, matrices: Array) -> Array:
         ((matrices[:, i, 0, None, None] * y[:, None] + matrices[:, i, 1, None, None] * x + 1) * side - 1) / 2
         for i, side in enumerate((height, width))
     ]
+    if shifts is not None:
+        steps = jnp.broadcast_to(shifts, (count, 2)) * jnp.array([height, width], images.dtype) / 2
+        positions = [position + steps[:, i, None, None] for i, position in enumerate(positions)]
     firsts = [jnp.floor(position) for position in positions]
     weights = [position - first for position, first in zip(positions, firsts)]
     which = jnp.arange(count)[:, None, None]
@@ -49,7 +55,7 @@ def bilinear(images: Array, matrices: Array) -> Array:
     for down in (0, 1):
         for right in (0, 1):
             row, column = (first.astype(int) + step for first, step in zip(firsts, (down, right)))
-            valid = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            valid = edges | ((row >= 0) & (row < height) & (column >= 0) & (column < width))
             weight = (weights[0] if down else 1 - weights[0]) * (weights[1] if right else 1 - weights[1])
             shown = images[which, jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
             result += jnp.where(valid, weight, 0.0)[..., None] * shown

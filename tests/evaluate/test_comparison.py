@@ -24,6 +24,8 @@ from kip.networks import Network
 from kip.preprocess import Preprocess
 from kip.report import comparison as report
 from kip.runs import folder, loop
+from kip.training import squeeze
+from kip.training.batches import Batches
 from kip.training.protocols import PROTOCOLS
 
 NETWORK = Network("FC1", width=6)
@@ -98,7 +100,7 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
 
 def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path, trainings):
     data = Data("digits")
-    judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_steps=2)
+    judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_epochs=1)
     train = judged.dataset.train
     images, labels = judged.transform.apply(train.images[:12]), centred_one_hot(train.labels[:12], 10)
     sets = {"first": labels, "same classes": 2 * labels, "other classes": np.roll(labels, 1, axis=1)}
@@ -116,6 +118,94 @@ def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path,
         "OWN": list(sets),
         "EDC": ["first", "other classes"],
     }
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    """How networks that label were trained, in turn: the epochs, the augmentation, and the batches of an epoch."""
+    seen, real = [], squeeze.train
+
+    def noted(model, recipe, keys, rates, decays, images, *more, **options):
+        batches = Batches(len(images), recipe.batch, recipe.drawn)
+        whole = sum(map(batches.length, range(batches.of_epoch)))
+        if not options["artefact"].path.exists():
+            seen.append((recipe.steps / batches.of_epoch, recipe.augment, whole))
+        return real(model, dataclasses.replace(recipe, steps=1), keys, rates, decays, images, *more, **options)
+
+    monkeypatch.setattr(squeeze, "train", noted)
+    return seen
+
+
+def test_a_teacher_has_learned_the_views_that_it_labels(taught):
+    judged = setting.Setting(Data("digits"), Preprocess("none"), seed=0, teacher=NETWORK, teacher_epochs=3)
+    train, augments = judged.dataset.train, {}
+    candidate = Candidate("set", judged.transform.apply(train.images[:4]), centred_one_hot(train.labels[:4], 10))
+    for name in ("HL", "SL", "SL+KD", "FKD", "SRe2L", "RDED", "G-VBSM"):
+        teachers = judged.teachers_of(candidate, PROTOCOLS[name])
+        augments[name] = [teacher.augment for teacher in teachers]
+        assert [judged.labeller(teacher).model.network for teacher in teachers] == [NETWORK] * len(teachers)
+    # A mirror image of a digit is another one.
+    assert augments == {
+        "HL": [], "SL": ["dsa_no_flip"], "SL+KD": ["dsa_no_flip"], "FKD": ["dsa_no_flip"], "SRe2L": ["shift"],
+        "RDED": ["none"], "G-VBSM": ["resized"],
+    }  # fmt: skip
+    kinds = ["dsa_no_flip", "shift", "none", "resized"]
+    assert taught == [(3, augment, len(train.images)) for augment in kinds], "each once, in whole epochs"
+
+
+RDED_CONFIG = """
+import kip
+
+NETWORK = kip.Network("FC1", width=6, norm="batch")
+config = kip.Experiment(
+    kip.RDED(
+        1, network=NETWORK, evaluation_network=kip.Network("FC1", width=6), squeeze=kip.Squeeze(epochs=2, batch=200),
+        crops=kip.Crops(pool=4, count=1), test_networks=1, protocol=kip.PROTOCOLS["HL"],
+    )
+)
+"""
+
+
+def test_sets_of_decoupled_methods_are_labelled_by_the_network_that_they_were_made_from(tmp_path, taught):
+    path = tmp_path / "crops.py"
+    path.write_text(RDED_CONFIG)
+    comparison = Comparison(
+        ("HL", "SL", "RDED"), (NETWORK,), ("random",), epochs=(1,), seeds=1, teacher=NETWORK, teacher_epochs=3
+    )
+    table = compare([str(path)], comparison, out=tmp_path / "out")
+    squeezed, learned, plain = (
+        "FC1 width=6 norm=batch, shift, 2 epochs, squeezed",
+        "FC1 width=6, dsa_no_flip, 3 epochs",
+        ("FC1 width=6, none, 3 epochs"),
+    )
+    assert {(cell["candidate"], cell["protocol"]): cell["teachers"] for cell in table["cells"]} == {
+        ("crops", "HL"): [], ("crops", "SL"): [learned], ("crops", "RDED"): [squeezed],
+        ("random 1", "HL"): [], ("random 1", "SL"): [learned], ("random 1", "RDED"): [plain],
+    }  # fmt: skip
+    assert [teacher["label"] for teacher in table["teachers"]] == [learned, squeezed, plain]
+    assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in table["teachers"])
+    assert [kind[:2] for kind in taught] == [(2, "shift"), (3, "dsa_no_flip"), (3, "none")], "squeezed once, in the run"
+    assert {(cell["protocol"], cell["batch"], cell["rate"]) for cell in table["cells"]} == {
+        ("HL", 256, 0.01), ("SL", 256, 1e-3), ("RDED", 10, 1e-3),
+    }  # fmt: skip
+    text = report.as_markdown(table)
+    assert "RDED trains in batches of 10 at 0.001 (crops, random 1)." in text
+    assert f"{squeezed}: {100 * table['teachers'][1]['test_accuracy']:.2f} % on test" in text
+
+
+def test_the_rate_that_a_set_lacks_is_given_or_it_is_refused(run, tmp_path, monkeypatch):
+    options = {"protocols": ("MTT",), "networks": (NETWORK,), "epochs": (1,), "seeds": 1}
+    with pytest.raises(ConfigError, match=r"none of tiny.*--rate"):
+        compare([str(run)], Comparison(**options), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    table = compare([str(run)], Comparison(**options, baselines=("random",), rate=0.02), out=tmp_path / "out")
+    assert [(cell["candidate"], cell["rate"]) for cell in table["cells"]] == [("tiny", 0.02), ("random 1", 0.02)]
+    learned = tmp_path / "learned.npz"
+    distilled = export.load(run / "distilled.npz")
+    export.save(learned, distilled._replace(metadata={**distilled.metadata, "learning_rates": [0.034]}))
+    table = compare([str(learned)], Comparison(**options), out=tmp_path / "out")
+    assert table["cells"][0]["rate"] == pytest.approx(0.034)
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 3, "another rate is another cell"
 
 
 def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
@@ -165,8 +255,13 @@ def table_of(name="a", *, data="digits", method="kip", own=0.5, network="FC1", p
     about = {"data": data, "preprocess": "none", "method": method, "images_per_class": 1}
     row = {"name": name, **about, "images": 10, "own_test_accuracy": own, "seconds": 1.0, "peak_memory_mib": 1}
     cell = Cell(name, network, protocol, mean, 0.0, [mean], 1, 1.0)._asdict()
-    teacher = {"data": data, "preprocess": "none", "network": network, "test_accuracy": mean}
-    return {"sets": [row], "cells": [{**cell, **about}], "teachers": [teacher], "epochs": {protocol: epochs}}
+    training = {"batch": 256, "rate": 0.01, "teachers": [network]}
+    teacher = {
+        "data": data, "preprocess": "none", "label": network, "network": network, "augment": "dsa", "squeezed": False,
+        "test_accuracy": mean,
+    }  # fmt: skip
+    cells = [{**cell, **about, **training}]
+    return {"sets": [row], "cells": cells, "teachers": [teacher], "epochs": {protocol: epochs}}
 
 
 def cells_of(table):
@@ -314,7 +409,7 @@ def without_cost(summary):
 
 @pytest.mark.slow
 def test_the_command_trains_a_teacher_once_and_scores_with_it(run, tmp_path, capsys):
-    options = "--protocols HL HL-plain SL --baselines random k_centers --epochs 2 --seeds 1 --teacher-steps 200"
+    options = "--protocols HL HL-plain SL --baselines random k_centers --epochs 2 --seeds 1 --teacher-epochs 20"
     networks = ["--networks", "FC1 width=32", "LeNet", "--teacher", "FC1 width=32"]
     out = tmp_path / "table"
     arguments = ["compare", str(run / "distilled.npz"), *options.split(), *networks, "--out", str(out), "--json"]

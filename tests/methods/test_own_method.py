@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip import cli, export
+from kip import cli, export, overrides
 from kip.errors import ConfigError
 from kip.experiment import load
 from kip.methods.contract import Method
@@ -62,6 +62,70 @@ def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsy
     assert judged["test_accuracy"] == result["test_accuracy"]
     assert (run / "distilled.npz").read_bytes() == exported
     assert "drift" in (run / "report.html").read_text()
+
+
+def test_its_help_lists_its_options(config, capsys):
+    """The file was no module that Python knew, and a class in it had no source: a traceback."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["distill", str(config), "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--method.images-per-class INT" in shown
+    assert "--out FOLDER" in shown
+
+
+CHILD = '''
+from __future__ import annotations
+from typing import Literal
+import kip
+from kip.config import value
+
+@value
+class Counting(kip.KIP):
+    """KIP that also counts."""
+
+    sheep: int = 3
+    """How many sheep are counted."""
+    name: Literal["counting"] = "counting"
+
+config = kip.Experiment(Counting(2, kernels=(kip.Architecture("FC", 1),), target_batch=50, steps=4))
+'''
+"""A method that subclasses one of kip's, with annotations that are read where it is defined."""
+
+
+@pytest.fixture
+def child(tmp_path):
+    path = tmp_path / "child.py"
+    path.write_text(CHILD)
+    yield path
+    Method.registry.pop("counting", None)
+
+
+def test_a_method_that_subclasses_one_of_kip_s_has_help_and_options(child, capsys):
+    """All its options were refused, --out too: annotations were looked up in no module."""
+    with pytest.raises(SystemExit):
+        cli.main(["distill", str(child), "--help"])
+    shown = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert "--method.sheep INT How many sheep are counted. (default: 3)" in shown
+    assert "--method.steps INT" in shown
+    given = overrides.parse(
+        load(str(child)), ["--method.sheep", "5", "--out", "there"], prog="kip distill", description=""
+    )
+    assert (given.experiment.method.sheep, given.out) == (5, Path("there"))
+    with pytest.raises(ConfigError, match=r"--method\.sheep"):
+        overrides.parse(load(str(child)), ["--method.sheep", "many"], prog="kip distill", description="")
+
+
+def test_a_file_that_has_changed_is_read_anew_and_one_that_fails_leaves_nothing(child):
+    before = load(str(child)).method
+    child.write_text(CHILD.replace("= 3", "= 4"))
+    assert (before.sheep, load(str(child)).method.sheep) == (3, 4)
+    modules = set(sys.modules)
+    child.write_text("raise RuntimeError('no')")
+    with pytest.raises(ConfigError, match="RuntimeError"):
+        load(str(child))
+    assert set(sys.modules) == modules
+    assert not (child.parent / "__pycache__").exists()
 
 
 def test_its_options_are_overridden_and_checked_as_any_method_s(config, tmp_path):

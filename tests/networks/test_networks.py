@@ -15,6 +15,7 @@ SHAPES = [(28, 28, 1), (32, 32, 3), (64, 64, 3)]
 PARAMETERS = {
     "LeNet": 62_006,
     "ConvNet-D3": 320_010,
+    "FRePo-D3": 3 * 9 * 128 + 128 * 9 * 256 + 256 * 9 * 512 + 128 + 256 + 512 + 2 * (128 + 256) + 16 * 512 * 10 + 10,
     "ResNet10": 4_903_242,
     "ResNet18": 11_173_962,
     "WRN-16-2": 691_674,
@@ -224,3 +225,37 @@ def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, mo
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), results(), whole)
     if norm == "batch":  # whose statistics are those of all images: in training they are not parted
         jax.tree.map(np.testing.assert_array_equal, results(), whole)
+
+
+def test_frepo_normalises_before_every_convolution_but_the_first(rng):
+    """By hand, in float64, in training: images of three channels keep their size, grey ones get two pixels of zeros."""
+    with float64():
+        for shape, sides in (((8, 8, 3), (8, 4)), ((12, 12, 1), (16, 8))):
+            images = rng.normal(size=(4, *shape))
+            model = network("FRePo-D3", 5, width=2, w_std=1.0)
+            variables = model.init(jax.random.key(0), shape)
+            x = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0))) if shape[-1] == 1 else images
+            for index in range(3):
+                if index:
+                    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+                layer = variables["params"][f"Conv_{index}"]
+                x = jax.lax.conv_general_dilated(
+                    x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+                assert x.shape[-1] == 2 << index
+                x = np.maximum(np.asarray(x + layer["bias"]), 0)
+                x = x.reshape(4, x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean((2, 4))
+                assert index > 1 or x.shape[1] * 2 == sides[index]
+            outputs = model.apply(variables, images, train=True)
+            np.testing.assert_allclose(outputs.features, x.reshape(4, -1), rtol=1e-9, atol=1e-12)
+
+
+def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
+    images = jnp.asarray(rng.normal(size=(6, 8, 8, 3)), jnp.float32)
+    model = network("FRePo-D3", 3, width=4)
+    variables = model.init(jax.random.key(0), (8, 8, 3))
+    assert set(variables["batch_stats"]) == {"Normalise_0", "Normalise_1"}
+    moments = model.moments(variables, images)["Normalise_0"]
+    moved = model.apply(variables, images, train=True).variables["batch_stats"]["Normalise_0"]["batch"]
+    np.testing.assert_allclose(moved["mean"], 0.9 * moments["mean"], rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.1 + 0.9 * moments["var"], rtol=1e-5)

@@ -16,9 +16,10 @@ class Changed:
     """A link whose messages or answers are changed on their way."""
 
     def __init__(self, link, name, *, message=lambda message: message, answer=lambda answer: answer):
+        self.key = name
         self.link, self.name, self.message, self.answer = link, name, message, answer
 
-    def send(self, payload):
+    def send(self, payload, *, most=0):
         changed, answer = Future(), self.link.send(encode(self.message(decode(payload))))
 
         def done(future):

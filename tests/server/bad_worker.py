@@ -1,13 +1,15 @@
-"""A worker process that lies, freezes or is old: `python bad_worker.py HOST PORT HOW`, its key in $KIP_WORKER_KEY."""
+"""A worker process that lies, freezes, is mute or old: `bad_worker.py HOST PORT HOW`, its key in $KIP_WORKER_KEY."""
 
 import itertools
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
 
+from kip.errors import WorkerError
 from kip.workers import worker
 from kip.workers.codec import decode, encode
 from kip.workers.connect import serve
@@ -18,6 +20,7 @@ HOW = {
     "nan": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"] * np.nan})),
     "shape": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"][1:]})),
     "truncated": lambda answer: encode(answer)[:-5],
+    "returns": lambda answer: HOW["liar"](answer),
     "liar": lambda answer: encode(answer._replace(arrays={"result": answer.arrays["result"] * np.float32(1.0001)})),
 }
 
@@ -31,6 +34,8 @@ class Bad(Worker):
                 os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(1.0)  # the signal may stop this thread a moment after the others
             return super().handle(payload)
+        if sys.argv[3] == "mute" and decode(payload).kind in ("forward", "backward"):
+            threading.Event().wait()
         if sys.argv[3] == "old" and decode(payload).kind == "open":
             worker.versions = lambda: {"kip": "0.0.1"}
         answer = super().handle(payload)
@@ -39,4 +44,12 @@ class Bad(Worker):
 
 
 if __name__ == "__main__":
-    serve(Bad(), (sys.argv[1], int(sys.argv[2])), read_key(None))
+    address, key = (sys.argv[1], int(sys.argv[2])), read_key(None)
+    while sys.argv[3] == "returns":  # a liar that comes back each time that it is sent away, until nobody is there
+        try:
+            serve(Bad(), address, key, patience=60.0)
+        except WorkerError as error:
+            if error.code != "dismissed":
+                raise
+            time.sleep(0.3)
+    serve(Bad(), address, key)

@@ -12,15 +12,16 @@ from kip.workers.codec import decode, encode
 class ThreadLink:
     """A worker behind a thread; `fault(number, payload, answer)` may change, delay or drop what comes back."""
 
-    def __init__(self, name, worker, fault=None):
+    def __init__(self, name, worker, fault=None, key=None):
         self.name, self.worker, self.fault = name, worker, fault
+        self.key = key or name
         self.threads = ThreadPoolExecutor(4)
         self.asked = []
         self.tasks = 0
         self.lock = threading.Lock()
         self.bytes_in = self.bytes_out = 0
 
-    def send(self, payload):
+    def send(self, payload, *, most=0):
         return self.threads.submit(self._handle, payload)
 
     def _handle(self, payload):

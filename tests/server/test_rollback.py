@@ -53,6 +53,7 @@ def test_wrong_results_that_went_into_steps_are_undone(tmp_path, from_step):
     assert (out / "distilled.npz").read_bytes() == expected
     log = (out / "workers.log").read_text()
     assert "worker later is sent away (distrusted)" in log
-    assert "the run goes back: checkpoints removed" in log
+    assert "the run goes back to its start" in log
+    assert list((out / "checkpoints").glob("*.doubted"))
     rows = (out / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 9

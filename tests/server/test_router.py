@@ -1,6 +1,7 @@
 """Who may connect to a server, and what strangers cannot do: real sockets on loopback, with bounded loops."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from kip.errors import ConfigError, WorkerError
+from kip.errors import ConfigError, MessageError, WorkerError
 from kip.server import router as routing
 from kip.server.keyring import Keyring
 from kip.server.router import Router
@@ -344,3 +345,203 @@ def test_strangers_who_say_nothing_do_not_keep_an_honest_worker_out(tmp_path, st
     assert int(most) < 1000
     assert int(after) - before < 50_000
     assert routing.NEWCOMERS < 1024 // 4
+
+
+# What strangers and holders of keys can send
+
+GREETING = b"\xff" + 8 * b"\0" + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + b"\0" + 31 * b"\0"
+"""The greeting of ZMTP 3.1 with the CURVE mechanism."""
+
+
+def memory():
+    """Return the megabytes of this process's memory that it has touched."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc says how much memory there is")
+def test_long_frames_of_strangers_take_no_memory(server):
+    """128 strangers began frames of a gigabyte each, and the server took in 3.2 GiB."""
+    server.worker(server.keyring.add("honest"))
+    wait_until(lambda: server.links)
+    before, strangers = memory(), []
+    try:
+        for number in range(8):
+            stranger = socket.create_connection(server.router.address, timeout=5)
+            strangers.append(stranger)
+            stranger.sendall(GREETING)
+            with contextlib.suppress(OSError):  # cut off while it sends
+                stranger.sendall(bytes([2 if number % 2 else 6]) + (1 << 30).to_bytes(8, "big"))  # a message, a command
+                for _ in range(64):
+                    stranger.sendall(bytes(1 << 20))
+        assert server.links["honest"].send(b"x").result(20) == b"x"
+        assert memory() - before < 150  # 512 MB were sent
+    finally:
+        for stranger in strangers:
+            stranger.close()
+    assert routing.NEWCOMERS * wire.MOST < 64e6
+
+
+def test_an_answer_that_is_longer_than_it_may_be_is_refused_at_its_first_part(server):
+    long = Echo()
+    long.handle = lambda payload: bytes(5_000_000)
+    server.worker(server.keyring.add("a"), worker=long)
+    wait_until(lambda: server.links)
+    link = server.links["a"]
+    with pytest.raises(MessageError, match="too long; got 5000000 bytes; expected 1000 at most"):
+        link.send(b"x", most=1000).result(10)
+    assert link.send(b"x", most=5_000_000).result(10) == bytes(5_000_000), "longer ones than a frame come through"
+    assert not link.assembly._begun
+
+
+class Raw:
+    """A connection with a key that sends what it likes."""
+
+    def __init__(self, server, name):
+        key = read_key(server.keyring.add(name))
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.curve_serverkey = key.server.encode()
+        self.socket.curve_publickey, self.socket.curve_secretkey = key.public.encode(), key.secret.encode()
+        self.socket.probe_router, self.socket.linger, self.socket.rcvtimeo = 1, 0, 10_000
+        self.socket.connect(wire.endpoint(*server.router.address))
+        wait_until(lambda: name in server.links)
+
+    def question(self):
+        """Return the number and the bytes of what the server asks."""
+        head, part = self.socket.recv_multipart()
+        return wire.HEAD.unpack(head)[0], part
+
+    def answer(self, number, left, part):
+        self.socket.send_multipart([wire.HEAD.pack(number, left), part])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.socket.close()
+        self.context.term()
+
+
+def test_answers_that_come_again_or_in_wrong_parts_or_never_end_count_for_nothing(server):
+    server.worker(server.keyring.add("good"))
+    wait_until(lambda: "good" in server.links)
+    with Raw(server, "bad") as bad:
+        link = server.links["bad"]
+        first = link.send(b"1")
+        number, _ = bad.question()
+        for part in (b"the answer", b"a replayed one", b"another"):
+            bad.answer(number, 0, part)
+        assert first.result(10) == b"the answer"
+        second = link.send(b"2")
+        following, _ = bad.question()
+        bad.answer(number, 0, b"the answer")  # once more, late
+        bad.answer(following, 5, b"begun")
+        bad.answer(following, 5, b"begun")  # it does not follow
+        with pytest.raises(MessageError, match="does not follow"):
+            second.result(10)
+        drip = link.send(b"3", most=100)
+        number, _ = bad.question()
+        for left in range(99, 49, -1):
+            bad.answer(number, left, b".")
+        assert server.links["good"].send(b"y").result(10) == b"y"
+        wait_until(lambda: link.assembly._left == {number: 50})
+        assert not drip.done()
+        assert sum(map(len, link.assembly._begun[number])) == 50
+    with pytest.raises(ConnectionError):
+        drip.result(10)
+
+
+def test_a_key_has_so_many_connections_and_no_more(server, monkeypatch):
+    monkeypatch.setattr(routing, "OF_ONE_KEY", 2)
+    path = server.keyring.add("a")
+    for _ in range(4):
+        server.worker(path)
+    server.worker(server.keyring.add("b"))
+    wait_until(lambda: "b" in server.links and len(server.links) == 3)
+    time.sleep(0.5)  # the others try again
+    assert sum(link.key == "a" for link in server.links.values()) == 2
+
+
+def test_bytes_that_are_sent_again_on_the_way_are_refused_and_change_nothing(server, caplog):
+    """Who sits between the two repeats what a worker sends; CURVE counts messages, and reads no more of that one."""
+    with socket.create_server(("127.0.0.1", 0)) as between:
+        repeat = threading.Event()
+        threading.Thread(target=repeat_on, args=(between, server.router.address, repeat), daemon=True).start()
+        real, server.router.address = server.router.address, between.getsockname()[:2]
+        server.worker(server.keyring.add("a"))
+        wait_until(lambda: server.links)
+        server.router.address = real
+        link = server.links["a"]
+        assert link.send(b"x").result(10) == b"x"
+        repeat.set()
+        assert link.send(b"y").result(10) == b"y"
+        wait_until(lambda: any("it speaks another protocol" in line for line in refusals(caplog)))
+        assert not link.waiting
+        server.worker(server.keyring.add("b"))
+        wait_until(lambda: "b" in server.links)
+        assert server.links["b"].send(b"z").result(10) == b"z"
+
+
+def repeat_on(between, address, repeat):
+    """Pass on what comes, and twice what comes from the worker once `repeat` is set."""
+    peer, _ = between.accept()
+    with peer, socket.create_connection(address) as server:
+
+        def copy(source, sink, twice):
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    sink.sendall(2 * data if twice and repeat.is_set() else data)
+                sink.shutdown(socket.SHUT_RDWR)
+
+        threads = [
+            threading.Thread(target=copy, args=(*ends, ends[0] is peer), daemon=True)
+            for ends in ((peer, server), (server, peer))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+
+def test_a_key_file_that_others_can_read_or_that_is_a_link_gives_a_warning_and_a_pipe_is_refused(tmp_path, caplog):
+    path = Keyring(tmp_path).add("a")
+    read_key(path)
+    assert not caplog.messages
+    path.chmod(0o644)
+    read_key(path)
+    assert "can be read by others than its owner" in caplog.text
+    path.chmod(0o622)
+    read_key(path)
+    assert "can be changed by others than its owner" in caplog.text
+    path.chmod(0o600)
+    caplog.clear()
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    assert read_key(link) == read_key(path)
+    assert f"is a link to {path}" in caplog.text
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigError, match="is no regular file"):
+            read_key(no_file)
+
+
+def test_a_worker_is_told_whether_its_key_is_wrong_or_nobody_is_there(server, tmp_path):
+    """Of a key of another run it was said that no connection came about."""
+    another = Keyring(tmp_path / "another").add("a")
+    assert "the server there is another run's: it ends the connection at this key" in str(server.worker(another, 2.0)())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()[:2]
+        with pytest.raises(WorkerError, match="something listens there that does not complete the handshake"):
+            connect.serve(Echo(), address, read_key(another), patience=1.0)
+    with pytest.raises(WorkerError, match="nobody listens there"):
+        connect.serve(Echo(), address, read_key(another), patience=1.0)
+
+
+def test_each_local_worker_has_a_key_of_its_own_and_none_that_lied(tmp_path):
+    (tmp_path / "trust.json").write_text(
+        '{"keys": {"local-1": {"unchecked": 0, "base": null, "distrusted": "it lied"}}}'
+    )
+    keyring = Keyring(tmp_path)
+    assert [path.stem for path in keyring.local(3)] == ["local-0", "local-2", "local-3"]
+    keyring.revoke("local-0")
+    assert [path.stem for path in keyring.local(2)] == ["local-2", "local-3"]

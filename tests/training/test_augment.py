@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from kip.data.mirror import mirror_keeps_class
 from kip.training import augment
@@ -119,7 +120,67 @@ def test_a_quarter_turn_and_the_identity_are_exact(rng):
     np.testing.assert_allclose(quarter, np.rot90(images, 1, axes=(1, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise"])
+def sampled(image, matrix, shift):
+    """Return an image at the pixels M p + t, counted from the middle, its edges outside; by SciPy, pixel units."""
+    height, width, _ = image.shape
+    middle = (np.array([height, width]) - 1) / 2
+    points = np.stack(np.mgrid[:height, :width], -1) - middle
+    rows, columns = np.moveaxis(points @ np.asarray(matrix).T + shift + middle, -1, 0)
+    channels = [map_coordinates(image[..., c], [rows, columns], order=1, mode="nearest") for c in range(image.shape[2])]
+    return np.stack(channels, -1)
+
+
+def test_frepo_jitters_brightness_then_contrast_then_saturation(rng):
+    images, key = batch(rng, 8), jax.random.key(2)
+    u = np.asarray(jax.random.uniform(key, (3, 6), jnp.float32, -1.0, 1.0)) / 4
+    for n, changed in enumerate(np.asarray(augment.jitter(key, images, 6))):
+        image = np.asarray(images[n], np.float64) + u[0, n]
+        image = (image - image.mean()) * np.exp(u[1, n]) + image.mean()
+        grey = image.mean(2, keepdims=True)
+        image = (image - grey) * np.exp(u[2, n]) + grey
+        np.testing.assert_allclose(changed, image, rtol=1e-4, atol=1e-5)
+    grey = batch(rng, 8, channels=1)
+    assert not np.allclose(augment.jitter(key, grey, 6), grey)
+
+
+def test_frepo_zooms_about_a_part_of_the_image_and_repeats_its_edges(rng):
+    images, key = batch(rng, 8), jax.random.key(4)
+    keys = jax.random.split(key)
+    factors = 1.25 ** np.asarray(jax.random.uniform(keys[0], (6, 1), jnp.float32, -1.0, 1.0), np.float64)
+    u = np.asarray(jax.random.uniform(keys[1], (6, 2), jnp.float32, -1.0, 1.0), np.float64)
+    for n, changed in enumerate(augment.zoom(key, images, 6)):
+        (z,) = factors[n]
+        centre = abs(8 * z - 8) / 2 * u[n]
+        wanted = sampled(np.asarray(images[n], np.float64), np.eye(2) / z, centre / z)
+        np.testing.assert_allclose(changed, wanted, atol=2e-5)
+    assert factors.min() < 1 < factors.max()
+
+
+def test_frepo_turns_and_translates_with_edges_outside(rng):
+    images, key = batch(rng, 8), jax.random.key(5)
+    angles = np.deg2rad(np.asarray(jax.random.uniform(key, (6,), jnp.float32, -15, 15), np.float64))
+    for image, ours, a in zip(np.asarray(images, np.float64), augment.turn(key, images, 6), angles):
+        matrix = [[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]
+        np.testing.assert_allclose(ours, sampled(image, matrix, 0), atol=2e-5)
+    shifts = np.asarray(jax.random.uniform(key, (6, 2), jnp.float32, -1.0, 1.0), np.float64)
+    for image, ours, u in zip(np.asarray(images, np.float64), augment.translate(key, images, 6), shifts):
+        np.testing.assert_allclose(ours, sampled(image, np.eye(2), u), atol=2e-5)  # an eighth of 8 pixels
+
+
+@pytest.mark.parametrize("side", [8, 28, 30])
+def test_frepo_cuts_a_square_of_a_quarter_of_the_side_inside_the_image(side):
+    cut = np.asarray(augment.small_cutout(jax.random.key(1), jnp.ones((300, side, side, 2)), 300))
+    length, firsts = side // 4, set()
+    for image in cut:
+        rows, columns = np.flatnonzero((image == 0).any((1, 2))), np.flatnonzero((image == 0).any((0, 2)))
+        assert len(rows) == len(columns) == length
+        assert (image[np.ix_(rows, columns)] == 0).all()
+        assert (image == 0).sum() == 2 * length**2
+        firsts |= {int(rows[0]), int(columns[0])}
+    assert (min(firsts), max(firsts)) == (0, side - length)
+
+
+@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise", "frepo", "frepo_no_flip"])
 def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
     images = batch(rng, 8)
     apply = jax.jit(augmented, static_argnums=0)
@@ -137,7 +198,7 @@ def is_mirrored(images, changed):
 def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(rng):
     images = batch(rng, 8)
     apply = jax.jit(augmented, static_argnums=0)
-    for kind, flips in (("dsa", True), ("dsa_no_flip", False)):
+    for kind, flips in (("dsa", True), ("dsa_no_flip", False), ("frepo", True), ("frepo_no_flip", False)):
         mirrored = [is_mirrored(images, apply(kind, jax.random.key(seed), images)) for seed in range(60)]
         assert any(mirrored) == flips
 
@@ -196,6 +257,12 @@ def test_dcs_scale_is_nearest_neighbours_in_the_middle():
         expected = whole[(canvas - side) // 2 : (canvas - side) // 2 + side]
         ours = augment._resized(jnp.arange(side), side, jnp.array([[length]]), jnp.array([[canvas]]))
         assert ours[0].tolist() == expected
+
+
+def test_flips_are_left_out_where_a_mirror_image_has_another_class():
+    for kind, unflipped in (("dsa", "dsa_no_flip"), ("frepo", "frepo_no_flip"), ("dc", "dc")):
+        assert augment.for_classes(kind, True) == kind
+        assert augment.for_classes(kind, False) == unflipped
 
 
 def test_a_data_set_and_not_its_colours_says_whether_a_mirror_image_keeps_its_class():

@@ -1,5 +1,7 @@
 """Training records: what a file holds, that a kill loses nothing, and gradients of single images."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from kip.networks.model import Model
 from kip.training import records
 from kip.training.losses import per_example
 from kip.training.predict import logits
-from kip.training.records import Recording, Rows, gradient_norms, record
+from kip.training.protocols import PROTOCOLS
+from kip.training.records import Recording, Rows, compute_aligned, gradient_norms, record
 
 SMALL = Network("FC1", width=8)
 RECORDING = Recording(SMALL, epochs=4, seeds=2, batch=25, augment="none")
@@ -22,10 +25,11 @@ def images(rng):
     return rng.normal(size=(60, 4, 4, 1)).astype(np.float32), rng.integers(0, 3, 60)
 
 
-def make(images, store, gradients_after=(1,)):
+def make(images, store, gradients_after=(1,), recording=RECORDING, **options):
     return record(
-        RECORDING, SMALL, *images, 3, seed=0, mirror_keeps_class=False, store=store, gradients_after=gradients_after
-    )
+        recording, SMALL, *images, 3, seed=0, mirror_keeps_class=False, store=store, gradients_after=gradients_after,
+        **options,
+    )  # fmt: skip
 
 
 def files(records):
@@ -47,6 +51,41 @@ def test_the_last_row_is_what_the_trained_network_gives(images, store):
     one_hot = np.eye(3)[images[1]]
     losses = [per_example("xent", made.columns(slice(None))[0, row], one_hot).mean() for row in (0, -1)]
     assert losses[1] < losses[0], "it has learned"
+
+
+def test_a_compute_aligned_recording_is_a_whole_training_by_the_recipe_of_hl():
+    """The optimiser, schedule, batches and augmentation are those of the protocol, at the length of the recording."""
+    recording = compute_aligned(7, network=SMALL, seeds=3)
+    assert (recording.network, recording.epochs, recording.seeds) == (SMALL, 7, 3)
+    for keeps in (True, False):
+        ours = recording.recipe(1000, mirror_keeps_class=keeps)
+        protocol = PROTOCOLS["HL"].recipe(1000, mirror_keeps_class=keeps)
+        assert (ours.steps, ours.drawn) == (7 * 4, "whole_epochs"), "the last batch of an epoch is what is left of it"
+        assert ours == dataclasses.replace(protocol, steps=ours.steps, drawn=ours.drawn)
+
+
+def test_a_schedule_changes_all_epochs_and_not_the_end_alone(images, store):
+    """The first epochs of a longer training are not a shorter training, where the rate falls as a cosine."""
+    short, long = (make(images, store, (), dataclasses.replace(RECORDING, epochs=n, seeds=1)) for n in (2, 4))
+    np.testing.assert_array_equal(short.columns(slice(None))[:, 0], long.columns(slice(None))[:, 0])
+    assert not np.allclose(short.columns(slice(None))[:, 2], long.columns(slice(None))[:, 2], atol=1e-3)
+    halved = make(images, store, (), dataclasses.replace(RECORDING, epochs=4, seeds=1, schedule="halfway"))
+    assert not np.allclose(halved.columns(slice(None))[:, 4], long.columns(slice(None))[:, 4], atol=1e-3)
+
+
+def test_flips_are_left_out_where_a_mirror_image_has_another_class():
+    for augment, expected in ((None, ("flip_shift", "shift")), ("dsa", ("dsa", "dsa_no_flip"))):
+        recording = dataclasses.replace(RECORDING, augment=augment)
+        assert tuple(recording.recipe(60, mirror_keeps_class=keeps).augment for keeps in (True, False)) == expected
+
+
+def test_a_teacher_is_another_network_and_its_last_logits_come_beside_the_scored_ones(images, store, monkeypatch):
+    made, teacher = make(images, store, ()), make(images, store, (), purpose="teacher")
+    np.testing.assert_array_equal(teacher.final(), teacher.columns(slice(None))[:, -1])
+    assert not np.allclose(made.columns(slice(None))[:, 0], teacher.columns(slice(None))[:, 0], atol=1e-3)
+    monkeypatch.setattr(records, "COLUMN_BYTES", 7 * 4 * 2 * 5 * 3)
+    beside = made.scores(lambda logits, classes, other: (logits[:, -1] * other).sum((0, 2)), teacher)
+    np.testing.assert_allclose(beside, (made.final() * teacher.final()).sum((0, 2)), rtol=1e-5)
 
 
 def test_columns_read_in_parts_are_all_columns(images, store, monkeypatch):

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import logging
 import os
-import stat
 import sys
 import tempfile
 import threading
@@ -23,7 +22,8 @@ from typing import Any
 import numba
 from llvmlite.binding import get_host_cpu_name
 
-from kip.files import cache_dir
+from kip.errors import ConfigError, OutputError
+from kip.files import cache_dir, check_private
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """Numba's options. There is no fast-math: vectors are written as such, sums keep their order, and NaN stays NaN."""
@@ -32,6 +32,13 @@ INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrappe
 """Numba's options for functions that compiled code alone calls."""
 
 log = logging.getLogger(__name__)
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ConfigError(
+        "$NUMBA_DISABLE_JIT switches off the compiler of the kernels' form for CPUs",
+        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"), expected="0, or unset",
+        remedy="Unset it, or take the form without Numba: --blocks.implementation engine.",
+    )  # fmt: skip
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -51,7 +58,11 @@ def entry(function: Callable[..., Any]) -> Callable[..., None]:
     function and all that it calls must be of this package. Where kip's cache folder cannot be written, the code is
     compiled in each process. The log says when something is compiled, for that takes seconds.
     """
-    folder = _folder(cache_dir())
+    try:
+        folder = _folder(cache_dir())
+    except OutputError as error:  # there is no cache folder
+        log.warning("compiled kernels are not kept: %s", error)
+        folder = None
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:
         # Numba reads this setting when a function is decorated. It belongs to the whole process and is put back.
@@ -97,11 +108,9 @@ def _folder(parent: Path) -> Path | None:
         digest.update(path.read_bytes())
     folder = parent / f"numba-{digest.hexdigest()[:16]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if hasattr(os, "getuid"):  # on Windows a user's own folders are closed to others
-            about = folder.stat()
-            if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise PermissionError(0, "others can write it, and Numba would run what they put there")
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        check_private(folder)  # Numba runs what lies there
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

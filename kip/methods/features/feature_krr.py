@@ -1,10 +1,16 @@
 """KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient by the set.
 
-With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, a column of ones appended
-where asked,
+With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, and a factor g and an offset b
+that are the caller's,
 
-    K_ss = F_s F_s^T,   K_ts = F_t F_s^T,   L = the loss of `kip.krr`,
-    dL/dF_s = (Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t,   dL/dX_s = (df/dX_s)^T dL/dF_s.
+    K_ss = g F_s F_s^T + b,   K_ts = g F_t F_s^T + b,   L = the loss of `kip.krr`,
+    dL/dF_s = g ((Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t),   dL/dX_s = (df/dX_s)^T dL/dF_s.
+
+g = 1 and b = 0 are FRePo's; b = 1, a feature that is 1, is KRR-ST's. With g = w_std^2 / d and b = b_std^2, the
+variances of a last layer's weights and biases, K is RFAD's estimate of the NNGP kernel.
+
+The set may stand beside its mirror images, X_s = [X, X mirrored] and Y_s = [Y, Y] (`with_mirrors`), as in FRePo; the
+gradient of the set is then the sum of both parts (`of_both`).
 
 Features stay on the device, in float32, one array for each network: K is the sum of the networks' own products, and so
 they are never put side by side. Products are summed in float64 on the device, and the regression is `kip.krr`'s, in
@@ -63,7 +69,9 @@ def gradient(
     *,
     ridge: krr.Ridge,
     reduction: krr.Reduction = "mean",
-    bias: bool = False,
+    bias: float = 0.0,
+    weight: float | None = None,
+    mirror: bool = False,
     scale: float | None = None,
 ) -> Gradient:
     """Return the loss and its gradient with respect to the set.
@@ -77,12 +85,16 @@ def gradient(
         target_labels: Y_t (m, c).
         ridge: the regulariser.
         reduction: the reduction of the loss; see `kip.krr.loss`.
-        bias: whether a feature that is 1 is appended.
+        bias: b, which is added to every entry of K.
+        weight: the variance w of a last layer's weights, g = w / d, d the features of all networks; None: g = 1.
+        mirror: whether the set stands beside its mirror images in the regression; the gradient is of the set alone.
         scale: the scale of the loss; see `kip.krr.loss`.
 
     Raises:
         NonFiniteError, NotPositiveDefiniteError: as `kip.krr.cotangents`.
     """
+    if mirror:
+        images, labels = with_mirrors(images, labels)
     images = jnp.asarray(images)
     parts = device_parts(model, target)
     # What the pull-back needs is kept for one network only: for several at once it would fill the memory.
@@ -91,21 +103,45 @@ def gradient(
         (kept[0] if kept else device_features(model, variables, images), features_of_parts(model, variables, parts))
         for variables in networks
     ]
-    constant = float(bias)
-    k_ss = constant + sum(np.asarray(gram(support, support)) for support, _ in pairs)
-    k_ts = constant + sum(np.asarray(gram(features, support)) for support, features in pairs)
+    factor = 1.0 if weight is None else weight / sum(support.shape[1] for support, _ in pairs)
+    k_ss = bias + factor * sum(np.asarray(gram(support, support)) for support, _ in pairs)
+    k_ts = bias + factor * sum(np.asarray(gram(features, support)) for support, features in pairs)
     bars = krr.cotangents(k_ss, k_ts, np.asarray(labels), target_labels, ridge, reduction, scale)
-    to_ss = bars.k_ss + bars.k_ss.T
+    to_ss, to_ts = factor * (bars.k_ss + bars.k_ss.T), factor * bars.k_ts
     to_images: Any = 0.0
     for variables, (support, features) in zip(networks, pairs):
-        to_features = feature_cotangent(to_ss, bars.k_ts, support, features)
+        to_features = feature_cotangent(to_ss, to_ts, support, features)
         to_images = to_images + (
             _pull(kept[1], to_features) if kept else _pull_back(variables, images, to_features, model=model)
         )
     if not np.isfinite(np.asarray(to_images)).all():
         raise NonFiniteError("the gradient of the images holds NaN or infinity", remedy="Lower the learning rate.")
     to_labels = bars.y_s.astype(np.asarray(labels).dtype)
+    if mirror:
+        to_images, to_labels = of_both(to_images, to_labels)
     return Gradient(bars.loss, bars.condition, bars.predictions, to_images, to_labels, bars.scale)
+
+
+def with_mirrors(images: np.ndarray | Array, labels: np.ndarray | Array) -> tuple[Array, Array]:
+    """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
+
+    >>> images, labels = with_mirrors(np.arange(4.0).reshape(1, 2, 2, 1), np.ones((1, 3)))
+    >>> images[1, :, :, 0].tolist(), labels.shape
+    ([[1.0, 0.0], [3.0, 2.0]], (2, 3))
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
+
+
+def of_both(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Return the gradient with respect to a set, given that with respect to `with_mirrors` of it.
+
+    Args:
+        images: (2n, H, W, C).
+        labels: (2n, c).
+    """
+    n = len(images) // 2
+    return images[:n] + images[n:, :, ::-1], labels[:n] + labels[n:]
 
 
 def gram(rows: Array, columns: Array) -> Array:

@@ -8,11 +8,19 @@ K the inner products of the network's features, lam = 1e-6 tr(K_ss)/n, and y(1),
 entry of a label: the last term asks of each label a margin of 1/C. Then the network learns from the set for a step
 (`kip.methods.features.pool`).
 
-Labels start at (one-hot - 1/C) / sqrt(C/10), and targets are made alike. A set is judged by fresh networks trained on
-it by Adam on the squared error; the public code also averages their weights and augments CIFAR's images, which is left
-out here.
+Where a mirror image has the same class, the regression sees the set and its mirror images, which have the same labels;
+the networks of the pool learn the set alone. Labels start at (one-hot - 1/C) / sqrt(C/10); targets are one-hot - 1/C.
 
-Reference: Zhou, Nezhadarya, Ba 2022, "Dataset Distillation using Neural Feature Regression"; public code, `frepo.py`.
+A set is judged by fresh networks without normalisation, which learn it by Adam on the squared error, augmented, and
+whose variables are averaged while they learn.
+
+Mirror images, normalisation before each convolution but the first, and its momentum are the public code's. That code
+also averages the variables of the networks that judge a set, with the decay 0.995, and then measures their accuracy
+without the average; `evaluation_average` chooses, and averages by default. In the public code the first networks of the
+pool are fresh and only their counters differ; here they have learned the natural images for 1 to `max_updates` updates.
+
+Reference: Zhou, Nezhadarya, Ba 2022, "Dataset Distillation using Neural Feature Regression"; public code, `frepo.py`
+and `script/distill.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +37,7 @@ from pydantic import Field
 from kip import krr
 from kip.artefacts import Store
 from kip.config import value
+from kip.errors import ConfigError
 from kip.judges import TrainedNetworks
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
@@ -36,6 +45,10 @@ from kip.methods.features import feature_krr, pool
 from kip.methods.features.pool import Optimizer, Pool, Slot
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.training.augment import Augmentation
+
+MIRRORED = 500
+"""The most images of a set that stands beside its mirror images, if nothing else is said."""
 
 
 @value
@@ -46,7 +59,10 @@ class FRePo(Method):
     """The number of images of each class."""
     learn_labels: bool = True
     """Whether labels are learned with the images."""
-    network: Network = Network("ConvNet-D3", norm="batch", w_std=1.0, growth=2)
+    mirror: bool | None = None
+    """Whether the set stands beside its mirror images in the regression. None means yes for at most 500 images with
+    colours whose mirror images have the same class, which is what the public code does on every data set."""
+    network: Network = Network("FRePo-D3", w_std=1.0)
     """The networks of the pool. By default their weights have the deviation that Flax draws, as in the public code."""
     pool: Pool = Pool()
     """The pool of networks that give the features."""
@@ -60,12 +76,19 @@ class FRePo(Method):
     """The number of target images of each step. None means the whole train set."""
     ridge: krr.Ridge = krr.Ridge()
     """The regulariser of the KRR."""
-    evaluation_network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2)
-    """The network that is trained on the set to judge it; in the paper it has no batch normalisation."""
+    evaluation_network: Network = Network("FRePo-D3", norm="none", w_std=1.0)
+    """The network that is trained on the set to judge it; as in the public code, it has no batch normalisation."""
     evaluation_optimizer: Optimizer = Optimizer()
     """The optimiser of that network."""
     evaluation_steps: Annotated[int, Field(ge=1)] = 1000
-    """The number of updates of that network, in full batches up to 500 images."""
+    """The number of updates of that network, in full batches up to 500 images. The public code takes 1000 for MNIST and
+    CIFAR-10; for CIFAR-100, 1000, 2000 and 5000 with 1, 10 and 50 images per class."""
+    evaluation_augment: Augmentation = "frepo"
+    """How the images of the set are varied at each update of that network. Flips are left out where a mirror image has
+    another class."""
+    evaluation_average: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """The decay of the moving average of that network's variables, which classifies in their place. 0 means that the
+    variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
     """How many networks are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
@@ -84,9 +107,10 @@ class FRePo(Method):
 
     @property
     def judge(self) -> TrainedNetworks:
-        """Fresh networks, trained on the set by Adam on the squared error."""
+        """Fresh networks, trained on the augmented set by Adam on the squared error, their variables averaged."""
         return TrainedNetworks(
             self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
+            augment=self.evaluation_augment, average=self.evaluation_average,
             validation_networks=self.validation_networks, test_networks=self.test_networks,
         )  # fmt: skip
 
@@ -104,8 +128,10 @@ class FRePo(Method):
         """Return a pool that has learned from the natural images, one network after the other.
 
         Raises:
+            ConfigError: if mirror images are asked for, of a data set where they have other classes.
             ShapeError: if the images are too small for a network.
         """
+        self._mirrors(problem)
         state = self._natural(problem)
         Model(self.evaluation_network, problem.num_classes).check_images(*state.images.shape[1:3])
         return pool.start(self.pool, _model(self, problem), state.images, state.labels, seed=problem.seed, store=store)
@@ -118,7 +144,19 @@ class FRePo(Method):
 
     def _natural(self, problem: Problem) -> State:
         state = problem.natural_support(self.images_per_class)
-        return state._replace(labels=(state.labels / _scale(problem)).astype(np.float32))
+        return state._replace(labels=(state.labels / (problem.num_classes / 10) ** 0.5).astype(np.float32))
+
+    def _mirrors(self, problem: Problem) -> bool:
+        """Return whether the regression sees mirror images."""
+        if self.mirror and not problem.mirror_keeps_class:
+            raise ConfigError(
+                "mirror", got="True", expected="a data set where a mirror image has the same class",
+                remedy="Leave it at None, or at False.",
+            )  # fmt: skip
+        if self.mirror is None:
+            few = self.images_per_class * problem.num_classes <= MIRRORED
+            return few and problem.mirror_keeps_class and problem.pixels.shape[-1] > 1
+        return self.mirror
 
     def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
@@ -131,7 +169,7 @@ class FRePo(Method):
         target = problem.target_batch(self.target_batch, step=state.step)
         loss_and_grads = feature_krr.gradient(
             model, [state.owned[index].variables], state.images, state.labels,
-            target.images, target.labels / _scale(problem), ridge=self.ridge, reduction="sum",
+            target.images, target.labels, ridge=self.ridge, reduction="sum", mirror=self._mirrors(problem),
         )  # fmt: skip
         count = len(target.images)
         gradient: dict[str, Any] = {"images": loss_and_grads.images / count}
@@ -157,10 +195,6 @@ def margin_loss(labels: Array) -> Array:
 
 
 _margin = jax.jit(jax.value_and_grad(margin_loss))
-
-
-def _scale(problem: Problem) -> float:
-    return (problem.num_classes / 10) ** 0.5
 
 
 def _model(config: FRePo, problem: Problem) -> Model:

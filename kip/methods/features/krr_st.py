@@ -167,7 +167,7 @@ class KRRST(Method):
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
             learner, [slots[index].variables], state.images, state.labels, target.images, wanted,
-            ridge=self.ridge, reduction="mean", bias=True,
+            ridge=self.ridge, reduction="mean", bias=1.0,
         )  # fmt: skip
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}

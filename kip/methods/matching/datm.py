@@ -41,9 +41,9 @@ from kip.training.protocols import PROTOCOLS, Protocol
 from kip.training.unrolled import Student
 
 PROTOCOL = dataclasses.replace(
-    PROTOCOLS["DSA"], name="DATM", paper="Guo et al. 2024", labels="own", loss="kl", batch=128
+    PROTOCOLS["MTT"], name="DATM", paper="Guo et al. 2024", labels="own", loss="kl", batch=128
 )
-"""DSA's protocol with the set's labels as logits; the rate is the set's own."""
+"""MTT's protocol with the set's labels as logits, in batches of 128."""
 
 
 @value

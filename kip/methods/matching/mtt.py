@@ -16,8 +16,11 @@ by `kip.training.unrolled`. `gradient` says which one:
   `kip.training.unrolled`, and so is exact for the last step alone. The identity that TESLA is derived from holds where
   the parameters of the steps are constants; its memory, all theta_i, is what the exact gradient needs too.
 
-The networks that judge a set are trained with its own rate r. The public code keeps the checkpoint that is best on
-test; here it is chosen on validation images.
+The networks that judge a set are trained under the protocol `MTT`, with the set's own rate r. The public code keeps the
+checkpoint that is best on test; here it is chosen on validation images.
+
+A student's batches are cut from random orders of the set. Where their size does not divide the set, the smaller batch
+is the first of its order, as the public code takes it.
 
 Reference: Cazenavette et al. 2022, "Dataset Distillation by Matching Training Trajectories", algorithm 1; public code,
 `distill.py`. Cui et al. 2023, "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory" (TESLA).
@@ -25,7 +28,6 @@ Reference: Cazenavette et al. 2022, "Dataset Distillation by Matching Training T
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any, Literal
 
 import jax
@@ -46,9 +48,6 @@ from kip.rng import generator, key
 from kip.training.augment import strategy_for
 from kip.training.protocols import PROTOCOLS, Protocol
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, unroll
-
-PROTOCOL = dataclasses.replace(PROTOCOLS["DSA"], name="MTT", paper="Cazenavette et al. 2022")
-"""DSA's protocol; the rate is the set's own."""
 
 
 @value
@@ -83,8 +82,8 @@ class MTT(Matching):
     """SGD's, for the student's rate; 0 leaves it as it is."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight of the past in the exported moving average of the images (FTD); 0 exports the images themselves."""
-    protocol: Protocol = PROTOCOL
-    """How networks are trained that judge the set; with the set's rate."""
+    protocol: Protocol = PROTOCOLS["MTT"]
+    """How networks are trained that judge the set. `MTT` trains them at the set's own rate."""
     name: Literal["mtt"] = "mtt"
 
     def __post_init__(self) -> None:
@@ -176,7 +175,8 @@ class MTT(Matching):
         draw, batches = generator(problem.seed, "student batches", state.step), []
         while len(batches) < self.student_steps:
             order = draw.permutation(count)
-            batches += [order[first : first + size] for first in range(0, count - size + 1, size)]
+            ends = range(count % size or size, count + 1, size)
+            batches += [order[max(0, end - size) : end] for end in ends]
         keys = jax.random.split(key(problem.seed, "student views", state.step), self.student_steps)
         return [Draw(indices, view) for indices, view in zip(batches, keys)]
 

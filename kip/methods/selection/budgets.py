@@ -1,65 +1,104 @@
-"""What is kept of images whose difficulty is known: exactly as many as the budget says.
+"""Which images are kept of those whose difficulty is known: exactly as many as the budget says.
 
 Functions take the difficulty of m images, (m,), the hardest the highest, and give `budget` different positions, int64.
+Equal difficulties are in an order that the generator draws, so that no choice follows the order of a file.
 
 | rule | keeps | source |
 |---|---|---|
 | `hardest`, `easiest` | one end of the order by difficulty | |
 | `window` | a run of that order, which begins at a fraction of where it can | paper 003, EL2N-Best slides it |
-| `strata` | equal shares of equally wide strata of difficulty, drawn inside, without the hardest | Zheng 2023, CCS |
+| `strata` | equal shares of equally wide strata of difficulty, drawn inside | Zheng 2023, CCS |
 | `beta` | a draw by score times a Beta density of the mean probability | Cho et al. 2025, DUAL |
 | `graph` | the highest in turn, each lowering its neighbours | Maharana et al. 2024, D2 |
+
+CCS and D2 leave out the hardest images of the whole set before they choose: `without_hardest`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from kip.methods.selection.neighbours import Neighbours
 
 
-def hardest(difficulty: np.ndarray, budget: int) -> np.ndarray:
-    """Return the hardest, the very hardest first; of equals the earliest."""
-    return np.argsort(-difficulty, kind="stable")[:budget]
+def order(difficulty: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the positions from the hardest to the easiest, (m,); equals are in a drawn order.
+
+    >>> order(np.array([1.0, 3.0, 2.0]), np.random.default_rng(0))
+    array([1, 2, 0])
+    """
+    return np.lexsort((generator.random(len(difficulty)), -difficulty))
 
 
-def easiest(difficulty: np.ndarray, budget: int) -> np.ndarray:
-    """Return the easiest, the very easiest first; of equals the earliest."""
-    return np.argsort(difficulty, kind="stable")[:budget]
+def hardest(difficulty: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the hardest, the very hardest first."""
+    return order(difficulty, generator)[:budget]
 
 
-def window(difficulty: np.ndarray, budget: int, start: float) -> np.ndarray:
+def easiest(difficulty: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the easiest, the very easiest first."""
+    return order(-difficulty, generator)[:budget]
+
+
+def window(difficulty: np.ndarray, budget: int, generator: np.random.Generator, *, start: float) -> np.ndarray:
     """Return neighbours in the order of difficulty, the hardest first.
 
     Args:
         difficulty: (m,).
         budget: how many.
+        generator: draws the order of equals.
         start: where the window begins, from 0, the hardest of all, to 1, the easiest of all.
 
-    >>> window(np.arange(10.0), 2, 0.5)
+    >>> window(np.arange(10.0), 2, np.random.default_rng(0), start=0.5)
     array([5, 4])
     """
     first = round(start * (len(difficulty) - budget))
-    return np.argsort(-difficulty, kind="stable")[first : first + budget]
+    return order(difficulty, generator)[first : first + budget]
 
 
-def strata(
-    difficulty: np.ndarray, budget: int, generator: np.random.Generator, *, drop: float, count: int = 50
-) -> np.ndarray:
+def without_hardest(
+    difficulty: np.ndarray,
+    groups: Sequence[tuple[np.ndarray, int]],
+    generator: np.random.Generator,
+    *,
+    drop: float,
+) -> list[tuple[np.ndarray, int]]:
+    """Return the groups without the hardest images of them all, each as large as its budget at least.
+
+    A group that would be smaller than its budget keeps its easiest images. The share is one of all images together, as
+    the public codes of CCS and D2 take it, and so hard groups lose more than easy ones.
+
+    Args:
+        difficulty: (N,).
+        groups: positions (m,) and the budget of each group; no position is in two of them.
+        generator: draws the order of equals.
+        drop: the fraction of the images of all groups that is left out.
+    """
+    everything = np.concatenate([members for members, _ in groups])
+    rank = np.empty(len(difficulty), np.int64)
+    rank[everything[order(difficulty[everything], generator)]] = np.arange(len(everything))
+    first = int(drop * len(everything))
+    kept = []
+    for members, budget in groups:
+        ranks = np.sort(rank[members])
+        kept.append((members[rank[members] >= min(first, ranks[-budget])], budget))
+    return kept
+
+
+def strata(difficulty: np.ndarray, budget: int, generator: np.random.Generator, *, count: int = 50) -> np.ndarray:
     """Return equal shares of strata; what small ones cannot give, larger ones do.
 
     Args:
         difficulty: (m,).
         budget: how many.
         generator: draws inside of strata.
-        drop: the fraction of the images, the hardest, that is left out first, as far as the budget allows.
-        count: strata of equal width, from the easiest to the hardest that is left.
+        count: strata of equal width, from the easiest to the hardest.
     """
-    order = np.argsort(-difficulty, kind="stable")
-    left = order[min(int(drop * len(order)), len(order) - budget) :]
-    edges = np.linspace(difficulty[left].min(), difficulty[left].max(), count + 1)
-    stratum = np.clip(np.searchsorted(edges, difficulty[left], side="right") - 1, 0, count - 1)
-    groups = [left[stratum == index] for index in range(count)]
+    edges = np.linspace(difficulty.min(), difficulty.max(), count + 1)
+    stratum = np.clip(np.searchsorted(edges, difficulty, side="right") - 1, 0, count - 1)
+    groups = [np.flatnonzero(stratum == index) for index in range(count)]
     groups = sorted((group for group in groups if len(group)), key=len)
     chosen: list[np.ndarray] = []
     missing = budget
@@ -85,7 +124,7 @@ def beta(
         generator: draws.
         power: DUAL's c.
     """
-    top = mean_probability[hardest(score, 10)].mean()
+    top = mean_probability[hardest(score, 10, generator)].mean()
     pruned = 1 - budget / len(score)
     b = 15 * (1 - top) * (1 - pruned**power)
     a = 16 - b
@@ -104,11 +143,16 @@ def weighted_draw(log_weights: np.ndarray, budget: int, generator: np.random.Gen
         budget: how many.
         generator: draws.
     """
-    return hardest(log_weights + generator.gumbel(size=len(log_weights)), budget)
+    return hardest(log_weights + generator.gumbel(size=len(log_weights)), budget, generator)
 
 
 def graph(
-    difficulty: np.ndarray, neighbours: Neighbours, budget: int, *, gamma: float = 0.1, drop: float = 0.0
+    difficulty: np.ndarray,
+    neighbours: Neighbours,
+    budget: int,
+    generator: np.random.Generator,
+    *,
+    gamma: float = 0.1,
 ) -> np.ndarray:
     """Return what D2 takes: difficulty is spread over a graph of neighbours, and whoever is taken lowers theirs.
 
@@ -122,16 +166,16 @@ def graph(
         difficulty: (m,).
         neighbours: of each of the m.
         budget: how many.
+        generator: draws which of the highest is first.
         gamma: of the second formula.
-        drop: the fraction of the images, the hardest, that is left out first, as far as the budget allows.
     """
     score = difficulty - difficulty.min()
     apart = neighbours.distances / max(neighbours.distances.mean(), 1e-300)
     score = score + (np.exp(-apart) * score[neighbours.indices]).sum(1)
-    score[hardest(difficulty, min(int(drop * len(score)), len(score) - budget))] = -np.inf
+    first = generator.permutation(len(score))
     chosen = np.empty(budget, np.int64)
     for place in range(budget):
-        pick = int(score.argmax())
+        pick = int(first[score[first].argmax()])
         chosen[place] = pick
         score[neighbours.indices[pick]] -= np.exp(-gamma * apart[pick]) * score[pick]
         score[pick] = -np.inf

@@ -1,8 +1,8 @@
 """Scores of how predictions move while networks learn. A high score is a hard image, if nothing else is said.
 
 Functions take logits (seeds, rows, m, c), row k after k epochs, and classes (m,), and give (m,) float64, the mean over
-seeds. Row 0, the fresh network, counts for `cad` alone. p_t is the probability of the true class after t epochs, T the
-last epoch that counts.
+seeds. Row 0, the fresh network, never counts. p_t is the probability of the true class after t epochs, T the last epoch
+that counts.
 
 | score | definition | source |
 |---|---|---|
@@ -10,8 +10,7 @@ last epoch that counts.
 | `aum` | -mean_t (true logit - largest other logit): an area under the margin, its sign turned | Pleiss et al. 2020 |
 | `dyn_unc` | mean over windows of J epochs of the deviation of p_t in the window | He et al. 2024, Dyn-Unc |
 | `dual` | mean over windows of J epochs of the deviation times (1 - the mean of p_t) | Cho et al. 2025, DUAL |
-| `el2n_sl` | mean_t |softmax(f_t / tau) - q|_2, q the soft label at the temperature tau | paper 003, EL2N-SL |
-| `cad` | mean over the last W windows before epoch K of the deviation of S_t in J epochs | paper 003, CAD-Prune |
+| `cad` | mean over W windows, the last of which ends at K - 1, of the deviation of S_t in J epochs | 003, CAD-Prune |
 
 Deviations have the divisor J - 1. The public code of Dyn-Unc and DUAL multiplies them by 10, which orders nothing.
 The public libraries differ from these definitions: DeepCore and CCS give 0 to images that are never learned, as to
@@ -19,9 +18,12 @@ those that are never forgotten; CCS takes AUM's margins of probabilities; DUAL's
 Dyn-Unc's leaves out the last window. Their records are made from batches as they are trained on, ours after each epoch
 from the images as they are.
 
-CAD-Prune and EL2N-SL are of the main part of paper 003, which we have from a public reproduction: for CAD, U_k is the
-deviation of S after epochs k to k + J - 1, and the score is the mean of U_k for k from K - J - W to K - J - 1. S is the
-probability of the true class by one source and EL2N by the other; both are here.
+CAD-Prune is of the main part of paper 003, which we have from a public reproduction, andriotis/ca2d. A network is
+trained for exactly K epochs by the recipe of HL (`kip.training.records.compute_aligned`), K of `aligned_epochs`. S_t is
+measured after each epoch t from 1 on, U_k is the deviation of S after epochs k to k + J - 1, and the score is the mean
+of U_k for k from K - J - W + 1 to K - J: with J = K - W, which it takes, epochs 1 to K - 1. S is the probability of the
+true class by one source and EL2N by the reproduction; both are here. W is 2, and J is 6 on ImageNet-1K. Where K is
+below W + 2, no window of two epochs fits, and the score is not defined.
 """
 
 from __future__ import annotations
@@ -76,17 +78,10 @@ def mean_probability(logits: np.ndarray, classes: np.ndarray, last: int | None =
     return _probability(logits, classes, last).mean((0, 1))
 
 
-def el2n_sl(logits: np.ndarray, temperature: float, last: int | None = None) -> np.ndarray:
-    """Return the mean distance to the soft labels of the networks themselves: the mean over seeds of their last row."""
-    soft = softmax(logits[:, -1], temperature).mean(0)
-    p = softmax(logits[:, 1 : _stop(last)], temperature)
-    return np.sqrt(np.square(p - soft).sum(-1)).mean((0, 1))
-
-
 def cad(
     logits: np.ndarray, classes: np.ndarray, epochs: int, window: int, windows: int, of: ThatVaries = "probability"
 ) -> np.ndarray:
-    """Return the mean deviation of S in the last windows before epoch K.
+    """Return the mean deviation of S in the last W windows of epochs 1 to K - 1.
 
     Args:
         logits: as above.
@@ -96,24 +91,25 @@ def cad(
         windows: W; J + W is at most K.
         of: S.
     """
-    first = epochs - window - windows
-    p = softmax(logits[:, first : epochs - 1])  # rows K - J - W to K - 2
+    p = softmax(logits[:, epochs - window - windows + 1 : epochs])
     s = errors(p, classes) if of == "el2n" else np.take_along_axis(p, classes[None, None, :, None], -1)[..., 0]
     return _windows(s, window).std(-1, ddof=1).mean((0, 1))
 
 
-def aligned_epochs(count: int, chosen: int, epochs: int) -> int:
-    """Return K of CAD-Prune, of which K N = epochs |S|: as many updates as a training on the chosen images makes.
+def aligned_epochs(count: int, chosen: int, epochs: int) -> float:
+    """Return K of CAD-Prune, of which K N = epochs |S|: as much work as a training on the chosen images; not rounded.
 
     Args:
-        count: N, train images.
+        count: N, the images that the recorded networks are trained on: without the validation images.
         chosen: |S|.
         epochs: of a training on the chosen images.
 
     >>> aligned_epochs(50_000, 1000, 300), aligned_epochs(50_000, 5000, 300)
-    (6, 30)
+    (6.0, 30.0)
+    >>> round(aligned_epochs(45_000, 1000, 300)), round(aligned_epochs(45_000, 5000, 300))
+    (7, 33)
     """
-    return round(epochs * chosen / count)
+    return epochs * chosen / count
 
 
 def _stop(last: int | None) -> int | None:

@@ -15,7 +15,8 @@ CRAIG (Mirzasoleiman et al. 2020) is `facility_location` of the greatest distanc
 are its weights. The greedy value of facility location is at least 1 - 1/e of the best one.
 
 DeepCore's herding takes the farthest by an argmax, its log-determinant keeps the subtracted term only, its GLISTER
-never takes the validation gradient again, and its CRAIG adds 1 to the weights; none of it here.
+never takes the validation gradient again, and its CRAIG adds 1 to the weights; none of it here. GLISTER-online chooses
+anew every few epochs of the training that it serves; here, as in DeepCore, it chooses once.
 """
 
 from __future__ import annotations
@@ -146,32 +147,43 @@ def graph_cut(similarity: np.ndarray, count: int, weight: float) -> np.ndarray:
     return chosen
 
 
-def glister(features: np.ndarray, logits: np.ndarray, classes: np.ndarray, count: int, step: float) -> np.ndarray:
-    """Return the images whose gradients lead downhill on the loss of all of them, by the last layer.
+def glister(
+    features: np.ndarray, logits: np.ndarray, classes: np.ndarray, budgets: np.ndarray, step: float
+) -> np.ndarray:
+    """Return the images whose gradients lead downhill on the loss of all that are given, by the last layer.
 
-    The gain of image i is <g_i, G>, g_i its gradient of cross-entropy and G that of the mean over all images, both by
-    the last dense layer. After each choice the layer moves by -step g_i, and G is taken again at the moved layer; the
-    g_i stay. Where the paper has validation images, all the images that are chosen from take their place: validation
-    images choose nothing here.
+    The gain of image i is <g_i, G>, g_i its gradient of cross-entropy and G that of the mean over all m images, both by
+    the last dense layer at the recorded network. The image with the highest gain among the classes whose budget is not
+    spent comes next. Then the layer moves by -eta g_i, and G is taken again at the moved layer; the g_i stay.
+
+        eta = step / mean_i (1 + |f_i|^2),
+
+    so that image i's own logits move by about -step (softmax - y)_i, however long features are. Where the paper has
+    validation images, the images that are chosen from take their place: validation images choose nothing here. With
+    images of all classes G is the gradient of the whole task; with those of a single class it says little more than
+    that the logit of this class has to rise.
 
     Args:
         features: f (m, d), before the last layer.
         logits: (m, c).
         classes: (m,).
-        count: k.
-        step: the length of a step.
+        budgets: images of each class, (c,).
+        step: see above, in units of logits.
     """
     one_hot = np.eye(logits.shape[1])[classes]
     residuals = softmax(logits) - one_hot
     moved = np.asarray(logits, np.float64)
-    chosen = np.empty(count, np.int64)
+    eta = step / (1 + np.einsum("md,md->m", features, features).mean())
+    left = budgets.astype(int)
+    chosen = np.empty(int(left.sum()), np.int64)
     free = np.ones(len(features), bool)
-    for place in range(count):
+    for place in range(len(chosen)):
         error = (softmax(moved) - one_hot) / len(moved)
         gains = (residuals * (features @ (features.T @ error) + error.sum(0))).sum(1)
-        pick = int(np.where(free, gains, -np.inf).argmax())
+        pick = int(np.where(free & (left[classes] > 0), gains, -np.inf).argmax())
         chosen[place], free[pick] = pick, False
-        moved = moved - step * (1 + features @ features[pick])[:, None] * residuals[pick]
+        left[classes[pick]] -= 1
+        moved = moved - eta * (1 + features @ features[pick])[:, None] * residuals[pick]
     return chosen
 
 

@@ -38,6 +38,10 @@ class Choice(NamedTuple):
     weights: np.ndarray
 
 
+Group = tuple[np.ndarray, int]
+"""Images that are chosen from together, (m,) indices, and how many of them are chosen."""
+
+
 @value
 class Selection(ForNetworks):
     """Base of methods that choose natural images."""
@@ -93,7 +97,7 @@ class Selection(ForNetworks):
         sizes = np.bincount(problem.labels, minlength=problem.num_classes)
         return np.maximum(1, np.rint((1 - self.pruned) * sizes).astype(int))
 
-    def groups(self, problem: Problem) -> list[tuple[np.ndarray, int]]:
+    def groups(self, problem: Problem) -> list[Group]:
         """Return the images that are chosen from together, (m,) indices, and how many of each group are chosen."""
         budgets = self.budgets(problem)
         if not self.balanced:

@@ -6,8 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from kip import krr
+from kip import krr, preprocess
+from kip.data import ClassIndex
 from kip.errors import ConfigError
+from kip.judges import Question, Support, Tools, networks
 from kip.judges.random_features import side_by_side
 from kip.krr import Ridge
 from kip.methods.features import feature_krr, frepo, pool
@@ -26,9 +28,9 @@ def toy(rng, count=7, dtype=np.float32):
     return rng.standard_normal((count, *SHAPE)).astype(dtype), rng.standard_normal((count, 3)).astype(dtype)
 
 
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("bias", "mirror"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("scale", ["trace", "trace_sum", "absolute"])
-def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias, scale):
+def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias, mirror, scale):
     """In float64. `trace_sum` holds the ridge constant, so its loss is taken with the ridge of the centre."""
     with float64():
         variables = MODEL.init(jax.random.key(0), SHAPE)
@@ -37,18 +39,123 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
 
         def at(images, labels, ridge):
             return feature_krr.gradient(
-                MODEL, [variables], images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias
-            )
+                MODEL, [variables], images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias,
+                mirror=mirror,
+            )  # fmt: skip
 
         loss_and_grads = at(images, labels, ridge)
         if scale == "trace_sum":
-            features = side_by_side(MODEL, [variables], images, bias=bias)
+            both = feature_krr.with_mirrors(images, labels)[0] if mirror else images
+            features = side_by_side(MODEL, [variables], np.asarray(both), bias=bias)
             ridge = Ridge(1e-2 * float(np.sum(features**2)), "absolute")
             np.testing.assert_allclose(at(images, labels, ridge).loss, loss_and_grads.loss, rtol=1e-9)
         di, dl, step = rng.standard_normal(images.shape), rng.standard_normal(labels.shape), 1e-6
         plus, minus = (at(images + s * di, labels + s * dl, ridge).loss for s in (step, -step))
         slope = np.vdot(loss_and_grads.images, di) + np.vdot(loss_and_grads.labels, dl)
         np.testing.assert_allclose(slope, (plus - minus) / (2 * step), rtol=1e-5)
+
+
+def of_colours(problem, classes=10):
+    """Return the digits as coloured images whose mirror images keep their class."""
+    pixels = np.repeat(problem.pixels, 3, axis=-1)
+    tinted = problem.inputs * np.array([1.0, 0.5, -0.5], np.float32)
+    index = ClassIndex(problem.labels % classes, classes)
+    return problem._replace(
+        pixels=pixels, inputs=tinted, mirror_keeps_class=True, labels=problem.labels % classes, num_classes=classes,
+        classes=index, transform=preprocess.fit(preprocess.Preprocess("standardize"), pixels),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mirror", [None, False])
+def test_the_loss_is_that_of_a_direct_computation(problem, store, mirror):
+    """In NumPy, on ten images and, by default, their mirror images; with five classes, targets are not scaled."""
+    problem = of_colours(problem, 5)
+    network = Network("FC1", width=6, norm="none")
+    config = frepo.FRePo(
+        2, mirror=mirror, network=network, evaluation_network=network, pool=Pool(1, max_updates=2), steps=3,
+        target_batch=20, ridge=Ridge(1e-2),
+    )  # fmt: skip
+    state = config.init(problem, config.prepare(problem, store))
+    labels = np.float64(state.labels)
+    one_hot = np.eye(5)[state.class_index]
+    np.testing.assert_allclose(labels, (one_hot - 1 / 5) / np.sqrt(5 / 10), rtol=1e-6)
+    layer = state.owned[0].variables["params"]["Dense_0"]
+
+    def features(images):
+        flat = np.asarray(images, np.float64).reshape(len(images), -1)
+        return np.maximum(flat @ np.float64(layer["kernel"]) + np.float64(layer["bias"]), 0)
+
+    images, of_images = state.images, labels
+    if mirror is None:
+        images, of_images = np.concatenate([images, images[:, :, ::-1]]), np.concatenate([labels, labels])
+    target = problem.target_batch(20, step=0)
+    f_s, f_t = features(images), features(target.images)
+    k_ss = f_s @ f_s.T
+    alpha = np.linalg.solve(k_ss + 1e-2 * np.trace(k_ss) / len(k_ss) * np.eye(len(k_ss)), of_images)
+    wanted = np.eye(5)[target.labels.argmax(axis=1)] - 1 / 5
+    loss = 0.5 * np.mean(np.sum((wanted - f_t @ f_s.T @ alpha) ** 2, axis=1))
+    largest = np.sort(labels, axis=1)
+    loss -= np.mean(np.minimum(largest[:, -1] - largest[:, -2], 1 / 5))
+    _, metrics = config.step(problem, (), state)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+
+
+def test_mirror_images_are_seen_where_the_public_code_sees_them(problem):
+    coloured = of_colours(problem)
+    few, many = frepo.FRePo(50), frepo.FRePo(51)
+    assert few._mirrors(coloured)
+    assert not many._mirrors(coloured)
+    assert not few._mirrors(coloured._replace(mirror_keeps_class=False))
+    assert not few._mirrors(problem._replace(mirror_keeps_class=True))  # grey
+    assert frepo.FRePo(51, mirror=True)._mirrors(coloured)
+
+
+def test_mirror_images_of_another_class_are_refused(problem, store):
+    with pytest.raises(ConfigError, match="mirror"):
+        frepo.FRePo(1, mirror=True).prepare(problem, store)
+
+
+def test_the_defaults_are_those_of_the_public_code():
+    config = frepo.FRePo()
+    assert (config.network, config.evaluation_network) == (
+        Network("FRePo-D3", w_std=1.0), Network("FRePo-D3", norm="none", w_std=1.0),
+    )  # fmt: skip
+    assert config.network.batch_normalised
+    assert (config.judge.augment, config.judge.average, config.judge.steps) == ("frepo", 0.995, 1000)
+    assert (config.learning_rate, config.ridge, config.target_batch) == (3e-4, Ridge(1e-6), 1024)
+
+
+def test_the_average_of_a_network_is_that_of_what_its_updates_led_to(rng):
+    """Without the initial values, whose weight in a plain moving average would be 0.6^3."""
+    images, labels = toy(rng)
+    adam = Optimizer("adam", 0.05)
+    keys = jnp.stack([key(0, "test", counter) for counter in range(2)])
+
+    def networks(steps, average=0.0):
+        return train_on_set(MODEL, adam, images, labels, steps=steps, loss="half_sum", keys=keys, average=average)
+
+    visited = [networks(steps) for steps in (1, 2, 3)]
+    weights = np.array([0.6**2, 0.6, 1.0]) * 0.4 / (1 - 0.6**3)
+    np.testing.assert_allclose(weights.sum(), 1)
+    for run, averaged in enumerate(networks(3, 0.6)):
+        wanted = jax.tree.map(lambda *parts: sum(w * p for w, p in zip(weights, parts)), *(v[run] for v in visited))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), averaged, wanted)
+
+
+def test_the_judge_augments_without_flips_where_a_mirror_image_has_another_class(problem, monkeypatch):
+    seen = []
+
+    def train(*args, augment, average, keys, **options):
+        seen.append((augment, average))
+        return [MODEL.init(key, SHAPE) for key in keys]
+
+    monkeypatch.setattr(networks, "train_on_set", train)
+    judge = networks.TrainedNetworks(MODEL.network, augment="frepo", average=0.9, test_networks=1)
+    support = Support(problem.inputs[:3], np.eye(3, dtype=np.float32))
+    for keeps in (False, True):
+        tools = Tools(problem.blocks, (problem.inputs, problem.labels), 0, keeps)
+        judge.are_right(support, Question(problem.inputs[:5], problem.labels[:5], "test"), tools)
+    assert seen == [("frepo_no_flip", 0.9), ("frepo", 0.9)]
 
 
 def test_the_margin_loss_stops_at_one_over_c():

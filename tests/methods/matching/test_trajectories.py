@@ -173,3 +173,7 @@ def test_every_image_is_in_one_batch_of_an_order(problem, store):
     for first in (0, 4):
         seen = np.concatenate([draw.indices for draw in draws[first : first + 4]])
         assert sorted(seen) == list(range(20))
+    uneven = dataclasses.replace(method, student_batch=6)
+    draws = uneven._draws(problem, uneven.init(problem, prepared))
+    assert [len(draw.indices) for draw in draws] == [2, 6, 6, 6] * 2, "what is left is no image's loss"
+    assert sorted(np.concatenate([draw.indices for draw in draws[:4]])) == list(range(20))

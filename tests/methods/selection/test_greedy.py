@@ -111,10 +111,11 @@ def test_last_layer_gradients_have_the_inner_products_of_gradients(rng):
     np.testing.assert_allclose(last_layer_gradients(features, residuals).gram(), gradients @ gradients.T)
 
 
-def test_glister_follows_the_gradient_at_the_moved_layer(rng):
+@pytest.mark.parametrize("budgets", [(2, 2, 2), (0, 1, 3)])
+def test_glister_follows_the_gradient_at_the_moved_layer(rng, budgets):
     """Against JAX's gradients of the whole loss by the layer's weights, which move after every choice."""
-    features, weights, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((9, 4), (4, 3), (3,)))
-    classes, step = rng.integers(0, 3, 9), 0.5
+    features, weights, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 4), (4, 3), (3,)))
+    classes, step = np.arange(12) % 3, 0.5
 
     def loss(layer, rows):
         log_p = jax.nn.log_softmax(jnp.asarray(features)[rows] @ layer[0] + layer[1])
@@ -122,14 +123,25 @@ def test_glister_follows_the_gradient_at_the_moved_layer(rng):
 
     start = layer = (weights, bias)
     gradient = jax.jit(jax.grad(loss))
-    own = [gradient(start, np.array([place])) for place in range(9)]
-    chosen = []
-    for _ in range(5):
-        whole = gradient(layer, np.arange(9))
+    own = [gradient(start, np.array([place])) for place in range(12)]
+    eta = step / np.mean([1 + row @ row for row in features])
+    chosen, left = [], list(budgets)
+    for _ in range(sum(budgets)):
+        whole = gradient(layer, np.arange(12))
         gains = [sum(float(jnp.vdot(a, b)) for a, b in zip(one, whole)) for one in own]
-        chosen.append(max((place for place in range(9) if place not in chosen), key=lambda place: gains[place]))
-        layer = tuple(part - step * moved for part, moved in zip(layer, own[chosen[-1]]))
-    np.testing.assert_array_equal(greedy.glister(features, features @ weights + bias, classes, 5, step), chosen)
+        free = [place for place in range(12) if place not in chosen and left[classes[place]]]
+        chosen.append(max(free, key=lambda place: gains[place]))
+        left[classes[chosen[-1]]] -= 1
+        layer = tuple(part - eta * moved for part, moved in zip(layer, own[chosen[-1]]))
+    ours = greedy.glister(features, features @ weights + bias, classes, np.array(budgets), step)
+    np.testing.assert_array_equal(ours, chosen)
+
+
+def test_glister_chooses_the_same_at_any_length_of_the_features(rng):
+    """The logits stay, and the weights are as much smaller as the features are longer."""
+    features, logits, classes = rng.normal(size=(30, 4)), rng.normal(size=(30, 3)), np.arange(30) % 3
+    chosen = [greedy.glister(scale * features, logits, classes, np.full(3, 4), 1.0) for scale in (100, 1e4)]
+    np.testing.assert_array_equal(*chosen)
 
 
 def test_determinantal_is_the_greedy_maximum_of_the_determinant(rng):

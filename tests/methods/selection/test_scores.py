@@ -59,15 +59,21 @@ def test_entropy_least_confidence_and_margin_are_those_of_the_probabilities(logi
     np.testing.assert_allclose(uncertainty.margin(logits, 6), ordered, rtol=1e-6)
 
 
-def test_cal_is_the_symmetric_divergence_from_neighbours(logits, rng):
+@pytest.mark.parametrize("score", ["cal", "cal_deepcore"])
+def test_cal_is_the_divergence_from_neighbours(logits, rng, score):
+    """The authors' KL is of the neighbour against the image; DeepCore's is symmetric."""
     near = nearest(rng.normal(size=(COUNT, 3)), 2).indices
     p = [softmax(row) for row in logits[0, -1]]
 
     def divergence(a, b):
         return sum(x * math.log(x / y) for x, y in zip(a, b))
 
-    expected = [mean((divergence(p[i], p[j]) + divergence(p[j], p[i])) / 2 for j in near[i]) for i in range(COUNT)]
-    np.testing.assert_allclose(uncertainty.cal(logits[0, -1], near), expected, rtol=1e-5)
+    def of_pair(i, j):
+        of_neighbour = divergence(p[j], p[i])
+        return of_neighbour if score == "cal" else (of_neighbour + divergence(p[i], p[j])) / 2
+
+    expected = [mean(of_pair(i, j) for j in near[i]) for i in range(COUNT)]
+    np.testing.assert_allclose(getattr(uncertainty, score)(logits[0, -1], near), expected, rtol=1e-5)
 
 
 def test_an_image_unlike_its_neighbours_has_the_highest_cal():
@@ -119,19 +125,21 @@ def test_dyn_unc_and_dual_take_every_window(logits, classes, last):
     np.testing.assert_allclose(dynamics.dual(logits, classes, 3, last), expected, rtol=1e-5)
 
 
-def test_el2n_sl_is_the_mean_distance_from_soft_labels(logits):
-    soft = np.mean([[softmax(row, 4.0) for row in logits[s, -1]] for s in range(SEEDS)], axis=0)
+def test_el2n_sl_is_the_distance_from_a_teacher_s_soft_labels(logits, rng):
+    teacher = rng.normal(0, 2, (3, COUNT, CLASSES))
+    soft = np.mean([[softmax(row, 4.0) for row in logits] for logits in teacher], axis=0)
 
-    def distance(s, t, i):
-        return math.sqrt(sum((p - q) ** 2 for p, q in zip(softmax(logits[s, t, i], 4.0), soft[i])))
+    def distance(s, i):
+        return math.sqrt(sum((p - q) ** 2 for p, q in zip(softmax(logits[s, 2, i], 4.0), soft[i]))) / 4.0
 
-    expected = over_images(lambda s, i: mean(distance(s, t, i) for t in range(1, EPOCHS + 1)))
-    np.testing.assert_allclose(dynamics.el2n_sl(logits, 4.0), expected, rtol=1e-5)
+    np.testing.assert_allclose(uncertainty.el2n_sl(logits, teacher, 4.0, 2), over_images(distance), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("epochs", "window", "windows"), [(6, 3, 2), (6, 4, 2), (5, 2, 1)])
 @pytest.mark.parametrize("of", ["probability", "el2n"])
-def test_cad_takes_the_windows_before_epoch_k(logits, classes, epochs, window, windows, of):
+def test_cad_takes_the_windows_of_epochs_1_to_k_less_1(logits, classes, epochs, window, windows, of):
+    """S is counted from after epoch 1, S_1, as the public reproduction's first row is; row 0 is the fresh network."""
+
     def s_t(s, t, i):
         p = softmax(logits[s, t, i])
         return error(p, classes[i]) if of == "el2n" else p[classes[i]]
@@ -139,14 +147,26 @@ def test_cad_takes_the_windows_before_epoch_k(logits, classes, epochs, window, w
     def u(s, k, i):
         return deviation([s_t(s, k + j, i) for j in range(window)])
 
-    ks = range(epochs - window - windows, epochs - window)
+    ks = range(epochs - window - windows + 1, epochs - window + 1)
+    assert ks[-1] + window - 1 == epochs - 1
     expected = over_images(lambda s, i: mean(u(s, k, i) for k in ks))
     np.testing.assert_allclose(dynamics.cad(logits, classes, epochs, window, windows, of), expected, rtol=1e-5)
 
 
-def test_cad_s_epochs_are_as_many_updates_as_the_small_set_gets():
+def test_cad_looks_at_neither_the_fresh_network_nor_epoch_k(logits, classes):
+    score = dynamics.cad(logits, classes, EPOCHS, EPOCHS - 2, 2)
+    for row in (0, EPOCHS):
+        other = logits.copy()
+        other[:, row] = 0
+        np.testing.assert_array_equal(dynamics.cad(other, classes, EPOCHS, EPOCHS - 2, 2), score)
+    other[:, 1] = 0
+    assert not np.array_equal(dynamics.cad(other, classes, EPOCHS, EPOCHS - 2, 2), score)
+
+
+def test_cad_s_epochs_are_as_much_work_as_the_small_set_gets():
     assert dynamics.aligned_epochs(50_000, 1000, 300) == 6  # paper 003: CIFAR-100, 10 images a class
     assert dynamics.aligned_epochs(50_000, 5000, 300) == 30
+    assert dynamics.aligned_epochs(45_000, 100, 300) == pytest.approx(2 / 3)
 
 
 def test_neighbours_are_those_of_all_distances(rng, monkeypatch):

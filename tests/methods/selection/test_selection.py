@@ -38,16 +38,21 @@ METHODS = {
     "network": Geometric(2, by="k_centers", space="network", **QUICK),
     "gradients": Geometric(2, by="graph_cut", space="gradients", **QUICK),
     "glister": Geometric(2, by="glister", space="gradients", candidates=20, **QUICK),
+    "glister of each class": Geometric(2, by="glister", space="gradients", glister_on="class", candidates=20, **QUICK),
     "pruned": Geometric(pruned=0.9, by="herding", **QUICK),
     "dual": Pruning(2, score="dual", keep="beta", window=3, **QUICK),
     "ccs": Pruning(2, score="aum", keep="strata", drop=0.2, **QUICK),
     "ccs of all": Pruning(2, score="aum", keep="strata", drop=0.2, balanced=False, **QUICK),
-    "cad": Pruning(2, score="cad", epoch=6, **QUICK),
+    "cad": Pruning(2, score="cad", epoch=4, **{**QUICK, "recording": Recording()}),
+    "early cad": Pruning(2, score="cad", epoch=6, compute_aligned=False, **QUICK),
     "cal": Pruning(2, score="cal", **QUICK),
+    "cal_deepcore": Pruning(2, score="cal_deepcore", keep="easiest", **QUICK),
+    "d2": Pruning(2, score="forgetting", keep="graph", drop=0.4, neighbours=5, **QUICK),
+    "el2n_sl": Pruning(2, score="el2n_sl", teacher=RECORDING, **QUICK),
     "grand": Pruning(2, score="grand", epoch=1, **QUICK),
     **{
         score: Pruning(2, score=score, keep="window", start=0.5, window=3, **QUICK)
-        for score in ("dyn_unc", "el2n_sl", "el2n", "entropy", "least_confidence", "margin")
+        for score in ("dyn_unc", "el2n", "entropy", "least_confidence", "margin")
     },
 }  # fmt: skip
 
@@ -160,6 +165,12 @@ def test_one_recording_serves_several_scores(two_problems, store, monkeypatch):
         (Pruning, {"score": "dual", "recording": Recording(epochs=5)}, "window of dual"),
         (Pruning, {"epoch": 31}, "epoch: got 31|epoch; got 31"),
         (Pruning, {"score": "cal", "epoch": 3}, "epoch with score='cal'"),
+        (Pruning, {"score": "cad", "epoch": 3}, "K of cad.*; got epoch=3; expected at least 4"),
+        (Pruning, {"score": "cad", "recording": Recording(epochs=8)}, "recording of cad; got epochs=8"),
+        (Pruning, {"compute_aligned": False}, "compute_aligned"),
+        (Pruning, {"drop_by": "el2n"}, "drop_by; got 'el2n' with drop=0"),
+        (Pruning, {"teacher": Recording()}, "teacher; got one, with score='el2n'"),
+        (Geometric, {"glister_on": "class"}, "glister_on"),
         (Pruning, {"keep": "window", "start": 1.5}, "start"),
         (Pruning, {"pruned": 1.0}, "pruned"),
     ],
@@ -172,9 +183,13 @@ def test_what_does_not_fit_is_refused_when_it_is_made(kind, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score": "cad", "images_per_class": 100}, "recording.epochs; got 6"),
-        ({"score": "cad", "epoch": 3}, "epochs of cad .*; got 3; expected at least 4"),
+        ({"score": "cad", "images_per_class": 100, "compute_aligned": False}, "recording.epochs; got 6"),
+        (
+            {"score": "cad", "compute_aligned": False},
+            "K of cad.*; got 0.1.*: 10 epochs of 20 chosen images are as much",
+        ),
         ({"score": "cal", "neighbours": 5000}, "neighbours; got 5000"),
+        ({"score": "cal_deepcore", "neighbours": 500}, "neighbours; got 500"),
         ({"score": "el2n", "keep": "graph", "neighbours": 500}, "neighbours; got 500"),
     ],
 )
