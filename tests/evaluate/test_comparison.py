@@ -284,9 +284,21 @@ def test_rows_of_earlier_tables_are_joined_by_what_they_are():
     assert longer["epochs"] == {"HL 20": 20, "HL": 300}
 
 
-@pytest.mark.parametrize("damage", [{"sets": 3}, {"cells": [{"candidate": "b"}, 3]}, {"epochs": []}, {"teachers": "x"}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sets": 3},
+        {"cells": [{"candidate": "b"}, 3]},
+        {"cells": [{**table_of("b")["cells"][0], "candidate": []}]},
+        {"epochs": []},
+        {"teachers": "x"},
+    ],
+)
 def test_an_earlier_table_that_is_damaged_loses_what_is_no_row(damage):
-    kept = join_tables({**table_of("b"), **damage}, table_of())
+    lines = []
+    kept = join_tables({**table_of("b"), **damage}, table_of(), lines.append)
+    strange = damage.get("cells", [])
+    assert [line.partition(" ")[0] for line in lines] == [str(len(strange))] * bool(strange)
     assert cells_of(kept)[-1] == ("a", "FC1", "HL", 0.5)
     assert all(cell["candidate"] in {row["name"] for row in kept["sets"]} for cell in kept["cells"])
 
