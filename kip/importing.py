@@ -194,17 +194,17 @@ def _check_folder(path: Path, values: Values, labels: Path | None, index: int) -
 
 def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -> Published:
     """Return the images of a folder, in [0, 1], and their classes."""
-    held = image_folder.listing(path, recursive=of.recursive)
-    if len(held.names) != dataset.num_classes:
+    listing = image_folder.listing(path, recursive=of.recursive)
+    if len(listing.names) != dataset.num_classes:
         raise DataError(
-            f"the folder {printable(str(path))}", got=f"{len(held.names)} folders",
+            f"the folder {printable(str(path))}", got=f"{len(listing.names)} folders",
             expected=f"{dataset.num_classes}, one for each class of {dataset.name}",
         )  # fmt: skip
-    numbers = class_order.numbers(held.names, dataset.class_names, dataset.num_classes, classes)
-    look = decoded.with_depth(held.paths, of.look._replace(side=None))
+    numbers = class_order.numbers(listing.names, dataset.class_names, dataset.num_classes, classes)
+    look = decoded.with_depth(listing.paths, of.look._replace(side=None))
     height, width, channels = dataset.train.images.shape[1:]
     images = []
-    for file in held.paths:
+    for file in listing.paths:
         image = image_folder.decoded(file, channels, look)
         if image.shape[:2] != (height, width):
             raise ShapeError(
@@ -213,9 +213,9 @@ def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -
                 remedy="Resize the images first, or name the data set with its `shrink`.",
             )  # fmt: skip
         images.append(image)
-    if left_out := layout.left_out(held):
+    if left_out := layout.describe_left_out(listing):
         LOGGER.warning("%s: %d images; left out: %s", printable(path.name), len(images), ", ".join(left_out))
-    return Published(np.stack(images) / 255.0, numbers[held.classes])
+    return Published(np.stack(images) / 255.0, numbers[listing.classes])
 
 
 def _held(path: Path, arrays: Sequence[str]) -> Any:

@@ -46,7 +46,7 @@ def numbers(folders: Sequence[str], class_names: Sequence[str], count: int, want
     array([1, 2, 0])
     """
     if wanted:
-        return _said(folders, wanted)
+        return _as_wanted(folders, wanted)
     ways: list[Callable[[], list[set[int]]]] = [
         lambda: _by_keys(folders, class_names, lambda name: {name}),
         lambda: _by_keys(folders, class_names, lambda name: {_plain(name)}),
@@ -68,7 +68,7 @@ def numbers(folders: Sequence[str], class_names: Sequence[str], count: int, want
     )
 
 
-def _said(folders: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+def _as_wanted(folders: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     if list(wanted) == [SORTED]:
         return np.arange(len(folders))
     names, source = [printable(name) for name in wanted], "--class-order"
@@ -102,7 +102,7 @@ def _by_keys(folders: Sequence[str], class_names: Sequence[str], keys: Callable[
 
 
 def _by_number(folders: Sequence[str], class_names: Sequence[str], count: int) -> list[set[int]]:
-    """Return the class whose number each folder has; none where numbers are not 0 to C - 1, or names gainsay them."""
+    """Return the class that each folder numbers; none where numbers are not 0 to C - 1, or names contradict them."""
     parts = [re.fullmatch(r"(\D*)(\d+)", name) for name in folders]
     if all(parts) and len({match[1] for match in parts if match}) == 1:
         of_folders = [int(match[2]) for match in parts if match]

@@ -34,7 +34,7 @@ Labelled = tuple[Images, np.ndarray]
 """Images and their classes."""
 
 
-class Found(NamedTuple):
+class Contents(NamedTuple):
     """What a folder holds.
 
     Attributes:
@@ -50,7 +50,7 @@ class Found(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validation: bool = True) -> Found:  # noqa: B008
+def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validation: bool = True) -> Contents:  # noqa: B008
     """Read a folder.
 
     Args:
@@ -68,27 +68,27 @@ def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validati
     if parts.validation is not None and not validation:
         unused = f"{parts.names['validation']}, because --data.validation holds out train images"
         parts = parts._replace(validation=None, left_out=[*parts.left_out, unused])
-    used = [part for part in (parts.train, parts.test, parts.validation) if part is not None]
-    for part in used:
+    chosen_parts = [part for part in (parts.train, parts.test, parts.validation) if part is not None]
+    for part in chosen_parts:
         if unknown := sorted(set(part.names) - set(parts.train.names)):
             raise DataError(
                 f"the folder {printable(str(part.paths[0].parent.parent))}", got=f"the class {unknown[0]}",
                 expected="classes that train has",
             )  # fmt: skip
-    made = decoded.pictures([path for part in used for path in part.paths], look)
+    pictures = decoded.pictures([path for part in chosen_parts for path in part.paths], look)
     arrays, begin = [], 0
-    for part in used:
-        arrays.append(_readable(part, parts.train.names, made, begin))
+    for part in chosen_parts:
+        arrays.append(_readable(part, parts.train.names, pictures, begin))
         begin += len(part.paths)
-    _tell(folder, parts, made)
+    _log_contents(folder, parts, pictures)
     of_test = arrays[1] if parts.test is not None else None
     if of_test is not None:
         checked = npz.check(printable(str(folder)), *arrays[0], *of_test)
         arrays[0], of_test = checked[:2], checked[2:]
-    return Found(arrays[0], of_test, arrays[2] if parts.validation is not None else None, parts.train.names)
+    return Contents(arrays[0], of_test, arrays[2] if parts.validation is not None else None, parts.train.names)
 
 
-def _tell(folder: Path, parts: Layout, made: Decoded) -> None:
+def _log_contents(folder: Path, parts: Layout, pictures: Decoded) -> None:
     """Say in one line what was found, used and left out; a line that leaves nothing out is no warning."""
     total = sum(len(part.paths) for part in (parts.train, parts.test, parts.validation) if part is not None)
     line = f"{printable(folder.name)}: {total} pictures of {len(parts.train.names)} classes"
@@ -101,21 +101,21 @@ def _tell(folder: Path, parts: Layout, made: Decoded) -> None:
         line += f", {len(parts.validation.paths)} for validation ({parts.names['validation']})"
     if parts.left_out:
         line += f"; left out: {', '.join(parts.left_out)}"
-    LOGGER.log(logging.WARNING if parts.left_out else logging.INFO, "%s", "; ".join([line, *made.notes]))
+    LOGGER.log(logging.WARNING if parts.left_out else logging.INFO, "%s", "; ".join([line, *pictures.notes]))
 
 
-def _readable(part: Listing, names: tuple[str, ...], made: Decoded, begin: int) -> Labelled:
+def _readable(part: Listing, names: tuple[str, ...], pictures: Decoded, begin: int) -> Labelled:
     """Return the images of a part that could be read, and their classes among `names`.
 
     Args:
         part: its paths and classes.
         names: all classes.
-        made: the pictures of all parts.
+        pictures: the pictures of all parts.
         begin: the place of the first of this part.
     """
-    lost = [place - begin for place in sorted(made.unreadable) if begin <= place < begin + len(part.paths)]
+    lost = [place - begin for place in sorted(pictures.unreadable) if begin <= place < begin + len(part.paths)]
     if lost:
-        named = ", ".join(f"{part.paths[place]} ({made.unreadable[begin + place]})" for place in lost[:NAMED])
+        named = ", ".join(f"{part.paths[place]} ({pictures.unreadable[begin + place]})" for place in lost[:NAMED])
         more = f", and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         LOGGER.warning(
             "%d of %d images cannot be read and are left out: %s%s", len(lost), len(part.paths), printable(named), more
@@ -127,4 +127,4 @@ def _readable(part: Listing, names: tuple[str, ...], made: Decoded, begin: int) 
         if tried[number] and not of_part[number]:
             raise DataError(f"the class {name}", got="no image that can be read", expected=f"one of {tried[number]}")
     numbers = np.array([names.index(name) for name in part.names], np.int64)
-    return chosen(made.images, begin + kept), numbers[part.classes[kept]]
+    return chosen(pictures.images, begin + kept), numbers[part.classes[kept]]

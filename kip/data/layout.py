@@ -72,7 +72,7 @@ def layout(folder: Path, *, recursive: bool) -> Layout:
     beside = [f"{loose} pictures in no class's folder"] if loose else []
     if not parts:
         train = image_folder.listing(folder, recursive=recursive)
-        return Layout(train, None, None, {}, [*beside, *left_out(train)])
+        return Layout(train, None, None, {}, [*beside, *describe_left_out(train)])
     is_tiny = "validation" in parts and (parts["validation"] / ANNOTATIONS).is_file()
     train = image_folder.listing(parts["train"], recursive=recursive or is_tiny)
     others: dict[Part, Listing] = {}
@@ -89,7 +89,7 @@ def layout(folder: Path, *, recursive: bool) -> Layout:
             beside.append(f"{_shown(Path(path.name))}, {count} pictures without classes")
     beside += [f"the folder {_shown(Path(path.name))}" for path in inner if path not in parts.values()]
     listings = [train, *others.values()]
-    beside += left_out(*listings)
+    beside += describe_left_out(*listings)
     names: dict[Part, str] = {part: printable(path.name) for part, path in parts.items()}
     if "test" not in others and "validation" in others:
         others["test"], names["test"] = others.pop("validation"), names["validation"]
@@ -161,7 +161,7 @@ def _annotated(part: Path, names: tuple[str, ...]) -> Listing:
     return Listing(paths, np.array(classes, np.int64), names, 0, others)
 
 
-def left_out(*listings: Listing) -> list[str]:
+def describe_left_out(*listings: Listing) -> list[str]:
     """Return what listings left out, in words."""
     words = []
     if nested := sum(of_part.nested for of_part in listings):

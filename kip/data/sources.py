@@ -283,12 +283,12 @@ def _parts(source: object, arrays: npz.Arrays, class_names: tuple[str, ...]) -> 
 
 def _pictures(path: Path, data: Data) -> Source:
     """Return the parts of a folder of pictures; where it has no test part, a fixed fifth of each class is test."""
-    found = folder_source.read(path, data.look, recursive=data.recursive, validation=data.validation is None)
-    class_names = found.class_names
-    if found.test is not None:
-        source = _parts(path, (*found.train, *found.test), class_names)
-        return source if found.validation is None else source._replace(validation=Split(*found.validation))
-    whole = Split(*found.train)
+    contents = folder_source.read(path, data.look, recursive=data.recursive, validation=data.validation is None)
+    class_names = contents.class_names
+    if contents.test is not None:
+        source = _parts(path, (*contents.train, *contents.test), class_names)
+        return source if contents.validation is None else source._replace(validation=Split(*contents.validation))
+    whole = Split(*contents.train)
     sizes = np.bincount(whole.labels, minlength=len(class_names))
     if len(sizes) < 2 or sizes.min() < 2:
         small = class_names[int(sizes.argmin())]

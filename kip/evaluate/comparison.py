@@ -34,7 +34,7 @@ from kip.evaluate.dd_ranking import (
     improvement_over_random,
     label_robust_score,
 )
-from kip.evaluate.earlier import joined
+from kip.evaluate.earlier import join_tables
 from kip.evaluate.natural import check_classes, check_data
 from kip.evaluate.protocols import Candidate, Cell, Squeezed, cross_architecture, line
 from kip.evaluate.setting import Setting, Teacher
@@ -213,12 +213,12 @@ def compare(
                 "teachers": [teacher.label for teacher in teachers],
             }
             table["cells"].append({**cell._asdict(), **about, **training})
-            save(joined(earlier, table))
+            save(join_tables(earlier, table))
         table["teachers"] += [setting.about(teacher) for teacher in labelled]
     if len(comparison.networks) > 1:
         for (name, protocol), mean in cross_architecture([_of_row(row) for row in table["cells"]]).items():
             progress(f"{name:24} {'average':24} {protocol:9} {100 * mean:.2f} %")
-    table = joined(earlier, table, progress)
+    table = join_tables(earlier, table, progress)
     cells = [_of_row(row) for row in table["cells"]]
     if len({cell.network for cell in cells}) > 1:
         for (name, protocol), mean in cross_architecture(cells).items():

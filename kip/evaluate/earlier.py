@@ -17,7 +17,7 @@ TEACHER = ("data", "preprocess", "label")
 """What tells a teacher from others."""
 
 
-def joined(
+def join_tables(
     earlier: Mapping[str, Any] | None, table: Mapping[str, Any], progress: Callable[[str], Any] = lambda line: None
 ) -> dict[str, Any]:
     """Return a table with the sets, cells and teachers of an earlier one before its own.
@@ -33,7 +33,7 @@ def joined(
         earlier: the content of comparison.json, which is read as data: what does not look like a row is left out; None:
             there is none.
         table: the new table, whose averages and scores stay those of its own cells.
-        progress: called with a line for each set whose earlier cells go.
+        progress: called with a line for each set whose earlier cells go, and one for all that is no cell of today's.
     """
     if earlier is None:
         return dict(table)
@@ -57,8 +57,14 @@ def joined(
         name: f"{name} {count}" if table["epochs"].get(name, count) != count else name for name, count in epochs.items()
     }
     cells, known = [], {tuple(cell[field] for field in CELL) for cell in table["cells"]}
+    earlier_cells = earlier.get("cells")
+    strange = len(earlier_cells) if isinstance(earlier_cells, list) else 0
     for cell in _rows(earlier, "cells", (*CELL, *ABOUT)):
-        if cell["candidate"] not in names or of_dict({k: v for k, v in cell.items() if k not in ABOUT}) is None:
+        are_texts = all(isinstance(cell[field], str) for field in CELL)
+        if not are_texts or of_dict({k: v for k, v in cell.items() if k not in ABOUT}) is None:
+            continue
+        strange -= 1
+        if cell["candidate"] not in names:
             continue
         kept = {
             **cell, "candidate": names[cell["candidate"]],
@@ -66,6 +72,8 @@ def joined(
         }  # fmt: skip
         if tuple(kept[field] for field in CELL) not in known:
             cells.append(kept)
+    if strange:
+        progress(f"{strange} earlier cells are damaged, or of an older kip, and are dropped")
     of_new = [[teacher[field] for field in TEACHER] for teacher in table["teachers"]]
     teachers = [
         teacher for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))

@@ -44,7 +44,7 @@ def test_names_as_they_are_come_before_numbers_and_cases():
     [
         (["class1", "class2"], ["a", "b"]),  # from 1: which is which is a guess
         (["0", "x1"], ["a", "b"]),
-        (["0_b", "1_a"], ["a", "b"]),  # numbers and names that gainsay each other
+        (["0_b", "1_a"], ["a", "b"]),  # numbers and names that contradict each other
         (["a", "c"], ["a", "b"]),
         (["a", "b"], []),
         (["a b", "a-b"], ["a_b", "A B"]),

@@ -16,7 +16,7 @@ from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
 from kip.evaluate.comparison import Comparison, Entry, _by_setting, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
-from kip.evaluate.earlier import joined
+from kip.evaluate.earlier import join_tables
 from kip.evaluate.protocols import Candidate, Cell, of_dict
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
@@ -270,23 +270,35 @@ def cells_of(table):
 
 def test_rows_of_earlier_tables_are_joined_by_what_they_are():
     new, lines = table_of(), []
-    assert joined(None, new) == new
-    assert joined(table_of(mean=0.1), new) == new
-    assert cells_of(joined(table_of("b", mean=0.1), new)) == [("b", "FC1", "HL", 0.1), ("a", "FC1", "HL", 0.5)]
-    other = joined(table_of(data="mnist", mean=0.1), new)
+    assert join_tables(None, new) == new
+    assert join_tables(table_of(mean=0.1), new) == new
+    assert cells_of(join_tables(table_of("b", mean=0.1), new)) == [("b", "FC1", "HL", 0.1), ("a", "FC1", "HL", 0.5)]
+    other = join_tables(table_of(data="mnist", mean=0.1), new)
     assert cells_of(other)[0] == ("mnist none kip 10: a", "FC1", "HL", 0.1)
     assert [row["name"] for row in other["sets"]] == ["mnist none kip 10: a", "a"]
     assert [teacher["data"] for teacher in other["teachers"]] == ["mnist", "digits"]
-    assert cells_of(joined(table_of(network="ConvNet", own=0.4), new, lines.append)) == cells_of(new)
+    assert cells_of(join_tables(table_of(network="ConvNet", own=0.4), new, lines.append)) == cells_of(new)
     assert lines == ["a was made anew since the earlier rows, which are dropped"]
-    longer = joined(table_of(epochs=20, mean=0.1), new)
+    longer = join_tables(table_of(epochs=20, mean=0.1), new)
     assert cells_of(longer) == [("a", "FC1", "HL 20", 0.1), ("a", "FC1", "HL", 0.5)]
     assert longer["epochs"] == {"HL 20": 20, "HL": 300}
 
 
-@pytest.mark.parametrize("damage", [{"sets": 3}, {"cells": [{"candidate": "b"}, 3]}, {"epochs": []}, {"teachers": "x"}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sets": 3},
+        {"cells": [{"candidate": "b"}, 3]},
+        {"cells": [{**table_of("b")["cells"][0], "candidate": []}]},
+        {"epochs": []},
+        {"teachers": "x"},
+    ],
+)
 def test_an_earlier_table_that_is_damaged_loses_what_is_no_row(damage):
-    kept = joined({**table_of("b"), **damage}, table_of())
+    lines = []
+    kept = join_tables({**table_of("b"), **damage}, table_of(), lines.append)
+    strange = damage.get("cells", [])
+    assert [line.partition(" ")[0] for line in lines] == [str(len(strange))] * bool(strange)
     assert cells_of(kept)[-1] == ("a", "FC1", "HL", 0.5)
     assert all(cell["candidate"] in {row["name"] for row in kept["sets"]} for cell in kept["cells"])
 
