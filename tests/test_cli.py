@@ -563,7 +563,7 @@ def as_objects(arrays):
     [
         (lambda arrays: arrays.pop("y_test"), ["lacks y_test", "np.savez"]),
         (with_nan, ["x_train holds NaN", "Clean the images"]),
-        (lambda arrays: arrays.update(x_train=arrays["x_train"][..., 0]), ["x_train", "rank", "x[..., None]"]),
+        (lambda arrays: arrays.update(x_train=arrays["x_train"][..., 0, 0]), ["x_train", "rank", "x[..., None]"]),
         (lambda arrays: arrays.update(y_train=np.eye(3, dtype=int)[arrays["y_train"]]), ["y_train", "y.argmax(1)"]),
         (set_label("y_train", 0, -1), ["y_train", "negative", "0..C-1"]),
         (set_label("y_train", 0, 9), ["y_train", "no image of class 3", "Renumber"]),
