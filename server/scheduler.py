@@ -827,6 +827,10 @@ class Scheduler:
             limit = self._limit(sent.work)
             if limit is not None and now - sent.at > limit:
                 self._late.add(number)
+                LOGGER.info(
+                    "task %d is late (%.1f s) at worker %s: it runs elsewhere",
+                    sent.work.place, now - sent.at, sent.member.name,
+                )  # fmt: skip
                 sent.member.witness.note_late(sent.at, now)
                 sent.work.lateness += 1
                 sent.work.running.remove(sent.member)
