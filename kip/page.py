@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kip import export
+from kip.data import picture_file
 from kip.errors import ConfigError, KipError
 from kip.export import DistilledSet
 from kip.files import atomic_write, open_regular
@@ -360,8 +361,6 @@ def _picture(path: Path) -> bytes | None:
     The page holds the file's bytes, and is handed on: a run from elsewhere could have a link to any file of the user's
     in its place.
     """
-    from PIL import Image
-
     try:
         if path.is_symlink():
             raise ValueError("it is a link")
@@ -369,7 +368,7 @@ def _picture(path: Path) -> bytes | None:
             content = file.read(LARGEST_PICTURE + 1)
         if len(content) > LARGEST_PICTURE:
             raise ValueError(f"it has more than {LARGEST_PICTURE >> 20} MiB")
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        with picture_file.opened(io.BytesIO(content), ["PNG"]) as picture:
             picture.verify()
     except FileNotFoundError:
         return None

@@ -299,15 +299,22 @@ class Scheduler:
         )
 
     def _straggler(self, member: Member) -> Work | None:
-        """A task to copy: the one that runs longest, if long enough."""
+        """A task to copy: the one that runs longest, if long enough.
+
+        A key that computes it gets no copy while another could: one that holds many connections would copy to itself.
+        """
         now = time.monotonic()
         if member.tasks_in_flight or not self._unfinished or now < self._next_look:
             return None
-        self._next_look = now + TICK / 5
         work = min(self._unfinished.values(), key=lambda work: work.first_sent)
+        keys = {other.key for other in work.running}
+        if member.key in keys and any(other.key not in keys for other in self._able()):
+            return None  # the next look is the other's
+        self._next_look = now + TICK / 5
         age = now - work.first_sent
         limit = max(self._settings.copy_after, self._limit(work) or 0.0)
-        if age < limit or len(work.running) >= self._settings.copies:
+        enough = len(work.running) if member.key in keys else len(keys)
+        if age < limit or enough >= self._settings.copies:
             return None
         if member in work.running or member in work.overdue or member.key in work.failed:
             return None

@@ -423,7 +423,8 @@ def test_an_unknown_command_is_refused():
 
 @pytest.mark.parametrize("command", ["distill", "label-solve"])
 def test_an_unknown_config_is_refused_with_the_known_ones(command):
-    refused(kip(command, "nonesuch"), "'nonesuch'", "digits_convnet", "`kip configs` lists them")
+    refused(kip(command, "nonesuch"), "'nonesuch'", "a name that `kip configs` lists")
+    refused(kip(command, "digit_convnet"), "Did you mean digits_convnet?")
 
 
 def test_a_table_without_a_row_is_refused_with_its_rows():

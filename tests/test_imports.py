@@ -61,6 +61,7 @@ HOMES = {
         "kip/methods/descent.py",
         "kip/methods/features/frepo.py",
         "kip/methods/features/krr_st.py",
+        "kip/methods/features/rcig.py",
         "kip/methods/features/rfad.py",
         "kip/methods/kernel/kip.py",
         "kip/methods/labels/ld.py",

@@ -48,7 +48,7 @@ MISTAKES = {
     "a data set that is none": (["natural", "minst"], "Did you mean mnist"),
     "a data folder that is missing": (["natural", "digits", "--data-dir", "nowhere"], "--data-dir; got nowhere"),
     "floats for pixels": (["natural", "floats", "--data-dir", "."], "Store pixels, before any normalisation"),
-    "images without channels": (["natural", "flat", "--data-dir", "."], "x[..., None]"),
+    "images as vectors": (["natural", "flat", "--data-dir", "."], "reshape flattened ones"),
     "channels first": (["natural", "first", "--data-dir", "."], "x.transpose(0, 2, 3, 1)"),
     "labels of another length": (["natural", "short", "--data-dir", "."], "another length than its images"),
     "classes from one": (["natural", "gap", "--data-dir", "."], "Renumber the classes from 0"),
@@ -98,7 +98,7 @@ def folder(tmp_path_factory):
     images, classes = np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3
     good = {"x_train": images, "y_train": classes, "x_test": images, "y_test": classes}
     wrong = {
-        "floats": {"x_train": images / 255.0}, "flat": {"x_train": images[..., 0]},
+        "floats": {"x_train": images / 255.0}, "flat": {"x_train": images.reshape(12, 64)},
         "first": {"x_train": images.transpose(0, 3, 1, 2)}, "short": {"y_train": classes[:5]},
         "gap": {"y_train": classes + 1},
     }  # fmt: skip

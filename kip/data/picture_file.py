@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from kip import bounds, machine
 from kip.errors import DataError
@@ -48,21 +48,26 @@ _room = _Room()
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Image]:
+def opened(source: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterator[Image]:
     """Open a picture, of which Pillow has read the header and nothing else.
+
+    Args:
+        source: the file, or its bytes.
+        formats: those that it may have, of `FORMATS`.
 
     Raises:
         DataError: if it has more than `kip.bounds.picture_pixels()`.
-        OSError and others: what Pillow raises at a file that is no picture in one of the `FORMATS`.
+        OSError and others: what Pillow raises at a file that is no picture in one of the formats.
     """
     from PIL import Image
 
     Image.init()
-    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+    with Image.open(source, formats=[name for name in formats if name in Image.OPEN]) as file:
         most = bounds.picture_pixels()
         if file.width * file.height > most:
             raise DataError(
-                f"the image {path}", got=f"{file.width}x{file.height} pixels", expected=f"at most {most} pixels",
+                f"the image {source}" if isinstance(source, Path) else "an image",
+                got=f"{file.width}x{file.height} pixels", expected=f"at most {most} pixels",
                 remedy=f"Make it smaller, or set ${bounds.PICTURE_VARIABLE} to more than {most // 10**6}.",
             )  # fmt: skip
         yield file

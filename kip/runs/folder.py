@@ -118,12 +118,11 @@ def place_of_data(paths: Path | Sequence[Path], given: Path | None = None) -> Pa
 
 
 def class_names(run: Path) -> list[str]:
-    """Return the names of the classes of a run's set; none where it does not say.
-
-    Raises:
-        DataError: if the set cannot be read.
-    """
-    return export.load(run / DISTILLED).class_names
+    """Return the names of the classes of a run's set; none where it does not say, or cannot be read."""
+    try:
+        return export.load(run / DISTILLED).class_names
+    except KipError:
+        return []
 
 
 def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:

@@ -330,7 +330,7 @@ def check_json(path, text):
 
 def check_picture(path, content):
     path.write_bytes(content)
-    image_folder.is_grey(path)
+    image_folder.header(path)
     assert image_folder.decoded(path, 3).dtype == np.uint8
 
 

@@ -28,7 +28,7 @@ def test_postscript_reaches_no_interpreter_whatever_its_name(tmp_path, monkeypat
     (tmp_path / name).write_text(ENDLESS)
     with pytest.raises(DataError, match="cannot read the image"):
         image_folder.decoded(tmp_path / name, 3)
-    assert image_folder.is_grey(tmp_path / name)
+    assert image_folder.header(tmp_path / name).is_grey
     assert not marker.exists()
 
 

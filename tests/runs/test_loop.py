@@ -60,7 +60,7 @@ def test_a_run_leaves_a_complete_folder(finished):
     left = {path.name for path in out.iterdir()}
     assert left == {
         "config.json", "metrics.jsonl", "checkpoints", "initial.npz", "distilled.npz", "images.png", "curves.png",
-        "result.json",
+        "result.json", "data.json",
     }  # fmt: skip
     assert json.loads((out / "result.json").read_text()) == result._asdict()
     assert [row["step"] for row in rows(out)] == list(range(7))
