@@ -62,7 +62,8 @@ def sets(tmp_path_factory):
     made = tmp_path_factory.mktemp("sets")
     draw(made / "folder" / "shapes" / "train", 24)
     draw(made / "folder" / "shapes" / "test", 6)
-    (x_train, y_train, x_test, y_test), names, _ = folder.read(made / "folder" / "shapes", kip.Data("shapes").look)
+    contents = folder.read(made / "folder" / "shapes")
+    (x_train, y_train), (x_test, y_test), names = contents.train, contents.test, contents.class_names
     assert isinstance(x_train, np.ndarray)
     (made / "array").mkdir()
     np.savez(
