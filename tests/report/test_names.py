@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from kip.report import canvas, charts, curves, images, panels
+from kip.report import canvas, charts, curves
 from kip.report.appearance import drawable, heading_of, tick_of
 from kip.report.canvas import cut, is_legible, legible
 from kip.report.images import save_images
@@ -22,15 +22,6 @@ def words(figure):
     from matplotlib.text import Text
 
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Return the list into which saved figures go, beside the file."""
-    kept = []
-    for module in (curves, images, panels):
-        monkeypatch.setattr(module, "save", lambda figure, path: (kept.append(figure), canvas.save(figure, path)))
-    return kept
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from PIL import Image
 
 from kip.config import value
 from kip.errors import OutputError, ShapeError
-from kip.report import canvas, curves, images, panels
 from kip.report.appearance import are_learned, displayed, prototypes, shown_class
 from kip.report.curves import save_curves
 from kip.report.images import save_images
@@ -44,15 +43,6 @@ def words(figure):
     from matplotlib.text import Text
 
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Return the list into which saved figures go, beside the file."""
-    kept = []
-    for module in (curves, images, panels):
-        monkeypatch.setattr(module, "save", lambda figure, path: (kept.append(figure), canvas.save(figure, path)))
-    return kept
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (96, 3), (200, 3)])
