@@ -75,9 +75,9 @@ _PUBLIC = {
     "run": "kip.runs.loop",
     "Result": "kip.runs.loop",
     "Callback": "kip.runs.callbacks",
-    "DistilledSet": "kip.export",
-    "load_set": "kip.export:load",
-    "save_set": "kip.export:save",
+    "DistilledSet": "kip.sets.distilled",
+    "load_set": "kip.sets.distilled:load",
+    "save_set": "kip.sets.distilled:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.judges.krr_accuracy",
     # finite networks, and training them on a set
@@ -93,7 +93,7 @@ _PUBLIC = {
     "Pretraining": "kip.evaluate.pretraining",
     "pretraining_table": "kip.evaluate.pretraining:pretraining",
     "analyze_set": "kip.evaluate.analysis:analyze",
-    "write_report": "kip.page:write",
+    "write_report": "kip.report.page:write",
     # errors
     "KipError": "kip.errors",
     "ConfigError": "kip.errors",

@@ -24,11 +24,11 @@ from kip.blocks import Blocks
 from kip.config import value
 from kip.data import Augment, Data
 from kip.errors import ConfigError, KipError, did_you_mean
-from kip.files import open_regular
 from kip.methods.contract import Method, method_named
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
 from kip.preprocess import Preprocess
+from kip.storage.files import open_regular
 
 
 def _read_method(given: Any) -> Method:

@@ -17,15 +17,15 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.blocks import Images, Task
 from kip.experiment import Experiment
-from kip.files import atomic_write
 from kip.kernels import Stax, permission
-from kip.locks import has_writer
-from kip.metrics import is_number, read_object, read_rows
 from kip.runs import folder
 from kip.runs import loop as train
 from kip.runs.loggers import LoggerName, loggers
 from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
+from kip.storage.files import atomic_write
+from kip.storage.json_files import is_number, read_object, read_rows
+from kip.storage.locks import has_writer
 from kip.workers.targets import fingerprint
 
 LOGGER = logging.getLogger(__name__)

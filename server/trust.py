@@ -14,8 +14,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kip.files import atomic_write
-from kip.metrics import read_object
+from kip.storage.files import atomic_write
+from kip.storage.json_files import read_object
 
 LOGGER = logging.getLogger(__name__)
 FILE = "trust.json"

@@ -7,7 +7,7 @@ sees one: there, tasks computed on three of them at a time now and then get othe
 import os
 from pathlib import Path
 
-from kip import compilation
+from kip.cli import compilation
 
 compilation.keep_programs()  # it has to stand before the import of JAX; a second run then compiles little
 
@@ -15,8 +15,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from kip.files import cache_dir  # noqa: E402
 from kip.kernels.fused.compiled import _folder  # noqa: E402
+from kip.storage.files import cache_dir  # noqa: E402
 
 MANY_DEVICES = (0, 10)
 """The first JAX with which three simulated devices have been seen to give the bits of one."""
@@ -69,7 +69,7 @@ def problem():
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """A store of artefacts of its own, the shared ones included."""
-    from kip.artefacts import Store
+    from kip.storage.artefacts import Store
 
     monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / "cache"))
     return Store(tmp_path / "artefacts", show_progress=False)

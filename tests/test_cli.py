@@ -21,8 +21,8 @@ from kip import cli
 from kip.cli import runs
 from kip.data import tfds
 from kip.errors import ConfigError
-from kip.locks import sole_writer
 from kip.runs import loop
+from kip.storage.locks import sole_writer
 
 TINY = """
 import kip
@@ -833,15 +833,15 @@ def test_status_says_whether_an_unfinished_run_goes_on(run_copy):
 
 def test_status_and_report_watch_a_run_to_its_end(run_copy, monkeypatch):
     monkeypatch.setattr("kip.cli.runs.WATCH_SECONDS", 0.01)
-    monkeypatch.setattr("kip.page.REFRESH", 0.01)
+    monkeypatch.setattr("kip.report.page.REFRESH", 0.01)
     goes_on = iter([True, True, True, False] * 20)
-    monkeypatch.setattr("kip.locks.has_writer", lambda run: next(goes_on))
+    monkeypatch.setattr("kip.storage.locks.has_writer", lambda run: next(goes_on))
     outcome = kip("status", run_copy, "--watch")
     assert outcome.status == 0
     assert outcome.out.count("ended after 4 steps") == 5
     goes_on = iter([True, False])
     written = []
-    monkeypatch.setattr("kip.page.write", lambda runs, out: written.append(runs) or run_copy / "config.json")
+    monkeypatch.setattr("kip.report.page.write", lambda runs, out: written.append(runs) or run_copy / "config.json")
     assert kip("report", run_copy, "--watch").status == 0
     assert len(written) == 3
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip import cli, export
+from kip import cli, sets
 from kip.data import Data
 from kip.errors import OutputError
 from kip.experiment import Experiment
-from kip.files import atomic_write
 from kip.kernels import Architecture
-from kip.locks import NAME, sole_writer
 from kip.methods.kernel.kip import KIP
 from kip.runs.loop import run
 from kip.server import service
 from kip.server.executor import RemoteExecutor
+from kip.storage.files import atomic_write
+from kip.storage.locks import NAME, sole_writer
 from kip.workers.worker import Worker
 
 _spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("server") / "links.py")
@@ -177,9 +177,9 @@ def test_the_report_shows_no_spread_that_is_no_number(whole, tmp_path):
 
 def test_natural_images_of_another_run_are_left_out_of_the_report(whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "run")
-    first = export.load(out / "initial.npz")
+    first = sets.load(out / "initial.npz")
     arrays = {name: getattr(first, name)[:4] for name in first._fields if name != "metadata"}
-    export.save(out / "initial.npz", first._replace(**arrays))
+    sets.save(out / "initial.npz", first._replace(**arrays))
     assert cli.main(["report", str(out)]) == 0
 
 
@@ -363,9 +363,9 @@ def changed(content, changes):
 def test_a_set_that_is_not_what_it_says_is_refused_in_words(whole, tmp_path, capsys, command, fault):
     out = shutil.copytree(whole, tmp_path / "run")
     path = out / "distilled.npz"
-    loaded = export.load(path)
+    loaded = sets.load(path)
     changes = ARRAYS[fault](loaded) if fault in ARRAYS else {"metadata": changed(loaded.metadata, METADATA[fault])}
-    export.save(path, loaded._replace(**changes))
+    sets.save(path, loaded._replace(**changes))
     assert cli.main([command, str(out if command == "report" else path)]) == 2
     complaint = capsys.readouterr().err
     assert str(path) in complaint

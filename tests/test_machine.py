@@ -96,5 +96,7 @@ def test_a_processor_that_the_system_does_not_name_still_has_a_name(monkeypatch,
 
 
 def test_importing_the_file_imports_no_jax():
-    code = "import sys, kip.machine, kip.locks, kip.metrics, kip.archives, kip.compilation; print('jax' in sys.modules)"
+    code = (
+        "import sys, kip.machine, kip.storage.locks, kip.storage.npz, kip.cli.compilation; print('jax' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -19,8 +19,8 @@ from kip.blocks.source import checksum, select
 from kip.config import value
 from kip.data import Augment, Data, Dataset
 from kip.errors import DataError
-from kip.lazy import Images
 from kip.preprocess import Preprocess
+from kip.storage.images import Images
 
 
 @value

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip.files import atomic_write
 from kip.kernels import Architecture, Implementation, fused, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.kernels.fused.layout import tables
-from kip.report.canvas import with_grid
+from kip.pictures.canvas import with_grid
+from kip.storage.files import atomic_write
 
 LEAST_S, ENOUGH_S = 2.0, 10.0
 """A program runs `repeats` times, more often where they take less than the first, and less where more than the second,

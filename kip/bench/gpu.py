@@ -30,8 +30,8 @@ from kip.kernels import Architecture, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.machine import versions
 from kip.methods.kernel.kip import KIP
+from kip.pictures.panels import Panel, Point, save_panels
 from kip.preprocess import Preprocess
-from kip.report.panels import Panel, Point, save_panels
 from kip.runs.setup import problem_of
 
 REPEATS = 3

@@ -17,11 +17,11 @@ import numpy as np
 
 from kip.data import decoded
 from kip.data.image_folder import Look
-from kip.lazy import Lazy
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator, key
+from kip.storage.images import Lazy
 from kip.training.batches import Batches
-from kip.training.gathered import THREADS, gathered
+from kip.training.prefetch import THREADS, gathered
 
 TEMPLATES = 20
 """Different pictures; the others are copies of these under other names."""

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip.artefacts import Store
 from kip.errors import MissingExtraError
-from kip.files import atomic_write
 from kip.methods.contract import Method
 from kip.methods.matching.dc import DC
 from kip.methods.matching.dm import DM
 from kip.methods.problem import Problem
 from kip.networks import Model, Network
+from kip.storage.artefacts import Store
+from kip.storage.files import atomic_write
 from kip.training.unrolled import Draw, Learned, Student, unroll
 
 STUDENT_STEPS = (5, 10, 20, 40, 80)

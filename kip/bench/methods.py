@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from kip.artefacts import Store
 from kip.blocks import KernelBlocks
 from kip.data import Augment, ClassIndex
 from kip.krr import Ridge
@@ -32,6 +31,7 @@ from kip.methods.problem import Problem
 from kip.networks import Network
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator
+from kip.storage.artefacts import Store
 from kip.training.learner import Training
 from kip.training.recipe import Optimizer
 from kip.training.self_supervised import Teacher

@@ -19,7 +19,7 @@ from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import Kernel, entry_bytes
-from kip.lazy import Lazy
+from kip.storage.images import Lazy
 
 ROWS_AT_A_TIME = 4096
 """The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.data import Augment, augment
-from kip.lazy import Images, parts
 from kip.preprocess import Transform
+from kip.storage.images import Images, parts
 
 SplitName = Literal["train", "validation", "test"]
 

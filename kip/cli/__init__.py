@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from kip import compilation
-from kip.cli import failures, streams
+from kip.cli import compilation, failures, streams
 from kip.errors import ConfigError, KipError, did_you_mean
 from kip.machine import keep_freed_memory, peak_memory_mib
 from kip.runs import stopping

@@ -88,7 +88,7 @@ def evaluate(
     networks = [RandomFeatures(network, networks_per_draw, of_features) for network in features]
     evaluations = []
     for path, name in zip(sets, folder.names(sets)):
-        (loaded,) = folder.sets(path)
+        (loaded,) = folder.read_sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
                 loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
@@ -134,13 +134,13 @@ def transfer(
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.evaluate.transfer import TransferResult, transfer_set
-    from kip.export import DistilledSet
     from kip.runs import folder
+    from kip.sets.distilled import DistilledSet
 
     check_out(out)
     progress = functools.partial(print, file=sys.stderr, flush=True)
     data_dir = folder.place_of_data(distilled, data_dir)
-    sets = folder.sets(distilled, checkpoints, data_dir)
+    sets = folder.read_sets(distilled, checkpoints, data_dir)
     results: list[TransferResult] = []
     summary: dict[str, Any] = {}
     wanted: list[tuple[DistilledSet, Baseline]] = [(checkpoint, "none") for checkpoint in sets]
@@ -199,9 +199,9 @@ def compare(
     from kip import experiment
     from kip.evaluate import comparison as measure
     from kip.kernels import permission
-    from kip.locks import sole_writer
-    from kip.report import comparison as report
+    from kip.pictures import comparison as report
     from kip.runs import folder
+    from kip.storage.locks import sole_writer
 
     permission.permit(*stax)
     data_dir = folder.place_of_data([Path(name) for name in sets], data_dir)
@@ -240,8 +240,8 @@ def dcs(
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.evaluate.dcs import correlate
-    from kip.locks import sole_writer
-    from kip.report import dcs as report
+    from kip.pictures import dcs as report
+    from kip.storage.locks import sole_writer
 
     with sole_writer(out):
         results = correlate(
@@ -282,8 +282,8 @@ def scaling(
     """
     from kip.errors import DataError
     from kip.evaluate.scaling import held_against, observations
-    from kip.metrics import read_object
-    from kip.report import scaling as report
+    from kip.pictures import scaling as report
+    from kip.storage.json_files import read_object
 
     check_out(out)
     contents = read_object(table)

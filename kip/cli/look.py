@@ -123,11 +123,11 @@ def show(
     """
     import numpy as np
 
-    from kip.report import appearance
-    from kip.report.images import save_images
+    from kip.pictures import appearance
+    from kip.pictures.images import save_images
     from kip.runs import folder
 
-    (loaded,) = folder.sets(distilled)
+    (loaded,) = folder.read_sets(distilled)
     out = out or (distilled / folder.DISTILLED if distilled.is_dir() else distilled).with_suffix(".png")
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
@@ -178,7 +178,7 @@ def report(
         watch: Write the page again every 30 seconds while a run goes on. The page in a browser loads itself again.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import page
+    from kip.report import page
 
     path = page.write([run, *others], out)
     print(path, flush=True)

@@ -155,7 +155,7 @@ def bench(
 def _bench_gpu(out: Path, **options: Any) -> dict[str, Any]:
     """Measure, and write gpu.json, gpu.md and gpu.png into a folder."""
     from kip.bench import gpu
-    from kip.files import atomic_write
+    from kip.storage.files import atomic_write
 
     results = gpu.measure(**options, progress=lambda line: print(line, file=sys.stderr, flush=True))
     text = gpu.as_markdown(results)

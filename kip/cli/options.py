@@ -15,7 +15,7 @@ import tyro
 from kip.cli.streams import nobody_reads
 from kip.config import label
 from kip.errors import ConfigError, OutputError, in_our_voice
-from kip.files import atomic_write
+from kip.storage.files import atomic_write
 
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 Out = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
@@ -66,7 +66,7 @@ def while_going_on(runs: Sequence[Path], seconds: float) -> Iterator[None]:
 
     It ends sooner where nobody reads stdout any more.
     """
-    from kip.locks import has_writer
+    from kip.storage.locks import has_writer
 
     going_on = True
     while going_on and not nobody_reads():

@@ -129,7 +129,8 @@ def label_solve(
 
 def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
     """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG."""
-    from kip import experiment, overrides
+    from kip import experiment
+    from kip.cli import overrides
     from kip.kernels import permission
 
     loaded = experiment.load(name)
@@ -200,7 +201,7 @@ def _default_out(config: str) -> Path:
 
 
 def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
-    from kip.report.appearance import heading_of
+    from kip.pictures.appearance import heading_of
     from kip.runs import folder
 
     result = _train(experiment, out, folder.place_of_data(out, data_dir), where)
@@ -251,8 +252,8 @@ def _warnings(experiment: Experiment, result: Result) -> list[str]:
 
 def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
     executor, workers, address, check_share, mixed_hardware, log = where
-    from kip.locks import sole_writer
     from kip.runs.setup import check_functions, check_spreads
+    from kip.storage.locks import sole_writer
 
     check_functions(experiment)
     if executor == "local":

@@ -15,8 +15,8 @@ from kip.cli.options import (
     Step,
 )
 from kip.data import Data
-from kip.formats import Format
 from kip.preprocess import Preprocess
+from kip.sets.formats import Format
 
 
 def export(
@@ -121,9 +121,9 @@ def import_(
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import export
-    from kip.importing import import_set
+    from kip import sets
     from kip.kernels.architecture import kernel_named
+    from kip.sets.importing import import_set
 
     distilled = import_set(
         file, data, name=name, values=values, labels=labels, labels_are=labels_are, arrays=arrays, per_class=per_class,
@@ -131,6 +131,6 @@ def import_(
         kernel=kernel_named(kernel, "ntk"), rate=rate,
         data_dir=data_dir,
     )  # fmt: skip
-    export.save(out, distilled)
+    sets.save(out, distilled)
     print(out)
     return {"out": str(out), "images": len(distilled.images), "learned_labels": distilled.origin.labels_are == "scores"}

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from kip import rng
-from kip.checks import check_image_batch
 from kip.config import value
 from kip.data.policies import MEAN_COLOUR, POLICIES, operators
 from kip.errors import DataError
+from kip.storage.images import check_image_batch
 
 MAX_ROTATION = 10.0
 """Largest rotation of grey images, degrees."""

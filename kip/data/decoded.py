@@ -31,10 +31,10 @@ import numpy as np
 from kip.data import image_folder
 from kip.data.image_folder import DEPTHS, Look, ValuesError
 from kip.errors import DataError, OutputError, printable
-from kip.files import atomic_write, cache_dir
-from kip.lazy import Images, Stored, in_memory_bytes
-from kip.locks import has_writer, sole_writer
-from kip.metrics import read_object
+from kip.storage.files import atomic_write, cache_dir
+from kip.storage.images import Images, Stored, in_memory_bytes
+from kip.storage.json_files import read_object
+from kip.storage.locks import has_writer, sole_writer
 
 VERSION = 2
 """A number that is raised whenever the same files would give other pixels."""

@@ -8,8 +8,8 @@ All images become one size and one number of channels. `side` brings them to squ
 `resize`; without it, images must have one size. The set is grey where every image is, and else RGB. An image that
 cannot be read is left out with a warning that names it.
 
-Pictures are decoded once. Where they take more than `kip.lazy.in_memory_bytes()`, they are decoded into a file of the
-cache folder (`kip.data.decoded`), and read from there by rows.
+Pictures are decoded once. Where they take more than `kip.storage.images.in_memory_bytes()`, they are decoded into a
+file of the cache folder (`kip.data.decoded`), and read from there by rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kip.data.decoded import Decoded
 from kip.data.image_folder import Listing, Look
 from kip.data.layout import Layout, layout
 from kip.errors import DataError, printable
-from kip.lazy import Images, chosen
+from kip.storage.images import Images, chosen
 
 LOGGER = logging.getLogger(__name__)
 NAMED = 5

@@ -176,7 +176,7 @@ def decoded(path: Path, channels: int, look: Look = Look()) -> np.ndarray:  # no
         look: its size, background and depth. It is scaled by Lanczos's filter.
 
     Raises:
-        DataError: if it is no image that can be read, or claims more than `kip.bounds.picture_pixels()`.
+        DataError: if it is no image that can be read, or claims more than `kip.storage.bounds.picture_pixels()`.
         ValuesError: if it has more bits than `look.depth`, or floats outside [0, 1].
     """
     with quietly():

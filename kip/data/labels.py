@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kip.errors import DataError
-from kip.lazy import Held, Images, Lazy
+from kip.storage.images import Held, Images, Lazy
 
 
 def one_hot(labels: np.ndarray, num_classes: int, like: Images) -> np.ndarray | Lazy:

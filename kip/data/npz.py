@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kip.archives import array_headers, array_names, read_arrays, stored_arrays
 from kip.data.published import described
 from kip.errors import DataError, printable
-from kip.lazy import Images, Lazy, in_memory_bytes
+from kip.storage.images import Images, Lazy, in_memory_bytes
+from kip.storage.npz import array_headers, array_names, read_arrays, stored_arrays
 
 LOGGER = logging.getLogger(__name__)
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -67,8 +67,8 @@ def class_names(path: Path) -> tuple[str, ...]:
 def read(path: Path) -> Arrays:
     """Read and check a data set file.
 
-    Images that take more than `kip.lazy.in_memory_bytes()` stay in the file and are read from it by rows, if the file
-    is not compressed.
+    Images that take more than `kip.storage.images.in_memory_bytes()` stay in the file and are read from it by rows, if
+    the file is not compressed.
 
     Args:
         path: a .npz archive. Its train and test images are uint8 (N, H, W, C) with C = 1 or 3; its classes are integers

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from kip import bounds, machine
+from kip import machine
 from kip.errors import DataError
+from kip.storage import bounds
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +57,7 @@ def opened(source: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterato
         formats: those that it may have, of `FORMATS`.
 
     Raises:
-        DataError: if it has more than `kip.bounds.picture_pixels()`.
+        DataError: if it has more than `kip.storage.bounds.picture_pixels()`.
         OSError and others: what Pillow raises at a file that is no picture in one of the formats.
     """
     from PIL import Image

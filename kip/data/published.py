@@ -22,10 +22,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from kip import bounds
 from kip.data.labels import centred_one_hot
 from kip.data.pickle_machine import escaped
 from kip.errors import DataError
+from kip.storage import bounds
 
 LOGGER = logging.getLogger(__name__)
 IMAGES = ("images", "image", "image_syn", "images_syn", "syn_images", "images_train", "x_proto", "x", "imgs", "data")

@@ -18,7 +18,7 @@ from kip.data import npz, tfds
 from kip.data.image_folder import Look, Resize
 from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError, did_you_mean
-from kip.lazy import Held, Images, Lazy, chosen, in_memory_bytes, parts
+from kip.storage.images import Held, Images, Lazy, chosen, in_memory_bytes, parts
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
 USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
@@ -69,7 +69,7 @@ class Split(NamedTuple):
     """Images and their classes."""
 
     images: Images
-    """uint8 (N, H, W, C), 0..255, C = 1 (grey) or 3 (RGB); `kip.lazy.Lazy` where the set is not held in memory."""
+    """uint8 (N, H, W, C), 0..255, C = 1 (grey) or 3 (RGB); `kip.storage.images.Lazy` where they are not in memory."""
     labels: np.ndarray
     """int64 (N,)."""
 
@@ -120,8 +120,9 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     A name is looked up in this order: `digits`; NAME.npz in the data folder; the folder NAME there (`kip.data.folder`);
     tensorflow-datasets, which downloads once into its own folder ($TFDS_DATA_DIR, else ~/tensorflow_datasets).
 
-    Images that take more than `kip.lazy.in_memory_bytes()` come as `kip.lazy.Lazy`. Those of folders and of
-    uncompressed .npz files stay on the disk; those of other sources are in memory as bytes, and never as floats.
+    Images that take more than `kip.storage.images.in_memory_bytes()` come as `kip.storage.images.Lazy`. Those of
+    folders and of uncompressed .npz files stay on the disk; those of other sources are in memory as bytes, and never
+    as floats.
 
     Args:
         data: name and split.

@@ -12,7 +12,7 @@ storage. `kip.data.pickle_machine` goes through the structure; this file says wh
 | anything else | refused by its name |
 
 A tensor is held against the bytes of its storage, in whole numbers of Python, before it is made; all arrays together
-take no more than `kip.bounds.file_bytes`.
+take no more than `kip.storage.bounds.file_bytes`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from kip import bounds
 from kip.data import pickle_machine
 from kip.data.pickle_machine import LeftOut, Name, Unfinished, escaped
 from kip.errors import DataError, KipError
+from kip.storage import bounds
 
 STRUCTURE_BYTES = 4 << 20
 """The largest `data.pkl` that is read: the structure alone, without the arrays."""

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from kip import export, krr
+from kip import krr, sets
 from kip.blocks import KernelBlocks
 from kip.errors import ConfigError
 from kip.evaluate import measures
-from kip.evaluate.natural import Support, check_classes, natural, prepared
+from kip.evaluate.prepared import Support, check_classes, natural, prepared
 from kip.evaluate.setting import Setting
 from kip.evaluate.spectrum import frechet_distance
-from kip.export import Origin
 from kip.judges import KernelJudge
 from kip.kernels import Kernel
 from kip.networks import Network
 from kip.runs import folder
+from kip.sets.distilled import Origin
 from kip.training import predict
 
 PART = 5000
@@ -64,12 +64,12 @@ def analyze(
         its images are of the data set's own classes, `label_matrix` and `labels_at_own_class`.
 
     Raises:
-        ConfigError: as `kip.runs.folder.sets`; if the set has no kernel of its own and none is given; or if its labels
-            are representations.
+        ConfigError: as `kip.runs.folder.read_sets`; if the set has no kernel of its own and none is given; or if its
+            labels are representations.
         DataError: if a set cannot be read, or the data set is not the set's.
         NonFiniteError: if K_ss without a ridge has no inverse in the dtype of `blocks`.
     """
-    (distilled,) = folder.sets(path)
+    (distilled,) = folder.read_sets(path)
     data_dir = folder.place_of_data(path, data_dir)
     dataset, apply = prepared(distilled, data_dir)
     origin = distilled.origin
@@ -110,7 +110,7 @@ def analyze(
         for name, distance in _frechet(sets, origin, features, feature_steps, data_dir, show_progress).items():
             results[name]["frechet_distance"] = distance
     results["dimensions"] = []
-    for checkpoint in folder.sets(path, checkpoints, data_dir) if checkpoints else []:
+    for checkpoint in folder.read_sets(path, checkpoints, data_dir) if checkpoints else []:
         k_ss, _ = blocks.forward(chosen, checkpoint.images_preprocessed, checkpoint.images_preprocessed[:0])
         measured = measures.dimensions(checkpoint.images_preprocessed, k_ss)
         results["dimensions"].append({"step": checkpoint.metadata["step"], **measured._asdict()})
@@ -152,6 +152,6 @@ def _frechet(
 def _natural(path: Path, draw: Callable[[], Support]) -> tuple[str, Support]:
     """Return where the natural images came from, and them with their labels."""
     if path.is_dir() and (path / folder.INITIAL).is_file():
-        first = export.load(path / folder.INITIAL)
+        first = sets.load(path / folder.INITIAL)
         return "those it started from", (first.images_preprocessed, first.labels)
     return "a class-balanced draw", draw()

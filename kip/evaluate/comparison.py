@@ -7,7 +7,7 @@ the table's folder, if it was not yet.
 
     OUT/runs/NAME/          the run of a configuration
     OUT/cells/DIGEST.json   a cell of the table: a set, a network, a protocol and all seeds
-    OUT/comparison.json     the whole table; `kip.report.comparison` writes .csv, .md and .png beside it
+    OUT/comparison.json     the whole table; `kip.pictures.comparison` writes .csv, .md and .png beside it
 
 A comparison that is started again repeats no cell: a cell's digest stands for everything that its accuracies depend on.
 One of other sets, networks or protocols in the same folder keeps the rows that the table has (`kip.evaluate.earlier`).
@@ -28,6 +28,7 @@ from kip import config, data, experiment
 from kip.blocks import KernelBlocks
 from kip.config import value
 from kip.errors import ConfigError, did_you_mean
+from kip.evaluate.cells import Candidate, Cell, Squeezed, cross_architecture, line
 from kip.evaluate.dd_ranking import (
     augmentation_robust_score,
     hard_label_recovery,
@@ -35,18 +36,17 @@ from kip.evaluate.dd_ranking import (
     label_robust_score,
 )
 from kip.evaluate.earlier import join_tables
-from kip.evaluate.natural import check_classes, check_data
-from kip.evaluate.protocols import Candidate, Cell, Squeezed, cross_architecture, line
+from kip.evaluate.prepared import check_classes, check_data
 from kip.evaluate.setting import Setting, Teacher
 from kip.experiment import Experiment
-from kip.export import DistilledSet
 from kip.judges import Students
 from kip.methods.selection.geometric import Geometric
-from kip.metrics import read_object
 from kip.networks import Network
 from kip.networks.model import CONVNET
 from kip.runs import folder, loop
 from kip.runs.setup import problem_of
+from kip.sets.distilled import DistilledSet
+from kip.storage.json_files import read_object
 from kip.training.protocols import PROTOCOLS, Protocol, for_set
 
 Baseline = Literal["random", "herding", "k_centers", "medoids", "facility_location"]
@@ -143,7 +143,7 @@ def compare(
         save: called with the table after each cell.
 
     Returns:
-        `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.protocols.Cell`, with
+        `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.cells.Cell`, with
         `data` and `images_per_class`, the `batch` and `rate` of the training, and the names of its `teachers`),
         `average` over networks where there are several, `teachers` with their accuracies, and with the baseline
         `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
@@ -276,7 +276,7 @@ def _is_file(name: str) -> bool:
 
 
 def _entry(name: str, path: Path) -> Entry:
-    (distilled,) = folder.sets(path)
+    (distilled,) = folder.read_sets(path)
     check_classes(distilled, "a comparison")
     of_run = path if path.is_dir() else path.parent
     is_of_run = path.is_dir() or path.name == folder.DISTILLED

@@ -32,25 +32,25 @@ import numpy as np
 from pydantic import Field
 
 from kip import data, experiment, preprocess
-from kip.artefacts import Store, digest, identified
 from kip.blocks import KernelBlocks
 from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError, NonFiniteError
-from kip.evaluate.protocols import Candidate
+from kip.evaluate.cells import Candidate
 from kip.evaluate.setting import Setting
 from kip.experiment import Experiment
-from kip.files import atomic_write
-from kip.lazy import Images
 from kip.methods.contract import Method
 from kip.methods.problem import Problem
 from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
-from kip.metrics import read_object
 from kip.networks import Network
 from kip.networks.model import CONVNET
 from kip.rng import generator
 from kip.runs.setup import check_data, problem_of
+from kip.storage.artefacts import Store, digest, identified
+from kip.storage.files import atomic_write
+from kip.storage.images import Images
+from kip.storage.json_files import read_object
 from kip.training.protocols import PROTOCOLS
 
 Kind = Literal["random", "repeated", "near", "far"]

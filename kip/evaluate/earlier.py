@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kip.evaluate.protocols import of_dict
+from kip.evaluate.cells import of_dict
 
 SET = ("name", "data", "preprocess", "method", "images", "images_per_class", "own_test_accuracy")
 """What a row of a set must have, and what tells whether it is the row of the same set."""
 CELL = ("candidate", "data", "preprocess", "network", "protocol")
 """What tells a cell from others."""
 ABOUT = ("data", "preprocess", "method", "images_per_class", "batch", "rate", "teachers")
-"""The fields of a cell beside those of `kip.evaluate.protocols.Cell`."""
+"""The fields of a cell beside those of `kip.evaluate.cells.Cell`."""
 TEACHER = ("data", "preprocess", "label")
 """What tells a teacher from others."""
 

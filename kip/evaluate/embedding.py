@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from kip import data, preprocess
-from kip.artefacts import Store
 from kip.errors import ConfigError
-from kip.export import DistilledSet
-from kip.files import atomic_write
 from kip.methods.features.krr_st import KRRST
-from kip.report.canvas import drawing, legible
+from kip.pictures.canvas import drawing, legible
 from kip.rng import generator
+from kip.sets.distilled import DistilledSet
+from kip.storage.artefacts import Store
+from kip.storage.files import atomic_write
 from kip.training import self_supervised as teacher
 
 PERPLEXITY = 30.0

@@ -11,12 +11,12 @@ import numpy as np
 from kip import krr
 from kip.blocks import KernelBlocks
 from kip.data import Dataset
-from kip.evaluate.natural import check_classes, prepared
-from kip.export import DistilledSet
+from kip.evaluate.prepared import check_classes, prepared
 from kip.judges import Judge, KernelJudge, Question, RandomFeatures, Tools, by_class
+from kip.judges.judge import deviation
 from kip.kernels import Kernel
-from kip.lazy import Images
-from kip.spread import deviation
+from kip.sets.distilled import DistilledSet
+from kip.storage.images import Images
 
 
 class Evaluation(NamedTuple):

@@ -19,7 +19,7 @@ from kip.errors import NonFiniteError
 from kip.evaluate.dimension import inner_products, linear_dimension, two_nn
 from kip.evaluate.spectrum import eigensystem
 from kip.kernels import Kernel
-from kip.lazy import Images, Lazy, slices
+from kip.storage.images import Images, Lazy, slices
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

@@ -14,10 +14,10 @@ from kip import data, krr
 from kip.blocks import KernelBlocks
 from kip.data import Dataset
 from kip.errors import DataError
-from kip.evaluate.natural import natural
+from kip.evaluate.prepared import natural
+from kip.judges.judge import deviation
 from kip.kernels import Kernel
 from kip.preprocess import Apply
-from kip.spread import deviation
 
 
 class SubsetAccuracy(NamedTuple):

@@ -31,23 +31,22 @@ import numpy as np
 from pydantic import Field
 
 from kip import data
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
-from kip.evaluate.natural import Support, natural, prepared
-from kip.export import DistilledSet
+from kip.evaluate.prepared import Support, natural, prepared
 from kip.judges import Probe, probe
-from kip.lazy import Images
+from kip.judges.judge import deviation
 from kip.methods.features.krr_st import KRRST
 from kip.networks import Model, Network
-from kip.networks.model import READOUT, Variables
+from kip.networks.model import READOUT, Variables, fresh
 from kip.preprocess import Apply
 from kip.rng import generator, key
 from kip.runs import folder
-from kip.spread import deviation
+from kip.sets.distilled import DistilledSet
+from kip.storage.artefacts import Store
+from kip.storage.images import Images
 from kip.training import self_supervised
 from kip.training.batches import Batches
-from kip.training.fresh import fresh
 from kip.training.predict import accuracy
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import Labeller, train, train_teacher
@@ -143,7 +142,7 @@ def pretraining(
     cells = []
     teachers: dict[Any, Labeller] = {}
     for path, name in zip(paths, folder.names(paths)):
-        for cell in _cells(name, folder.sets(path)[0], config, second, teachers, data_dir):
+        for cell in _cells(name, folder.read_sets(path)[0], config, second, teachers, data_dir):
             progress(cell)
             cells.append(cell)
     return cells

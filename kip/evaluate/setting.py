@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kip import config, data, preprocess
-from kip.artefacts import Store, digest, identified
 from kip.data import Data
-from kip.evaluate.protocols import Candidate, Cell, judge, of_dict, seen_of
-from kip.files import atomic_write
-from kip.lazy import Images
+from kip.evaluate.cells import Candidate, Cell, judge, of_dict, seen_of
 from kip.machine import versions
-from kip.metrics import read_object
 from kip.networks import Network
 from kip.preprocess import Preprocess
+from kip.storage.artefacts import Store, digest, identified
+from kip.storage.files import atomic_write
+from kip.storage.images import Images
+from kip.storage.json_files import read_object
 from kip.training.augment import Augmentation, for_classes
 from kip.training.predict import accuracy
 from kip.training.protocols import Protocol

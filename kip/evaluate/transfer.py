@@ -29,16 +29,16 @@ from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError
 from kip.evaluate.empirical_ntk import POINTS, critical_learning_rate
-from kip.evaluate.natural import check_classes, natural, prepared
-from kip.export import DistilledSet
-from kip.lazy import Images
+from kip.evaluate.prepared import check_classes, natural, prepared
+from kip.judges.judge import deviation
 from kip.networks import Model, Network
 from kip.preprocess import Apply
-from kip.spread import deviation
+from kip.sets.distilled import DistilledSet
+from kip.storage.images import Images
 from kip.training.devices import over_devices
+from kip.training.ensembles import train_all
 from kip.training.predict import accuracy
 from kip.training.recipe import Optimizer, Recipe
-from kip.training.several import train_all
 from kip.training.supervised import train
 
 Baseline = Literal["none", "natural", "full"]

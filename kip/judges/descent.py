@@ -11,10 +11,9 @@ from pydantic import Field
 from kip.config import value
 from kip.errors import DataError
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, fresh
 from kip.progress import progress_bar
 from kip.rng import key
-from kip.training.fresh import fresh
 from kip.training.losses import Loss
 from kip.training.predict import are_right
 from kip.training.unrolled import Draw, Learned, Student, unroll

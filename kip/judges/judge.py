@@ -7,12 +7,13 @@ an exported set carries it, so that a set is judged alike in its run and whereve
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kip.blocks import KernelBlocks, Source
-from kip.lazy import Images
+from kip.storage.images import Images
 
 Part = Literal["validation", "test"]
 
@@ -129,3 +130,8 @@ def by_class(are_right: np.ndarray, classes: np.ndarray, num_classes: int) -> li
         num_classes: C.
     """
     return [float(are_right[:, classes == c].mean()) if np.any(classes == c) else None for c in range(num_classes)]
+
+
+def deviation(values: Sequence[float] | np.ndarray) -> float:
+    """Return the sample standard deviation, sqrt(sum (v - mean)^2 / (n - 1)), in the values' units; 0 for one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

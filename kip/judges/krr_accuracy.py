@@ -8,8 +8,8 @@ from kip import krr
 from kip.blocks import KernelBlocks, Source
 from kip.errors import DataError
 from kip.kernels import Kernel
-from kip.lazy import Images
 from kip.progress import progress_bar
+from kip.storage.images import Images
 
 
 def krr_accuracy(

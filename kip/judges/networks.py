@@ -13,10 +13,10 @@ from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.augment import Augmentation, for_classes
+from kip.training.ensembles import train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import are_right
 from kip.training.recipe import Optimizer
-from kip.training.several import train_on_set
 
 
 @value

@@ -17,13 +17,13 @@ from kip import krr
 from kip.config import value
 from kip.data import centred_one_hot, class_balanced
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
-from kip.lazy import Images
 from kip.networks.model import Model, Network
 from kip.rng import key
+from kip.storage.images import Images
+from kip.training.ensembles import train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import features
 from kip.training.recipe import Optimizer
-from kip.training.several import train_on_set
 
 RIDGE = krr.Ridge(1e-1)
 """Regulariser of the probe, relative to the mean of the kernel's diagonal; the best of 1e-3, 1e-2, 0.1, 1 and 10 on

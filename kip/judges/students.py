@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError
 from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
+from kip.storage.artefacts import Store
 from kip.training.post_training import post_train
 from kip.training.predict import are_right
 from kip.training.protocols import Protocol

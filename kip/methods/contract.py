@@ -25,11 +25,11 @@ import importlib
 import pkgutil
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from kip.artefacts import Store
 from kip.errors import ConfigError, did_you_mean
 from kip.judges import Judge
 from kip.kernels.architecture import Kernel
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 
 LabelsAre = Literal["classes", "scores", "representations"]
 """What the labels of a set are: one-hot or centred one-hot `classes`; learned `scores`, one for each class, whose

@@ -11,10 +11,10 @@ from kip.blocks.source import checksum, select
 from kip.data import Augment, ClassIndex, Split, centred_one_hot
 from kip.errors import ConfigError, DataError
 from kip.judges import Support
-from kip.lazy import Images
 from kip.methods.ahead import Ahead
 from kip.preprocess import Transform
 from kip.rng import generator
+from kip.storage.images import Images
 
 
 class State(NamedTuple):
@@ -71,8 +71,8 @@ class Batch(NamedTuple):
 class Problem(NamedTuple):
     """The train set and the tools; validation and test images are not in it, so that no method can choose by them.
 
-    Where the set is not held in memory, `pixels` and `inputs` are `kip.lazy.Lazy`: a method takes rows of them by index
-    or by slice, and never the whole as an array.
+    Where the set is not held in memory, `pixels` and `inputs` are `kip.storage.images.Lazy`: a method takes rows of
+    them by index or by slice, and never the whole as an array.
 
     Attributes:
         pixels: train images, (N, H, W, C), uint8.

@@ -233,5 +233,20 @@ def network(name: str | Network, num_outputs: int, **options: Any) -> Model:
     return Model(config, num_outputs)
 
 
+def fresh(model: Model, key: Array, image_shape: tuple[int, ...]) -> Variables:
+    """Return the variables that a key draws for images (H, W, C); for keys (r,), stacked along a leading axis.
+
+    Raises:
+        ShapeError: if the images are too small for the network.
+    """
+    return _compiled_draw(model, tuple(image_shape), key.ndim > 0)(key)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_draw(model: Model, shape: tuple[int, int, int], many: bool) -> Callable[[Array], Variables]:
+    draw = lambda key: model.init(key, shape)  # noqa: E731
+    return jax.jit(jax.vmap(draw) if many else draw)
+
+
 CONVNET = Network("ConvNet-D3", w_std=3**-0.5)
 """The network of the literature on small sets, with the deviation of weights that PyTorch draws."""

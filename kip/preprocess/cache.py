@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kip import files
 from kip.errors import OutputError
-from kip.files import atomic_write, open_regular
-from kip.lazy import Images, parts
+from kip.storage import files
+from kip.storage.files import atomic_write, open_regular
+from kip.storage.images import Images, parts
 
 VERSION = 1
 """A number that is raised whenever the computation would give other results."""
@@ -32,7 +32,7 @@ def load(images: Images, kind: str, cache_dir: Path | None) -> tuple[np.ndarray,
     Args:
         images: the train images, uint8 (N, H, W, C).
         kind: the kind of ZCA.
-        cache_dir: the folder; None: `kip.files.cache_dir()`.
+        cache_dir: the folder; None: `kip.storage.files.cache_dir()`.
     """
     path, features = _path(images, kind, cache_dir), int(np.prod(images.shape[1:]))
     try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kip.checks import check_image_batch
 from kip.errors import DataError, ShapeError
-from kip.lazy import Images, parts
+from kip.storage.images import Images, check_image_batch, parts
 
 
 def as_pixels(images: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from kip.files import atomic_write
 from kip.preprocess.transform import Transform
+from kip.storage.files import atomic_write
 
 
 def beside(distilled: Path) -> Path:

@@ -7,8 +7,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from kip.lazy import Images, Lazy, Made, slices
 from kip.preprocess.pixels import as_pixels, check_shape, moments
+from kip.storage.images import Images, Lazy, Made, slices
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal, Protocol, overload
 import numpy as np
 from pydantic import Field
 
-from kip.checks import check_image_batch
 from kip.config import value
-from kip.lazy import Images, Lazy, Made
 from kip.preprocess import standardise, zca
+from kip.storage.images import Images, Lazy, Made, check_image_batch
 
 
 @value
@@ -39,7 +38,7 @@ class Transform(Protocol):
     def apply(self, images: Images) -> Images:
         """Preprocess uint8 or float pixels; float32, the same shape.
 
-        Images that are read when they are asked for (`kip.lazy.Lazy`) are preprocessed when they are asked for.
+        Images that are read when they are asked for (`kip.storage.images.Lazy`) are preprocessed then.
 
         Raises:
             ShapeError: if an image has another shape than those it was fitted on.

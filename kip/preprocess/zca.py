@@ -33,12 +33,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from kip.archives import memory_bytes
 from kip.errors import DataError, ShapeError
-from kip.lazy import Images, Lazy, Made
 from kip.preprocess import cache
 from kip.preprocess.pixels import as_pixels, check_shape, chunks, moments
 from kip.preprocess.standardise import channel_moments
+from kip.storage.images import Images, Lazy, Made
+from kip.storage.npz import memory_bytes
 
 ROWS = 2048
 """Images in one matrix product: 50 MB of float64 for 32x32x3."""

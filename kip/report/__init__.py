@@ -1,1 +1,1 @@
-"""Pictures, curves and the page of a run."""
+"""The HTML page of a run."""

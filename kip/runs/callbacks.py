@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
-    from kip.export import DistilledSet
     from kip.runs.loop import Result
+    from kip.sets.distilled import DistilledSet
 
 
 class Callback:

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kip.archives import read_arrays
 from kip.config import to_dict
 from kip.data import Data
 from kip.errors import CheckpointError, DataError
-from kip.files import atomic_write
 from kip.methods.problem import State
-from kip.metrics import is_number
+from kip.storage.files import atomic_write
+from kip.storage.json_files import is_number
+from kip.storage.npz import read_arrays
 
 LOGGER = logging.getLogger(__name__)
 HEAVY = ("optimizer", "owned")

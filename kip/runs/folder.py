@@ -4,9 +4,9 @@ config.json     the experiment
 data.json       where the data set lay, on the machine of the run
 metrics.jsonl   one line for each step
 checkpoints/    see `kip.runs.checkpoint`
-artefacts/      what the method prepared, see `kip.artefacts`
+artefacts/      what the method prepared, see `kip.storage.artefacts`
 initial.npz     the natural images that the run started from; the format is that of distilled.npz
-distilled.npz   the set of the best checkpoint on validation so far, see `kip.export`
+distilled.npz   the set of the best checkpoint on validation so far, see `kip.sets.distilled`
 preprocess.npz  with ZCA: the whitening, for new images; see `kip.preprocess.saved`
 images.png      before and after; curves.png: loss, accuracy, condition number
 result.json     the figures, once the run has ended
@@ -20,15 +20,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from kip import data, experiment, export, formats, preprocess
+from kip import data, experiment, preprocess, sets
 from kip.data.sources import data_folder
 from kip.errors import ConfigError, KipError, printable
 from kip.experiment import Experiment
-from kip.export import DistilledSet, Origin
-from kip.files import atomic_write
-from kip.metrics import read_object
 from kip.preprocess import Transform, saved
 from kip.runs import checkpoint
+from kip.sets import formats
+from kip.sets.distilled import DistilledSet, Origin
+from kip.storage.files import atomic_write
+from kip.storage.json_files import read_object
 
 CONFIG, METRICS, CHECKPOINTS, ARTEFACTS = "config.json", "metrics.jsonl", "checkpoints", "artefacts"
 PLACE = "data.json"
@@ -68,7 +69,7 @@ def origin(run: Path) -> Origin:
     check(run)
     for name in (DISTILLED, INITIAL):
         if (run / name).is_file():
-            return export.load(run / name).origin
+            return sets.load(run / name).origin
     return Origin.of(experiment.load(str(run / CONFIG)))
 
 
@@ -120,12 +121,12 @@ def place_of_data(paths: Path | Sequence[Path], given: Path | None = None) -> Pa
 def class_names(run: Path) -> list[str]:
     """Return the names of the classes of a run's set; none where it does not say, or cannot be read."""
     try:
-        return export.load(run / DISTILLED).class_names
+        return sets.load(run / DISTILLED).class_names
     except KipError:
         return []
 
 
-def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:
+def read_sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | None = None) -> list[DistilledSet]:
     """Return the set of a file, of a run, or those of a run's checkpoints.
 
     Args:
@@ -139,7 +140,7 @@ def sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path | No
         CheckpointError: if the run has no checkpoint of such a step.
     """
     if not checkpoints:
-        return [export.load(path / DISTILLED if path.is_dir() else path)]
+        return [sets.load(path / DISTILLED if path.is_dir() else path)]
     of_run = origin(path)
     dataset = data.load(of_run.data, place_of_data(path, data_dir))
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
@@ -158,7 +159,7 @@ def _of_checkpoint(
     """Return the set of one of a run's checkpoints."""
     state, history = checkpoint.read(run / CHECKPOINTS, step)
     accuracies = {record.step: record.validation_accuracy for record in history.records}
-    return export.distilled_set(
+    return sets.distilled_set(
         of_run,
         transform,
         state,
@@ -198,13 +199,13 @@ def export_run(
             raise ConfigError(f"--step with {run}", got=step, expected="a run's folder, which has checkpoints")
         if path == run:
             raise ConfigError(f"--format npz of {run}", got="a set's file", remedy="Name another --format, or --out.")
-        distilled = export.load(run)
+        distilled = sets.load(run)
     else:
         distilled, transform = _of_run(run, step, data_dir)
         if form == "npz":
             saved.save(transform, path)
     if form == "npz":
-        export.save(path, distilled)
+        sets.save(path, distilled)
     else:
         formats.write(distilled, path, form)
     about = distilled.metadata
@@ -232,6 +233,6 @@ def _of_run(run: Path, step: int | None, data_dir: Path | None) -> tuple[Distill
     transform = preprocess.fit(of_run.preprocess, dataset.train.images)
     distilled = _of_checkpoint(run, step, of_run, transform, dataset.train.digest(), dataset.class_names)
     about, finished = distilled.metadata, run / DISTILLED
-    known = export.load(finished).metadata if finished.exists() else {}
+    known = sets.load(finished).metadata if finished.exists() else {}
     about["test_accuracy"] = known.get("test_accuracy") if known.get("step") == about["step"] else None
     return distilled, transform

@@ -15,14 +15,14 @@ import jax
 import numpy as np
 
 from kip import data
-from kip.archives import memory_bytes
 from kip.errors import DataError
 from kip.experiment import Experiment
 from kip.kernels import Architecture, fused
-from kip.lazy import Lazy
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
 from kip.progress import can_draw
+from kip.storage.images import Lazy
+from kip.storage.npz import memory_bytes
 
 TELLING = 600.0
 """Seconds of a whole run above which its time is told."""

@@ -23,11 +23,11 @@ import numpy as np
 
 from kip.errors import MissingExtraError
 from kip.experiment import Experiment
-from kip.export import DistilledSet
-from kip.metrics import is_number
-from kip.report.appearance import displayed, shown_class
+from kip.pictures.appearance import displayed, shown_class
 from kip.runs.callbacks import Callback
 from kip.runs.loop import Result
+from kip.sets.distilled import DistilledSet
+from kip.storage.json_files import is_number
 
 LoggerName = Literal["tensorboard", "wandb", "trackio"]
 MODULES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}

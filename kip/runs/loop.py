@@ -20,32 +20,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from kip import data, export, preprocess
-from kip.artefacts import Store
+from kip import data, preprocess, sets
 from kip.blocks import Executor, KernelBlocks, Source
 from kip.data import Split
 from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
-from kip.export import DistilledSet, Origin
-from kip.files import atomic_write, remove_leftovers
 from kip.judges import Question, Tools, by_class
-from kip.judges.judge import Part
-from kip.lazy import Images
-from kip.locks import sole_writer
+from kip.judges.judge import Part, deviation
 from kip.machine import peak_memory_mib
 from kip.methods.problem import State
-from kip.metrics import read_rows
+from kip.pictures.appearance import shown_class
+from kip.pictures.curves import save_curves
+from kip.pictures.images import save_images
 from kip.preprocess import saved
 from kip.progress import can_draw
-from kip.report.appearance import shown_class
-from kip.report.curves import save_curves
-from kip.report.images import save_images
 from kip.runs import folder, forecast, stopping
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
 from kip.runs.setup import check_data, fitted, problem_of
 from kip.runs.stopping import Stopped
-from kip.spread import deviation
+from kip.sets.distilled import DistilledSet, Origin
+from kip.storage.artefacts import Store
+from kip.storage.files import atomic_write, remove_leftovers
+from kip.storage.images import Images
+from kip.storage.json_files import read_rows
+from kip.storage.locks import sole_writer
 
 LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 300.0
@@ -286,7 +285,7 @@ class _Run:
     def _write_set(
         self, name: str, state: State, validation_accuracy: float | None, test_accuracy: float | None
     ) -> DistilledSet:
-        distilled = export.distilled_set(
+        distilled = sets.distilled_set(
             self.origin,
             self.transform,
             state,
@@ -295,7 +294,7 @@ class _Run:
             test_accuracy=test_accuracy,
             class_names=self.dataset.class_names,
         )
-        export.save(self.out / name, distilled)
+        sets.save(self.out / name, distilled)
         return distilled
 
     def _draw(self) -> None:

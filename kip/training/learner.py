@@ -27,12 +27,11 @@ from pydantic import Field
 from kip import krr, rng
 from kip.config import value
 from kip.errors import ConfigError
-from kip.lazy import Images
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, fresh
 from kip.progress import progress_bar
+from kip.storage.images import Images
 from kip.training.batches import Batches
 from kip.training.devices import over_devices
-from kip.training.fresh import fresh
 from kip.training.loop import Rule, fit
 from kip.training.losses import per_example
 from kip.training.predict import rows_at_once

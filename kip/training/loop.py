@@ -19,11 +19,11 @@ import numpy as np
 import optax
 from jax import Array
 
-from kip.lazy import Lazy
 from kip.progress import progress_bar
+from kip.storage.images import Lazy
 from kip.training.batches import Batches
 from kip.training.devices import spread
-from kip.training.gathered import Gathered, gathered
+from kip.training.prefetch import Gathered, gathered
 from kip.training.resume import Artefact, check_finite
 from kip.training.update import Batch, Learning, Objective, begin, update
 
@@ -135,7 +135,7 @@ def fit(
         rule: the objective, the optimiser and the batches.
         learning: the network before its first update, of `Rule.begin`.
         data: the whole set, images (N, H, W, C) and labels (N, c), of which each update sees a batch; `extra` as it is.
-            A `kip.lazy.Lazy` of images is read on the host, ahead of the device (`kip.training.gathered`).
+            A `kip.storage.images.Lazy` of images is read on the host, ahead of the device (`kip.training.prefetch`).
         keys: the keys of batches and of what the objective draws, (); or (r,), and the state has a leading axis r.
         extra_at: returns the batch's `extra` of each update, in place of that of `data`; None: it never changes.
         marks: updates after which `at_mark` is called.

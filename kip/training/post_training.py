@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from kip.artefacts import Store
 from kip.errors import ConfigError
 from kip.networks import Model
 from kip.networks.model import Variables
 from kip.rng import key
+from kip.storage.artefacts import Store
+from kip.training.ensembles import train_all
 from kip.training.predict import logits
 from kip.training.protocols import Protocol
 from kip.training.relabel import relabel
-from kip.training.several import train_all
 from kip.training.supervised import Labeller
 
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.lazy import Images, Lazy
 from kip.networks import Model
+from kip.storage.images import Images, Lazy
 
 Precision = Literal["highest"] | None
 """`highest`: products in full float32; None: as `jax_default_matmul_precision` says."""

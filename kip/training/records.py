@@ -27,13 +27,13 @@ import numpy as np
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.data import one_hot
 from kip.errors import ConfigError, DataError, OutputError
-from kip.lazy import Chosen, Images, Lazy
 from kip.networks.model import Model, Network
 from kip.rng import key
+from kip.storage.artefacts import Store, digest
+from kip.storage.images import Chosen, Images, Lazy
 from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.loop import Hooks

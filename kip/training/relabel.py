@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.artefacts import Artefact, Store, digest
 from kip.config import to_dict
 from kip.errors import DataError, NonFiniteError
 from kip.networks import Model
+from kip.storage.artefacts import Artefact, Store, digest
 from kip.training.batches import Batches
 from kip.training.recipe import Recipe
 from kip.training.supervised import Labeller, Supervised

@@ -26,18 +26,17 @@ from jax import Array
 from pydantic import Field
 
 from kip import config
-from kip.artefacts import Store, digest
 from kip.config import value
-from kip.lazy import Images
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, fresh
 from kip.rng import key
+from kip.storage.artefacts import Store, digest
+from kip.storage.images import Images
 from kip.training.augment import flip
 from kip.training.batches import Batches
-from kip.training.fresh import fresh
-from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Rule, fit
 from kip.training.losses import barlow_twins
 from kip.training.predict import features
+from kip.training.prefetch import on_device
 from kip.training.recipe import Optimizer
 from kip.training.update import Batch, Evaluated
 from kip.training.warp import nearest

@@ -18,12 +18,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.data import one_hot
-from kip.lazy import Images
 from kip.networks.model import Model, Network, Variables
 from kip.rng import key
+from kip.storage.artefacts import Store, digest
+from kip.storage.images import Images
 from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
 from kip.training.recipe import Optimizer, Recipe

@@ -16,18 +16,17 @@ import numpy as np
 from jax import Array
 
 from kip import rng
-from kip.lazy import Images, Lazy
 from kip.networks import Model, Network
-from kip.networks.model import Variables
+from kip.networks.model import Variables, fresh
+from kip.storage.images import Images, Lazy
 from kip.training.augment import Augmentation, augmented
 from kip.training.batches import Batches
 from kip.training.devices import free_devices
-from kip.training.fresh import fresh
-from kip.training.gathered import on_device
 from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
 from kip.training.losses import Loss, per_example
 from kip.training.mix import Mix, Mixture, mixed
 from kip.training.predict import accuracy
+from kip.training.prefetch import on_device
 from kip.training.recipe import Optimizer, Recipe, with_rates
 from kip.training.resume import Artefact
 from kip.training.update import Batch, Evaluated

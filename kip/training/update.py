@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """What an update sees.
 
     Attributes:
-        images: (b, H, W, C), preprocessed; of a whole set that is not in memory, a `kip.lazy.Lazy`.
+        images: (b, H, W, C), preprocessed; of a whole set that is not in memory, a `kip.storage.images.Lazy`.
         labels: (b, c); () where the objective needs none.
         extra: what the objective needs besides, the same at every update, such as a teacher's variables; a pytree.
     """

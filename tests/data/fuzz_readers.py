@@ -25,11 +25,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kip import archives, config, export, machine, metrics
+from kip import config, machine, sets
 from kip.data import image_folder, published, torch_file
 from kip.errors import KipError
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
+from kip.storage import json_files as metrics
+from kip.storage import npz as archives
 
 FILL = 0xA5
 MOST_MIB = 400
@@ -39,7 +41,8 @@ STRUCTURE = {
     "torch._tensor._rebuild_from_type_v2", "collections.OrderedDict", "torch.Size", "numpy.dtype", "_codecs.encode",
     "numpy.core.multiarray.scalar", "numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
     "argparse.Namespace", "torch.FloatStorage", "torch.BFloat16Storage", "torch.LongStorage", "torch.uint16",
-    "torch.storage.UntypedStorage", "builtins.list", "numpy.ndarray", "os.system", "builtins.eval", "kip.export.load",
+    "torch.storage.UntypedStorage", "builtins.list", "numpy.ndarray", "os.system", "builtins.eval",
+    "kip.sets.distilled.load",
 }  # fmt: skip
 """Names that structures have."""
 
@@ -231,7 +234,7 @@ def replaced(draw, value):
 
 
 EXPERIMENT = Experiment(method=KIP())
-ORIGIN = export.Origin.of(EXPERIMENT)
+ORIGIN = sets.Origin.of(EXPERIMENT)
 METADATA = {
     "format": 1, "experiment": ORIGIN.experiment, "train_sha256": "0" * 64, "preprocess": {}, "step": 0,
     "method": {"label": ORIGIN.label, "labels_are": ORIGIN.labels_are, "judge": config.to_dict(ORIGIN.judge)},
@@ -324,7 +327,7 @@ def check_json(path, text):
     metrics.read_rows(path)
     if "\0" not in text:
         path.write_bytes(set_file(text))
-        origin = export.load(path).origin
+        origin = sets.load(path).origin
         assert origin.seed >= 0
 
 
@@ -379,7 +382,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "set.npz").write_bytes(set_file(json.dumps(METADATA)))
-        export.load(folder / "set.npz")
+        sets.load(folder / "set.npz")
         for reader in READERS:  # what is imported late is no memory of the readers
             fuzz(reader, 5, 0, folder)
         resource.setrlimit(resource.RLIMIT_AS, (address_space() + (MOST_MIB << 20) * 2,) * 2)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import kip
-from kip import data, export
+from kip import data, sets
 from kip.data.folder import read
 from kip.data.image_folder import Look
 from kip.errors import DataError
@@ -126,4 +126,4 @@ def test_the_names_go_with_the_set(tmp_path):
     made = kip.Experiment(method, data=kip.Data("pets", validation=6))
     kip.run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)
     for name in ("distilled.npz", "initial.npz"):
-        assert export.load(tmp_path / "run" / name).class_names == list(NAMES)
+        assert sets.load(tmp_path / "run" / name).class_names == list(NAMES)

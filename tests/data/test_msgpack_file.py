@@ -8,8 +8,8 @@ from flax import serialization
 from kip import data, preprocess
 from kip.data import Data, msgpack_file
 from kip.errors import DataError
-from kip.importing import import_set
 from kip.preprocess import Preprocess
+from kip.sets.importing import import_set
 
 
 def checkpoint(path, **parts):

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kip import archives, data, preprocess
+from kip import data, preprocess
 from kip.data import decoded, image_folder
 from kip.errors import DataError, OutputError
-from kip.lazy import Chosen, Held, Lazy, Stored
 from kip.preprocess import Preprocess
+from kip.storage import npz as archives
+from kip.storage.images import Chosen, Held, Lazy, Stored
 
 NAMES = ("cat", "dog", "owl")
 SPLITS = ("train", "validation", "test")
@@ -98,7 +99,7 @@ def test_a_picture_becomes_a_square_by_its_rule(tmp_path, resize):
 def test_preprocessing_fitted_and_applied_on_disk_has_the_same_bits(tmp_path, monkeypatch, cache):
     draw(tmp_path / "pets")
     ours, theirs = load(tmp_path / "pets"), in_memory(tmp_path / "pets", monkeypatch)
-    monkeypatch.setattr("kip.lazy.PART_BYTES", 300)
+    monkeypatch.setattr("kip.storage.images.PART_BYTES", 300)
     for kind in ("none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"):
         a, b = (preprocess.fit(Preprocess(kind), of.train.images, cache_dir=tmp_path / kind) for of in (ours, theirs))
         assert a.describe() == b.describe()

@@ -10,19 +10,19 @@ import shutil
 import numpy as np
 import pytest
 
-from kip import cli, experiment, export
+from kip import cli, experiment, sets
 from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
+from kip.evaluate.cells import Candidate, Cell, of_dict
 from kip.evaluate.comparison import Comparison, Entry, _by_setting, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
 from kip.evaluate.earlier import join_tables
-from kip.evaluate.protocols import Candidate, Cell, of_dict
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
 from kip.networks import Network
+from kip.pictures import comparison as report
 from kip.preprocess import Preprocess
-from kip.report import comparison as report
 from kip.runs import folder, loop
 from kip.training import squeeze
 from kip.training.batches import Batches
@@ -201,8 +201,8 @@ def test_the_rate_that_a_set_lacks_is_given_or_it_is_refused(run, tmp_path, monk
     table = compare([str(run)], Comparison(**options, baselines=("random",), rate=0.02), out=tmp_path / "out")
     assert [(cell["candidate"], cell["rate"]) for cell in table["cells"]] == [("tiny", 0.02), ("random 1", 0.02)]
     learned = tmp_path / "learned.npz"
-    distilled = export.load(run / "distilled.npz")
-    export.save(learned, distilled._replace(metadata={**distilled.metadata, "learning_rates": [0.034]}))
+    distilled = sets.load(run / "distilled.npz")
+    sets.save(learned, distilled._replace(metadata={**distilled.metadata, "learning_rates": [0.034]}))
     table = compare([str(learned)], Comparison(**options), out=tmp_path / "out")
     assert table["cells"][0]["rate"] == pytest.approx(0.034)
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 3, "another rate is another cell"
@@ -319,7 +319,7 @@ def test_a_run_from_before_a_field_existed_is_the_run_of_its_default(run, tmp_pa
 
 
 def test_a_set_from_before_a_field_existed_is_of_the_same_data(run):
-    new, old = (export.load(run / "distilled.npz") for _ in range(2))
+    new, old = (sets.load(run / "distilled.npz") for _ in range(2))
     for name in ("background", "depth", "recursive"):
         del old.metadata["experiment"]["data"][name]
     assert len(_by_setting([Entry("new", new, None, None), Entry("old", old, None, None)])) == 1
@@ -339,7 +339,7 @@ def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_pa
 
 def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run", None)
-    for sets, vary, words in (
+    for names, vary, words in (
         ([config, str(tmp_path / "none.npz")], [], "none.npz"),
         ([config, "no_such_config"], [], "no config 'no_such_config'"),
         ([str(run)], ["seed=0,1"], "a configuration among the sets"),
@@ -347,7 +347,7 @@ def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypa
         ([], [], "at least one set"),
     ):
         with pytest.raises(KipError, match=words):
-            compare(sets, Comparison(("HL",), (NETWORK,)), out=tmp_path / "out", vary=vary)
+            compare(names, Comparison(("HL",), (NETWORK,)), out=tmp_path / "out", vary=vary)
     assert not (tmp_path / "out").exists()
 
 

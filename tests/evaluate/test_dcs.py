@@ -12,7 +12,6 @@ import kip
 from kip import cli, krr
 from kip import data as sources
 from kip import preprocess as preprocessing
-from kip.artefacts import Store
 from kip.blocks import KernelBlocks
 from kip.errors import ConfigError
 from kip.evaluate import dcs, setting
@@ -21,6 +20,7 @@ from kip.methods.decoupled.recovery import recovery_loss, rolled
 from kip.networks.model import Model
 from kip.rng import key
 from kip.runs.setup import problem_of
+from kip.storage.artefacts import Store
 
 FC = kip.Architecture("FC", 1)
 

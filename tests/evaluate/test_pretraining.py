@@ -13,7 +13,6 @@ from kip.errors import ConfigError, ShapeError
 from kip.evaluate import embedding
 from kip.evaluate.pretraining import Pretraining, pretraining
 from kip.experiment import Experiment
-from kip.export import load
 from kip.kernels.architecture import Architecture
 from kip.methods.features.krr_st import KRRST
 from kip.methods.features.pool import Optimizer, Pool
@@ -21,6 +20,7 @@ from kip.methods.kernel.kip import KIP
 from kip.networks import Model
 from kip.networks.model import Network
 from kip.runs import loop
+from kip.sets.distilled import load
 from kip.training.recipe import Recipe
 from kip.training.self_supervised import Teacher
 from kip.training.supervised import Labeller, train

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from kip import cli, data, export
+from kip import cli, data, sets
 from kip.errors import ConfigError, ShapeError
 from kip.evaluate.transfer import Transfer, transfer_set
 from kip.experiment import Experiment
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distilled(run):
-    return export.load(run / "distilled.npz")
+    return sets.load(run / "distilled.npz")
 
 
 def test_a_transfer_reports_all_it_did(distilled):
@@ -73,7 +73,7 @@ def test_the_natural_baseline_draws_anew_for_each_network_and_from_train_only(di
     seen = []
     plain = supervised.train
     recording = lambda *args, **options: seen.append(args[5:7]) or plain(*args, **options)  # noqa: E731
-    monkeypatch.setattr("kip.training.several.train", recording)
+    monkeypatch.setattr("kip.training.ensembles.train", recording)
     monkeypatch.setattr("kip.evaluate.transfer.train", recording)
     result = transfer_set(distilled, dataclasses.replace(QUICK, vectorise=4), baseline="natural")
     assert (result.trained_on, result.images, len(seen)) == ("natural", 10, 3)  # one search of all points, two networks
@@ -93,13 +93,13 @@ def test_the_full_baseline_takes_the_train_split_and_beats_ten_images(distilled)
 
 
 def test_the_sets_of_a_runs_checkpoints_are_those_that_it_exported(run, distilled):
-    first, last = folder.sets(run, [0, 60])
+    first, last = folder.read_sets(run, [0, 60])
     assert (first.metadata["step"], last.metadata["step"]) == (0, 60)
     np.testing.assert_array_equal(last.images_preprocessed, distilled.images_preprocessed)
     assert not np.allclose(first.images_preprocessed, last.images_preprocessed)
-    np.testing.assert_array_equal(folder.sets(run)[0].images, distilled.images)
+    np.testing.assert_array_equal(folder.read_sets(run)[0].images, distilled.images)
     with pytest.raises(ConfigError, match=r"is not a run.s folder"):
-        folder.sets(run / "distilled.npz", [0])
+        folder.read_sets(run / "distilled.npz", [0])
 
 
 def test_images_too_small_for_the_network_are_refused_before_training(distilled):

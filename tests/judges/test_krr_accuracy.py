@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kip import data, export, krr, preprocess
+from kip import data, krr, preprocess, sets
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import centred_one_hot
 from kip.errors import DataError, NotPositiveDefiniteError, ShapeError
@@ -39,7 +39,7 @@ def digits():
 def run(tmp_path_factory):
     """A tiny run: its result and its set."""
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    return train.run(TINY, folder, show_progress=False), export.load(folder / "distilled.npz")
+    return train.run(TINY, folder, show_progress=False), sets.load(folder / "distilled.npz")
 
 
 def plain_accuracy(kernel, ridge, support, labels, inputs, classes):
@@ -212,7 +212,7 @@ def test_a_set_is_evaluated_on_its_own_data_only(tmp_path, rng):
         TINY, data=data.Data("toy"), method=dataclasses.replace(TINY.method, target_batch=12, kernels=(RBF(),))
     )
     result = train.run(experiment, tmp_path / "run", data_dir=tmp_path / "own", show_progress=False)
-    distilled = export.load(tmp_path / "run" / "distilled.npz")
+    distilled = sets.load(tmp_path / "run" / "distilled.npz")
     with KernelBlocks() as blocks:
         assert evaluate_set(distilled, blocks, data_dir=tmp_path / "own")[0].test_accuracy == result.test_accuracy
         with pytest.raises(DataError, match=r"'toy' is not the one that this set was distilled from.*--data-dir"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kip
-from kip import cli, config, export
+from kip import cli, config, sets
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.kernels import RBF, Stax, kernel_function, permission
@@ -53,11 +53,11 @@ def experiment_with(function):
 def evil_set(tmp_path, attack):
     """A distilled set whose metadata name the attack's function as the kernel that judges it."""
     run(Experiment(KIP(1, kernels=(RBF(),), steps=2, target_batch=50)), tmp_path / "run", show_progress=False)
-    loaded = export.load(tmp_path / "run" / "distilled.npz")
+    loaded = sets.load(tmp_path / "run" / "distilled.npz")
     metadata = {**loaded.metadata, "experiment": experiment_with(attack[0])}
     metadata["method"]["judge"]["kernels"] = [{"kind": "stax", "function": attack[0]}]
     path = tmp_path / "run" / "evil.npz"
-    export.save(path, loaded._replace(metadata=metadata))
+    sets.save(path, loaded._replace(metadata=metadata))
     return path
 
 

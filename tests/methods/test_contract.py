@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from kip import cli, config, data, export, preprocess
+from kip import cli, config, data, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.errors import CheckpointError, ConfigError
 from kip.evaluate import evaluate_set
@@ -265,7 +265,7 @@ def test_another_configuration_is_refused(name, finished):
 
 def test_the_exported_set_is_that_of_the_best_checkpoint(name, finished):
     out, result = finished(name)
-    distilled = export.load(out / "distilled.npz")
+    distilled = sets.load(out / "distilled.npz")
     state, _ = checkpoint.read(out / "checkpoints", result.exported_step)
     assert distilled.experiment == experiment(name)
     np.testing.assert_array_equal(distilled.images_preprocessed, state.images)
@@ -290,7 +290,7 @@ def accuracy_under_fc2(distilled):
 
 def test_evaluation_of_the_exported_set_gives_the_run_s_accuracy(name, finished):
     out, result = finished(name)
-    distilled = export.load(out / "distilled.npz")
+    distilled = sets.load(out / "distilled.npz")
     with KernelBlocks() as blocks:
         (score,) = evaluate_set(distilled, blocks)
         if distilled.origin.labels_are == "representations":

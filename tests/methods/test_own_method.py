@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip import cli, export, overrides
+from kip import cli, sets
+from kip.cli import overrides
 from kip.errors import ConfigError
 from kip.experiment import load
 from kip.methods.contract import Method
@@ -137,7 +138,7 @@ def test_its_options_are_overridden_and_checked_as_any_method_s(config, tmp_path
 def test_its_class_is_not_looked_for_by_a_set_that_names_it(config, tmp_path):
     assert cli.main(["distill", str(config), "--out", str(tmp_path / "run")]) == 0
     Method.registry.pop("drift")
-    distilled = export.load(tmp_path / "run" / "distilled.npz")
+    distilled = sets.load(tmp_path / "run" / "distilled.npz")
     assert distilled.origin.method == "drift"
     assert np.isfinite(distilled.images).all()
     with pytest.raises(ConfigError, match="A method of your own is known once its config file is loaded"):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kip import files
 from kip.preprocess import Preprocess, fit, zca
+from kip.storage import files
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (80, 4, 4, 3), dtype=np.uint8)
 

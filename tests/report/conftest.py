@@ -2,7 +2,7 @@
 
 import pytest
 
-from kip.report import canvas, curves, images, panels
+from kip.pictures import canvas, curves, images, panels
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 import pytest
 
-from kip.report import canvas, charts, curves
-from kip.report.appearance import drawable, heading_of, tick_of
-from kip.report.canvas import cut, is_legible, legible
-from kip.report.images import save_images
-from kip.report.panels import Panel, Point, save_panels
+from kip.pictures import canvas, charts, curves
+from kip.pictures.appearance import drawable, heading_of, tick_of
+from kip.pictures.canvas import cut, is_legible, legible
+from kip.pictures.images import save_images
+from kip.pictures.panels import Panel, Point, save_panels
 
 LAST = "Last Resort High-Efficiency"
 HOSTILE = "a$b_{$"

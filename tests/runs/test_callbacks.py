@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kip
-from kip import cli, export
+from kip import cli, sets
 from kip.errors import MissingExtraError
 from kip.runs.loggers import grid, loggers
 
@@ -72,7 +72,7 @@ def test_a_callback_that_raises_ends_the_run_and_the_next_one_resumes(tmp_path):
 
 def test_a_grid_has_a_row_per_class(tmp_path):
     kip.run(tiny(), tmp_path / "run", show_progress=False)
-    distilled = export.load(tmp_path / "run" / "distilled.npz")
+    distilled = sets.load(tmp_path / "run" / "distilled.npz")
     picture = grid(distilled)
     assert picture.shape == (10 * 9 + 1, 10, 3)
     assert picture.min() >= 0

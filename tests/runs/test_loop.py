@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from kip import export
+from kip import sets
 from kip.blocks import Blocks
 from kip.data import Augment, Data
 from kip.errors import CheckpointError, ConfigError, NonFiniteError
@@ -65,7 +65,7 @@ def test_a_run_leaves_a_complete_folder(finished):
     assert json.loads((out / "result.json").read_text()) == result._asdict()
     assert [row["step"] for row in rows(out)] == list(range(7))
     assert [row["step"] for row in rows(out) if "validation_accuracy" in row] == [0, 2, 4, 6]
-    distilled = export.load(out / "distilled.npz")
+    distilled = sets.load(out / "distilled.npz")
     assert distilled.metadata["step"] == result.exported_step
     assert distilled.metadata["test_accuracy"] == result.test_accuracy
     assert distilled.experiment == tiny()
@@ -87,7 +87,7 @@ def test_a_longer_run_continues_a_shorter_one_to_the_same_bits(finished, tmp_pat
     whole, _ = finished
     go(tiny(steps=4), tmp_path / "parts")
     go(tiny(steps=6), tmp_path / "parts")
-    ours, theirs = (export.load(out / "distilled.npz") for out in (tmp_path / "parts", whole))
+    ours, theirs = (sets.load(out / "distilled.npz") for out in (tmp_path / "parts", whole))
     np.testing.assert_array_equal(ours.images_preprocessed, theirs.images_preprocessed)
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     assert (tmp_path / "parts" / "distilled.npz").read_bytes() == (whole / "distilled.npz").read_bytes()
@@ -104,7 +104,7 @@ def test_dying_anywhere_and_running_again_gives_the_same_bits(finished, tmp_path
         "step": (KIP, "step"),
         "metrics": (train._Metrics, "add"),
         "checkpoint": (Checkpoints, "save"),
-        "export": (export, "save"),
+        "export": (sets, "save"),
     }
     owner, name = places[moment]
     original, calls = getattr(owner, name), []
@@ -166,7 +166,7 @@ def test_label_solve_runs_in_the_same_loop(tmp_path):
 
 def test_several_kernels_are_scored_by_their_mean(tmp_path):
     result = go(tiny(steps=2, kernels=(FC, RBF())), tmp_path)
-    distilled = export.load(tmp_path / "distilled.npz")
+    distilled = sets.load(tmp_path / "distilled.npz")
     assert 0 < result.test_accuracy <= 1
     assert len(distilled.experiment.method.kernels) == 2
 
@@ -187,7 +187,7 @@ def test_the_test_split_is_touched_only_at_the_end(tmp_path, monkeypatch):
     assert (dirty.exported_step, dirty.validation_accuracy) == (clean.exported_step, clean.validation_accuracy)
     assert dirty.paper_steps == clean.paper_steps
     for array in ("images_preprocessed", "labels"):
-        ours, theirs = (getattr(export.load(tmp_path / name / "distilled.npz"), array) for name in ("clean", "dirty"))
+        ours, theirs = (getattr(sets.load(tmp_path / name / "distilled.npz"), array) for name in ("clean", "dirty"))
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -212,11 +212,11 @@ def test_tile_size_comes_from_the_memory_and_changes_values_only_by_rounding(tmp
 
     base = tiny(steps=3, kernels=(Architecture("ConvVec", 1),), target_batch=30)
     small = dataclasses.replace(base, blocks=Blocks(memory_mib=1))
-    sets = []
+    exported = []
     for name, experiment in (("base", base), ("small", small)):
         go(experiment, tmp_path / name)
-        sets.append(export.load(tmp_path / name / "distilled.npz"))
-    np.testing.assert_allclose(sets[0].images_preprocessed, sets[1].images_preprocessed, atol=1e-2)
+        exported.append(sets.load(tmp_path / name / "distilled.npz"))
+    np.testing.assert_allclose(exported[0].images_preprocessed, exported[1].images_preprocessed, atol=1e-2)
 
 
 SCRIPT = """
@@ -252,7 +252,7 @@ def test_killed_three_times_at_random_it_finishes_with_the_same_bits(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         if (killed / "distilled.npz").exists():
-            export.load(killed / "distilled.npz")  # readable after a kill at any moment
+            sets.load(killed / "distilled.npz")  # readable after a kill at any moment
     assert start(killed).wait() == 0
     assert (killed / "distilled.npz").read_bytes() == (tmp_path / "whole" / "distilled.npz").read_bytes()
 

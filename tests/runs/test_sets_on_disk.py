@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 import kip
-from kip import export
+from kip import sets
 from kip.data import folder
 from kip.errors import DataError
-from kip.lazy import Lazy
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.squeeze import Squeeze
@@ -23,6 +22,7 @@ from kip.methods.selection.geometric import Geometric
 from kip.methods.selection.pruning import Pruning
 from kip.networks import Network
 from kip.runs import forecast
+from kip.storage.images import Lazy
 from kip.training.protocols import PROTOCOLS
 from kip.training.records import Recording
 
@@ -57,7 +57,7 @@ def draw(to, count, side=8):
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
+def shapes(tmp_path_factory):
     """A folder of pictures, and in another folder an .npz file of the same name with the same pixels."""
     made = tmp_path_factory.mktemp("sets")
     draw(made / "folder" / "shapes" / "train", 24)
@@ -73,14 +73,14 @@ def sets(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in LONG else ()) for name in METHODS])
-def test_the_set_from_a_folder_on_disk_is_the_set_from_an_array_in_memory(sets, tmp_path, monkeypatch, name):
+def test_the_set_from_a_folder_on_disk_is_the_set_from_an_array_in_memory(shapes, tmp_path, monkeypatch, name):
     made = {}
     for source, limit in (("array", "256"), ("folder", "0")):
         monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / source / "cache"))  # neither finds what the other made
         monkeypatch.setenv("KIP_IN_MEMORY_MIB", limit)
         config = kip.Experiment(METHODS[name], data=kip.Data("shapes", validation=9, mirror_keeps_class=True))
-        kip.run(config, tmp_path / source / "run", data_dir=sets / source, show_progress=False)
-        made[source] = export.load(tmp_path / source / "run" / "distilled.npz")
+        kip.run(config, tmp_path / source / "run", data_dir=shapes / source, show_progress=False)
+        made[source] = sets.load(tmp_path / source / "run" / "distilled.npz")
     ours, theirs = made["folder"], made["array"]
     for field in ("images", "images_preprocessed", "labels", "class_index", "image_statistics"):
         np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
@@ -106,18 +106,18 @@ def test_finite_methods_take_large_pictures(tmp_path, monkeypatch, name, side):
     draw(tmp_path / "shapes" / "test", 2, side)
     config = kip.Experiment(LARGE[name], data=kip.Data("shapes", validation=6, mirror_keeps_class=True))
     result = kip.run(config, tmp_path / "run", data_dir=tmp_path, show_progress=False)
-    made = export.load(tmp_path / "run" / "distilled.npz")
+    made = sets.load(tmp_path / "run" / "distilled.npz")
     assert made.images.shape == (3, side, side, 3)
     assert np.isfinite(made.images_preprocessed).all()
     assert 0 <= result.test_accuracy <= 1
 
 
-def test_what_takes_too_much_at_once_is_refused_with_a_remedy(sets, monkeypatch):
+def test_what_takes_too_much_at_once_is_refused_with_a_remedy(shapes, monkeypatch):
     from kip import data
     from kip.runs.setup import check_data
 
     monkeypatch.setenv("KIP_IN_MEMORY_MIB", "0")
-    dataset = data.load(kip.Data("shapes", validation=9), sets / "folder")
+    dataset = data.load(kip.Data("shapes", validation=9), shapes / "folder")
     assert isinstance(dataset.train.images, Lazy)
     values = 8 * 8 * 3
     monkeypatch.setattr(forecast, "memory_bytes", lambda: 4 * values * 63 - 1)

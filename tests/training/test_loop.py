@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from kip.errors import NonFiniteError
-from kip.lazy import Held
 from kip.networks import network
+from kip.storage.images import Held
 from kip.training.batches import Batches
-from kip.training.gathered import AHEAD, gathered
+from kip.training.ensembles import train_all
 from kip.training.loop import Hooks
 from kip.training.predict import accuracy
+from kip.training.prefetch import AHEAD, gathered
 from kip.training.recipe import Optimizer, Recipe
-from kip.training.several import train_all
 from kip.training.supervised import Labeller, train, train_teacher
 
 SGD = Optimizer("sgd", 0.1, momentum=0.9, schedule="cosine")

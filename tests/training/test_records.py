@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from kip.artefacts import Store
 from kip.errors import ConfigError, DataError
 from kip.networks import Network
 from kip.networks.model import Model
+from kip.storage.artefacts import Store
 from kip.training import records
 from kip.training.losses import per_example
 from kip.training.predict import logits

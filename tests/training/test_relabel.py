@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.artefacts import Artefact
 from kip.errors import ConfigError, DataError, NonFiniteError
-from kip.evaluate.protocols import Candidate, judge, stored_bytes
+from kip.evaluate.cells import Candidate, judge, stored_bytes
 from kip.networks.model import Model, Network
 from kip.rng import key
+from kip.storage.artefacts import Artefact
 from kip.training import relabel as module
 from kip.training.augment import augmented
 from kip.training.batches import Batches
@@ -94,7 +94,7 @@ def files(store):
 
 
 def test_killed_between_parts_it_goes_on_and_the_bits_are_the_same(store, tmp_path, monkeypatch):
-    from kip.artefacts import Store
+    from kip.storage.artefacts import Store
 
     views, of, saves = key(0, "views"), recipe(), []
     whole = Store(tmp_path / "whole", show_progress=False)

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from kip.artefacts import Artefact, Store
 from kip.errors import ConfigError
 from kip.judges import Question, Students, Tools
 from kip.networks.model import Network
+from kip.storage.artefacts import Artefact, Store
 from kip.training.protocols import PROTOCOLS
 from kip.training.squeeze import Squeeze, squeeze
 

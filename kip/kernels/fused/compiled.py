@@ -23,7 +23,7 @@ import numba
 from llvmlite.binding import get_host_cpu_name
 
 from kip.errors import ConfigError, OutputError
-from kip.files import cache_dir, check_private
+from kip.storage.files import cache_dir, check_private
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """Numba's options. There is no fast-math: vectors are written as such, sums keep their order, and NaN stays NaN."""

@@ -20,7 +20,6 @@ import optax
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
 from kip.methods.contract import Metrics
@@ -30,6 +29,7 @@ from kip.methods.descent import begin, descend
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Variables
 from kip.rng import generator, key
+from kip.storage.artefacts import Store
 from kip.training.devices import free_devices, spread
 
 

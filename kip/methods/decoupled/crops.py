@@ -10,12 +10,12 @@ import numpy as np
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.errors import ConfigError, ShapeError
 from kip.methods.problem import Problem
 from kip.networks.model import Model, Variables
 from kip.rng import key
+from kip.storage.artefacts import Store, digest
 from kip.training.augment import cropped
 from kip.training.losses import per_example
 from kip.training.predict import logits

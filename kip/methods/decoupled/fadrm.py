@@ -26,7 +26,6 @@ import numpy as np
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
 from kip.methods.contract import Metrics
@@ -35,6 +34,7 @@ from kip.methods.decoupled.recovery import rolled
 from kip.methods.descent import begin
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
 from kip.training.augment import STRETCH, cropped, flip
 
 

@@ -17,13 +17,13 @@ from typing import Literal
 
 import numpy as np
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.data import centred_one_hot
 from kip.methods.contract import Metrics
 from kip.methods.decoupled.squeeze import Decoupled, squeezed
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Variables
+from kip.storage.artefacts import Store
 
 
 @value

@@ -26,13 +26,13 @@ import numpy as np
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.methods.decoupled import statistics
 from kip.methods.decoupled.base import Prepared, Recovered
 from kip.methods.decoupled.recovery import FIRST_LAYER, norm
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
 from kip.training.losses import per_example
 
 OTHERS = (

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.judges import Students
 from kip.methods.contract import Needs
@@ -14,6 +13,7 @@ from kip.methods.decoupled.crops import Crops
 from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem
 from kip.networks.model import CONVNET, Model, Network, Variables
+from kip.storage.artefacts import Store
 from kip.training.squeeze import Squeeze, squeeze
 
 

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict
 from kip.methods.problem import Problem
 from kip.networks.model import Model, Variables
+from kip.storage.artefacts import Store, digest
 from kip.training.predict import rows_at_once
 
 CELL = 4

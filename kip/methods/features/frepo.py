@@ -35,7 +35,6 @@ from jax import Array
 from pydantic import Field
 
 from kip import krr
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import TrainedNetworks
@@ -45,6 +44,7 @@ from kip.methods.features import feature_krr, pool
 from kip.methods.features.pool import Optimizer, Pool, Slot
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
 from kip.training.augment import Augmentation
 
 MIRRORED = 500

@@ -31,7 +31,6 @@ import optax
 from pydantic import Field
 
 from kip import krr
-from kip.artefacts import Store
 from kip.config import value
 from kip.judges import Probe
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
@@ -41,6 +40,7 @@ from kip.methods.features.pool import Optimizer, Pool, Slot
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
 from kip.rng import generator
+from kip.storage.artefacts import Store
 from kip.training import self_supervised as teacher
 from kip.training.self_supervised import Teacher
 

@@ -22,12 +22,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.errors import ConfigError
-from kip.networks.model import Model
+from kip.networks.model import Model, fresh
 from kip.rng import generator, key
-from kip.training.fresh import fresh
+from kip.storage.artefacts import Store, digest
 from kip.training.loop import compiled_learning
 from kip.training.losses import Loss
 from kip.training.recipe import Optimizer

@@ -44,7 +44,6 @@ from jax import Array
 from pydantic import Field
 
 from kip import krr
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.errors import NonFiniteError
 from kip.judges import TrainedNetworks
@@ -54,6 +53,7 @@ from kip.methods.features import pool
 from kip.methods.features.pool import Optimizer, Pool, Slot
 from kip.methods.problem import Problem, State
 from kip.networks.model import READOUT, Model, Network, Variables
+from kip.storage.artefacts import Store, digest
 from kip.training.predict import device_parts
 
 WATCHED = 50

@@ -37,13 +37,12 @@ from kip.methods.matching.base import Matching, check_finite
 from kip.methods.matching.classes import by_image, over_classes, places, real_batches
 from kip.methods.matching.distances import gradient_distance
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model
+from kip.networks.model import Model, fresh
 from kip.rng import key
 from kip.training.augment import Augmentation, Strategy, augment_alike, strategy_for
 from kip.training.batches import Batches
-from kip.training.fresh import fresh
 from kip.training.loop import Rule, fit
-from kip.training.parts import gradient_in_parts, mean_loss
+from kip.training.microbatches import gradient_in_parts, mean_loss
 from kip.training.protocols import PROTOCOLS, Protocol
 from kip.training.recipe import Optimizer
 from kip.training.supervised import Supervised
@@ -170,7 +169,7 @@ class ClassDistance:
         return self.to(wanted, params, learned, label, key)
 
     def in_parts(self, params: Any, real: Array, learned: Array, label: Any, key: Array) -> tuple[Array, Array]:
-        """Return the same, the natural images' gradient taken in parts; see `kip.training.parts`."""
+        """Return the same, the natural images' gradient taken in parts; see `kip.training.microbatches`."""
         seen = real if self.augmentation == "none" else _seen(real, key, match=self)
         labels = np.eye(self.model.num_outputs, dtype=np.float32)[[label] * len(real)]
         _, wanted = gradient_in_parts(self.model, "xent", params, seen, labels)

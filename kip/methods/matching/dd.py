@@ -36,10 +36,9 @@ from kip.methods.descent import begin, descend
 from kip.methods.matching.base import check_finite
 from kip.methods.matching.classes import places, refuse_batch_norm
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, fresh
 from kip.rng import generator, key
-from kip.training.fresh import fresh
-from kip.training.parts import gradient_in_parts
+from kip.training.microbatches import gradient_in_parts
 from kip.training.unrolled import Learned, Student, pulled_back, unroll
 
 

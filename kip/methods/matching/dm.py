@@ -33,10 +33,9 @@ from kip.methods.descent import begin, descend
 from kip.methods.matching.base import Matching, check_finite
 from kip.methods.matching.classes import by_image, over_classes, places, real_batches
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model
+from kip.networks.model import Model, fresh
 from kip.rng import key
 from kip.training.augment import Strategy, augment_alike, strategy_for
-from kip.training.fresh import fresh
 from kip.training.predict import device_parts
 
 

@@ -27,20 +27,19 @@ import numpy as np
 from jax import Array
 from pydantic import Field
 
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.data import one_hot
 from kip.errors import ConfigError, DataError
 from kip.methods.problem import Problem
-from kip.networks.model import Model
+from kip.networks.model import Model, fresh
 from kip.rng import key
+from kip.storage.artefacts import Store, digest
 from kip.training.augment import strategy_for
 from kip.training.batches import Batches
-from kip.training.fresh import fresh
-from kip.training.gathered import on_device
+from kip.training.ensembles import runs_at_once
 from kip.training.loop import Progress, Rule, fit
+from kip.training.prefetch import on_device
 from kip.training.recipe import Optimizer, Recipe
-from kip.training.several import runs_at_once
 from kip.training.supervised import Supervised
 from kip.training.update import Batch, Evaluated
 

@@ -36,7 +36,6 @@ import numpy as np
 import optax
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
 from kip.methods.contract import Metrics
@@ -45,6 +44,7 @@ from kip.methods.matching.base import Matching, check_finite
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
 from kip.methods.problem import Problem, State
 from kip.rng import generator, key
+from kip.storage.artefacts import Store
 from kip.training.augment import strategy_for
 from kip.training.protocols import PROTOCOLS, Protocol
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, unroll

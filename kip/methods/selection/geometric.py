@@ -43,7 +43,6 @@ import numpy as np
 from pydantic import Field
 
 from kip import krr
-from kip.artefacts import Store, digest
 from kip.config import to_dict, value
 from kip.errors import ConfigError
 from kip.kernels.architecture import Architecture, Kernel
@@ -54,6 +53,7 @@ from kip.methods.selection.points import Gram, Points, Vectors, last_layer_gradi
 from kip.methods.selection.selection import Choice, Selection, by_class, kept
 from kip.methods.selection.uncertainty import softmax
 from kip.rng import generator
+from kip.storage.artefacts import Store, digest
 from kip.training.records import Recording, Records, record
 
 By = Literal[

@@ -10,7 +10,7 @@ import abc
 
 import numpy as np
 
-from kip.lazy import slices
+from kip.storage.images import slices
 
 
 class Points(abc.ABC):

@@ -50,7 +50,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from kip.artefacts import Store
 from kip.config import to_dict, value
 from kip.errors import ConfigError
 from kip.methods.problem import Problem
@@ -59,6 +58,7 @@ from kip.methods.selection.dynamics import ThatVaries
 from kip.methods.selection.neighbours import Neighbours, nearest
 from kip.methods.selection.selection import Choice, Group, Selection, by_class
 from kip.rng import generator
+from kip.storage.artefacts import Store
 from kip.training.records import Recording, Records, compute_aligned, record
 
 Score = Literal[

@@ -16,7 +16,6 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from kip.artefacts import Artefact, Store, digest
 from kip.config import to_dict, value
 from kip.data import centred_one_hot
 from kip.methods.contract import Metrics, Needs
@@ -24,6 +23,7 @@ from kip.methods.for_networks import ForNetworks
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network
 from kip.rng import generator
+from kip.storage.artefacts import Artefact, Store, digest
 
 
 class Choice(NamedTuple):

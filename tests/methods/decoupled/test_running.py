@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.artefacts import Artefact, Store
 from kip.errors import ConfigError
 from kip.methods.decoupled import edc, gvbsm, statistics
 from kip.networks.model import Model, Network
 from kip.precision import float64
+from kip.storage.artefacts import Artefact, Store
 from kip.training.squeeze import Squeeze
 
 FIRST, SECOND = Network("ConvVec2", width=4, norm="batch"), Network("ConvVec1", width=3, norm="batch")

@@ -17,8 +17,8 @@ from kip.methods.features.pool import Optimizer, Pool
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
+from kip.training.ensembles import train_on_set
 from kip.training.losses import per_example
-from kip.training.several import train_on_set
 
 MODEL = Model(Network("ConvNet-D3", width=4, norm="none"), 3)
 SHAPE = (8, 8, 1)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.artefacts import Store
 from kip.errors import NonFiniteError
 from kip.judges import probe
 from kip.judges.random_features import side_by_side
@@ -17,6 +16,7 @@ from kip.methods.features.krr_st import KRRST
 from kip.methods.features.pool import Optimizer, Pool
 from kip.networks.model import Model, Network
 from kip.precision import float64
+from kip.storage.artefacts import Store
 from kip.training import self_supervised as teacher
 from kip.training.loop import Hooks
 from kip.training.losses import barlow_twins

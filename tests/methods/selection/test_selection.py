@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from kip import data, export, preprocess
-from kip.artefacts import Store
+from kip import data, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.errors import ConfigError, DataError
 from kip.experiment import Experiment
@@ -20,6 +19,7 @@ from kip.networks import Network
 from kip.rng import generator
 from kip.runs import loop as train
 from kip.runs.setup import problem_of
+from kip.storage.artefacts import Store
 from kip.training import records
 from kip.training.protocols import PROTOCOLS
 from kip.training.records import Recording
@@ -120,7 +120,7 @@ def test_a_run_chooses_without_validation_and_test_images(tmp_path, monkeypatch)
         monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / name / "cache"))
         monkeypatch.setattr(train.data, "load", load)
         result = train.run(Experiment(METHODS["ccs"]), tmp_path / name / "run", show_progress=False)
-        made[name] = result, export.load(tmp_path / name / "run" / "distilled.npz")
+        made[name] = result, sets.load(tmp_path / name / "run" / "distilled.npz")
     assert made["clean"][0].test_accuracy != made["corrupted"][0].test_accuracy
     assert made["clean"][1].metadata["indices"] == made["corrupted"][1].metadata["indices"]
     np.testing.assert_array_equal(made["clean"][1].images, made["corrupted"][1].images)
@@ -208,7 +208,7 @@ def test_what_does_not_fit_the_images_is_refused_before_networks_are_trained(
 
 def test_the_exported_set_says_which_images_were_chosen(tmp_path):
     result = train.run(Experiment(METHODS["craig"]), tmp_path, show_progress=False)
-    distilled = export.load(tmp_path / "distilled.npz")
+    distilled = sets.load(tmp_path / "distilled.npz")
     dataset = data.load(data.Data("digits"))
     chosen = np.array(distilled.metadata["indices"])
     np.testing.assert_allclose(distilled.images * 255, dataset.train.images[chosen], atol=1e-3)
@@ -219,4 +219,4 @@ def test_the_exported_set_says_which_images_were_chosen(tmp_path):
     arrays["metadata"] = json.dumps({**distilled.metadata, "indices": "all"})
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(DataError, match="indices"):
-        export.load(tmp_path / "bad.npz")
+        sets.load(tmp_path / "bad.npz")

@@ -1,0 +1,1 @@
+"""Pictures: grids of images, curves, panels and charts of results."""
