@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kip import cli, machine
-from kip.bench import engine, matching, memory, methods, step
+from kip.bench import engine, matching, memory, methods, networks, step
 from kip.kernels import Architecture
 from kip.methods.matching.dc import ClassDistance
 from kip.networks.model import Model, Network
@@ -120,6 +120,22 @@ def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
     assert all(seconds > 0 for seconds in row["seconds"].values())
     assert sum(row["shares"].values()) == pytest.approx(1)
     assert "ConvVec1" in printed
+
+
+def test_the_parts_of_a_networks_update_are_measured(capsys, monkeypatch):
+    monkeypatch.setattr(networks, "BATCH", 2)
+    command = "bench networks --widths 2 --side 8 --channels 1 --repeats 1 --json"
+    assert cli.main(command.split()) == 0
+    printed = capsys.readouterr().out
+    rows = json.loads(printed.splitlines()[-1])["rows"]
+    assert [(row["width"], row["augment"]) for row in rows] == [(2, "none"), (2, "dsa")]
+    # Two images: 3x3 kernels from 1 to 2 channels at 8x8, and from 2 to 2 at 4x4 and 2x2; the first takes two passes.
+    counted = 2 * 2 * 9 * (2 * 1 * 2 * 64 + 3 * 2 * 2 * 16 + 3 * 2 * 2 * 4)
+    for row in rows:
+        assert row["gigaflops"] == pytest.approx(counted / 1e9)
+        assert min(row["seconds"], row["plain_s"], row["ratio"]) > 0
+        assert sum(row["shares"].values()) == pytest.approx(1)
+    assert "augmentation" in printed
 
 
 def test_the_methods_are_measured(capsys, monkeypatch):

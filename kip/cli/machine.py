@@ -19,7 +19,7 @@ from kip.data import Data
 
 def bench(
     what: tyro.conf.Positional[
-        Literal["kernel", "growth", "methods", "matching", "unrolling", "step", "loader", "memory", "gpu"]
+        Literal["kernel", "growth", "networks", "methods", "matching", "unrolling", "step", "loader", "memory", "gpu"]
     ],
     *,
     kernels: tuple[str, ...] = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5", "FC1"),
@@ -32,6 +32,7 @@ def bench(
     size: Literal["small", "paper"] = "small",
     updates: int = 20,
     width: int = 128,
+    widths: tuple[int, ...] = (32, 128),
     real_batch: int = 64,
     pictures: int = 2000,
     minutes: float = 8.0,
@@ -46,24 +47,27 @@ def bench(
         kip bench methods --methods frepo rfad --size paper
         kip bench matching --methods dc dm --width 128 --real-batch 64
         kip bench step --kernels ConvNet
+        kip bench networks --widths 32 128
         kip bench loader --side 96 --pictures 20000
         kip bench memory --blocks 16 100 256
         kip bench gpu --kernels ConvNet Myrtle5 --blocks 4 8 16 32 --minutes 8
 
     Args:
         what: What is measured. `kernel` prints a table beside neural-tangents; `growth` draws time against image side,
-            depth and block; `methods` prints updates a second and memory; `matching` prints the steps of DC and DM
-            beside a plain PyTorch loop's; `unrolling` draws the memory of MTT's student against its steps; `step`
-            prints what the parts of a KIP step take, of 10 and of 100 support images against 100 targets; `loader`
-            prints how many pictures per second are decoded, and are read and preprocessed for a training; `memory`
-            prints what an update of a network gains on CPUs where freed memory is kept; `gpu` writes what an
-            accelerator makes of the engine, and of KIP, into a folder.
+            depth and block; `networks` prints how fast a ConvNet-D3 trains, plainly and under DSA, and what its parts
+            take, beside the same with XLA's convolutions alone; `methods` prints updates a second and memory;
+            `matching` prints the steps of DC and DM beside a plain PyTorch loop's; `unrolling` draws the memory of
+            MTT's student against its steps; `step` prints what the parts of a KIP step take, of 10 and of 100 support
+            images against 100 targets; `loader` prints how many pictures per second are decoded, and are read and
+            preprocessed for a training; `memory` prints what an update of a network gains on CPUs where freed memory
+            is kept; `gpu` writes what an accelerator makes of the engine, and of KIP, into a folder.
         kernels: The kernels that `kernel`, `step` and `gpu` measure, such as ConvNet, ConvVec3, Myrtle5, FC1.
-        side: The pixels on each side of an image, for `kernel`, `step`, `gpu`, `matching`, `loader` and `memory`.
-        channels: The channels of an image, 1 or 3, for `kernel`, `step`, `gpu`, `matching` and `memory`.
+        side: The pixels on each side of an image, for `kernel`, `step`, `networks`, `gpu`, `matching`, `loader` and
+            `memory`.
+        channels: The channels of an image, 1 or 3, for `kernel`, `step`, `networks`, `gpu`, `matching` and `memory`.
         blocks: The images on each side of a block, for `kernel` and `gpu`, or of a batch, for `memory`.
-        repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
-            run for two seconds.
+        repeats: How often each program runs; the best time counts, or the median for `networks`. Slow programs of
+            `kernel` stop after ten seconds, and fast ones run for two seconds.
         out: The file of the picture that `growth` or `unrolling` draws, growth.png by default; the folder of `gpu`'s
             tables and picture, runs/bench_gpu by default.
         methods: The methods that are measured: among ld, ld_ridge, frepo, rfad, krr_st for `methods`, and dc, dm for
@@ -73,6 +77,7 @@ def bench(
         updates: How many updates `methods`, `matching` and each turn of `memory` time, and for how many `loader` makes
             batches of 128. `methods` begins no further update after a minute.
         width: The channels of the network's layers, for `matching`.
+        widths: The channels of the networks' layers, for `networks`; a batch has 128 images.
         real_batch: The natural images of each class in a step, for `matching`.
         pictures: The pictures that `loader` writes into a folder of its own and decodes.
         minutes: How long `gpu` takes in all; KIP has what the other measurements leave.
@@ -109,6 +114,12 @@ def bench(
         steps = step.measure(kernels, (side, side, channels), repeats)
         print(step.table(steps))
         return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
+    if what == "networks":
+        from kip.bench import networks
+
+        rows = list(networks.measure(widths, (side, side, channels), networks.BATCH, repeats))
+        print(networks.table(rows))
+        return {"rows": [row._asdict() | {"shares": row.shares} for row in rows]}
     if what == "memory":
         from kip.bench import memory
 

@@ -128,6 +128,8 @@ class Model:
 
     network: Network
     num_outputs: int
+    plain: bool = False
+    """Whether convolutions are XLA's alone on CPUs too; see `kip.networks.layers.convolution`."""
 
     def init(self, key: Array, image_shape: tuple[int, int, int]) -> Variables:
         """Draw the variables for images (H, W, C).
@@ -209,7 +211,8 @@ class Model:
     def _style(self) -> Style:
         config, builder = self.network, builder_of(self.network.name)
         b_std = builder.b_std if config.b_std is None else config.b_std
-        return Style(config.norm or builder.norm, config.parameterization, config.w_std, b_std, config.activation)
+        norm = config.norm or builder.norm
+        return Style(norm, config.parameterization, config.w_std, b_std, config.activation, self.plain)
 
     @property
     def _module(self) -> _Classifier:
