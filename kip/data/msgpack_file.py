@@ -4,8 +4,8 @@
 that hold the packed triple of shape, name of the dtype, and bytes. Public code of RCIG keeps its set so: `x_proto` and
 `y_proto`, the learned ones under `params`, and their moving average under `ema_average`.
 
-Maps, strings, numbers and such arrays are read, and everything else is refused. Lengths that the file states are
-bounded, so that a small file asks for no more memory than its own size.
+Maps, strings, numbers and such arrays are read, and everything else is refused. The lengths that the file states are
+bounded, and so is the number of its values, so that a file takes little more memory than its own size.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ FILE_BYTES = 1 << 30
 """The largest file that is read."""
 LONGEST_LIST, LARGEST_MAP = 64, 4096
 """The most entries of a list and of a map; a network has fewer layers, and an array fewer axes."""
+MOST_VALUES = 100_000
+"""The most entries of all lists and maps together. An empty map is one byte of the file and 64 bytes in memory."""
 ARRAY, SCALAR = 1, 3
 """Flax's types of extensions."""
 DTYPES = (
@@ -77,8 +79,18 @@ def read_set(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unpacked(content: bytes, extension: Callable[[int, bytes], Any]) -> Any:
+    count = 0
+
+    def counted(part: Any) -> Any:
+        nonlocal count
+        count += len(part)
+        if count > MOST_VALUES:
+            raise DataError("a checkpoint of Flax with too many values", expected=f"at most {MOST_VALUES} entries")
+        return part
+
     return msgpack.unpackb(
-        content, ext_hook=extension, raw=False, max_array_len=LONGEST_LIST, max_map_len=LARGEST_MAP,
+        content, ext_hook=extension, object_hook=counted, list_hook=counted, raw=False,
+        max_array_len=LONGEST_LIST, max_map_len=LARGEST_MAP,
         max_str_len=len(content), max_bin_len=len(content), max_ext_len=len(content),
     )  # fmt: skip
 

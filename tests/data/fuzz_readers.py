@@ -20,13 +20,14 @@ from pathlib import Path
 
 os.environ |= {"KIP_FILE_MIB": "64", "KIP_PICTURE_MEGAPIXELS": "4"}
 
+import msgpack
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from kip import config, machine, sets
-from kip.data import image_folder, published, torch_file
+from kip.data import image_folder, msgpack_file, published, torch_file
 from kip.errors import KipError
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
@@ -263,6 +264,45 @@ def json_files(draw):
     return text
 
 
+@st.composite
+def flax_arrays(draw):
+    """Return an extension that says it is an array, possible or not."""
+    shape = draw(st.lists(st.one_of(st.integers(0, 4), st.sampled_from([-1, 2**31, 2**62, "2", None])), max_size=4))
+    dtype = draw(st.sampled_from(["float32", "float32", "int64", "bool", "bfloat16", "object", "O", "<U9", 7]))
+    count = int(np.prod([side if isinstance(side, int) and 0 <= side < 5 else 1 for side in shape], dtype=int))
+    values = bytes(max(0, count * 4 + draw(st.sampled_from([0, 0, 0, 1, -1]))))
+    triple = draw(st.sampled_from([[shape, dtype, values], [shape, dtype, values], [shape, dtype], {"a": 1}, values]))
+    return msgpack.ExtType(draw(st.sampled_from([1, 1, 1, 2, 3, 99])), msgpack.packb(triple))
+
+
+FLAX = st.recursive(
+    st.one_of(flax_arrays(), st.none(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["params", "ema_average", "x_proto", "y_proto", "1"]), inner, max_size=4),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+FLOODS = [
+    b"\x91" * 10**5, b"\x81\x00" * 10**5, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff",
+    b"\xdc\x00\x40" + (b"\xdc\x00\x40" + b"\x80" * 64) * 64, (b"\xdc\x00\x40" * 3 + b"\x80" * 64) * 9999,
+]  # fmt: skip
+"""Lists in lists, lengths beyond the file, and more empty maps than any checkpoint has."""
+
+
+@st.composite
+def flax_files(draw):
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.sampled_from(FLOODS))
+    held = draw(FLAX)
+    if draw(st.booleans()):
+        held = {
+            draw(st.sampled_from(["params", "ema_average"])): {"x_proto": draw(flax_arrays()), "y_proto": draw(FLAX)}
+        }
+    content = msgpack.packb(held)
+    return mutated(draw, content) if draw(st.integers(0, 2)) == 0 else content
+
+
 def picture_bases():
     made = []
     for form in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"):
@@ -319,6 +359,14 @@ def check_arrays(path, content):
     archives.read_arrays(path)
 
 
+def check_flax(path, content):
+    path.write_bytes(content)
+    with contextlib.suppress(KipError):
+        msgpack_file.read(path)
+    held = msgpack_file.read_set(path)
+    assert all(np.isfinite(array).all() for array in held.values())
+
+
 def check_json(path, text):
     path.write_text(text, errors="surrogatepass")
     with contextlib.suppress(KipError):
@@ -339,7 +387,7 @@ def check_picture(path, content):
 
 READERS = {
     ".pt": (torch_files(), check_torch), ".npz": (array_files(), check_arrays), "JSON": (json_files(), check_json),
-    "pictures": (picture_files(), check_picture),
+    "pictures": (picture_files(), check_picture), "msgpack": (flax_files(), check_flax),
 }  # fmt: skip
 
 

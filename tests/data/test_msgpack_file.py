@@ -43,6 +43,18 @@ def test_arrays_and_scalars_come_back_as_flax_reads_them(tmp_path, rng):
     assert (ours["b"]["d"], ours["e"], ours["i"], ours["j"]) == (2.5, "text", 7, None)
 
 
+def test_a_flood_of_empty_maps_is_refused_before_it_fills_the_memory(tmp_path):
+    lists = b"\xdc\x00\x40"  # 64 entries
+    row = lists + b"\x80" * 64
+    block = lists + row * 64
+    path = tmp_path / "flood.msgpack"
+    path.write_bytes(lists + block * 64)  # 266 312 values, of a byte each
+    with pytest.raises(DataError, match=f"at most {msgpack_file.MOST_VALUES} entries"):
+        msgpack_file.read(path)
+    path.write_bytes(block)
+    assert len(msgpack_file.read(path)) == 64
+
+
 def test_a_published_checkpoint_is_the_moving_average_in_whitened_space(tmp_path):
     digits = data.load(Data("digits"))
     chosen = np.concatenate([np.flatnonzero(digits.train.labels == c)[:1] for c in range(10)])
