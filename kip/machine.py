@@ -9,7 +9,9 @@ import platform
 import sys
 from pathlib import Path
 
-LIBRARIES = ("kip", "jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "flax")
+DISTRIBUTION = "kip-distillation"
+"""The name that pip installs kip under."""
+LIBRARIES = ("jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "flax")
 
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -91,8 +93,8 @@ def versions() -> dict[str, str | None]:
 
     A library that is not installed as a package has None. The first call starts JAX's default backend.
     """
-    libraries = {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
-    return {**libraries, "device": device_kind()}
+    libraries = {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "kip": kip_version(), **libraries, "device": device_kind()}
 
 
 def device_kind() -> str:
@@ -121,6 +123,11 @@ def _cpuinfo(name: str) -> str:
     except (OSError, UnicodeDecodeError):
         pass
     return ""
+
+
+def kip_version() -> str | None:
+    """Return the version of kip; None in a source tree that is not installed."""
+    return _version(DISTRIBUTION)
 
 
 def _version(package: str) -> str | None:

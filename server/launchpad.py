@@ -7,7 +7,7 @@ The server node runs the loop of `kip.runs.loop`; worker nodes connect to it. La
 the server its address. Bytes travel through `kip.server.router` and not through launchpad's Courier, whose server
 (0.5.2) listens on every interface and asks nobody who they are.
 
-Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip[launchpad]'`.
+Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip-distillation[launchpad]'`.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -50,7 +50,7 @@ except ImportError as error:
     raise MissingExtraError(
         "launchpad is not installed",
         got=str(error),
-        remedy="On CPython 3.10, run `pip install 'kip[launchpad]'`; elsewhere, use `--executor zmq`.",
+        remedy="On CPython 3.10, run `pip install 'kip-distillation[launchpad]'`; elsewhere, use `--executor zmq`.",
     ) from error
 
 NODES = "launchpad"

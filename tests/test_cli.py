@@ -887,4 +887,4 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
 
 def test_the_version_is_printed():
     outcome = kip("--version")
-    assert outcome.out == f"kip {importlib.metadata.version('kip')}\n"
+    assert outcome.out == f"kip {importlib.metadata.version('kip-distillation')}\n"

@@ -29,6 +29,7 @@ import jax
 import numpy as np
 import pydantic
 
+from kip import machine
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
 from kip.errors import DataError, KipError, MessageError, WorkerError
 from kip.kernels import Kernel, Stax, permission
@@ -277,16 +278,7 @@ def hardware() -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Return what must be equal on server and worker for their bits to be."""
-    return {"jax": jax.__version__, "numpy": np.__version__, "kip": _kip_version()}
-
-
-def _kip_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("kip")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
+    return {"jax": jax.__version__, "numpy": np.__version__, "kip": machine.kip_version() or "unknown"}
 
 
 def _error(code: str, problem: str) -> bytes:

@@ -84,7 +84,7 @@ def _huggingface(distilled: DistilledSet, out: Path) -> None:
         import datasets
     except ImportError as error:
         raise MissingExtraError(
-            "datasets is not installed", got=error, remedy="Run `pip install 'kip[huggingface]'`."
+            "datasets is not installed", got=error, remedy="Run `pip install 'kip-distillation[huggingface]'`."
         ) from error
     names = _class_names(distilled)
     arrays = _arrays(distilled, first=False)
