@@ -1,4 +1,4 @@
-"""The guide for contributors, the pre-commit file and the hosted checks agree with `.ci/run`; so do version and name."""
+"""The guide for contributors, the pre-commit file and the hosted checks agree with `.ci/run`; one version, one name."""
 
 import json
 import re

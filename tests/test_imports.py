@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["config", "rng", "precision", "machine", "progress"],
+    ["config", "rng", "precision", "compiling", "machine", "progress"],
     ["storage"],
     ["data", "preprocess", "kernels", "krr"],
     ["networks"],

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from kip import compiling
 from kip.blocks.plan import Tile, TileSize
 from kip.blocks.source import Source
 from kip.errors import ConfigError, ShapeError
@@ -118,10 +119,10 @@ class _Xla:
 
     def __init__(self, kernel: Kernel, implementation: Implementation):
         function = kernel_function(kernel, implementation)
-        self._forward = jax.jit(function)
-        self._pull_columns = jax.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
-        self._pull_both = jax.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
-        self._pull_diagonal = jax.jit(lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)))
+        self._forward = compiling.jit(function)
+        self._pull_columns = compiling.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
+        self._pull_both = compiling.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
+        self._pull_diagonal = compiling.jit(lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)))
 
     def forward(self, x, z, full):
         return np.asarray(self._forward(_pad(x, full[0]), _pad(z, full[1])))[: len(x), : len(z)]
