@@ -227,3 +227,15 @@ def test_the_python_of_the_pages_runs_in_order(user_folder, capsys):
     assert cli.main(["distill", "my_experiment.py", "--data-dir", "data"]) == 0
     assert Path("runs/my_experiment/distilled.npz").exists()
     assert cli.main(["distill", "my_latents.py", "--data-dir", "data"]) == 0
+
+
+def test_each_hop_of_the_walk_is_a_function_of_the_file_that_the_page_names():
+    hops = re.findall(
+        r"^\| \d+ \| `([\w/]+(?:\.py)?)`, (`.+?`) \|", (ROOT / "docs/design.md").read_text(), re.MULTILINE
+    )
+    assert len(hops) >= 9
+    for place, names in hops:
+        files = [ROOT / place] if place.endswith(".py") else sorted((ROOT / place).rglob("*.py"))
+        text = "".join(file.read_text() for file in files)
+        for name in re.findall(r"`(\w+)`", names):
+            assert f"def {name}(" in text, f"{place}: {name}"
