@@ -1,4 +1,4 @@
-"""What the configs of published matching rows share.
+"""The common settings of published matching rows.
 
 Row names are `DATA_IPC`, such as `cifar10_10`: ten images a class. Learning follows each method's public code; 5000
 train images are held out, on which the checkpoint is chosen, where every public code keeps the checkpoint that is best

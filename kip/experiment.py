@@ -65,15 +65,15 @@ class Experiment:
     """Everything that a run's result depends on."""
 
     method: AnyMethod
-    """What is learned, and how."""
+    """The method, with its options."""
     data: Data = Data()
     """The data set and its validation split."""
     preprocess: Preprocess = Preprocess()
-    """What is done to images before the kernel sees them."""
+    """The preprocessing of images before the kernel sees them."""
     augment: Augment = Augment()
-    """How target batches are augmented."""
+    """The augmentation of target batches."""
     blocks: Blocks = Blocks()
-    """How kernel matrices are computed."""
+    """Options of the computation of kernel matrices."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The root seed of every draw but the validation split's, which has its own in `data`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 50

@@ -24,7 +24,7 @@ LOCAL = "local"
 
 
 class Verdict(NamedTuple):
-    """What the keyring says of a public key: whether it may connect, and under which name it is known, if it is."""
+    """The keyring's knowledge of a public key: whether it may connect, and under which name it is known, if it is."""
 
     authorised: bool
     name: str | None

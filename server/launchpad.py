@@ -61,7 +61,8 @@ OUTCOME = "outcome.json"
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What the nodes of a program need to know; it travels to them as launchpad's own pickle, and holds no secret.
+    """The settings that the nodes of a program need; they travel to them as launchpad's own pickle, and holds no
+    secret.
 
     Attributes:
         experiment: `config.json`'s text.

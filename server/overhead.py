@@ -1,4 +1,4 @@
-"""What distribution costs: `python -m kip.server.overhead` times the same steps here and on worker processes.
+"""The cost of distribution: `python -m kip.server.overhead` times the same steps here and on worker processes.
 
 Three kinds of step take turns on this machine, so that what else it does slows all of them: in this process; on workers
 over plain connections whose every result is believed; and on workers as a run has them, with encryption and a share of

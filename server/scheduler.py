@@ -118,7 +118,7 @@ class Scheduler:
         self._fresh: Iterator[Work] = iter(())
         self._unfinished: dict[int, Work] = {}
         self._times: OrderedDict[Hashable, _Times] = OrderedDict()
-        """How long tasks take, by kind; the kinds of this round are the newest."""
+        """Seconds that tasks take, by kind; the kinds of this round are the newest."""
         self._late: set[int] = set()
         """The numbers of messages that are on their way for too long."""
         self._works: dict[int, Work] = {}
@@ -186,7 +186,7 @@ class Scheduler:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no worker that computes, or will again by itself."""
+        """True if there is no worker that computes, or will again by itself."""
         return self._alone_since is not None
 
     def close(self) -> None:

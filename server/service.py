@@ -1,4 +1,4 @@
-"""What every distributed run has beside its transport: what workers are told of it, its log, and its status file."""
+"""The parts of a distributed run beside its transport: messages to workers, its log, and its status file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG = "workers.log"
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 """JAX's variable that takes three quarters of a GPU at the start. The server needs little, beside a worker."""
 _NUMBERS = ("time", "tasks_done", "tasks_left", "tasks_per_second", "retries", "copies")
-"""What `as_text` takes for granted in a status file."""
+"""The fields that `as_text` takes for granted in a status file."""
 EVERY = 1.0
 """Seconds between writings of the status file."""
 

@@ -161,7 +161,7 @@ class LocalWorkers:
 
     @property
     def ended_for_good(self) -> bool:
-        """Whether there were processes, and all were refused, so that none is started again."""
+        """True if there were processes, and all were refused, so that none is started again."""
         return bool(self._processes) and all(process.poll() == REFUSED for process in self._processes.values())
 
     def start(self, workers: int) -> None:

@@ -35,7 +35,7 @@ FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "something listens there that is no server of kip's",
     zmq.EVENT_CLOSED: NOBODY,
 }
-"""What libzmq's events say about a server that cannot be reached."""
+"""The meaning of libzmq's events where a server cannot be reached."""
 
 
 def serve(

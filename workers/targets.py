@@ -25,14 +25,14 @@ from kip.storage.images import Images
 
 @value
 class TargetRecipe:
-    """What target images are made from: the part of an experiment that a worker needs."""
+    """The origin of target images: the part of an experiment that a worker needs."""
 
     data: Data
     """The data set."""
     preprocess: Preprocess
     """The preprocessing, fitted on its train images."""
     augment: Augment
-    """How target batches are augmented."""
+    """The augmentation of target batches."""
     seed: int
     """The experiment's root seed."""
 

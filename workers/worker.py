@@ -41,7 +41,7 @@ _KERNEL = pydantic.TypeAdapter(Kernel)
 
 
 class _Run(NamedTuple):
-    """What `open` brought."""
+    """The content of `open`."""
 
     run: str
     configuration: str
@@ -50,7 +50,9 @@ class _Run(NamedTuple):
 
 
 class _Epoch(NamedTuple):
-    """What `begin` brought. Each has an executor of its own, so that a late task cannot meet another epoch's images."""
+    """The content of `begin`. Each has an executor of its own, so that a late task cannot meet another epoch's
+    images.
+    """
 
     number: int
     executor: LocalExecutor

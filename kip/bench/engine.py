@@ -32,7 +32,7 @@ OPERATIONS = 80
 
 
 class Cost(NamedTuple):
-    """What a block's entry costs."""
+    """The cost of a block's entry."""
 
     forward_us: float
     """The microseconds of the value alone."""
@@ -255,7 +255,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 class Growth(NamedTuple):
-    """How an entry's cost grows: (x, Cost) pairs against image side, depth and block side."""
+    """The growth of an entry's cost: (x, Cost) pairs against image side, depth and block side."""
 
     by_side: list[tuple[int, Cost]]
     by_depth: list[tuple[int, Cost]]

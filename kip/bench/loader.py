@@ -28,7 +28,7 @@ TEMPLATES = 20
 
 
 class Rate(NamedTuple):
-    """How many images a second pass through a part of the way.
+    """The images that pass through a part of the way in a second.
 
     Attributes:
         part: the part.

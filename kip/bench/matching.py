@@ -31,7 +31,7 @@ STUDENT_STEPS = (5, 10, 20, 40, 80)
 
 
 class Turn(NamedTuple):
-    """What a step costs here and there.
+    """The cost of a step here and there.
 
     Attributes:
         method: its name.

@@ -20,11 +20,11 @@ from kip.networks import Model, Network
 
 NETWORK = Network("ConvNet-D3", width=32)
 TURNS = 5
-"""How often memory is kept and given back in turn."""
+"""The number of turns in which memory is kept and given back."""
 
 
 class Kept(NamedTuple):
-    """What the gradient of a batch costs, with memory that is kept and with memory that is given back.
+    """The cost of the gradient of a batch, with memory that is kept and with memory that is given back.
 
     Attributes:
         images: images of a batch.

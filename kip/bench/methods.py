@@ -56,7 +56,7 @@ class Subject(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a method costs."""
+    """The cost of a method."""
 
     method: str
     size: Size
@@ -99,7 +99,7 @@ SUBJECTS: dict[tuple[str, Size], Subject] = {
         KRRST(100, target_batch=128), _RGB, "100 images in place of 1000, 128 target images in place of 1024"
     ),
 }  # fmt: skip
-"""What is measured: the small sizes are those of this project's configurations for MNIST and EMNIST."""
+"""The sizes that are measured: the small sizes are those of this project's configurations for MNIST and EMNIST."""
 
 
 def measure(names: Sequence[str], size: Size, updates: int) -> Iterator[Row]:

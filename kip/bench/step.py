@@ -24,7 +24,7 @@ CHECKPOINT_EVERY, VALIDATION_IMAGES = 100, 1000
 
 
 class Step(NamedTuple):
-    """What a step of one size costs."""
+    """The cost of a step of one size."""
 
     kernel: str
     images_per_class: int

@@ -37,15 +37,17 @@ TASK_BYTES = 1 << 30
 
 @value
 class Blocks:
-    """How kernel matrices are computed. It is part of the experiment, because the tile size changes the last bits."""
+    """Options of the computation of kernel matrices. They are part of the experiment, because the tile size changes the
+    last bits.
+    """
 
     memory_mib: Annotated[int, Field(ge=1)] = 1024
     """The temporary memory that one tile may take on each device, in MiB. It sets the tile size."""
     dtype: Literal["float32", "float64"] = "float32"
     """The dtype of the kernel's computation. The KRR solve is in float64 in any case."""
     implementation: Implementation = "auto"
-    """What computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents for the rest.
-    The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
+    """The program that computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents
+    for the rest. The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
     """The number of support columns of one task. None gives some 75 tasks a step, and fewer for cheap kernels. 1 gives
     the most tasks, which suits more than some 20 devices."""
@@ -60,7 +62,7 @@ class Tile(NamedTuple):
 
     @property
     def on_diagonal(self) -> bool:
-        """Whether both sides are the same support images."""
+        """True if both sides are the same support images."""
         return self.matrix == "ss" and self.rows == self.columns
 
     @property
@@ -70,7 +72,7 @@ class Tile(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is handed to a device: `rows` of the targets (or of the support) against `columns` of the support.
+    """The unit that is handed to a device: `rows` of the targets (or of the support) against `columns` of the support.
 
     A task of K_ss is a strip of its upper triangle: rows (a, b) against columns (a, n), of which the entries below
     the diagonal tiles are not computed, and are zero.

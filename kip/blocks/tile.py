@@ -22,7 +22,7 @@ from kip.kernels import Architecture, Implementation, Kernel, fused, kernel_func
 
 
 class Images(NamedTuple):
-    """What the tiles of one step are computed from.
+    """The arrays and settings from which the tiles of one step are computed.
 
     Attributes:
         kernel: the kernel.

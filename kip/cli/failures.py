@@ -12,7 +12,7 @@ MEMORY_WORDS = (
     "RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "can't start new thread", "cannot allocate memory",
     "Cannot allocate memory", "failed to map segment", "bad_alloc",
 )  # fmt: skip
-"""What stands in the messages of libraries where memory is missing."""
+"""Words of libraries' messages where memory is missing."""
 PLATFORMS = "JAX_PLATFORMS"
 
 

@@ -51,7 +51,7 @@ REMEDY = "Make room, or set KIP_CACHE_DIR to another folder, and run the same co
 
 
 class Pictures(NamedTuple):
-    """What is decoded, and into what.
+    """Pictures that are to be decoded, and the arrays that they become.
 
     Attributes:
         paths: the files.
@@ -162,7 +162,7 @@ def on_disk(wanted: Pictures, cache: Path) -> tuple[Stored, dict[int, str]]:
 
 
 class _Noted:
-    """What is known of a folder's chunks.
+    """The chunks of a folder, as far as they are known.
 
     Args:
         folder: the folder; it may be missing.

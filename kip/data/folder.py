@@ -35,7 +35,7 @@ Labelled = tuple[Images, np.ndarray]
 
 
 class Contents(NamedTuple):
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         train: the images to learn from; all of a folder without a test part.

@@ -31,8 +31,8 @@ SUFFIXES = (
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN")
 """Folders that archives and file systems leave behind; no class is called so."""
 Resize = Literal["crop", "pad", "stretch"]
-"""How an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its longer side
-and puts it in the middle of black; `stretch` scales both sides."""
+"""The ways in which an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its
+longer side and puts it in the middle of black; `stretch` scales both sides."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the values that cameras, microscopes and scanners write into grey pictures of 16 bits."""
 
@@ -42,7 +42,7 @@ class ValuesError(DataError):
 
 
 class Look(NamedTuple):
-    """How pictures become arrays.
+    """The way in which pictures become arrays.
 
     Attributes:
         side: the side of the squares that they are brought to, in pixels; None leaves the size.
@@ -58,7 +58,7 @@ class Look(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of its picture before that is decoded.
+    """The statements of a file about its picture, before that is decoded.
 
     Attributes:
         is_grey: whether it has one channel; a file that cannot be read counts as grey.
@@ -80,9 +80,9 @@ class Listing(NamedTuple):
     names: tuple[str, ...]
     """The names of the classes, escaped by `kip.errors.printable`."""
     nested: int
-    """How many images in folders within the classes' were left out."""
+    """The number of images in folders within the classes' that were left out."""
     others: Counter[str]
-    """How many files were left out, by the endings of their names."""
+    """The number of files that were left out, by the endings of their names."""
 
 
 def listing(folder: Path, *, recursive: bool = False) -> Listing:

@@ -51,7 +51,7 @@ class Unfinished:
 
 
 class Vocabulary(Protocol):
-    """What a pickle may name."""
+    """The names that a pickle may use."""
 
     def named(self, text: str) -> Name:
         """Return a name that is known, and refuse any other."""
@@ -283,7 +283,7 @@ ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine._build,
     "BINPERSID": _Machine._binpersid,
 }
-"""What the other instructions do."""
+"""Carry out the other instructions."""
 
 
 def _plain(path: Path, value: Any) -> Any:

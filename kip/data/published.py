@@ -53,7 +53,7 @@ class Published(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a file holds of a set, or of several along a first axis; labels may lie elsewhere."""
+    """The parts of a set that a file holds, or of several along a first axis; labels may lie elsewhere."""
 
     images: np.ndarray
     labels: np.ndarray | None

@@ -43,25 +43,25 @@ class Data:
     """The side of the squares that the pictures of a folder are brought to, in pixels, as `resize` says. None keeps
     them as they are; they must have one size then."""
     resize: Resize = "crop"
-    """How a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept. `pad`: its
-    longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
+    """The way in which a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept.
+    `pad`: its longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
     background: Annotated[str, Field(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")] = "white"
     """The colour that the transparency of a folder's pictures is laid over: white, black, grey, or #rrggbb."""
     depth: Annotated[int, Field(ge=1, le=16)] | None = None
     """The bits of the values of a folder's grey pictures of more than 8 bits: 12 makes 4095 white. None takes the least
     of 8, 10, 12, 14 and 16 that holds the largest value of all pictures."""
     recursive: bool = False
-    """Whether pictures in folders within a class's folder are of the class too. They are left out otherwise."""
+    """Take pictures in folders within a class's folder as the class's too. They are left out otherwise."""
     shrink: Annotated[int, Field(ge=1)] = 1
     """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
     width."""
     mirror_keeps_class: bool | None = None
-    """Whether the mirror image of an image has the same class, so that training may flip images. None takes what is
+    """True if the mirror image of an image has the same class, so that training may flip images. None takes what is
     known of the name (`kip.data.mirror`); for an unknown name it means yes for RGB images and no for grey ones."""
 
     @property
     def look(self) -> Look:
-        """How the pictures of a folder become arrays."""
+        """The way in which the pictures of a folder become arrays."""
         return Look(self.side, self.resize, self.background, self.depth)
 
 
@@ -109,7 +109,7 @@ class Dataset(NamedTuple):
     test: Split
     num_classes: int
     mirror_keeps_class: bool
-    """Whether the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
+    """True if the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
     class_names: tuple[str, ...] = ()
     """The names of the classes, in their order; none where the source does not say."""
 

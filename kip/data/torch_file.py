@@ -183,7 +183,7 @@ class _Array(Unfinished):
 
 
 class _Arrays:
-    """What a `.pt` file may name: the vocabulary of its structure.
+    """The names that a `.pt` file may use: the vocabulary of its structure.
 
     Args:
         path: the file, for errors.

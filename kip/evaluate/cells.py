@@ -34,7 +34,7 @@ class Squeezed(NamedTuple):
 
     networks: tuple[Network, ...]
     squeeze: Squeeze
-    """How they learned the train split."""
+    """The training by which they learned the train split."""
     seed: int
     """The root seed of the set's run."""
 

@@ -56,7 +56,7 @@ DSA = ("dsa", "dsa_no_flip")
 
 @value
 class Comparison:
-    """What is put into the table, and how networks are trained."""
+    """The content of the table, and the training of its networks."""
 
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("HL",)
     """The protocols that networks are trained under: HL, SL, SL+KD, FKD, DC-BENCH, MTT, OWN, and others that
@@ -69,7 +69,7 @@ class Comparison:
     epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """The number of passes over the set. None given takes each protocol's own; several make a column each."""
     seeds: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for each cell of the table."""
+    """Networks that are trained for each cell of the table."""
     teacher: Network = CONVNET
     """The network that gives soft labels. It is trained on the whole train split under the augmentation of the views
     that it labels, and kept for other tables."""

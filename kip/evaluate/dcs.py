@@ -65,7 +65,7 @@ class Correlation:
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 5, 10)
     """The sizes of the subsets, in images per class."""
     subsets: Annotated[int, Field(ge=4)] = 60
-    """How many subsets are scored: sizes and kinds take turns."""
+    """Subsets that are scored: sizes and kinds take turns."""
     draws: Annotated[int, Field(ge=1)] = 5
     """Over how many steps a method's loss is averaged."""
     network: Network = CONVNET
@@ -73,7 +73,7 @@ class Correlation:
     epochs: Annotated[int, Field(ge=1)] | None = None
     """The number of passes over the subset. None takes the protocol's own."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained on each subset."""
+    """Networks that are trained on each subset."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of the subsets, networks and losses."""
 

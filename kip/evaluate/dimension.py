@@ -1,4 +1,4 @@
-"""How many dimensions images have, from their inner products alone: pixels, or features of an infinite network.
+"""The dimension of images, from their inner products alone: pixels, or features of an infinite network.
 
 An inner product matrix G (n, n) is X X^T for images, and the NTK for gradients of an infinitely wide network, by
 

@@ -34,7 +34,7 @@ class Dimensions(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What a contiguous run of the kernel's eigenvalues, from the largest on, contributes."""
+    """The contribution of a contiguous run of the kernel's eigenvalues, from the largest on."""
 
     first: int
     last: int

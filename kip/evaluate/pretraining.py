@@ -69,15 +69,15 @@ EPOCHS = 1000
 
 @value
 class Pretraining:
-    """What is compared, and how."""
+    """The sets that are compared, and the way."""
 
     data: data.Data
     """The second data set. Its images have the shape of those that the set was distilled from."""
     how: Annotated[tuple[How, ...], Field(min_length=1)] = ("probe",)
-    """How a pre-trained network is used on the second data set."""
+    """The use of a pre-trained network on the second data set."""
     starts: Annotated[tuple[Start, ...], Field(min_length=1)] = ("distilled", "random", "none")
-    """What networks are pre-trained on: the set; as many random images of its source, labelled as the set's are; such
-    images with their classes; or nothing."""
+    """The images that networks are pre-trained on: the set; as many random images of its source, labelled as the set's
+    are; such images with their classes; or nothing."""
     networks: tuple[Network, ...] = ()
     """The networks that are pre-trained. None stands for the network of a KRR-ST set, or KRR-ST's default."""
     labelled: Annotated[int, Field(ge=1)] | None = 1000
@@ -90,7 +90,7 @@ class Pretraining:
     teacher_steps: Annotated[int, Field(ge=1)] = 5000
     """The number of updates of the teacher, in batches of 100."""
     seeds: Annotated[int, Field(ge=1)] = 3
-    """How many networks are trained for each cell of the table."""
+    """Networks that are trained for each cell of the table."""
 
 
 class PretrainingCell(NamedTuple):

@@ -47,7 +47,7 @@ class ScalingLaw(NamedTuple):
 
     @property
     def wears_out(self) -> bool:
-        """Whether images lose worth with epochs at all; False where tau is at the bound of the search."""
+        """True if images lose worth with epochs at all; False where tau is at the bound of the search."""
         return bool(self.tau < 0.99 * np.exp(LOG_TAU[1]))
 
     def error(self, images: int, epochs: int) -> float:

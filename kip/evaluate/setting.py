@@ -1,4 +1,4 @@
-"""What sets of one data set and preprocessing share when networks are trained on them: test images and teachers.
+"""Test images and teachers, which sets of one data set and preprocessing share.
 
     FOLDER/DIGEST.json      a cell: a set, a network, a protocol and all seeds
     FOLDER/labels/          labels of views, where a protocol stores them
@@ -44,10 +44,10 @@ class Teacher(NamedTuple):
     network: Network
     squeeze: Squeeze
     augment: Augmentation
-    """How the images were varied."""
+    """The variation of the images."""
     seed: int
     squeezed: bool
-    """Whether sets were made from it."""
+    """True if sets were made from it."""
 
     @property
     def label(self) -> str:
@@ -214,7 +214,7 @@ class Setting:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What accuracies on this data set depend on, JSON-ready."""
+        """The settings that accuracies on this data set depend on, JSON-ready."""
         return {
             "train": self.dataset.train.digest(),
             "test": self.dataset.test.digest(),
@@ -223,7 +223,7 @@ class Setting:
         }
 
     def _identity_of(self, teacher: Teacher) -> dict[str, Any]:
-        """What a teacher's labels depend on besides the data set, JSON-ready."""
+        """The settings that a teacher's labels depend on besides the data set, JSON-ready."""
         return {
             "network": config.to_dict(teacher.network),
             "squeeze": config.to_dict(teacher.squeeze),

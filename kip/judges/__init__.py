@@ -1,4 +1,4 @@
-"""What a distilled set scores: one file a judge. A judge sees arrays and never a method.
+"""Judges of distilled sets: one file a judge. A judge sees arrays and never a method.
 
 | kind | how a set is scored |
 |---|---|

@@ -24,11 +24,11 @@ class LearnedDescent(DrawingJudge):
     """Networks that take the set's own steps of gradient descent; each network is one row of the result."""
 
     network: Network
-    """What is trained."""
+    """The network that is trained."""
     batches: Annotated[int, Field(ge=1)]
     """Batches of the set: a step takes the next one, and the first comes again after the last."""
     loss: Loss = "soft_xent"
-    """What a step minimises; see `kip.training.losses`."""
+    """The loss that a step minimises; see `kip.training.losses`."""
     initial: Literal["random", "fixed"] = "random"
     """The values that networks begin with: drawn anew, or the very ones that the set was learned for."""
     validation_networks: Annotated[int, Field(ge=1)] = 5

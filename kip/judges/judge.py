@@ -59,7 +59,7 @@ class Question(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What judges work with.
+    """The tools of judges.
 
     Attributes:
         blocks: computes kernels.
@@ -77,7 +77,7 @@ class Tools(NamedTuple):
 
 
 class Judge(abc.ABC):
-    """How a set is scored. Subclasses are frozen configuration values (`kip.config.value`) with a literal `kind`."""
+    """A way of scoring a set. Subclasses are frozen configuration values (`kip.config.value`) with a literal `kind`."""
 
     @property
     @abc.abstractmethod
@@ -102,9 +102,9 @@ class DrawingJudge(Judge):
     """A judge that scores a set by fresh networks: one accuracy for each network, or for each draw of several."""
 
     validation_networks: int
-    """How many networks give the accuracy on validation images."""
+    """Networks that give the accuracy on validation images."""
     test_networks: int
-    """How many networks give the accuracy on test images."""
+    """Networks that give the accuracy on test images."""
 
     @property
     def drawn(self) -> int:

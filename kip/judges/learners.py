@@ -23,11 +23,11 @@ class Learners(DrawingJudge):
     """
 
     training: Training = Training()
-    """How networks learn from the set."""
+    """The training by which networks learn from the set."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images."""
+    """Networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """How many networks are trained for the accuracy on test images."""
+    """Networks that are trained for the accuracy on test images."""
     kind: Literal["learners"] = "learners"
 
     @property

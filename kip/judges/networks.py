@@ -32,15 +32,15 @@ class TrainedNetworks(DrawingJudge):
     loss: Loss = "half_sum"
     """The loss that the network minimises; see `kip.training.losses`."""
     augment: Augmentation = "none"
-    """How the images of the set are varied at each update. There are no flips where a mirror image has another
+    """The variation of the set's images at each update. There are no flips where a mirror image has another
     class."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which classifies in their place. 0 means that the
     variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images."""
+    """Networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """Networks that are trained for the accuracy on test images."""
     kind: Literal["networks"] = "networks"
 
     @property

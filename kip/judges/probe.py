@@ -45,9 +45,9 @@ class Probe(DrawingJudge):
     images: Annotated[int, Field(ge=1)] = 2000
     """The number of labelled train images that the linear classifier learns from."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are pre-trained for the accuracy on validation images."""
+    """Networks that are pre-trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 3
-    """How many networks are pre-trained for the accuracy on test images."""
+    """Networks that are pre-trained for the accuracy on test images."""
     kind: Literal["probe"] = "probe"
 
     @property

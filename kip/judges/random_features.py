@@ -43,9 +43,9 @@ class RandomFeatures(DrawingJudge):
     ridge: krr.Ridge = krr.Ridge(5e-3)
     """The regulariser of the KRR. RFAD's public code takes 5e-3."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many draws give the accuracy on validation images."""
+    """Draws that give the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many draws give the accuracy on test images."""
+    """Draws that give the accuracy on test images."""
     kind: Literal["random_features"] = "random_features"
 
     @property

@@ -33,9 +33,9 @@ class Students(DrawingJudge):
     """
 
     network: Network
-    """What is trained on the set."""
+    """The network that is trained on the set."""
     protocol: Protocol
-    """How."""
+    """The protocol by which the judge's networks are trained."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
     """Networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
@@ -43,7 +43,7 @@ class Students(DrawingJudge):
     teachers: tuple[Network, ...] = ()
     """Networks that label the set, where the protocol asks for it; their logits are averaged."""
     squeeze: Squeeze = Squeeze()
-    """How the teachers learn the train split."""
+    """The training by which teachers learn the train split."""
     kind: Literal["students"] = "students"
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ class Architecture:
 
     @property
     def poolings(self) -> int:
-        """How many 2x2 average pools halve the image."""
+        """The number of 2x2 average pools that halve the image."""
         return {"ConvNet": self.layers, "ConvNet3": self.layers, "Myrtle": 2}.get(self.family, 0)
 
     def check_images(self, height: int, width: int) -> None:
@@ -143,7 +143,7 @@ class Stax:
     function: str
     """Where the function is: `package.module:name` or `path/to/file.py:name`."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """What the function gets as its third argument."""
+    """The third argument of the function."""
     entry_bytes: Annotated[int, Field(gt=0)] = 1 << 26
     """The temporary memory of forward and vjp for one kernel entry, in bytes. It sets the tile size."""
     kind: Literal["stax"] = "stax"

@@ -19,7 +19,7 @@ End = Literal["pool", "flatten", "mean"]
 
 
 class Level(NamedTuple):
-    """What happens at one resolution: convolutions, each with its ReLU, and what ends them.
+    """The layers of one resolution: convolutions, each with its ReLU, and what ends them.
 
     Attributes:
         height: positions along y.
@@ -40,7 +40,7 @@ class Level(NamedTuple):
 
     @property
     def shifts(self) -> int:
-        """How many shifts along y there are, each with a plane."""
+        """The number of shifts along y, each with a plane."""
         return 2 * self.rows + 1
 
     @property

@@ -1,4 +1,4 @@
-"""How much memory a kernel entry takes, so that tiles can be chosen before anything is compiled."""
+"""The memory that a kernel entry takes, so that tiles can be chosen before anything is compiled."""
 
 from __future__ import annotations
 

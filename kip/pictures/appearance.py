@@ -1,4 +1,4 @@
-"""How images, classes and labels of a set look in pictures and on pages."""
+"""The look of a set's images, classes and labels in pictures and on pages."""
 
 from __future__ import annotations
 

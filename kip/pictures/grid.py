@@ -59,7 +59,7 @@ class Grid(NamedTuple):
 
     @property
     def shown(self) -> int:
-        """How many images are drawn."""
+        """The number of images that are drawn."""
         return sum(map(len, self.members))
 
     @property

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
     """The name of the y axis, with its unit."""
     series: Mapping[str, Sequence[Point]]
     connected: bool = True
-    """Whether the points of a series are joined, in their order."""
+    """True if the points of a series are joined, in their order."""
 
 
 def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> None:

@@ -15,15 +15,15 @@ from kip.storage.images import Images, Lazy, Made, check_image_batch
 
 @value
 class Preprocess:
-    """What is done to pixels before a kernel sees them, fitted on the train images only."""
+    """The preprocessing of pixels before a kernel sees them, fitted on the train images only."""
 
     kind: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"] = "standardize"
-    """What is done to pixels. `none`: pixels stay in [0, 1]. `standardize`: every channel gets mean zero and deviation
-    one. `zca*`: regularised whitening, of the paper, of the authors' notebook, of FRePo, of MTT; `kip.preprocess.zca`
-    says how they differ."""
+    """The kind of preprocessing. `none`: pixels stay in [0, 1]. `standardize`: every channel gets mean zero and
+    deviation one. `zca*`: regularised whitening, of the paper, of the authors' notebook, of FRePo, of MTT;
+    `kip.preprocess.zca` says how they differ."""
     regularization: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    """What ZCA adds to every eigenvalue of the covariance, in units of their mean, or as it is (`zca_kornia`); other
-    kinds ignore it. The paper takes 0.1 for CIFAR and 100 for SVHN."""
+    """The number that ZCA adds to every eigenvalue of the covariance, in units of their mean, or as it is
+    (`zca_kornia`); other kinds ignore it. The paper takes 0.1 for CIFAR and 100 for SVHN."""
 
 
 class Transform(Protocol):
@@ -72,7 +72,7 @@ class Transform(Protocol):
 
 
 class Apply(Protocol):
-    """What `Transform.apply` is."""
+    """The kind of function that `Transform.apply` is."""
 
     @overload
     def __call__(self, images: np.ndarray, /) -> np.ndarray: ...

@@ -60,9 +60,9 @@ class ZCA:
     shape: tuple[int, ...]
     """The shape (H, W, C) of the train images."""
     offset: np.ndarray
-    """What is subtracted from the flattened pixels first, float64 (d,)."""
+    """The mean that is subtracted from the flattened pixels first, float64 (d,)."""
     scale: np.ndarray
-    """What the remainder is divided by, float64 (d,)."""
+    """The scale that the remainder is divided by, float64 (d,)."""
     eigenvalues: np.ndarray
     """S + reg * tr(C) / d, or S + reg, float64 (d,)."""
     eigenvectors: np.ndarray

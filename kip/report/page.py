@@ -43,7 +43,7 @@ MOST_IMAGES = 100
 REFRESH = 30
 """Seconds after which the page of a run that goes on loads itself again."""
 FILES = ("distilled.npz", "preprocess.npz", "config.json", "metrics.jsonl", "result.json", "images.png", "curves.png")
-"""What the header links to, where it is beside the page."""
+"""The files that the header links to, where they are beside the page."""
 LARGEST_PICTURE = 1 << 26
 """The largest file of a picture that is taken into the page, in bytes."""
 CLASSES = 40

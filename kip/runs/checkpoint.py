@@ -36,7 +36,7 @@ LOWEST_LOSS = 5
 
 
 class Record(NamedTuple):
-    """What the loop notes at each checkpoint.
+    """The loop's notes at a checkpoint.
 
     Attributes:
         step: updates made.
@@ -71,7 +71,7 @@ class History(NamedTuple):
         return sorted(trained, key=lambda record: (record.loss, record.step))[:LOWEST_LOSS]
 
     def stale(self) -> int:
-        """How many checkpoints have passed since the best."""
+        """The number of checkpoints since the best."""
         return sum(record.step > self.best.step for record in self.records)
 
 

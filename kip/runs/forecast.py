@@ -1,4 +1,4 @@
-"""What a run will take, said before it begins: memory that is not there is refused, and long times are told.
+"""Refuse runs that exceed the memory, and report long running times, before a run begins.
 
 Time is forecast where an entry of a kernel can be timed at once: networks with pooling under the form for CPUs, which
 compiles in seconds for any size of block.

@@ -54,7 +54,7 @@ PICTURE_SECONDS = 60.0
 
 
 class Result(NamedTuple):
-    """What a run reached. Accuracies are fractions, times in seconds.
+    """The result of a run. Accuracies are fractions, times in seconds.
 
     Attributes:
         test_accuracy: the exported set's accuracy on test images: that of KRR under the run's kernel (the mean over its
@@ -154,7 +154,7 @@ class _Run:
         self.callback = callback
         self.show_progress = show_progress and can_draw()
         self.forecasts = False
-        """Whether the time of the steps is told before they begin."""
+        """True if the time of the steps is reported before they begin."""
         check_data(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
         self.train_digest = self.dataset.train.digest()

@@ -1,4 +1,4 @@
-"""What a run begins with: its data set checked against its method's needs, and the problem that the method is given."""
+"""The beginning of a run: its data set checked against its method's needs, and the problem that the method is given."""
 
 from __future__ import annotations
 

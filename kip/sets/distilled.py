@@ -88,7 +88,7 @@ class DistilledSet(NamedTuple):
 
     @property
     def origin(self) -> Origin:
-        """What the set says of its experiment; a set of an older kip says it through its method."""
+        """The set's statements about its experiment; a set of an older kip says it through its method."""
         if "method" not in self.metadata:
             return Origin.of(self.experiment)
         about = self.metadata["method"]
@@ -108,7 +108,7 @@ class DistilledSet(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What a set says of the experiment that it came from, apart from its method's class.
+    """The statements of a set about the experiment that it came from, apart from its method's class.
 
     Attributes:
         experiment: JSON-ready.
@@ -140,12 +140,12 @@ class Origin(NamedTuple):
 
     @property
     def preprocess(self) -> Preprocess:
-        """What is done to images before the method sees them."""
+        """The preprocessing of images before the method sees them."""
         return _read(Preprocess, self.experiment["preprocess"])
 
     @property
     def blocks(self) -> Blocks:
-        """How kernels are computed."""
+        """Options of the computation of kernels."""
         return _read(Blocks, self.experiment["blocks"])
 
     @property

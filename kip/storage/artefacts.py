@@ -1,4 +1,4 @@
-"""What is made once before a run's steps, or before an evaluation, and kept: teachers, pools, expert trajectories.
+"""Artefacts, made once before a run's steps or before an evaluation, and kept: teachers, pools, expert trajectories.
 
 An artefact is one pytree of arrays in one `.npz` file. Whoever makes it saves it part by part, or saves its state as
 the work goes on, so that a kill loses the time since the last save and nothing else. A damaged file, or one of another

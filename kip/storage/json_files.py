@@ -1,4 +1,4 @@
-"""What a run writes about itself, read by whoever shows or continues it: the lines of metrics.jsonl, and result.json.
+"""The files that a run writes about itself: the lines of metrics.jsonl, and result.json.
 
 A kill, a full disk or a text editor can leave anything in these files. What is not what it says is left out with a
 warning, and a reader never stops a run.

@@ -34,13 +34,13 @@ LONGEST = 2**48
 LISTED = 12
 """Names that an error lists."""
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""What NumPy writes; others may take any memory by themselves."""
+"""The compressions that NumPy writes; others may take any memory by themselves."""
 ENCRYPTED = 1
 """The flag of a zip archive's member that a password protects."""
 
 
 class Header(NamedTuple):
-    """What the header of an array says of it."""
+    """The statements of an array's header about it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

@@ -26,13 +26,13 @@ FEWEST, MOST = 2 * LANES, 128
 """Image pairs in a chunk on CPUs, however large or small the planes. XLA for CPUs unrolls loops over fewer and does not
 vectorise them: 15 pairs take three times as long as 16. More than the most have not been faster."""
 PER_CHUNK = 8
-"""What a chunk's loops cost by themselves, in pairs."""
+"""The cost of a chunk's loops by themselves, in pairs."""
 KEPT = "kept"
 """The name of what a function of pairs wants kept for its vjp; all else is computed again."""
 
 
 class Chunk(NamedTuple):
-    """How many first and second images a chunk pairs."""
+    """The numbers of first and second images that a chunk pairs."""
 
     first: int
     second: int

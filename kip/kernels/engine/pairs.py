@@ -34,7 +34,7 @@ from kip.kernels.levels import Level, levels, variance_levels
 
 
 class Scale(NamedTuple):
-    """What a network's weights and biases multiply and add: w / 9 and b of its convolutions."""
+    """The factor w / 9 and the summand b of a network's convolutions."""
 
     w: float
     b: float
@@ -74,7 +74,7 @@ def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
 
 
 class Features(NamedTuple):
-    """What a kernel needs of each image: pixels (H, W, C, N), and variances [level][conv] (h, w, N)."""
+    """The values that a kernel needs of each image: pixels (H, W, C, N), and variances [level][conv] (h, w, N)."""
 
     pixels: Array
     variances: list[list[Variance]]
@@ -226,7 +226,7 @@ def _add_rows(total: Array, part: Array, i: Array | int) -> Array:
 
 
 class _Rows:
-    """What each plane of a level needs, laid out once for all of them."""
+    """The values that each plane of a level needs, laid out once for all of them."""
 
     def __init__(self, level: Level, state: Pixels | Planes, variances: Variances):
         self._level, self._state = level, state

@@ -1,4 +1,4 @@
-"""How the functions of the fused form are compiled: by Numba, without the GIL, and kept on disk.
+"""The compilation of the fused form's functions: by Numba, without the GIL, and kept on disk.
 
 What is kept lies in a folder whose name holds a hash of this package's sources. Numba by itself looks at the file of
 the function that it loads, not at those of what it calls, and after an upgrade would load code that is out of date.

@@ -26,7 +26,9 @@ class Three(NamedTuple):
 
 
 class Variances(NamedTuple):
-    """What is kept of variances v: r, the root of v; (r^2 - v) / 2; and 1 / r, 0 where v = 0. See `dual.py`."""
+    """The values that are kept of variances v: r, the root of v; (r^2 - v) / 2; and 1 / r, 0 where v = 0. See
+    `dual.py`.
+    """
 
     root: Any
     error: Any
@@ -34,7 +36,9 @@ class Variances(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a ReLU's vjp needs of its forward pass, rows of w, S and T; T is None for the NNGP. See `dual.py`."""
+    """The values that a ReLU's vjp needs of its forward pass, rows of w, S and T; T is None for the NNGP. See
+    `dual.py`.
+    """
 
     w: Any
     slope: Any
