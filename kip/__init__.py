@@ -112,9 +112,9 @@ __all__ = sorted(_PUBLIC)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from kip.machine import kip_version
+        from importlib.metadata import version
 
-        return kip_version()
+        return version("kip-distillation")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kip' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")

@@ -317,16 +317,32 @@ def test_a_network_and_a_data_set_are_written_as_tables_name_them():
         named(Network, "ConvNet wide=3")
 
 
+def test_a_command_of_several_parts_lists_them_and_refuses_others():
+    for arguments in (["bench"], ["bench", "--help"]):
+        outcome = kip(*arguments)
+        assert outcome.status == 0
+        assert re.findall(r"(?m)^  (bench \w+)", outcome.out) == [
+            name for name in COMMANDS if name.startswith("bench ")
+        ]
+        assert "label-solve" not in outcome.out
+    outcome = kip("bench", "kernels")
+    assert outcome.status == 2
+    assert "Did you mean `kip bench kernel`?" in outcome.err
+    outcome = kip("bench", "kernel", "--minutes", "3")  # an option of another part
+    assert outcome.status == 2
+    assert "--minutes" in outcome.err
+
+
 def test_without_a_command_help_is_shown():
     assert kip() == kip("--help")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_the_json_option(command):
-    outcome = kip(command, "--help")
+    outcome = kip(*command.split(), "--help")
     assert outcome.status == 0
     assert "--json" in outcome.out
-    assert "(required)" in outcome.out or command in ("configs", "compare", "dcs")
+    assert "(required)" in outcome.out or command in ("configs", "compare", "dcs") or command.startswith("bench ")
 
 
 def test_help_for_a_config_lists_its_values(finished):

@@ -34,6 +34,7 @@ def test_one_version_and_one_name_stand_in_every_file():
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert name == machine.DISTRIBUTION
+    assert f'version("{name}")' in (ROOT / "kip/__init__.py").read_text()
     texts = [
         *ROOT.glob("*.md"),
         *(path for folder in ("docs", "kip", "server") for path in (ROOT / folder).rglob("*.[mp][dy]")),

@@ -75,11 +75,12 @@ HOMES = {
     ],
     "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py"],
     "tyro": [
+        "kip/cli/bench.py",
         "kip/cli/judge.py",
-        "kip/cli/machine.py",
         "kip/cli/options.py",
         "kip/cli/overrides.py",
         "kip/cli/share.py",
+        "kip/cli/work.py",
     ],
     "zmq": ["server/router.py", "workers/connect.py", "workers/keys.py", "workers/wire.py"],
     "jinja2": ["kip/report/page.py"],

@@ -77,10 +77,20 @@ GROUPS: dict[str, dict[str, Command]] = {
         "export": Command("share:export", "Export a run's distilled set as NumPy."),
         "import": Command("share:import_", "Import a set that others have published."),
     },
-    "measure and lend": {
-        "bench": Command("machine:bench", "Measure the kernel engine and the methods on this machine."),
-        "worker": Command("machine:worker", "Compute kernel tiles for a run on another machine."),
-        "worker-key": Command("machine:worker_key", "Make the key with which a worker connects to a run."),
+    "lend": {
+        "worker": Command("work:worker", "Compute kernel tiles for a run on another machine."),
+        "worker-key": Command("work:worker_key", "Make the key with which a worker connects to a run."),
+    },
+    "measure": {
+        "bench kernel": Command("bench:kernel", "Measure kernel blocks beside neural-tangents."),
+        "bench growth": Command("bench:growth", "Draw how an entry's time grows with side, depth and block."),
+        "bench step": Command("bench:step", "Measure the parts of a KIP step."),
+        "bench methods": Command("bench:methods", "Measure updates and memory of methods with finite networks."),
+        "bench matching": Command("bench:matching", "Measure steps of DC and DM beside a plain PyTorch loop's."),
+        "bench unrolling": Command("bench:unrolling", "Draw the memory of MTT's student against its steps."),
+        "bench loader": Command("bench:loader", "Measure how fast pictures are decoded, read and preprocessed."),
+        "bench memory": Command("bench:memory", "Measure what an update gains where freed memory is kept."),
+        "bench gpu": Command("bench:gpu", "Measure what an accelerator makes of the engine, and of KIP."),
     },
 }
 COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}
@@ -146,7 +156,11 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
 
         print(f"kip {kip.__version__}")
         return {"version": kip.__version__}
-    name, rest = arguments[0], arguments[1:]
+    words = 2 if any(command.startswith(f"{arguments[0]} ") for command in COMMANDS) else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if words == 2 and arguments[1:] in ([], ["-h"], ["--help"]):
+        print(_overview(arguments[0]))
+        return {}
     if name not in COMMANDS:
         meant = did_you_mean(name, COMMANDS, "`kip {}`")
         raise ConfigError("command", got=repr(name), remedy=f"{meant}`kip --help` lists the commands.")
@@ -162,12 +176,17 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
     return options.call(COMMANDS[name].function(), rest, prog=f"kip {name}")
 
 
-def _overview() -> str:
-    """Return the commands by group, one line each."""
+def _overview(first: str = "") -> str:
+    """Return the commands by group, one line each; all, or those that begin with a word."""
+    groups = {
+        group: {name: command for name, command in commands.items() if name.startswith(first)}
+        for group, commands in GROUPS.items()
+    }
     width = max(map(len, COMMANDS)) + 2
-    lines = ["usage: kip COMMAND ...", "", "Dataset distillation, from infinite networks to coresets."]
-    for group, commands in GROUPS.items():
-        lines += ["", f"{group}:", *(f"  {name:{width}}{command.summary}" for name, command in commands.items())]
+    lines = [f"usage: kip {first or 'COMMAND'} ...", "", "Dataset distillation, from infinite networks to coresets."]
+    for group, commands in groups.items():
+        if commands:
+            lines += ["", f"{group}:", *(f"  {name:{width}}{command.summary}" for name, command in commands.items())]
     return "\n".join(
         [*lines, "", "`kip COMMAND --help` explains a command, with examples; `kip --version` prints the version."]
     )
