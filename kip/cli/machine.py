@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ from kip.cli.options import (
     save_json,
 )
 from kip.data import Data
+from kip.progress import counted, say
 
 
 def bench(
@@ -115,12 +115,10 @@ def bench(
         kept = memory.measure(blocks, (side, side, channels), updates)
         print(memory.table(kept))
         return {"rows": [row._asdict() | {"ratio": row.ratio} for row in kept]}
-    from tqdm import tqdm
-
     if what == "loader":
         from kip.bench import loader
 
-        rates = list(tqdm(loader.measure(side, pictures, 128, updates), "loader", 5, file=sys.stderr))
+        rates = list(counted(loader.measure(side, pictures, 128, updates), 5, "loader"))
         print(loader.table(rates))
         return {"rows": [rate._asdict() | {"images_per_second": rate.images_per_second} for rate in rates]}
     if what in ("methods", "matching"):
@@ -135,15 +133,15 @@ def bench(
         if what == "matching":
             problem = learning.random_problem((side, side, channels))
             measured = matching.against_torch(names, problem, width=width, real_batch=real_batch, repeats=updates)
-            turns = list(tqdm(measured, "methods", len(names), file=sys.stderr))
+            turns = list(counted(measured, len(names), "methods"))
             print(matching.table(turns))
             return {"rows": [turn._asdict() | {"ratio": turn.ratio} for turn in turns]}
         measured = learning.measure(names, size, updates)
-        costs = list(tqdm(measured, "methods", len(names), file=sys.stderr))
+        costs = list(counted(measured, len(names), "methods"))
         print(learning.table(costs))
         return {"rows": [row._asdict() for row in costs]}
     compared = engine.compare(kernels, (side, side, channels), blocks, repeats)
-    rows = list(tqdm(compared, "kernels", len(kernels) * len(blocks), file=sys.stderr))
+    rows = list(counted(compared, len(kernels) * len(blocks), "kernels"))
     print(engine.table(rows))
     print(
         "ratio: neural-tangents' time through kip's. of peak: the time that the forward's arithmetic would take alone."
@@ -157,7 +155,7 @@ def _bench_gpu(out: Path, **options: Any) -> dict[str, Any]:
     from kip.bench import gpu
     from kip.storage.files import atomic_write
 
-    results = gpu.measure(**options, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    results = gpu.measure(**options, progress=say)
     text = gpu.as_markdown(results)
     save_json(out / "gpu.json", results)
     atomic_write(out / "gpu.md", lambda file: file.write(text.encode()))

@@ -11,14 +11,12 @@ import contextlib
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from kip import data, preprocess, sets
 from kip.blocks import Executor, KernelBlocks, Source
@@ -33,7 +31,7 @@ from kip.pictures.appearance import shown_class
 from kip.pictures.curves import save_curves
 from kip.pictures.images import save_images
 from kip.preprocess import saved
-from kip.progress import can_draw
+from kip.progress import BOARD, can_draw, counted, inner_stage, progress_bar, stage
 from kip.runs import folder, forecast, stopping
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
@@ -123,11 +121,13 @@ def run(
             (lock.path.parent / folder.STOPPED).unlink()
         stopping.rearm()
         run = None
+        title = f"{experiment.data.name}, {experiment.method.name}"
         try:
-            run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
-            run.forecasts = executor is None
-            run.train()
-            return run.finish()
+            with stage(title, shown=show_progress and not BOARD.is_going_on, names=False):
+                run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
+                run.forecasts = executor is None
+                run.train()
+                return run.finish()
         except (KeyboardInterrupt, Stopped) as stop:
             _note_stop(stop, run, Path(out))
             raise
@@ -184,15 +184,18 @@ class _Run:
         """Take the steps that are left, to the limit or to early stopping."""
         method = self.experiment.method
         if self.show_progress and self.forecasts:
-            forecast.tell(forecast.forecast(self.experiment, self.problem, self.state.step))
-        if not self.history.records:
-            self._checkpoint({"step": 0})
-        self._whole = self.state, self.history
-        bar = tqdm(
-            total=method.steps, initial=self.state.step, disable=not self.show_progress, unit="step", file=sys.stderr,
-            desc=self.experiment.data.name, dynamic_ncols=True,
+            with inner_stage("timing one block, which is compiled first"):
+                told = forecast.forecast(self.experiment, self.problem, self.state.step)
+            forecast.tell(told)
+        bar = progress_bar(
+            method.steps, self.experiment.data.name, shown=self.show_progress, unit=" steps", initial=self.state.step,
+            stays=True, delay=0,
         )  # fmt: skip
         with bar:
+            if not self.history.records:
+                self._checkpoint({"step": 0})
+            self._whole = self.state, self.history
+            bar.note("compiling the first step")
             while self.state.step < method.steps and not self._stale():
                 with _naming_the_step(self.state.step + 1):
                     self.state, metrics = method.step(self.problem, self.prepared, self.state)
@@ -205,7 +208,7 @@ class _Run:
                             self._save()
                 self._whole = self.state, self.history
                 stopping.check()
-                bar.set_postfix_str(self._postfix(metrics), refresh=False)
+                bar.note(self._postfix(metrics))
                 bar.update()
 
     def save_whole(self) -> int | None:
@@ -230,7 +233,7 @@ class _Run:
         test_inputs = self.transform.apply(self.dataset.test.images)
         are_right = {
             name: self._are_right(state, test_inputs, self.dataset.test, "test")
-            for name, state in tqdm(states.items(), desc="test", leave=False, disable=not self.show_progress)
+            for name, state in counted(states.items(), len(states), "test", unit=" sets", shown=self.show_progress)
         }
         accuracies = {name: right.mean(axis=1) for name, right in are_right.items()}
         accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
@@ -322,7 +325,8 @@ class _Run:
         problem = self.problem
         train = problem.inputs, problem.labels
         tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class, self.show_progress)
-        return self.judge.are_right(state.support, question, tools)
+        with inner_stage(part):
+            return self.judge.are_right(state.support, question, tools)
 
     def _stale(self) -> bool:
         patience = self.experiment.patience
@@ -332,10 +336,12 @@ class _Run:
         return self._seconds_before + time.monotonic() - self._resumed
 
     def _postfix(self, metrics: dict[str, Any]) -> str:
-        parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
+        """Return the step's figures; those that a narrow terminal cuts off stand last."""
+        parts = [f"validation {100 * self.history.records[-1].validation_accuracy:.1f} %"]
+        if "loss" in metrics:
+            parts.append(f"loss {metrics['loss']:.4g}")
         if "batch_accuracy" in metrics:
             parts.append(f"batch {100 * metrics['batch_accuracy']:.1f} %")
-        parts.append(f"validation {100 * self.history.records[-1].validation_accuracy:.1f} %")
         return ", ".join(parts)
 
 
