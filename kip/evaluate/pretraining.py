@@ -39,6 +39,7 @@ from kip.judges.judge import deviation
 from kip.methods.features.krr_st import KRRST
 from kip.networks import Model, Network
 from kip.networks.model import READOUT, Variables, fresh
+from kip.networks.own import is_own
 from kip.preprocess import Apply
 from kip.progress import inner_stage
 from kip.rng import generator, key
@@ -139,6 +140,12 @@ def pretraining(
     """
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
+    for network in config.networks:
+        if is_own(network.name):
+            raise ConfigError(
+                "networks of a pre-training", got=network.label, expected="networks of the table",
+                remedy="Their last layer is exchanged, which in a network of your own is not known.",
+            )  # fmt: skip
     second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Labeller] = {}

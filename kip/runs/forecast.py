@@ -157,6 +157,26 @@ def tell(found: Forecast | None) -> None:
     say(f"kip: {found}{advice}. It can be stopped and goes on where it was.")
 
 
+def tell_costs(step: float, steps: int, every: int, judging: float, end: float) -> None:
+    """Say on stderr what the rest of a long run will take, and what of it is judging.
+
+    Args:
+        step: seconds of a step.
+        steps: that are left.
+        every: steps between two checkpoints.
+        judging: seconds of the judging of a checkpoint.
+        end: seconds of the judging at the end; 0 where it is not known.
+    """
+    whole = step * steps + judging * (steps // every) + end
+    if whole < TELLING:
+        return
+    at_end = f", and about {_readable(end)} of judging at the end" if end >= 1 else ""
+    say(
+        f"kip: {every} steps take about {_readable(step * every)} and the judging of their checkpoint about "
+        f"{_readable(judging)}; the {steps} steps that are left take about {_readable(whole)} in all{at_end}"
+    )
+
+
 def _readable(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
