@@ -60,6 +60,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "distill": Command("runs:distill", "Distil a data set: run any method to its end, and export what it learned."),
         "label-solve": Command("runs:label_solve", "Solve for the labels of fixed natural images in closed form."),
         "configs": Command("runs:configs", "List the configurations that come with kip, and what each reproduces."),
+        "choose": Command(
+            "choose:choose",
+            "Choose a method by three questions, with what each costs and reaches on a small machine.",
+            is_quiet=True,
+        ),
         "status": Command("runs:status", "Tell how far a run is and what its workers do.", is_quiet=True),
     },
     "judge": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from kip.runs.judging import judging
 from kip.training.protocols import PROTOCOLS
 
 
-def during(method, per_class, *, share=0.2, classes=10):
+def during(method: Any, per_class: int, *, share: float | None = 0.2, classes: int = 10) -> Any:
     experiment = Experiment(method, judging_share=share)
     return judging(experiment, size=per_class * classes, num_classes=classes)
 
