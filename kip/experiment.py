@@ -78,6 +78,10 @@ class Experiment:
     """The root seed of every draw but the validation split's, which has its own in `data`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 50
     """The number of steps between two checkpoints. Each checkpoint measures validation accuracy."""
+    judging_share: Annotated[float, Field(gt=0)] | None = 0.2
+    """The share of the work of the steps that judging may cost while a run goes on, where networks are trained for it:
+    they are fewer and take fewer epochs then. The whole protocol judges what is exported, at the end. None judges every
+    checkpoint by the whole protocol."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """The number of checkpoints without a better validation accuracy after which the run stops early. None means
     never."""

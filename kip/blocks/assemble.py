@@ -7,6 +7,7 @@ The kernel as a whole is never differentiated: each task pulls back its own bloc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +20,13 @@ from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import Kernel, entry_bytes
+from kip.progress import inner_bar
 from kip.storage.images import Lazy
 
 ROWS_AT_A_TIME = 4096
 """The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""
+BLOCKS = " blocks"
+"""What bars of a kernel matrix count."""
 
 
 class KernelMatrices(NamedTuple):
@@ -70,8 +74,9 @@ class KernelBlocks:
         self._plan, images = self._begin(kernel, support, target, num_target=m)
         self._images = images = images._replace(source=source)
         self._executor.begin(images)
-        k_ss = self._assemble(self._plan.ss, (n, n))
-        k_ts = self._assemble(self._plan.ts, (m, n))
+        with inner_bar(len(self._plan.ss) + len(self._plan.ts), "kernel", unit=BLOCKS) as bar:
+            k_ss = self._assemble(self._plan.ss, (n, n), lambda block: bar.update())
+            k_ts = self._assemble(self._plan.ts, (m, n), lambda block: bar.update())
         # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
         k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)
@@ -102,8 +107,10 @@ class KernelBlocks:
                     bar[within, within] = k_ss_bar[tile.where]
             return self._cast(bar)
 
-        for task, part in zip(tasks, self._executor.backward(tasks, map(cotangent, tasks))):
-            gradient[task.where[1]] += part
+        with inner_bar(len(tasks), "gradient", unit=BLOCKS) as bar:
+            for task, part in zip(tasks, self._executor.backward(tasks, map(cotangent, tasks))):
+                gradient[task.where[1]] += part
+                bar.update()
         if not np.isfinite(gradient).all():
             raise NonFiniteError(
                 "the gradient of the support images holds NaN or infinity",
@@ -118,24 +125,35 @@ class KernelBlocks:
         target: np.ndarray | Lazy,
         *,
         source: Source | None = None,
-        on_entries: Callable[[int], Any] = lambda entries: None,
+        on_entries: Callable[[int], Any] | None = None,
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield K(X_t, X_s) a run of rows at a time: (slice of the targets, (b, n) block), in order.
 
         The whole matrix is never held, so that the target may be a full train or test set. `on_entries` is told how
-        many entries have come, each time that some have.
+        many entries have come, each time that some have; None shows a bar of the blocks, within work that is shown.
         """
         self._images = None  # the executor forgets the last forward's
         count = len(target)
         most = -(-count // max(1, -(-count // ROWS_AT_A_TIME)))  # even runs, so that all have tiles of one size
-        for start in range(0, count, most):
-            part = target[start : start + most]
-            full, images = self._begin(kernel, support, part, num_target=most)
-            here = source and source._replace(rows=(start, start + len(part)))
-            self._executor.begin(images._replace(source=here))
-            tasks = [task._replace(rows=(task.rows[0], min(task.rows[1], len(part)))) for task in full.ts]
-            tasks = [task for task in tasks if task.rows[0] < task.rows[1]]
-            yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_entries)
+        blocks = 0
+        if count and on_entries is None:
+            planned = self._plan_of(kernel, support, most).ts
+            blocks = sum(len(_within(planned, min(most, count - start))) for start in range(0, count, most))
+        with inner_bar(blocks, "kernel", unit=BLOCKS) if blocks else contextlib.nullcontext() as bar:
+            for start in range(0, count, most):
+                part = target[start : start + most]
+                full, images = self._begin(kernel, support, part, num_target=most)
+                here = source and source._replace(rows=(start, start + len(part)))
+                self._executor.begin(images._replace(source=here))
+
+                def on_block(block: np.ndarray) -> None:
+                    if on_entries is not None:
+                        on_entries(block.size)
+                    elif bar is not None:
+                        bar.update()
+
+                tasks = _within(full.ts, len(part))
+                yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_block)
 
     def _begin(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
@@ -157,10 +175,16 @@ class KernelBlocks:
         return np.asarray(images, self._config.dtype)
 
     def _assemble(
-        self, tasks: Sequence[Task], shape: tuple[int, int], on_entries: Callable[[int], Any] = lambda entries: None
+        self, tasks: Sequence[Task], shape: tuple[int, int], on_block: Callable[[np.ndarray], Any]
     ) -> np.ndarray:
         matrix = np.zeros(shape, self._config.dtype)
         for task, block in zip(tasks, self._executor.forward(tasks)):
             matrix[task.where] = block
-            on_entries(block.size)
+            on_block(block)
         return matrix
+
+
+def _within(tasks: Sequence[Task], count: int) -> list[Task]:
+    """Return tasks without the rows from `count` on."""
+    cut = [task._replace(rows=(task.rows[0], min(task.rows[1], count))) for task in tasks]
+    return [task for task in cut if task.rows[0] < task.rows[1]]

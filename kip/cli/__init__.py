@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from kip.cli import compilation, failures, streams
 from kip.errors import ConfigError, KipError, did_you_mean
 from kip.machine import keep_freed_memory, peak_memory_mib
+from kip.progress import Work, say, stage
 from kip.runs import stopping
 
 FAILED = 2
@@ -45,6 +46,8 @@ class Command(NamedTuple):
     """MODULE:FUNCTION within `kip.cli`."""
     summary: str
     """The first line of the function's docstring."""
+    is_quiet: bool = False
+    """Whether stderr says nothing of how it goes on: it ends at once, or stays until it is stopped."""
 
     def function(self) -> Callable[..., dict[str, Any]]:
         """Import and return the function."""
@@ -57,7 +60,12 @@ GROUPS: dict[str, dict[str, Command]] = {
         "distill": Command("runs:distill", "Distil a data set: run any method to its end, and export what it learned."),
         "label-solve": Command("runs:label_solve", "Solve for the labels of fixed natural images in closed form."),
         "configs": Command("runs:configs", "List the configurations that come with kip, and what each reproduces."),
-        "status": Command("runs:status", "Tell how far a run is and what its workers do."),
+        "choose": Command(
+            "choose:choose",
+            "Choose a method by three questions, with what each costs and reaches on a small machine.",
+            is_quiet=True,
+        ),
+        "status": Command("runs:status", "Tell how far a run is and what its workers do.", is_quiet=True),
     },
     "judge": {
         "evaluate": Command("judge:evaluate", "Evaluate distilled sets on their data sets."),
@@ -78,8 +86,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "import": Command("share:import_", "Import a set that others have published."),
     },
     "lend": {
-        "worker": Command("work:worker", "Compute kernel tiles for a run on another machine."),
-        "worker-key": Command("work:worker_key", "Make the key with which a worker connects to a run."),
+        "worker": Command("work:worker", "Compute kernel tiles for a run on another machine.", is_quiet=True),
+        "worker-key": Command("work:worker_key", "Make the key with which a worker connects to a run.", is_quiet=True),
     },
     "measure": {
         "bench kernel": Command("bench:kernel", "Measure kernel blocks beside neural-tangents."),
@@ -105,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     BEGAN.set(time.monotonic())
     with streams.lasting() as out:
-        logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+        logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, handlers=[_BesideBars()])
         logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds
         compilation.keep_programs()
         keep_freed_memory()
@@ -117,6 +125,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"kip: error: {streams.unprinted(out.error)}", file=sys.stderr)
             return FAILED
         return status
+
+
+class _BesideBars(logging.Handler):
+    """Writes log records to stderr above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            say(self.format(record))
+        except Exception:  # as logging's own handlers: what is said must not end the work
+            self.handleError(record)
 
 
 def _run(arguments: list[str]) -> int:
@@ -167,13 +186,27 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
     if "" in arguments:  # as a path it would be the working folder
         option = arguments[arguments.index("") - 1]
         raise ConfigError(f"the argument after {option}", got="an empty one", expected="a value")
-    from kip.cli import options
+    with _goes_on(name, rest) as work:
+        if work.is_shown:
+            with stage("loading JAX", names=False), contextlib.suppress(ImportError):  # what needs it says so better
+                importlib.import_module("jax")
+        from kip.cli import options
 
-    if name in ("distill", "label-solve") and rest and not rest[0].startswith("-"):
-        from kip.cli import runs
+        if name in ("distill", "label-solve") and rest and not rest[0].startswith("-"):
+            from kip.cli import runs
 
-        return runs.with_overrides(name, rest[0], rest[1:])
-    return options.call(COMMANDS[name].function(), rest, prog=f"kip {name}")
+            return runs.with_overrides(name, rest[0], rest[1:])
+        return options.call(COMMANDS[name].function(), rest, prog=f"kip {name}")
+
+
+def _goes_on(name: str, rest: list[str]) -> Work:
+    """Return the outermost work of a command, which says within a second or two what begins.
+
+    Nothing is said of help, nor of commands that end at once or stay until they are stopped.
+    """
+    subject = f" {rest[0]}" if rest and not rest[0].startswith("-") else ""
+    tells = not COMMANDS[name].is_quiet and not {"-h", "--help", "--watch"} & set(rest)
+    return stage(f"{name}{subject}", shown=tells, names=False)
 
 
 def _overview(first: str = "") -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from kip.cli.options import DataDir, Json, Out, OutFolder, save_json
 from kip.data import Data
+from kip.progress import counted, say
 
-T = TypeVar("T")
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 Numbers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")]
 
@@ -41,8 +39,8 @@ def kernel(
     """
     from kip.bench import engine
 
-    rows = _with_bar(
-        engine.compare(kernels, (side, side, channels), blocks, repeats), "kernels", len(kernels) * len(blocks)
+    rows = list(
+        counted(engine.compare(kernels, (side, side, channels), blocks, repeats), len(kernels) * len(blocks), "kernels")
     )
     print(engine.table(rows))
     print(
@@ -93,7 +91,7 @@ def methods(
     from kip.bench import methods as learning
 
     names = _known(methods, list(dict.fromkeys(name for name, _ in learning.SUBJECTS)))
-    costs = _with_bar(learning.measure(names, size, updates), "methods", len(names))
+    costs = list(counted(learning.measure(names, size, updates), len(names), "methods"))
     print(learning.table(costs))
     return {"rows": [row._asdict() for row in costs]}
 
@@ -127,7 +125,7 @@ def matching(
     names = _known(methods, ["dc", "dm"])
     problem = random_problem((side, side, channels))
     measured = bench.against_torch(names, problem, width=width, real_batch=real_batch, repeats=updates)
-    turns = _with_bar(measured, "methods", len(names))
+    turns = list(counted(measured, len(names), "methods"))
     print(bench.table(turns))
     return {"rows": [turn._asdict() | {"ratio": turn.ratio} for turn in turns]}
 
@@ -189,7 +187,7 @@ def loader(*, side: int = 32, pictures: int = 2000, updates: int = 20, json: Jso
     """
     from kip.bench import loader as bench
 
-    rates = _with_bar(bench.measure(side, pictures, 128, updates), "loader", 5)
+    rates = list(counted(bench.measure(side, pictures, 128, updates), 5, "loader"))
     print(bench.table(rates))
     return {"rows": [rate._asdict() | {"images_per_second": rate.images_per_second} for rate in rates]}
 
@@ -253,7 +251,7 @@ def gpu(
     assert out is not None
     results = bench.measure(
         seconds=60 * minutes, kernels=kernels, blocks=blocks, image=(side, side, channels), of=data,
-        data_dir=data_dir, progress=lambda line: print(line, file=sys.stderr, flush=True),
+        data_dir=data_dir, progress=say,
     )  # fmt: skip
     text = bench.as_markdown(results)
     save_json(out / "gpu.json", results)
@@ -273,9 +271,3 @@ def _known(names: tuple[str, ...] | None, known: list[str]) -> list[str]:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError("--methods", got=" ".join(unknown), expected=", ".join(known))
     return list(names)
-
-
-def _with_bar(rows: Iterable[T], what: str, count: int) -> list[T]:
-    from tqdm import tqdm
-
-    return list(tqdm(rows, what, count, file=sys.stderr))

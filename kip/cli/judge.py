@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from kip.evaluate.pretraining import Pretraining
 from kip.evaluate.transfer import Baseline, Transfer
 from kip.krr import Ridge
 from kip.networks import Network
+from kip.progress import counted, say
 
 Flat = tyro.conf.arg(name="")
 """The fields of a configuration are options of the command itself."""
@@ -138,14 +138,13 @@ def transfer(
     from kip.sets.distilled import DistilledSet
 
     check_out(out)
-    progress = functools.partial(print, file=sys.stderr, flush=True)
     data_dir = folder.place_of_data(distilled, data_dir)
     sets = folder.read_sets(distilled, checkpoints, data_dir)
     results: list[TransferResult] = []
     summary: dict[str, Any] = {}
     wanted: list[tuple[DistilledSet, Baseline]] = [(checkpoint, "none") for checkpoint in sets]
     for trained_on, kind in [*wanted, *((sets[0], kind) for kind in baseline)]:
-        result = transfer_set(trained_on, scheme, baseline=kind, data_dir=data_dir, progress=progress)
+        result = transfer_set(trained_on, scheme, baseline=kind, data_dir=data_dir, progress=say)
         test, spread = 100 * result.test_accuracy, 100 * result.test_spread
         step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
         print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
@@ -337,8 +336,6 @@ def natural(
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from tqdm import tqdm
-
     from kip import data as sources
     from kip import krr
     from kip import preprocess as preprocessing
@@ -359,7 +356,7 @@ def natural(
             subsets=subsets,
             targets=targets,
             seed=seed,
-            progress=lambda numbers: tqdm(numbers, "subsets", file=sys.stderr),
+            progress=lambda numbers: counted(numbers, len(numbers), "subsets"),
         )
     for result in results:
         print(f"{result.per_class:5} a class  test {100 * result.mean:.2f} +- {100 * result.std:.2f} %")

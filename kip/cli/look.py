@@ -40,7 +40,7 @@ def analyze(
     The same is measured for the natural images that the set started from, where it is given as a run's folder that has
     its first checkpoint, and else for a class-balanced draw. Kernels are computed in float64.
 
-        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 10 20
+        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 25 50
         kip analyze runs/digits_convnet --features "ConvNet-D3 width=32" --feature-steps 500
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from kip.cli.options import (
     while_going_on,
 )
 from kip.errors import ConfigError
+from kip.progress import say
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
@@ -225,7 +225,7 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where)
     memory = "" if result.peak_memory_mib is None else f" and {result.peak_memory_mib} MiB"
     print(f"{result.steps} steps in {result.seconds:.0f} s{memory}; the set and pictures are in {result.out}")
     for warning in _warnings(experiment, result):
-        print(f"kip: warning: {warning}", file=sys.stderr)
+        say(f"kip: warning: {warning}")
     return result._asdict()
 
 
@@ -285,7 +285,7 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Wher
         else:
             from kip.server.launchpad import distill as distill_with
         listen = None if address is None else parse_address(address)
-        print(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
+        say(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more")
         return distill_with(
             experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings, log=log
         )

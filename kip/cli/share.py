@@ -30,7 +30,7 @@ def export(
 ) -> dict[str, Any]:
     """Export a run's distilled set, also while the run goes on or after it was stopped.
 
-        kip export runs/digits_convnet --step 10
+        kip export runs/digits_convnet --step 25
         kip export runs/digits_convnet --format folder
         kip export others.npz --format huggingface --out others_dataset
 

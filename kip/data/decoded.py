@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ import numpy as np
 from kip.data import image_folder
 from kip.data.image_folder import DEPTHS, Look, ValuesError
 from kip.errors import DataError, OutputError, printable
+from kip.progress import progress_bar
 from kip.storage.files import atomic_write, cache_dir
 from kip.storage.images import Images, Stored, in_memory_bytes
 from kip.storage.json_files import read_object
@@ -224,8 +224,6 @@ def _complete(noted: _Noted) -> None:
         OutputError: if it cannot be written.
         DataError: as `pictures`.
     """
-    from tqdm import tqdm
-
     wanted, missing = noted.wanted, noted.missing()
     of_picture = int(np.prod(wanted.shape))
     left = sum(wanted.chunks[number].stop - wanted.chunks[number].start for number in missing)
@@ -237,10 +235,8 @@ def _complete(noted: _Noted) -> None:
             )  # fmt: skip
         noted.pixels.touch()
         os.truncate(noted.pixels, len(wanted.paths) * of_picture)
-        bar = tqdm(
-            total=len(wanted.paths), initial=len(wanted.paths) - left, desc="decoding pictures", unit=" pictures",
-            leave=False, disable=None, file=sys.stderr, dynamic_ncols=True,
-        )  # fmt: skip
+        count = len(wanted.paths)
+        bar = progress_bar(count, "decoding pictures", shown=True, unit=" pictures", initial=count - left)
         with bar, _decoders() as threads:
             for number in missing:
                 content, unreadable = _decode(wanted, wanted.chunks[number], threads)

@@ -18,6 +18,7 @@ from kip.data import npz, tfds
 from kip.data.image_folder import Look, Resize
 from kip.data.mirror import mirror_keeps_class
 from kip.errors import DataError, did_you_mean
+from kip.progress import inner_stage
 from kip.storage.images import Held, Images, Lazy, chosen, in_memory_bytes, parts
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
@@ -136,6 +137,11 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
             malformed, if a class is too small for the validation split, or if `shrink` does not divide the images'
             sides.
     """
+    with inner_stage(f"reading {data.name}"):
+        return _load(data, data_dir)
+
+
+def _load(data: Data, data_dir: Path | None) -> Dataset:
     source = _read(data, data_dir)
     given = [split for split in (source.train, source.test, source.validation) if split is not None]
     splits = [split._replace(images=shrunk(split.images, data.shrink)) for split in given]

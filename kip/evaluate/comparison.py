@@ -43,6 +43,7 @@ from kip.judges import Students
 from kip.methods.selection.geometric import Geometric
 from kip.networks import Network
 from kip.networks.model import CONVNET
+from kip.progress import counted, inner_stage
 from kip.runs import folder, loop
 from kip.runs.setup import problem_of
 from kip.sets.distilled import DistilledSet
@@ -200,9 +201,11 @@ def compare(
         table["sets"] += rows
         wanted_cells = list(itertools.product(zip(candidates, rows), comparison.networks, protocols))
         labelled: dict[Teacher, None] = {}
-        for place, ((candidate, row), network, protocol) in enumerate(wanted_cells, 1):
+        counting = counted(wanted_cells, len(wanted_cells), "comparison", unit=" cells", shown=show_progress)
+        for place, ((candidate, row), network, protocol) in enumerate(counting, 1):
             fitted = fitted_to(protocol, candidate, network, setting, row["images_per_class"])
-            cell = setting.cell(candidate, network, fitted)
+            with inner_stage(f"{candidate.name}, {network.label}, {fitted.label}", names=False):
+                cell = setting.cell(candidate, network, fitted)
             progress(f"{place:>3} of {len(wanted_cells)}  {line(cell)}")
             about = {name: row[name] for name in ("data", "preprocess", "method", "images_per_class")}
             teachers = setting.teachers_of(candidate, fitted)

@@ -45,6 +45,7 @@ from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
 from kip.networks import Network
 from kip.networks.model import CONVNET
+from kip.progress import counted, inner_stage
 from kip.rng import generator
 from kip.runs.setup import check_data, problem_of
 from kip.storage.artefacts import Store, digest, identified
@@ -135,7 +136,7 @@ def correlate(
     if correlation.epochs is not None:
         protocol = dataclasses.replace(protocol, epochs=correlation.epochs)
     rows: list[dict[str, Any]] = []
-    for number, subset in enumerate(chosen):
+    for number, subset in enumerate(counted(chosen, len(chosen), "subsets", shown=show_progress)):
         of_subset = labels[subset.indices]
         candidate = Candidate(
             f"{subset.kind} {subset.per_class}", inputs[subset.indices],
@@ -146,7 +147,8 @@ def correlate(
         rows.append({**about, "error": 1 - cell.mean, "losses": {}})
         progress(f"subset {number + 1} of {len(chosen)}, {candidate.name} a class: error {100 * (1 - cell.mean):.2f} %")
     for name, given in wanted.items():
-        losses = _losses(name, given, setting.dataset, chosen, correlation, out / LOSSES, data_dir, progress)
+        with inner_stage(f"losses of {name}"):
+            losses = _losses(name, given, setting.dataset, chosen, correlation, out / LOSSES, data_dir, progress)
         for row, loss in zip(rows, losses):
             row["losses"][name] = loss
     errors, sizes = [row["error"] for row in rows], [row["images_per_class"] for row in rows]

@@ -39,7 +39,9 @@ from kip.judges.judge import deviation
 from kip.methods.features.krr_st import KRRST
 from kip.networks import Model, Network
 from kip.networks.model import READOUT, Variables, fresh
+from kip.networks.own import is_own
 from kip.preprocess import Apply
+from kip.progress import inner_stage
 from kip.rng import generator, key
 from kip.runs import folder
 from kip.sets.distilled import DistilledSet
@@ -138,6 +140,12 @@ def pretraining(
     """
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
+    for network in config.networks:
+        if is_own(network.name):
+            raise ConfigError(
+                "networks of a pre-training", got=network.label, expected="networks of the table",
+                remedy="Their last layer is exchanged, which in a network of your own is not known.",
+            )  # fmt: skip
     second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Labeller] = {}
@@ -189,10 +197,12 @@ def _cells(
         for start in config.starts:
             accuracies: dict[How, list[float]] = {how: [] for how in config.how}
             for seed in range(config.seeds):
-                support = _support(start, seed, distilled, source, apply, represent)
-                pretrained = _pretrained(changed, support, second, start, seed)
-                for how, of_seeds in accuracies.items():
-                    of_seeds.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
+                with inner_stage(f"{name}, {network.label}, {start}, seed {seed}", names=False):
+                    support = _support(start, seed, distilled, source, apply, represent)
+                    pretrained = _pretrained(changed, support, second, start, seed)
+                    for how, of_seeds in accuracies.items():
+                        accuracy_of = functools.partial(_judged, how, config, network, pretrained, support[0], start)
+                        of_seeds.append(accuracy_of(second, teacher, seed))
             for how, of_seeds in accuracies.items():
                 yield PretrainingCell(
                     name, network.label, how, start, float(np.mean(of_seeds)), deviation(of_seeds), of_seeds

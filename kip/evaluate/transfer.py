@@ -33,6 +33,7 @@ from kip.evaluate.prepared import check_classes, natural, prepared
 from kip.judges.judge import deviation
 from kip.networks import Model, Network
 from kip.preprocess import Apply
+from kip.progress import inner_bar, inner_stage
 from kip.sets.distilled import DistilledSet
 from kip.storage.images import Images
 from kip.training.devices import over_devices
@@ -183,7 +184,8 @@ def transfer_set(
     model.check_images(*dataset.train.images.shape[1:3])
     draws = _supports(distilled, dataset, apply, baseline, config)
     validation = apply(images), classes
-    choice = search(model, config, draws[: config.search_seeds], validation)
+    with inner_stage(f"choosing rate and L2 for {baseline if baseline != 'none' else 'the set'}"):
+        choice = search(model, config, draws[: config.search_seeds], validation)
     progress(
         f"chosen on validation: factor {choice.factor:g}, L2 {choice.l2:g}, learning rate {choice.learning_rate:.3g}"
     )
@@ -195,9 +197,13 @@ def transfer_set(
         for key, support in zip(keys, finals)
     ]
     results = []
-    for trained in over_devices(trainings):
-        results.append(trained)
-        progress(f"network {len(results)} of {len(finals)}: validation {100 * trained.validation_accuracy[0]:.2f} %")
+    with inner_bar(len(finals), "networks") as bar:
+        for trained in over_devices(trainings):
+            results.append(trained)
+            bar.update()
+            progress(
+                f"network {len(results)} of {len(finals)}: validation {100 * trained.validation_accuracy[0]:.2f} %"
+            )
     test = apply(dataset.test.images), dataset.test.labels
     tested = [float(accuracy(model, trained.variables[0], *test)) for trained in results]
     return TransferResult(

@@ -16,6 +16,8 @@ from kip.blocks import KernelBlocks, Source
 from kip.storage.images import Images
 
 Part = Literal["validation", "test"]
+TRAINING = 3
+"""Passes of an image that an update of a network counts as: one forward, and two for the gradient."""
 
 
 class Support(NamedTuple):
@@ -93,6 +95,26 @@ class Judge(abc.ABC):
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images are classified right, (k, m) bool: a row for each kernel, or for each fresh network."""
 
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return how many images of a set pass through networks that are trained for an accuracy, those of all updates.
+
+        It is 0 where nothing is trained, and where the set says for how long.
+
+        Args:
+            part: the split that the accuracy is of.
+            size: images of the set.
+        """
+        return 0
+
+    def within(self, images: float, size: int) -> Judge:
+        """Return the judge with a shorter training for validation: itself, where it is short enough or cannot be cut.
+
+        Args:
+            images: the most that may pass through networks, a pass forward and back counted as three.
+            size: images of the set.
+        """
+        return self
+
     def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return the fractions that are classified right, (k,): one for each kernel, or for each fresh network."""
         return self.are_right(support, question, tools).mean(axis=1)
@@ -113,7 +135,26 @@ class DrawingJudge(Judge):
 
     def count(self, question: Question) -> int:
         """Return how many networks are drawn for a question."""
-        return self.validation_networks if question.part == "validation" else self.test_networks
+        return self.count_of(question.part)
+
+    def count_of(self, part: Part) -> int:
+        """Return how many networks are drawn for a split."""
+        return self.validation_networks if part == "validation" else self.test_networks
+
+    def share_out(self, images: float, of_one: int, *, least: int, most: int) -> tuple[int, int]:
+        """Return the length of a training and the number of networks for validation that some work allows.
+
+        Fewer networks are trained before a training becomes shorter than its least.
+
+        Args:
+            images: as for `within`.
+            of_one: images of one unit of the length, such as an epoch.
+            least: the shortest training.
+            most: that of the judge.
+        """
+        units, least = images / (TRAINING * of_one), min(least, most)
+        networks = max(1, min(self.validation_networks, int(units // least)))
+        return max(least, min(most, int(units // networks))), networks
 
 
 def purpose(question: Question) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
@@ -9,14 +10,17 @@ import numpy as np
 from pydantic import Field
 
 from kip.config import value
-from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.judges.judge import DrawingJudge, Part, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.augment import Augmentation, for_classes
-from kip.training.ensembles import train_on_set
+from kip.training.ensembles import FULL_BATCH, train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import are_right
 from kip.training.recipe import Optimizer
+
+LEAST_UPDATES = 50
+"""The shortest training that tells sets apart."""
 
 
 @value
@@ -47,6 +51,15 @@ class TrainedNetworks(DrawingJudge):
     def label(self) -> str:
         """The network."""
         return self.network.label
+
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return the images of all updates; see `Judge`."""
+        return self.count_of(part) * self.steps * min(size, FULL_BATCH)
+
+    def within(self, images: float, size: int) -> TrainedNetworks:
+        """Return the judge with fewer networks and updates for validation, `LEAST_UPDATES` at least."""
+        steps, networks = self.share_out(images, min(size, FULL_BATCH), least=LEAST_UPDATES, most=self.steps)
+        return dataclasses.replace(self, steps=steps, validation_networks=networks)
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images each network classifies right, (networks, m)."""

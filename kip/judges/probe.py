@@ -6,6 +6,7 @@ form: that is KRR with the kernel of inner products, and so `kip.krr` solves it.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
@@ -16,15 +17,17 @@ from pydantic import Field
 from kip import krr
 from kip.config import value
 from kip.data import centred_one_hot, class_balanced
-from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.judges.judge import DrawingJudge, Part, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.storage.images import Images
-from kip.training.ensembles import train_on_set
+from kip.training.ensembles import FULL_BATCH, train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import features
 from kip.training.recipe import Optimizer
 
+LEAST_UPDATES = 50
+"""The shortest pre-training that tells sets apart."""
 RIDGE = krr.Ridge(1e-1)
 """Regulariser of the probe, relative to the mean of the kernel's diagonal; the best of 1e-3, 1e-2, 0.1, 1 and 10 on
 MNIST's validation images, for trained, pre-trained and random features alike, with 1000 labelled images."""
@@ -54,6 +57,15 @@ class Probe(DrawingJudge):
     def label(self) -> str:
         """The network."""
         return self.network.label
+
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return the images of all updates; see `Judge`."""
+        return self.count_of(part) * self.steps * min(size, FULL_BATCH)
+
+    def within(self, images: float, size: int) -> Probe:
+        """Return the judge with fewer networks and updates for validation, `LEAST_UPDATES` at least."""
+        steps, networks = self.share_out(images, min(size, FULL_BATCH), least=LEAST_UPDATES, most=self.steps)
+        return dataclasses.replace(self, steps=steps, validation_networks=networks)
 
     def pretrained(
         self, images: np.ndarray, labels: np.ndarray, *, keys: Array, show_progress: bool = False

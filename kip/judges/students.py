@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError
-from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.judges.judge import DrawingJudge, Part, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.storage.artefacts import Store
@@ -21,6 +22,9 @@ from kip.training.predict import are_right
 from kip.training.protocols import Protocol
 from kip.training.squeeze import Squeeze, squeeze
 from kip.training.supervised import Labeller
+
+LEAST_EPOCHS = 20
+"""The shortest training that tells sets apart."""
 
 
 @value
@@ -57,6 +61,16 @@ class Students(DrawingJudge):
     def label(self) -> str:
         """The network and the protocol."""
         return f"{self.network.label} ({self.protocol.label})"
+
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return the images of all updates; see `Judge`."""
+        return self.count_of(part) * self.protocol.epochs * size
+
+    def within(self, images: float, size: int) -> Students:
+        """Return the judge with fewer networks and epochs for validation, `LEAST_EPOCHS` at least."""
+        epochs, networks = self.share_out(images, size, least=LEAST_EPOCHS, most=self.protocol.epochs)
+        protocol = dataclasses.replace(self.protocol, epochs=epochs)
+        return dataclasses.replace(self, protocol=protocol, validation_networks=networks)
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images each network classifies right, (networks, m)."""

@@ -108,6 +108,18 @@ class Method(abc.ABC):
         """What it asks of a data set."""
         return Needs()
 
+    def step_images(self, num_classes: int) -> float:
+        """Return how many images pass through a network in a step at the least; forward and back counts as three.
+
+        It bounds what judging may cost (`kip.runs.judging`). A step that is not described otherwise learns from its
+        target batch and its own images.
+
+        Args:
+            num_classes: C.
+        """
+        needs = self.needs
+        return 3 * ((needs.target_batch or 0) + (needs.images_per_class or 1) * num_classes)
+
     @property
     def schedule_ends(self) -> bool:
         """Whether the learning rate depends on `steps`, so that a run of more steps is another run."""

@@ -5,7 +5,7 @@
 | FC1, FC2, ... | hidden dense layers | 1024 | none |
 | ConvVec1, ... | convs, flatten; no pooling | 1024 | none |
 | ConvNet | conv, three of (conv, 2x2 average pool), flatten: KIP's | 1024 | none |
-| ConvNet-D3, D4, D5 | that many of (conv, 2x2 average pool), flatten: DC's; `growth` widens each | 128 | instance |
+| ConvNet-D1 to D5 | that many of (conv, 2x2 average pool), flatten: DC's; `growth` widens each | 128 | instance |
 | FRePo-D3, D4, D5 | that many of (norm, conv, ReLU, 2x2 average pool), no norm in the first; flatten | 128 | batch |
 | Myrtle5, 7, 10 | as the kernel of that name; global average pooling | 1024 | none |
 | LeNet | 5x5 convs and max pools, two hidden dense layers | 6 | none |
@@ -20,8 +20,9 @@
 
 Width is the first layer's; the others keep their ratio to it. Images are 28, 32 or 64 pixels wide; others too, where
 the pools leave something. ConvNet-D, LeNet and VGG11 centre images in zeros where their pools need larger ones: LeNet
-and VGG11 want 32, ConvNet-D5 too. Each block of FRePo-D is twice as wide as the one before, grey images get two pixels
-of zeros on each side, and batch normalisation forgets nine tenths of its running statistics at an update.
+and VGG11 want 32, ConvNet-D5 too. ConvNet-D1 and D2 are for images of 8 and 16 pixels. Each block of FRePo-D is twice
+as wide as the one before, grey images get two pixels of zeros on each side, and batch normalisation forgets nine tenths
+of its running statistics at an update.
 
 References: Nguyen et al. 2021, section A (ConvNet, Myrtle); Zhao and Bilen 2021 (the ConvNet-Ds, and these sizes of
 AlexNet, VGG11 and ResNet18); Zhou et al. 2022, public code, `Conv` (the FRePo-Ds); LeCun et al. 1998; Krizhevsky et
@@ -232,9 +233,7 @@ def _frepo_d(depth: int) -> Builder:
 
 NETWORKS: dict[str, Builder] = {
     "ConvNet": Builder(functools.partial(_convnet, depth=3, first=True), 1024, b_std=0.1, halvings=2, least=8),
-    "ConvNet-D3": _convnet_d(3),
-    "ConvNet-D4": _convnet_d(4),
-    "ConvNet-D5": _convnet_d(5),
+    **{f"ConvNet-D{depth}": _convnet_d(depth) for depth in range(1, 6)},
     "FRePo-D3": _frepo_d(3),
     "FRePo-D4": _frepo_d(4),
     "FRePo-D5": _frepo_d(5),
@@ -267,7 +266,8 @@ def builder_of(name: str) -> Builder:
         return NETWORKS[name]
     if (match := re.fullmatch(r"(FC|ConvVec)([1-9]\d?)", name)) is None:
         raise ConfigError(
-            "network", got=repr(name), expected="FC1, ConvVec3 (or another depth), " + ", ".join(NETWORKS),
+            "network", got=repr(name),
+            expected=f"FC1, ConvVec3 (or another depth), {', '.join(NETWORKS)}, or FILE.py:NAME of your own",
             remedy=did_you_mean(name, [*NETWORKS, "FC1", "ConvVec3"]).strip() or None,
         )  # fmt: skip
     return Builder(functools.partial(OF_ANY_DEPTH[match[1]], depth=int(match[2])), 1024, b_std=0.1)

@@ -19,12 +19,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
 
 from kip.config import label, value
 from kip.errors import ConfigError, ShapeError
-from kip.networks.architectures import builder_of
-from kip.networks.layers import Activation, Dense, Norm, Parameterization, Style, pad_to
+from kip.kernels import permission
+from kip.networks import own
+from kip.networks.architectures import Builder, builder_of
+from kip.networks.layers import Activation, Dense, Norm, Parameterization, Style, flatten, pad_to
 
 Variables = dict[str, Any]
 """A network's parameters, under `params`, and running statistics of batch normalisation, under `batch_stats`."""
@@ -33,6 +35,8 @@ READOUT = "readout"
 CACHED = 2**19
 """Numbers in the largest layer of what a network sees at once on a CPU: 2 MiB of float32 stay in its cache. On a core,
 ConvNet-D3 of width 32 takes 111 ms for the loss of 100 images of 32x32 and its gradient, and 84 ms in parts of 20."""
+OWN_CHANNELS = 64
+"""The channels that a network of the user's own is taken to have at full resolution."""
 MOST_PIECES = 8
 """Parts of a batch at the most, as each is compiled by itself."""
 
@@ -42,7 +46,8 @@ class Network:
     """A finite network by name, with what can be varied; None stands for the table's value."""
 
     name: str = "ConvNet"
-    """The network: a row of the table in `kip.networks.architectures`."""
+    """The network: a row of the table in `kip.networks.architectures`, or FILE.py:NAME for a Flax module of your own
+    (`kip.networks.own`)."""
     width: Annotated[int, Field(ge=1)] | None = None
     """The number of channels of the first layer."""
     norm: Norm | None = None
@@ -59,9 +64,17 @@ class Network:
     """The ratio of each block's width to that of the block before, for ConvNet-D only; that of FRePo-D is 2."""
     activation: Activation = "relu"
     """The nonlinearity: ReLU, or a softplus that is smooth and almost equal to it. RCIG distils with `softplus`."""
+    source: str | None = None
+    """The SHA-256 of the file of a network of your own, by which a changed network is another one. None means that of
+    the file as it is now."""
 
     def __post_init__(self) -> None:
+        if own.is_own(self.name):
+            self._check_own()
+            return
         builder_of(self.name)
+        if self.source is not None:
+            raise ConfigError("source", got=f"one for {self.name}", expected="a network of your own, FILE.py:NAME")
         if self.activation != "relu" and self.name == "MobileNetV2":
             raise ConfigError("activation", got=f"{self.activation!r} with MobileNetV2", expected="relu: it clips at 6")
         if self.growth != 1 and not self.name.startswith("ConvNet-D"):
@@ -69,21 +82,52 @@ class Network:
         if self.norm == "instance" and self.name.startswith("FC"):
             raise ConfigError("norm", got=f"'instance' with {self.name}", expected="none, layer or batch")
 
+    def _check_own(self) -> None:
+        """Refuse options that a network of the user's own does not have, and note its file's content."""
+        for field in dataclasses.fields(self):
+            if field.name not in ("name", "source", "w_std", "b_std") and getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    field.name, got=f"{getattr(self, field.name)!r} with {self.name}", expected="no option",
+                    remedy="A network of your own has its sizes in its file.",
+                )  # fmt: skip
+        if self.source is None:
+            object.__setattr__(self, "source", own.source_of(self.name))
+
+    @model_validator(mode="after")
+    def _note_who_names_it(self, info: ValidationInfo) -> Network:
+        if own.is_own(self.name):
+            permission.note(self.name, from_data=info.mode == "json")
+        return self
+
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What was stored before there was a choice, such as a teacher or a checkpoint, is found under the same name.
         written = handler(self)
         if written["activation"] == "relu":
             del written["activation"]
+        if written["source"] is None:
+            del written["source"]
         return written
 
     @property
     def batch_normalised(self) -> bool:
-        """Whether it has batch normalisation."""
+        """Whether it has batch normalisation.
+
+        Raises:
+            ConfigError: if it is the user's own, of which that is not known.
+        """
+        if own.is_own(self.name):
+            raise ConfigError(
+                f"a method with the network {self.name!r}", got="a network of your own",
+                expected="one of the table of networks",
+                remedy="Networks of your own judge sets: in transfer, compare, evaluate and a judge.",
+            )  # fmt: skip
         return (self.norm or builder_of(self.name).norm) == "batch"
 
     def largest_layer(self, height: int, width: int) -> int:
         """Return about how many numbers the largest layer holds for one image of that size."""
+        if own.is_own(self.name):
+            return OWN_CHANNELS * height * width
         builder = builder_of(self.name)
         channels = self.width or builder.width
         positions = 1 if self.name.startswith("FC") else max(height, builder.padded) * max(width, builder.padded)
@@ -92,7 +136,7 @@ class Network:
     @property
     def label(self) -> str:
         """A short name for tables: the name and what differs from its defaults, such as `ConvNet width=128`."""
-        return label(self)
+        return label(self, without=("source",))
 
 
 class Outputs(NamedTuple):
@@ -182,6 +226,8 @@ class Model:
         Raises:
             ShapeError: if a side is too short.
         """
+        if own.is_own(self.network.name):
+            return
         builder = builder_of(self.network.name)
         least = builder.least
         if self._style.norm == "instance":
@@ -207,15 +253,22 @@ class Model:
 
     @property
     def _style(self) -> Style:
-        config, builder = self.network, builder_of(self.network.name)
+        config, builder = self.network, _builder(self.network)
         b_std = builder.b_std if config.b_std is None else config.b_std
         return Style(config.norm or builder.norm, config.parameterization, config.w_std, b_std, config.activation)
 
     @property
-    def _module(self) -> _Classifier:
+    def _module(self) -> nn.Module:
+        if own.is_own(self.network.name):
+            return own.Own(self.network.name, self.network.source, self.num_outputs)
         config, builder = self.network, builder_of(self.network.name)
         body = builder.body if config.growth == 1 else functools.partial(builder.body, growth=config.growth)
         return _Classifier(body, self._style, config.width or builder.width, builder.padded, self.num_outputs)
+
+
+def _builder(config: Network) -> Builder:
+    """Return a network's builder, for its style; a network of the user's own has that of the table's defaults."""
+    return Builder(flatten, 1) if own.is_own(config.name) else builder_of(config.name)
 
 
 def network(name: str | Network, num_outputs: int, **options: Any) -> Model:

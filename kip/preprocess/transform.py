@@ -10,6 +10,7 @@ from pydantic import Field
 
 from kip.config import value
 from kip.preprocess import standardise, zca
+from kip.progress import inner_stage
 from kip.storage.images import Images, Lazy, Made, check_image_batch
 
 
@@ -100,4 +101,5 @@ def fit(preprocess: Preprocess, images: Images, *, cache_dir: Path | None = None
     check_image_batch("train images", images, dtype=np.uint8)
     if preprocess.kind in ("none", "standardize"):
         return standardise.fit(images, identity=preprocess.kind == "none")
-    return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)
+    with inner_stage("whitening the train images"):
+        return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)

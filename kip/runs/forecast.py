@@ -7,7 +7,6 @@ compiles in seconds for any size of block.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, fused
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
-from kip.progress import can_draw
+from kip.progress import say
 from kip.storage.images import Lazy
 from kip.storage.npz import memory_bytes
 
@@ -150,12 +149,32 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
 
 def tell(found: Forecast | None) -> None:
     """Say on stderr what a long run will take."""
-    if found is None or found.seconds < TELLING or not can_draw():
+    if found is None or found.seconds < TELLING:
         return
     advice = ""
     if found.seconds > 86400:
         advice = ". A smaller method.target_batch, data.shrink or a GPU makes it shorter"
-    print(f"kip: {found}{advice}. It can be stopped and goes on where it was.", file=sys.stderr)
+    say(f"kip: {found}{advice}. It can be stopped and goes on where it was.")
+
+
+def tell_costs(step: float, steps: int, every: int, judging: float, end: float) -> None:
+    """Say on stderr what the rest of a long run will take, and what of it is judging.
+
+    Args:
+        step: seconds of a step.
+        steps: that are left.
+        every: steps between two checkpoints.
+        judging: seconds of the judging of a checkpoint.
+        end: seconds of the judging at the end; 0 where it is not known.
+    """
+    whole = step * steps + judging * (steps // every) + end
+    if whole < TELLING:
+        return
+    at_end = f", and about {_readable(end)} of judging at the end" if end >= 1 else ""
+    say(
+        f"kip: {every} steps take about {_readable(step * every)} and the judging of their checkpoint about "
+        f"{_readable(judging)}; the {steps} steps that are left take about {_readable(whole)} in all{at_end}"
+    )
 
 
 def _readable(seconds: float) -> str:

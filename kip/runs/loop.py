@@ -11,21 +11,19 @@ import contextlib
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from kip import data, preprocess, sets
 from kip.blocks import Executor, KernelBlocks, Source
 from kip.data import Split
 from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
-from kip.judges import Question, Tools, by_class
+from kip.judges import Judge, Question, Tools, by_class
 from kip.judges.judge import Part, deviation
 from kip.machine import peak_memory_mib
 from kip.methods.problem import State
@@ -33,10 +31,11 @@ from kip.pictures.appearance import shown_class
 from kip.pictures.curves import save_curves
 from kip.pictures.images import save_images
 from kip.preprocess import saved
-from kip.progress import can_draw
+from kip.progress import BOARD, can_draw, counted, inner_stage, progress_bar, stage
 from kip.runs import folder, forecast, stopping
 from kip.runs.callbacks import Callback, Callbacks
 from kip.runs.checkpoint import Checkpoints, History, Record
+from kip.runs.judging import judging
 from kip.runs.setup import check_data, fitted, problem_of
 from kip.runs.stopping import Stopped
 from kip.sets.distilled import DistilledSet, Origin
@@ -60,7 +59,8 @@ class Result(NamedTuple):
         test_accuracy: the exported set's accuracy on test images: that of KRR under the run's kernel (the mean over its
             kernels, if several), or the mean over fresh networks trained on the set, where the method makes sets for
             that.
-        validation_accuracy: the same on validation images; the exported set is the checkpoint where it was highest.
+        validation_accuracy: the same on validation images. The exported set is the checkpoint where it was highest, by
+            the shorter training that checkpoints are judged by (`Experiment.judging_share`).
         initial_test_accuracy: the test accuracy of the natural images that the run started from, labelled by their
             classes; None where they have no class, being of another data set.
         paper_test_accuracy: the mean test accuracy over the (at most) 5 checkpoints of lowest train loss, as the KIP
@@ -123,11 +123,13 @@ def run(
             (lock.path.parent / folder.STOPPED).unlink()
         stopping.rearm()
         run = None
+        title = f"{experiment.data.name}, {experiment.method.name}"
         try:
-            run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
-            run.forecasts = executor is None
-            run.train()
-            return run.finish()
+            with stage(title, shown=show_progress and not BOARD.is_going_on, names=False):
+                run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
+                run.forecasts = executor is None
+                run.train()
+                return run.finish()
         except (KeyboardInterrupt, Stopped) as stop:
             _note_stop(stop, run, Path(out))
             raise
@@ -147,7 +149,6 @@ class _Run:
     ):
         self.dataset = data.load(experiment.data, data_dir)
         self.experiment = experiment = fitted(experiment, self.dataset)
-        self.judge = experiment.method.judge
         self.origin = Origin.of(experiment)
         self.out = out
         self.blocks = blocks
@@ -167,12 +168,15 @@ class _Run:
         self.initial: State = experiment.method.init(self.problem, self.prepared)
         resumed = self.checkpoints.latest(self.initial)
         self.state, self.history = resumed or (self.initial, History())
+        self.judges = judging(experiment, size=len(self.initial.images), num_classes=self.dataset.num_classes)
         config_text = json.dumps(experiment.to_dict(), indent=2) + "\n"
         atomic_write(out / folder.CONFIG, lambda file: file.write(config_text.encode()))
         folder.keep_place_of_data(out, data_dir)
         saved.save(self.transform, out / folder.DISTILLED)
         self._write_set(folder.INITIAL, self.initial, None, None)
         self.metrics = _Metrics(out / folder.METRICS, through=self.state.step if resumed else -1)
+        self._first_step: tuple[int, float] | None = None
+        """The first step of this process and when it ended, until the costs are told."""
         self._whole = self.state, self.history
         """The state after the last step of which all is noted, and the history then."""
         self._saved = self._resumed = time.monotonic()
@@ -184,15 +188,18 @@ class _Run:
         """Take the steps that are left, to the limit or to early stopping."""
         method = self.experiment.method
         if self.show_progress and self.forecasts:
-            forecast.tell(forecast.forecast(self.experiment, self.problem, self.state.step))
-        if not self.history.records:
-            self._checkpoint({"step": 0})
-        self._whole = self.state, self.history
-        bar = tqdm(
-            total=method.steps, initial=self.state.step, disable=not self.show_progress, unit="step", file=sys.stderr,
-            desc=self.experiment.data.name, dynamic_ncols=True,
+            with inner_stage("timing one block, which is compiled first"):
+                told = forecast.forecast(self.experiment, self.problem, self.state.step)
+            forecast.tell(told)
+        bar = progress_bar(
+            method.steps, self.experiment.data.name, shown=self.show_progress, unit=" steps", initial=self.state.step,
+            stays=True, delay=0,
         )  # fmt: skip
         with bar:
+            if not self.history.records:
+                self._checkpoint({"step": 0})
+            self._whole = self.state, self.history
+            bar.note("compiling the first step")
             while self.state.step < method.steps and not self._stale():
                 with _naming_the_step(self.state.step + 1):
                     self.state, metrics = method.step(self.problem, self.prepared, self.state)
@@ -203,9 +210,11 @@ class _Run:
                         self._add(row)
                         if time.monotonic() - self._saved > SAVE_SECONDS:
                             self._save()
+                if bar.done == bar.initial:
+                    self._first_step = self.state.step, time.monotonic()
                 self._whole = self.state, self.history
                 stopping.check()
-                bar.set_postfix_str(self._postfix(metrics), refresh=False)
+                bar.note(self._postfix(metrics))
                 bar.update()
 
     def save_whole(self) -> int | None:
@@ -221,7 +230,7 @@ class _Run:
         """Export the best set, test it and the checkpoints of lowest train loss, draw the pictures."""
         self.history = self.checkpoints.without_damaged(self.history)
         best = self.history.best
-        draws_networks = self.judge.drawn is not None
+        draws_networks = self.judges.whole.drawn is not None
         reported = [best.step] if draws_networks else [record.step for record in self.history.lowest_loss()]
         states: dict[Any, State] = {step: self._state_at(step) for step in (best.step, *reported)}
         natural = self.experiment.method.natural(self.initial, states[best.step])
@@ -229,17 +238,21 @@ class _Run:
             states["natural"] = natural
         test_inputs = self.transform.apply(self.dataset.test.images)
         are_right = {
-            name: self._are_right(state, test_inputs, self.dataset.test, "test")
-            for name, state in tqdm(states.items(), desc="test", leave=False, disable=not self.show_progress)
+            name: self._are_right(self.judges.whole, state, test_inputs, self.dataset.test, "test")
+            for name, state in counted(states.items(), len(states), "test", unit=" sets", shown=self.show_progress)
         }
         accuracies = {name: right.mean(axis=1) for name, right in are_right.items()}
         accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
-        self._export(accuracy[best.step])
+        validation_accuracy = best.validation_accuracy
+        if self.judges.is_brief:
+            right = self._validated(self.judges.whole, states[best.step])
+            validation_accuracy = float(right.mean(axis=1).mean())
+        self._export(validation_accuracy, accuracy[best.step])
         self._draw()
         paper = accuracies[best.step] if draws_networks else np.array([accuracy[step] for step in reported])
         result = Result(
             test_accuracy=accuracy[best.step],
-            validation_accuracy=best.validation_accuracy,
+            validation_accuracy=validation_accuracy,
             initial_test_accuracy=accuracy.get("natural"),
             paper_test_accuracy=float(paper.mean()),
             paper_test_spread=deviation(paper),
@@ -262,14 +275,16 @@ class _Run:
 
     def _checkpoint(self, row: dict[str, Any]) -> None:
         """Validate, note the row, save, and export if this is the best so far."""
-        right = self._are_right(self.state, self.validation_inputs, self.dataset.validation, "validation")
+        began = time.monotonic()
+        right = self._validated(self.judges.during, self.state)
+        self._tell_costs(time.monotonic() - began)
         accuracy = float(right.mean(axis=1).mean())
         record = Record(self.state.step, row.get("loss"), accuracy)
         self.history = self.history._replace(records=(*self.history.records, record))
         self._add({**row, "validation_accuracy": accuracy})
         self._save()
         if self.history.best == record:
-            self.callback.on_export(self._export(None))
+            self.callback.on_export(self._export(accuracy, None))
         if time.monotonic() - self._drawn > PICTURE_SECONDS:
             self._draw()
 
@@ -278,9 +293,25 @@ class _Run:
         self.checkpoints.save(self.state, self.history)
         self._saved = time.monotonic()
 
-    def _export(self, test_accuracy: float | None) -> DistilledSet:
-        best = self.history.best
-        return self._write_set(folder.DISTILLED, self._state_at(best.step), best.validation_accuracy, test_accuracy)
+    def _export(self, validation_accuracy: float, test_accuracy: float | None) -> DistilledSet:
+        state = self._state_at(self.history.best.step)
+        return self._write_set(folder.DISTILLED, state, validation_accuracy, test_accuracy)
+
+    def _validated(self, judge: Judge, state: State) -> np.ndarray:
+        return self._are_right(judge, state, self.validation_inputs, self.dataset.validation, "validation")
+
+    def _tell_costs(self, judging: float) -> None:
+        """Say once what the steps and their judging will take: at the second checkpoint, as the first one compiles."""
+        if self._first_step is None or not self.show_progress:
+            return
+        (step, began), self._first_step = self._first_step, None
+        if (made := self.state.step - step) > 0:
+            a_step = (time.monotonic() - judging - began) / made
+            left = self.experiment.method.steps - self.state.step
+            every = self.experiment.checkpoint_every
+            sets = 2 if self.experiment.method.natural(self.initial, self.state) is not None else 1
+            end = self.judges.seconds("test", judging)
+            forecast.tell_costs(a_step, left, every, judging, 0.0 if end is None else end * sets)
 
     def _write_set(
         self, name: str, state: State, validation_accuracy: float | None, test_accuracy: float | None
@@ -317,12 +348,13 @@ class _Run:
             return self.state
         return self.initial if step == 0 else self.checkpoints.restore(step)[0]
 
-    def _are_right(self, state: State, inputs: Images, split: Split, part: Part) -> np.ndarray:
+    def _are_right(self, judge: Judge, state: State, inputs: Images, split: Split, part: Part) -> np.ndarray:
         question = Question(inputs, split.labels, part, Source(part))
         problem = self.problem
         train = problem.inputs, problem.labels
         tools = Tools(self.blocks, train, self.experiment.seed, problem.mirror_keeps_class, self.show_progress)
-        return self.judge.are_right(state.support, question, tools)
+        with inner_stage(part):
+            return judge.are_right(state.support, question, tools)
 
     def _stale(self) -> bool:
         patience = self.experiment.patience
@@ -332,10 +364,12 @@ class _Run:
         return self._seconds_before + time.monotonic() - self._resumed
 
     def _postfix(self, metrics: dict[str, Any]) -> str:
-        parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
+        """Return the step's figures; those that a narrow terminal cuts off stand last."""
+        parts = [f"validation {100 * self.history.records[-1].validation_accuracy:.1f} %"]
+        if "loss" in metrics:
+            parts.append(f"loss {metrics['loss']:.4g}")
         if "batch_accuracy" in metrics:
             parts.append(f"batch {100 * metrics['batch_accuracy']:.1f} %")
-        parts.append(f"validation {100 * self.history.records[-1].validation_accuracy:.1f} %")
         return ", ".join(parts)
 
 

@@ -22,6 +22,9 @@ from kip.training.supervised import Trained, train
 VECTORISED = 4
 """The most networks that an accelerator trains at once: more would leave the other devices of a machine idle."""
 
+FULL_BATCH = 500
+"""Images of a set up to which an update of `train_on_set` sees all of them."""
+
 
 def train_all(
     model: Model,
@@ -99,7 +102,7 @@ def train_on_set(
         show_progress: whether each training shows a bar on stderr.
     """
     recipe = Recipe(
-        loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", augment=augment, average=average,
+        loss, optimizer=optimizer, steps=steps, batch=FULL_BATCH, drawn="draws", augment=augment, average=average,
         evaluations=1, keep="last",
     )  # fmt: skip
     rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))

@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from kip import compiling
-from kip.progress import progress_bar
+from kip.progress import BOARD, progress_bar
 from kip.storage.images import Lazy
 from kip.training.batches import Batches
 from kip.training.devices import spread
@@ -146,7 +146,7 @@ def fit(
         artefact: where the training is saved, and what it resumes from.
         save_every: updates between two saves; None: a tenth of all.
         may_diverge: whether a network may become NaN or infinite, because its caller scores it so.
-        show_progress: whether a bar is shown on stderr.
+        show_progress: whether a bar is shown on stderr, also where no work is shown that this is a part of.
         what: what is trained, for the bar and for errors.
 
     Returns:
@@ -167,7 +167,7 @@ def fit(
         hooks.on_epoch(0, progress.learning.variables)
     first = int(progress.step)
     with (
-        progress_bar(rule.steps, what, shown=show_progress, initial=first) as bar,
+        progress_bar(rule.steps, what, shown=show_progress or BOARD.is_going_on, initial=first) as bar,
         contextlib.closing(_updates(known_as, many, data, extra_at, keys, range(first, rule.steps))) as updates,
     ):
         for step, one_update in enumerate(updates, first):

@@ -95,7 +95,7 @@ def test_a_bar_without_a_stderr_is_not_drawn(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with progress_bar(3, "work", shown=True) as bar:
         bar.update()
-    assert bar.disable
+    assert not bar.is_shown
 
 
 def test_watching_ends_when_nobody_reads(monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
 import gzip
+import importlib.util
 import json
 import os
 import shutil
@@ -54,6 +55,36 @@ def test_the_real_builder_gives_every_original_image_with_its_label(name, tmp_pa
         np.testing.assert_array_equal(sorted_rows(images, labels), expected)
     again, _ = tfds.read(name, tmp_path)
     np.testing.assert_array_equal(again[0], x_train)  # the order is fixed, and so is the validation split
+
+
+def test_an_unknown_name_is_refused_before_tensorflow_is_loaded(tmp_path, monkeypatch):
+    """The good error came after 13 seconds and 9 kB of TensorFlow's log."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        pytest.skip("tensorflow-datasets is not installed")
+    monkeypatch.delitem(sys.modules, "tensorflow_datasets", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # its import fails
+    with pytest.raises(tfds.UnknownName, match="no_such_set_anywhere"):
+        tfds.read("no_such_set_anywhere", tmp_path)
+    for known in ("mnist", "cifar10", "coco/2017", "somebody:their_set"):
+        with pytest.raises(MissingExtraError):
+            tfds.read(known, tmp_path)
+    (tmp_path / "of_my_own").mkdir()  # it was prepared before
+    with pytest.raises(MissingExtraError):
+        tfds.read("of_my_own", tmp_path)
+
+
+def test_what_libraries_log_at_their_start_is_dropped_and_later_words_are_not(capfd):
+    with tfds._without_chatter():
+        os.write(2, b"E0000 cuda_platform.cc:52] failed call to cuInit\n")
+    os.write(2, b"kip: error\n")
+    assert capfd.readouterr().err == "kip: error\n"
+
+
+@pytest.mark.slow
+def test_every_set_of_the_library_is_found_in_its_files():
+    library = pytest.importorskip("tensorflow_datasets")
+    known = tfds._names(Path(library.__file__).parent)
+    assert not [name for name in library.list_builders(with_community_datasets=False) if name not in known]
 
 
 @pytest.mark.slow

@@ -88,6 +88,12 @@ class DC(Matching):
         outer, inner = LOOPS.get(ipc, (ipc, max(1, 500 // ipc)))
         return self.outer_loop or outer, self.inner_loop or inner
 
+    def step_images(self, num_classes: int) -> float:
+        """Return the images whose gradients are matched, and those that the network learns from after it."""
+        outer, inner = self.loops
+        learned = num_classes * self.images_per_class * (2 + inner * (outer - 1) / outer)
+        return 3 * (num_classes * self.real_batch + learned)
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: noise, or natural images, with their classes; and the first network."""
         state = self.first_images(problem)

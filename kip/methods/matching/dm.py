@@ -57,6 +57,10 @@ class DM(Matching):
     """SGD's."""
     name: Literal["dm"] = "dm"
 
+    def step_images(self, num_classes: int) -> float:
+        """Return the natural images, forward, and the learned ones, forward and back."""
+        return num_classes * (self.real_batch + 3 * self.images_per_class)
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: natural images, or noise, with their classes."""
         state = self.first_images(problem)

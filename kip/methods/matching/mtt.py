@@ -96,6 +96,10 @@ class MTT(Matching):
                 "experts.epochs - expert_epochs + 1",
             )
 
+    def step_images(self, num_classes: int) -> float:
+        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
+
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
         """Return the experts' trajectories, made or found.
 
