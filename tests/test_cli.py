@@ -317,6 +317,33 @@ def test_a_network_and_a_data_set_are_written_as_tables_name_them():
         named(Network, "ConvNet wide=3")
 
 
+@pytest.mark.parametrize(
+    ("words", "config", "others"),
+    [
+        ("a.py --out b --seed 3", "a.py", "--out b --seed 3"),
+        ("--out b a.py --seed 3", "a.py", "--out b --seed 3"),
+        ("--json --method.steps 5 a.py", "a.py", "--json --method.steps 5"),
+        ("--no-json --out=b a.py --json", "a.py", "--no-json --out=b --json"),
+        ("--log tensorboard wandb a.py", "a.py", "--log tensorboard wandb"),
+        ("--mixed_hardware a.py", "a.py", "--mixed_hardware"),
+        ("--help", None, "--help"),
+        ("--out b", None, "--out b"),
+        ("", None, ""),
+    ],
+)
+def test_the_configuration_may_stand_anywhere_among_the_options(words, config, others):
+    from kip.cli.options import config_first
+
+    assert config_first(words.split()) == (config, others.split())
+
+
+def test_options_in_front_of_the_configuration_do_what_they_do_behind_it(finished, tmp_path):
+    outcome = kip("distill", "--out", str(tmp_path / "run"), "--method.steps", "2", finished.config, "--json")
+    assert outcome.status == 0, outcome.err
+    result = json.loads(outcome.out.splitlines()[-1])
+    assert (result["steps"], result["out"]) == (2, str(tmp_path / "run"))
+
+
 def test_a_command_of_several_parts_lists_them_and_refuses_others():
     for arguments in (["bench"], ["bench", "--help"]):
         outcome = kip(*arguments)
@@ -342,7 +369,11 @@ def test_every_command_has_help_with_the_json_option(command):
     outcome = kip(*command.split(), "--help")
     assert outcome.status == 0
     assert "--json" in outcome.out
-    assert "(required)" in outcome.out or command in ("configs", "compare", "dcs") or command.startswith("bench ")
+    assert (
+        "(required)" in outcome.out
+        or command in ("choose", "configs", "compare", "dcs")
+        or command.startswith("bench ")
+    )
 
 
 def test_help_for_a_config_lists_its_values(finished):

@@ -79,6 +79,7 @@ HOMES = {
         "kip/cli/judge.py",
         "kip/cli/options.py",
         "kip/cli/overrides.py",
+        "kip/cli/runs.py",
         "kip/cli/share.py",
         "kip/cli/work.py",
     ],

@@ -192,10 +192,12 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
                 importlib.import_module("jax")
         from kip.cli import options
 
-        if name in ("distill", "label-solve") and rest and not rest[0].startswith("-"):
-            from kip.cli import runs
+        if name in ("distill", "label-solve"):
+            config, others = options.config_first(rest)
+            if config is not None:
+                from kip.cli import runs
 
-            return runs.with_overrides(name, rest[0], rest[1:])
+                return runs.with_overrides(name, config, others)
         return options.call(COMMANDS[name].function(), rest, prog=f"kip {name}")
 
 

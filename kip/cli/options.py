@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -33,15 +34,60 @@ Executor = Literal["local", "zmq", "ray", "launchpad"]
 LoggerName = Literal["tensorboard", "wandb", "trackio"]
 
 
-class Where(NamedTuple):
-    """Where kernel tiles are computed and what is told of the run: options of `kip distill` and `kip label-solve`."""
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of a run that are no part of its configuration: a run may be resumed under others."""
 
+    out: OutFolder = None
+    """The run's folder. The default is runs/CONFIG, with -label-solve where a KIP configuration is solved."""
+    data_dir: DataDir = None
+    """The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets loads the
+    data set."""
     executor: Executor = "local"
+    """Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors, or in
+    launchpad's processes, which need CPython 3.10."""
     workers: int = 1
-    address: str | None = None
+    """How many worker processes zmq, ray or launchpad starts."""
+    address: Address = None
+    """With zmq and launchpad, HOST:PORT to listen on for workers on other machines (`kip worker`); the default is
+    loopback and any port. With ray, the address of a cluster that runs, such as auto; the default is a new one on this
+    machine."""
     check_share: float = 0.01
+    """The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0 switches the
+    check off."""
     mixed_hardware: bool = False
+    """Let workers of different hardware compute for one run. Their results differ in the last bits, and are compared to
+    a tolerance of 0.001 of the largest entry."""
     log: tuple[LoggerName, ...] = ()
+    """Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio."""
+    stax: Stax = ()
+    """The functions of Stax kernels and generators that a .json configuration may load. Loading one runs the file that
+    it is in."""
+    json: Json = False
+    """Print one JSON object with the results as the last line of stdout."""
+
+
+def config_first(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return CONFIG and the options around it, wherever CONFIG stands; None where there is none.
+
+    An option in front of CONFIG takes the words that it can take: none if it is a switch, all of those that follow if
+    it takes several and each is one of its choices, and one otherwise.
+    """
+    fields = {f"--{field.name.replace('_', '-')}": field for field in dataclasses.fields(RunOptions)}
+    switches = {name for name, field in fields.items() if field.default is False}
+    place = 0
+    while place < len(arguments):
+        word = arguments[place]
+        if not word.startswith("-"):
+            return word, [*arguments[:place], *arguments[place + 1 :]]
+        name = word.replace("_", "-")
+        place += 1
+        if name in switches or name.startswith("--no-") or "=" in word or word in ("-h", "--help"):
+            continue
+        place += 1
+        while name == "--log" and place < len(arguments) and arguments[place] in get_args(LoggerName):
+            place += 1
+    return None, list(arguments)
 
 
 def check_out(out: Path | None) -> None:
