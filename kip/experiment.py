@@ -37,7 +37,17 @@ def _read_method(given: Any) -> Method:
         return given
     if not isinstance(given, dict):
         raise ConfigError("method", got=repr(given), expected="a method, such as kip.KIP()")
-    return config.read(method_named(given.get("name")), given)
+    return config.read(method_named(given.get("name")), without_former_options(given))
+
+
+FORMER_OPTIONS = {"datm": {"start", "latents"}}
+"""Options that methods had and never used, by the name of the method; files of an older kip hold them."""
+
+
+def without_former_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's JSON form without options that had no effect and that the method has no more."""
+    former = FORMER_OPTIONS.get(str(given.get("name")), set())
+    return {name: setting for name, setting in given.items() if name not in former}
 
 
 AnyMethod = Annotated[Method, PlainValidator(_read_method), PlainSerializer(config.to_dict, return_type=dict)]

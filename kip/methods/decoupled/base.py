@@ -116,16 +116,16 @@ class Recovered(Decoupled):
         state = problem.natural_support(self.images_per_class)
         order = np.argsort(state.class_index, kind="stable")[self._order(problem.num_classes)]
         state = state._replace(
-            images=state.images[order],
+            inputs=state.inputs[order],
             labels=state.labels[order],
             class_index=state.class_index[order],
             statistics=state.statistics[order],
         )
         if self.start == "noise":
-            noise = generator(problem.seed, "initial noise").standard_normal(state.images.shape)
-            state = state._replace(images=np.clip(noise, *problem.pixel_range()).astype(np.float32))
+            noise = generator(problem.seed, "initial noise").standard_normal(state.inputs.shape)
+            state = state._replace(inputs=np.clip(noise, *problem.pixel_range()).astype(np.float32))
         elif self.start == "patches":
-            state = state._replace(images=prepared.patches)
+            state = state._replace(inputs=prepared.patches)
         return self.begin_group(problem, prepared, state)
 
     def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
@@ -165,12 +165,12 @@ class Recovered(Decoupled):
 
     def begin_group(self, problem: Problem, prepared: Prepared, state: State) -> State:
         """Return the state before the first iteration of a group: with a new optimiser, at least."""
-        images = {"images": state.images[self.rows(problem, state.step)]}
+        images = {"images": state.inputs[self.rows(problem, state.step)]}
         return state._replace(optimizer=begin(adam, self, images))
 
     def learned(self, state: State, rows: slice) -> dict[str, Any]:
         """Return what Adam moves."""
-        return {"images": state.images[rows]}
+        return {"images": state.inputs[rows]}
 
     def shown(self, state: State, images: Array) -> Array:
         """Return the images that are recovered from what Adam moves: the same, unless they are of several sizes."""
@@ -182,9 +182,9 @@ class Recovered(Decoupled):
 
     def moved(self, state: State, rows: slice, images: Array, turn: int, owned: Any) -> State:
         """Return the state with what Adam has moved, and what the objective keeps."""
-        recovered = np.array(state.images)
+        recovered = np.array(state.inputs)
         recovered[rows] = images
-        return state._replace(images=recovered)
+        return state._replace(inputs=recovered)
 
     def given(self, prepared: Prepared, state: State, turn: int) -> Any:
         """Return what the objective needs of a network, a pytree of arrays: its variables."""

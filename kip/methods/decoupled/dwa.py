@@ -53,7 +53,7 @@ class DWA(SRe2L):
         params = variables["params"]
         for _ in range(self.ascents):
             params = _ascended(
-                {**variables, "params": params}, jnp.asarray(np.asarray(state.images)[rows]),
+                {**variables, "params": params}, jnp.asarray(np.asarray(state.inputs)[rows]),
                 jnp.asarray(state.class_index[rows]), self.radius / self.ascents,
                 model=Model(self.network, problem.num_classes),
             )  # fmt: skip

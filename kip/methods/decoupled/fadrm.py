@@ -105,7 +105,7 @@ class FADRM(Recovered):
         """Return step 0, with room for images of other sides where there are any."""
         state = super().init(problem, prepared)
         if self.sides:
-            state = state._replace(owned={"small": np.zeros(state.images[self.rows(problem, 0)].shape, np.float32)})
+            state = state._replace(owned={"small": np.zeros(state.inputs[self.rows(problem, 0)].shape, np.float32)})
         return state
 
     def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
@@ -132,7 +132,7 @@ class FADRM(Recovered):
         """Return what Adam moves: the images, in the first rows and columns of the whole side."""
         if not self.sides:
             return super().learned(state, rows)
-        return {"images": placed(self._small(state, rows), state.images.shape[1])}
+        return {"images": placed(self._small(state, rows), state.inputs.shape[1])}
 
     def shown(self, state: State, images: Array) -> Array:
         """Return the images at the step's side."""
@@ -153,7 +153,7 @@ class FADRM(Recovered):
         Those of the set are the truth: where they are not what the kept ones give, as at a group's beginning, or where
         someone asks for the loss of other images, they are brought to the step's side.
         """
-        whole = jnp.asarray(state.images[rows])
+        whole = jnp.asarray(state.inputs[rows])
         side = self.side(state.step, whole.shape[1])
         if not self.sides:
             return whole
@@ -163,10 +163,10 @@ class FADRM(Recovered):
 
     def _with_small(self, state: State, rows: slice, images: Array) -> State:
         """Return the state with images of a step's side in the set."""
-        recovered = np.array(state.images)
+        recovered = np.array(state.inputs)
         recovered[rows] = resized(images, recovered.shape[1])
         owned = {"small": placed(images, recovered.shape[1])} if self.sides else state.owned
-        return state._replace(images=recovered, owned=owned)
+        return state._replace(inputs=recovered, owned=owned)
 
     def seen(self, key: Array, images: Array, iteration: Any, *, mirror: bool) -> Array:
         """Return the images of a group, cropped, flipped and rolled."""

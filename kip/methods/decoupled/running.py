@@ -103,7 +103,7 @@ class Running(Recovered):
     def init(self, problem: Problem, prepared: Prepared) -> State:
         """Return step 0, with empty memories of the images' statistics."""
         state = super().init(problem, prepared)
-        images = state.images[self.rows(problem, 0)]
+        images = state.inputs[self.rows(problem, 0)]
         memories = []
         for network, variables in zip(self.networks, prepared.variables):
             model = Model(network, problem.num_classes)

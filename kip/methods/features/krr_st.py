@@ -24,11 +24,12 @@ Reference: Lee et al. 2024, "Self-Supervised Dataset Distillation for Transfer L
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import optax
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.config import value
@@ -36,9 +37,9 @@ from kip.judges import Probe
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
-from kip.methods.features.pool import Optimizer, Pool, Slot
+from kip.methods.features.pool import Optimizer, Pool, Slots
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, Variables
 from kip.rng import generator
 from kip.storage.artefacts import Store
 from kip.training import self_supervised as teacher
@@ -56,13 +57,14 @@ class Prepared(NamedTuple):
         pool: networks that have learned those.
     """
 
-    teacher: Any
+    teacher: Variables
     labels: np.ndarray
-    pool: tuple[Slot, ...]
+    pool: Slots
 
 
+@final
 @value
-class KRRST(Method):
+class KRRST(Method[Prepared, Slots]):
     """Kernel ridge regression on self-supervised targets: learn images and target representations."""
 
     images: Annotated[int, Field(ge=1)] = 1000
@@ -139,13 +141,13 @@ class KRRST(Method):
         slots = pool.start(self.pool, learner, problem.inputs[chosen], labels, seed=problem.seed, store=store)
         return Prepared(variables, labels, slots)
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Slots]:
         """Return step 0: random train images with their representations, and the pool."""
         chosen = self._chosen(problem)
         images = problem.inputs[chosen]
         return State(
             step=0,
-            images=images,
+            inputs=images,
             labels=prepared.labels,
             class_index=problem.labels[chosen],
             statistics=problem.transform.statistics(problem.pixels[chosen]),
@@ -153,7 +155,7 @@ class KRRST(Method):
             owned=prepared.pool,
         )
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Slots]) -> tuple[State[Slots], Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
 
         Raises:
@@ -166,15 +168,20 @@ class KRRST(Method):
         wanted = teacher.represent(guide, prepared.teacher, target.images)
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
-            learner, [slots[index].variables], state.images, state.labels, target.images, wanted,
+            learner, [slots[index].variables], state.inputs, state.labels, target.images, wanted,
             ridge=self.ridge, reduction="mean", bias=1.0,
         )  # fmt: skip
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
-        before = {"images": state.images, "labels": state.labels}
+        before = {"images": state.inputs, "labels": state.labels}
         learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
-        slots = pool.advance(self.pool, learner, slots, index, moved.images, moved.labels, seed=problem.seed)
+        moved = state._replace(
+            step=state.step + 1,
+            inputs=learned["images"],
+            labels=learned.get("labels", state.labels),
+            optimizer=optimizer,
+        )
+        slots = pool.advance(self.pool, learner, slots, index, moved.inputs, moved.labels, seed=problem.seed)
         metrics = {"loss": 2 * loss_and_grads.loss, "condition": loss_and_grads.condition}
         return moved._replace(owned=slots), metrics
 
@@ -184,7 +191,7 @@ class KRRST(Method):
 
 
 def _optimizer(config: KRRST) -> optax.GradientTransformation:
-    rate: Any = config.learning_rate
-    if config.schedule == "linear":
-        rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
+    if config.schedule == "constant":
+        return optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
     return optax.adamw(rate, weight_decay=config.weight_decay)

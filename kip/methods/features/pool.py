@@ -17,14 +17,16 @@ Reference: Zhou et al. 2022 (FRePo), section 3; Lee et al. 2024 (KRR-ST), Algori
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import optax
 from pydantic import Field
 
 from kip.config import to_dict, value
 from kip.errors import ConfigError
-from kip.networks.model import Model, fresh
+from kip.networks.model import Model, Variables, fresh
+from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store, digest
 from kip.training.loop import compiled_learning
@@ -64,15 +66,17 @@ class Slot(NamedTuple):
         drawn: networks that the slot has had before, int; selects the next random draw.
     """
 
-    variables: Any
-    optimizer: Any
+    variables: Variables
+    optimizer: optax.OptState
     updates: np.ndarray
     drawn: np.ndarray
 
 
-def start(
-    pool: Pool, model: Model, images: np.ndarray, labels: np.ndarray, *, seed: int, store: Store
-) -> tuple[Slot, ...]:
+Slots = tuple[Slot, ...]
+"""A pool."""
+
+
+def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed: int, store: Store) -> Slots:
     """Return a pool whose networks have learned from the set for 1 to `max_updates` steps, drawn uniformly.
 
     Args:
@@ -83,7 +87,12 @@ def start(
         seed: the root seed.
         store: keeps each network as soon as it has learned.
     """
-    identity = {"pool": to_dict(pool), "network": to_dict(model.network), "set": digest(images, labels), "seed": seed}
+    identity = {
+        "pool": to_dict(pool),
+        "network": to_dict(model.network),
+        "set": digest(np.asarray(images), np.asarray(labels)),
+        "seed": seed,
+    }
     slots = []
     with store.progress(pool.size, "pool") as bar:
         for index in range(pool.size):
@@ -101,8 +110,8 @@ def start(
 
 
 def advance(
-    pool: Pool, model: Model, slots: tuple[Slot, ...], index: int, images: np.ndarray, labels: np.ndarray, *, seed: int
-) -> tuple[Slot, ...]:
+    pool: Pool, model: Model, slots: Slots, index: int, images: AnyArray, labels: AnyArray, *, seed: int
+) -> Slots:
     """Return the pool after slot `index` has learned from the set for a step, or has been given a fresh network.
 
     Networks and their optimisers stay on the device.
@@ -124,7 +133,7 @@ def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: 
     return Slot(learning.variables, learning.memory, np.asarray(0), np.asarray(drawn))
 
 
-def _learn(pool: Pool, model: Model, slot: Slot, images: np.ndarray, labels: np.ndarray) -> Slot:
+def _learn(pool: Pool, model: Model, slot: Slot, images: AnyArray, labels: AnyArray) -> Slot:
     learn = compiled_learning(Supervised(model, pool.loss), pool.optimizer)
     moved = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
     return slot._replace(variables=moved.variables, optimizer=moved.memory, updates=np.asarray(slot.updates + 1))

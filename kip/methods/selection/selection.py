@@ -118,7 +118,7 @@ class Selection(ForNetworks):
         class_index = problem.labels[indices]
         return State(
             step=0,
-            images=problem.inputs[indices],
+            inputs=problem.inputs[indices],
             labels=centred_one_hot(class_index, problem.num_classes),
             class_index=class_index,
             statistics=problem.transform.statistics(problem.pixels[indices]),

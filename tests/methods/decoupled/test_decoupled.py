@@ -106,8 +106,8 @@ def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, s
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1]["batch_accuracy"] > 0.9
     black, white = problem.pixel_range()
-    assert (state.images >= black).all()
-    assert (state.images <= white).all()
+    assert (state.inputs >= black).all()
+    assert (state.inputs <= white).all()
 
 
 def test_groups_are_recovered_one_after_the_other(problem, store):
@@ -142,7 +142,7 @@ def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, stor
     method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    group, classes = state.images[:10], state.class_index[:10]
+    group, classes = state.inputs[:10], state.class_index[:10]
 
     def entropy(made):
         outputs = logits(MODEL, made, group)
@@ -188,7 +188,7 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
         best.append(min(of_image, key=lambda scored: scored[0]))
     best.sort(key=lambda scored: scored[0])
     chosen = [crop for _, crop in best[: factor**2]]
-    image = state.images[state.class_index == label][0]
+    image = state.inputs[state.class_index == label][0]
     tiles = [image[r : r + side, c : c + side] for r in range(0, 8, side) for c in range(0, 8, side)]
     np.testing.assert_allclose(tiles, chosen, rtol=1e-5, atol=1e-5)
 
@@ -217,7 +217,7 @@ def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
     expected, _ = chosen.step(problem, prepared.variables[0], chosen.init(problem, prepared.variables[0]))
     for label in range(10):
         np.testing.assert_array_equal(
-            state.images[state.class_index == label], expected.images[expected.class_index == label]
+            state.inputs[state.class_index == label], expected.inputs[expected.class_index == label]
         )
     assert method.natural(state, state) is None
 
@@ -238,10 +238,10 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
     method = staged()
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    np.testing.assert_array_equal(state.images, prepared.patches)
+    np.testing.assert_array_equal(state.inputs, prepared.patches)
     for _ in range(2):
         state, _ = method.step(problem, prepared, state)
-    before = np.asarray(state.images)
+    before = np.asarray(state.inputs)
     between = method._next_stage(problem, prepared, state, slice(0, 10))
     np.testing.assert_allclose(between.images, 0.5 * before + 0.5 * prepared.patches, rtol=1e-6)
     moments, schedule = between.optimizer[0], between.optimizer[1]
@@ -250,7 +250,7 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
     assert int(schedule.count) == 2, "the rate's cosine goes on"
     after, _ = method.step(problem, prepared, state)
     assert int(after.optimizer[0].count) == 1
-    assert not np.allclose(after.images, before, atol=1e-3)
+    assert not np.allclose(after.inputs, before, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_stages_may_have_sides_of_their_own(problem, store):
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
     for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
         assert np.shape(a) == np.shape(b)
-    other = states[1]._replace(images=np.asarray(states[0].images))
+    other = states[1]._replace(inputs=np.asarray(states[0].inputs))
     np.testing.assert_array_equal(method._small(other, slice(0, 10)), fadrm.resized(jnp.asarray(other.images), 4))
 
 
