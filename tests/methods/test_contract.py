@@ -48,8 +48,7 @@ from kip.methods.matching.experts import Experts
 from kip.methods.matching.ftd import FTD
 from kip.methods.matching.mtt import MTT
 from kip.methods.matching.tesla import TESLA
-from kip.methods.selection.geometric import Geometric
-from kip.methods.selection.pruning import Pruning
+from kip.methods.selection import rules, scores, spaces
 from kip.methods.selection.selection import Selection
 from kip.networks.model import Network
 from kip.precision import float64
@@ -128,9 +127,9 @@ METHOD_VALUES = {
     "RDED": RDED(1, crops=Crops(20, 2, 2), **SQUEEZED),
     "original DD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, **QUICK),
     "SLDD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, learn_labels=True, **QUICK),
-    "CRAIG": Geometric(2, by="craig", space="gradients", recording=RECORDING, network=SMALL, protocol=SHORT, **QUICK),
-    "D2": Pruning(
-        2, score="forgetting", keep="graph", neighbours=5, recording=RECORDING, network=SMALL, protocol=SHORT, **QUICK,
+    "CRAIG": Selection(2, rule=rules.CRAIG(spaces.Gradients(RECORDING)), network=SMALL, protocol=SHORT, **QUICK),
+    "D2": Selection(
+        2, rule=rules.D2(scores.Forgetting(RECORDING), drop=0.0), network=SMALL, protocol=SHORT, **QUICK,
     ),
 }  # fmt: skip
 
