@@ -21,7 +21,6 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.contract import Method, import_all
-from kip.methods.decoupled.base import Recovered
 from kip.methods.decoupled.cda import CDA
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.dwa import DWA
@@ -29,6 +28,7 @@ from kip.methods.decoupled.edc import EDC
 from kip.methods.decoupled.fadrm import FADRM
 from kip.methods.decoupled.gvbsm import GVBSM
 from kip.methods.decoupled.rded import RDED
+from kip.methods.decoupled.squeeze import Decoupled
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
@@ -193,7 +193,7 @@ def test_steps_lower_the_loss(name, problem, store):
     steps = 1 if name in ONE_STEP else 60
     if name == "G-VBSM":  # the target of its diversity moves and is not differentiated: that term may rise
         method = dataclasses.replace(method, diversity=0.0, roll=0, learning_rate=0.25)
-    if isinstance(method, Recovered):
+    if isinstance(method, Decoupled):
         method = dataclasses.replace(method, iterations=steps)
         if isinstance(method, FADRM):
             method = dataclasses.replace(method, stages=1)  # a later one begins with a higher loss

@@ -16,21 +16,33 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from typing_extensions import final
 
 from kip.config import value
 from kip.data import centred_one_hot
-from kip.methods.contract import Metrics
-from kip.methods.decoupled.squeeze import Decoupled, squeezed
+from kip.methods.contract import Metrics, Needs
+from kip.methods.decoupled.squeeze import Decoupled, needs_of, squeezed
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Variables
+from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
 
 
+@final
 @value
 class RDED(Decoupled):
     """Realistic crops: choose crops of natural images by a trained network."""
 
     name: Literal["rded"] = "rded"
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The squeezed network."""
+        return (self.network,)
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class, one for each crop of the set."""
+        return needs_of(self.images_per_class, self.crops)
 
     @property
     def steps(self) -> int:  # type: ignore[override]
