@@ -114,7 +114,7 @@ def _step(problem: Problem, method: KIP, step: int) -> tuple[float, tuple[np.nda
     state = problem.natural_support(method.images_per_class)
     batch = problem.target_batch(method.target_batch, step=step)
     began = time.monotonic()
-    k_ss, k_ts = problem.blocks.forward(method.kernels[0], state.images, batch.images, source=batch.source)
+    k_ss, k_ts = problem.blocks.forward(method.kernels[0], np.asarray(state.inputs), batch.images, source=batch.source)
     gradient = problem.blocks.backward(k_ss, k_ts)
     return time.monotonic() - began, (k_ss, k_ts, gradient)
 

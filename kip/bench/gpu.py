@@ -226,11 +226,11 @@ def _kip(
         def validation() -> float:
             return float(method.judge.accuracies(state.support, question, tools).mean())
 
-        state = method.init(problem, ())
+        state = method.init(problem, None)
         before = validation()
         begun = time.monotonic()
         while not curve or time.monotonic() - begun < seconds:
-            state, metrics = method.step(problem, (), state)
+            state, metrics = method.step(problem, None, state)
             row = {"step": state.step, "seconds": round(time.monotonic() - begun, 3)}
             curve.append({**row, "loss": float(metrics["loss"]), "batch_accuracy": float(metrics["batch_accuracy"])})
             if state.step % 20 == 0:
@@ -240,7 +240,7 @@ def _kip(
     return {
         "data": of.name,
         "kernel": kernel.label,
-        "images": len(state.images),
+        "images": len(state.inputs),
         "targets": method.target_batch,
         "steps": len(curve),
         "seconds": curve[-1]["seconds"],

@@ -145,7 +145,7 @@ def _ours(name: str, problem: Problem, width: int, real_batch: int) -> Callable[
 
     def step() -> None:
         states[0], _ = method.step(problem, prepared, states[0])
-        jax.block_until_ready(states[0].images)
+        jax.block_until_ready(states[0].inputs)
 
     return step
 

@@ -355,7 +355,7 @@ def _candidate(entry: Entry, comparison: Comparison) -> Candidate:
     if isinstance(origin.judge, Students) and origin.judge.teachers:
         squeezed = Squeezed(origin.judge.teachers, origin.judge.squeeze, origin.seed)
     rate = comparison.rate if support.learning_rate is None else support.learning_rate
-    return Candidate(entry.name, support.images, support.labels, rate, squeezed)
+    return Candidate(entry.name, support.inputs, support.labels, rate, squeezed)
 
 
 def fitted_to(

@@ -201,9 +201,9 @@ def own_loss(method: Method, problem: Problem, prepared: Any, indices: np.ndarra
         NonFiniteError: if a loss is not finite.
     """
     state, who = method.init(problem, prepared), f"method {method.name} of a correlation"
-    if method.labels_are == "representations" or len(state.images) != len(indices):
+    if method.labels_are == "representations" or len(state.inputs) != len(indices):
         raise ConfigError(
-            who, got=f"a set of {len(state.images)} images", expected=f"{len(indices)} images, as many of each class",
+            who, got=f"a set of {len(state.inputs)} images", expected=f"{len(indices)} images, as many of each class",
             remedy="Leave it out.",
         )  # fmt: skip
     # Methods order their sets by class, or in groups of one image a class: each place gets an image of its class.
@@ -219,7 +219,7 @@ def own_loss(method: Method, problem: Problem, prepared: Any, indices: np.ndarra
             remedy="Leave it out.",
         )  # fmt: skip
     state = state._replace(
-        images=problem.inputs[order], statistics=problem.transform.statistics(problem.pixels[order])
+        inputs=problem.inputs[order], statistics=problem.transform.statistics(problem.pixels[order])
     )  # fmt: skip
     losses = []
     for step in np.linspace(0, method.steps, draws, endpoint=False).astype(int):

@@ -55,14 +55,14 @@ class LearnedDescent(DrawingJudge):
         if support.learning_rates is None:
             raise DataError("learning_rates of the set", got="none", expected="a learning rate for each step")
         model = Model(self.network, support.labels.shape[1])
-        learned = Learned(support.images, support.labels, support.learning_rates)
-        draws = in_turn(len(support.images), self.batches, len(support.learning_rates))
+        learned = Learned(support.inputs, support.labels, support.learning_rates)
+        draws = in_turn(len(support.inputs), self.batches, len(support.learning_rates))
         right = []
         initial = fixed_key(tools.seed) if self.initial == "fixed" else None
         with progress_bar(self.count(question), "networks", shown=tools.show_progress, unit=" networks") as bar:
             for number in range(self.count(question)):
                 drawn = key(tools.seed, purpose(question), number) if initial is None else initial
-                params = fresh(model, drawn, support.images.shape[1:])
+                params = fresh(model, drawn, support.inputs.shape[1:])
                 trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
                 right.append(are_right(model, {"params": trained}, question.inputs, question.classes))
                 bar.update()

@@ -22,14 +22,14 @@ class Support(NamedTuple):
     """A distilled set, as a judge sees it.
 
     Attributes:
-        images: X_s (n, H, W, C), preprocessed.
+        inputs: X_s (n, H, W, C), preprocessed.
         labels: y_s (n, c).
         deployment_steps: updates after which a network trained on the set is used; None where the set does not say.
         learning_rates: that the set was learned for, (k,): one for all updates, or one for each; None where there are
             none.
     """
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     deployment_steps: int | None = None
     learning_rates: np.ndarray | None = None

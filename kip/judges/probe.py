@@ -70,7 +70,7 @@ class Probe(DrawingJudge):
         model = Model(self.network, support.labels.shape[1])
         results = []
         keys = jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))])
-        for variables in self.pretrained(support.images, support.labels, keys=keys, show_progress=tools.show_progress):
+        for variables in self.pretrained(support.inputs, support.labels, keys=keys, show_progress=tools.show_progress):
             results.append(
                 probe_right(
                     model, variables, *tools.train, question.inputs, question.classes, count=self.images,

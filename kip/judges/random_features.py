@@ -61,8 +61,8 @@ class RandomFeatures(DrawingJudge):
         images = self.count(question) * self.networks * len(question.inputs)
         with progress_bar(images, self.label, shown=tools.show_progress, unit=" images") as bar:
             for counter in range(self.count(question)):
-                networks = draw(model, self.networks, support.images.shape[1:], tools.seed, purpose(question), counter)
-                support_features = side_by_side(model, networks, support.images)
+                networks = draw(model, self.networks, support.inputs.shape[1:], tools.seed, purpose(question), counter)
+                support_features = side_by_side(model, networks, support.inputs)
                 factor = weight / support_features.shape[1]
                 k_ss = factor * (support_features @ support_features.T) + bias
                 alpha = krr.fit(k_ss, support.labels, self.ridge)

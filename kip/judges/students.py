@@ -65,7 +65,7 @@ class Students(DrawingJudge):
         # Labels of views belong to this training alone: a store that stayed would grow with every checkpoint.
         with tempfile.TemporaryDirectory() as folder:
             trained = post_train(
-                model, self.protocol, support.images, support.labels, keys, seed=tools.seed,
+                model, self.protocol, support.inputs, support.labels, keys, seed=tools.seed,
                 rate=support.learning_rate,
                 mirror_keeps_class=tools.mirror_keeps_class, teachers=self._labellers(support, tools),
                 store=Store(Path(folder), show_progress=tools.show_progress), show_progress=tools.show_progress,

@@ -40,7 +40,7 @@ def descend(rule: Rule[Config], config: Config, gradient: Learned, state: Any, l
 
 def of_regression(state: State, *, labels: bool, scale: bool) -> Learned:
     """Return what methods of kernel ridge regression learn: images, and where asked labels and the scale of Platt."""
-    learned = {"images": state.images}
+    learned = {"images": state.inputs}
     if labels:
         learned["labels"] = state.labels
     if scale:
@@ -64,7 +64,10 @@ def descended(
     before = of_regression(state, labels=labels, scale=scale)
     learned, optimizer = descend(rule, config, {name: gradient[name] for name in before}, state.optimizer, before)
     owned = {"scale": learned.pop("scale")} if scale else state.owned
-    return state._replace(step=state.step + 1, optimizer=optimizer, owned=owned, **learned)
+    return state._replace(
+        step=state.step + 1, inputs=learned["images"], labels=learned.get("labels", state.labels), optimizer=optimizer,
+        owned=owned,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames=("rule", "config"))

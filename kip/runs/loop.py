@@ -28,6 +28,7 @@ from kip.experiment import Experiment
 from kip.judges import Question, Tools, by_class
 from kip.judges.judge import Part, deviation
 from kip.machine import peak_memory_mib
+from kip.methods.contract import Metrics
 from kip.methods.problem import State
 from kip.pictures.appearance import shown_class
 from kip.pictures.curves import save_curves
@@ -164,7 +165,7 @@ class _Run:
         self.validation_inputs = self.transform.apply(self.dataset.validation.images)
         store = Store(out / folder.ARTEFACTS, show_progress=show_progress)
         self.prepared: Any = experiment.method.prepare(self.problem, store)
-        self.initial: State = experiment.method.init(self.problem, self.prepared)
+        self.initial: State[Any] = experiment.method.init(self.problem, self.prepared)
         resumed = self.checkpoints.latest(self.initial)
         self.state, self.history = resumed or (self.initial, History())
         config_text = json.dumps(experiment.to_dict(), indent=2) + "\n"
@@ -223,7 +224,7 @@ class _Run:
         best = self.history.best
         draws_networks = self.judge.drawn is not None
         reported = [best.step] if draws_networks else [record.step for record in self.history.lowest_loss()]
-        states: dict[Any, State] = {step: self._state_at(step) for step in (best.step, *reported)}
+        states: dict[Any, State[Any]] = {step: self._state_at(step) for step in (best.step, *reported)}
         natural = self.experiment.method.natural(self.initial, states[best.step])
         if natural is not None:
             states["natural"] = natural
@@ -300,7 +301,7 @@ class _Run:
     def _draw(self) -> None:
         state = self._state_at(self.history.best.step)
         before, after = (
-            self.transform.invert(np.asarray(shown.images), shown.statistics) for shown in (self.initial, state)
+            self.transform.invert(np.asarray(shown.inputs), shown.statistics) for shown in (self.initial, state)
         )
         method, labels = self.experiment.method, np.asarray(state.labels)
         title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
@@ -331,7 +332,7 @@ class _Run:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._resumed
 
-    def _postfix(self, metrics: dict[str, Any]) -> str:
+    def _postfix(self, metrics: Metrics) -> str:
         parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
         if "batch_accuracy" in metrics:
             parts.append(f"batch {100 * metrics['batch_accuracy']:.1f} %")

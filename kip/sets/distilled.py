@@ -211,9 +211,9 @@ def distilled_set(
     if rates is not None:
         metadata["learning_rates"] = [float(rate) for rate in rates]
     for name in ("indices", "weights"):
-        if len(of_images := np.asarray(getattr(state, name))):
+        if (of_images := getattr(state, name)) is not None:
             metadata[name] = of_images.tolist()
-    preprocessed, labels = np.asarray(state.images), np.asarray(state.labels)
+    preprocessed, labels = np.asarray(state.inputs), np.asarray(state.labels)
     images = transform.invert(preprocessed, state.statistics)
     return DistilledSet(
         np.asarray(images, np.float32), preprocessed, labels, state.class_index, state.statistics, metadata

@@ -146,7 +146,7 @@ def import_set(
     return distilled_set(
         origin,
         transform,
-        State(0, seen, scores, class_index, statistics, learning_rates=rates),
+        State(0, seen, scores, class_index, statistics, learning_rates=rates if len(rates) else None),
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,

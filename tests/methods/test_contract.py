@@ -267,7 +267,7 @@ def test_the_exported_set_is_that_of_the_best_checkpoint(name, finished):
     distilled = sets.load(out / "distilled.npz")
     state, _ = checkpoint.read(out / "checkpoints", result.exported_step)
     assert distilled.experiment == experiment(name)
-    np.testing.assert_array_equal(distilled.images_preprocessed, state.images)
+    np.testing.assert_array_equal(distilled.images_preprocessed, state.inputs)
     np.testing.assert_array_equal(distilled.labels, state.labels)
     before = (out / "distilled.npz").read_bytes()
     folder.export_run(out)

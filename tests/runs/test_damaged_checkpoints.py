@@ -59,11 +59,11 @@ def with_nan(array):
 
 
 LIGHT = {
-    "no images": lambda arrays: arrays.pop(".images"),
+    "no images": lambda arrays: arrays.pop(".inputs"),
     "no step": lambda arrays: arrays.pop(".step"),
     "another step": put(".step", lambda step: step + 1),
-    "images of another rank": put(".images", lambda images: images[0]),
-    "images with NaN": put(".images", with_nan),
+    "images of another rank": put(".inputs", lambda images: images[0]),
+    "images with NaN": put(".inputs", with_nan),
     "labels with infinity": put(".labels", lambda labels: labels + np.float32(np.inf)),
     "fewer labels": put(".labels", lambda labels: labels[1:]),
     "text for classes": put(".class_index", lambda classes: classes.astype(str)),
@@ -78,8 +78,8 @@ LIGHT = {
 }
 """Faults that every reader notices, without knowing the method."""
 COMPLETE = {
-    "images of another size": put(".images", lambda images: np.tile(images, (1, 2, 2, 1))),
-    "images of float64": put(".images", lambda images: images.astype(float)),
+    "images of another size": put(".inputs", lambda images: np.tile(images, (1, 2, 2, 1))),
+    "images of float64": put(".inputs", lambda images: images.astype(float)),
     "labels of more classes": put(".labels", lambda labels: np.tile(labels, 2)),
     "a part of the optimiser missing": lambda arrays: arrays.pop(".optimizer[0].mu['images']"),
     "the optimiser with NaN": put(".optimizer[0].nu['labels']", with_nan),

@@ -241,7 +241,7 @@ def test_export_of_a_step_is_the_state_of_its_checkpoint(run, tmp_path, step):
     loaded = sets.load(copy / f"distilled_{step}.npz")
     assert loaded.metadata["step"] == step
     with np.load(run / "checkpoints" / f"{step:06d}.npz") as checkpoint:
-        np.testing.assert_array_equal(loaded.images_preprocessed, checkpoint[".images"])
+        np.testing.assert_array_equal(loaded.images_preprocessed, checkpoint[".inputs"])
         np.testing.assert_array_equal(loaded.labels, checkpoint[".labels"])
     if step == 0:
         starts = preprocess.fit(TINY.preprocess, data.load(TINY.data).train.images)

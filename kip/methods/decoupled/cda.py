@@ -24,7 +24,7 @@ from typing_extensions import final
 from kip.config import value
 from kip.methods.contract import Metrics, Needs
 from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Prepared, Start, first_images, fresh_adam, group_of, recover
+from kip.methods.decoupled.groups import Prepared, Start, first_inputs, fresh_adam, group_of, recover
 from kip.methods.decoupled.recovery import recovery_loss, rolled
 from kip.methods.decoupled.squeeze import Decoupled, needs_of
 from kip.methods.problem import Problem, State
@@ -35,7 +35,7 @@ from kip.training.augment import SMALLEST_AREA, STRETCH, cropped, flip
 
 @final
 @value
-class CDA(Decoupled):
+class CDA(Decoupled[Prepared, None]):
     """Squeeze and recover on crops that get smaller: learn images from a trained network's statistics."""
 
     start: Start = "noise"
@@ -84,7 +84,7 @@ class CDA(Decoupled):
         """The steps of a group."""
         return groups.Pace(self.learning_rate, self.iterations)
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[None], exported: State[None]) -> State[None] | None:
         """Return the natural images that recovery started from; None if it started from noise or crops."""
         return initial if self.start == "real" else None
 
@@ -99,12 +99,12 @@ class CDA(Decoupled):
             self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class
         )
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[None]:
         """Return step 0: groups of one image of every class, and the first group's optimiser."""
-        state = first_images(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
-        return state._replace(optimizer=fresh_adam(self.pace, state.images[: problem.num_classes]))
+        state = first_inputs(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
+        return state._replace(optimizer=fresh_adam(self.pace, state.inputs[: problem.num_classes]))
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
 
         Raises:
@@ -112,7 +112,7 @@ class CDA(Decoupled):
         """
         group = group_of(state.step, problem.num_classes, iterations=self.iterations)
         if state.step and group.iteration == 0:
-            state = state._replace(optimizer=fresh_adam(self.pace, state.images[group.rows]))
+            state = state._replace(optimizer=fresh_adam(self.pace, state.inputs[group.rows]))
         after, _, metrics = recover(
             view, loss, self, problem, state, prepared.variables[0], group, self.pace, network=self.network,
             spread=self.spread,

@@ -27,7 +27,7 @@ from typing_extensions import final
 from kip.config import value
 from kip.methods.contract import Metrics, Needs
 from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Group, Prepared, Start, first_images, fresh_adam, group_of, recover
+from kip.methods.decoupled.groups import Group, Prepared, Start, first_inputs, fresh_adam, group_of, recover
 from kip.methods.decoupled.recovery import recovery_loss, rolled
 from kip.methods.decoupled.squeeze import Decoupled, needs_of
 from kip.methods.problem import Problem, State
@@ -41,7 +41,7 @@ VARIANCE = 11.0
 
 @final
 @value
-class DWA(Decoupled):
+class DWA(Decoupled[Prepared, Variables]):
     """Squeeze and recover with adjusted weights: learn images from a trained network's statistics."""
 
     start: Start = "real"
@@ -92,7 +92,7 @@ class DWA(Decoupled):
         """The steps of a group."""
         return groups.Pace(self.learning_rate, self.iterations)
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[Variables], exported: State[Variables]) -> State[Variables] | None:
         """Return the natural images that recovery started from; None if it started from noise or crops."""
         return initial if self.start == "real" else None
 
@@ -107,12 +107,12 @@ class DWA(Decoupled):
             self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class
         )
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Variables]:
         """Return step 0: groups of one image of every class, and the first group's optimiser and parameters."""
-        state = first_images(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
+        state = first_inputs(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
         return self._begin(problem, prepared, state, group_of(0, problem.num_classes, iterations=self.iterations))
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Variables]) -> tuple[State[Variables], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
 
         Raises:
@@ -127,9 +127,9 @@ class DWA(Decoupled):
         )
         return after, metrics
 
-    def _begin(self, problem: Problem, prepared: Prepared, state: State, group: Group) -> State:
+    def _begin(self, problem: Problem, prepared: Prepared, state: State[Any], group: Group) -> State[Variables]:
         """Return the state with a new optimiser, and the parameters for the group that begins."""
-        images, classes = state.images[group.rows], state.class_index[group.rows]
+        images, classes = state.inputs[group.rows], state.class_index[group.rows]
         variables, model = prepared.variables[0], Model(self.network, problem.num_classes)
         params = variables["params"]
         for _ in range(self.ascents):
@@ -137,7 +137,7 @@ class DWA(Decoupled):
                 {**variables, "params": params}, jnp.asarray(np.asarray(images)), jnp.asarray(classes),
                 self.radius / self.ascents, model=model,
             )  # fmt: skip
-        return state._replace(optimizer=fresh_adam(self.pace, images), owned={"params": params})
+        return state._replace(optimizer=fresh_adam(self.pace, images)).with_owned({"params": params})
 
 
 def view(method: DWA, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:

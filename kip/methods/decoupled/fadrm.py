@@ -31,18 +31,23 @@ from kip.config import value
 from kip.errors import ConfigError, ShapeError
 from kip.methods.contract import Metrics, Needs
 from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Prepared, descended, first_images, fresh_adam, group_of, slope_of
+from kip.methods.decoupled.groups import Prepared, descended, first_inputs, fresh_adam, group_of, slope_of
 from kip.methods.decoupled.recovery import recovery_loss, rolled
 from kip.methods.decoupled.squeeze import Decoupled, needs_of
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
+from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 from kip.training.augment import STRETCH, cropped, flip
+
+Small = dict[str, AnyArray] | None
+"""`small`, the images of the group at the side of its stage, in the first rows and columns of zeros (b, H, H, C); None
+if all stages have the data set's side."""
 
 
 @final
 @value
-class FADRM(Decoupled):
+class FADRM(Decoupled[Prepared, Small]):
     """Recovery in stages that return to natural crops: learn images from trained networks' statistics."""
 
     more_networks: tuple[Network, ...] = ()
@@ -101,7 +106,7 @@ class FADRM(Decoupled):
         """The steps of a group."""
         return groups.Pace(self.learning_rate, self.iterations)
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[Small], exported: State[Small]) -> State[Small] | None:
         """Return None: recovery starts from crops."""
         return None
 
@@ -126,14 +131,14 @@ class FADRM(Decoupled):
                 check_side(Model(network, problem.num_classes), variables, side, problem.inputs.shape[3])
         return prepared
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Small]:
         """Return step 0: groups of one crop of every class, and room for images of other sides if there are any."""
-        state = first_images(problem, "patches", prepared.patches, images_per_class=self.images_per_class)
-        first = state.images[: problem.num_classes]
-        small = {"small": np.zeros(first.shape, np.float32)} if self.sides else state.owned
-        return state._replace(optimizer=fresh_adam(self.pace, first), owned=small)
+        state = first_inputs(problem, "patches", prepared.patches, images_per_class=self.images_per_class)
+        first = state.inputs[: problem.num_classes]
+        small: Small = {"small": np.zeros(first.shape, np.float32)} if self.sides else None
+        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(small)
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Small]) -> tuple[State[Small], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
 
         Raises:
@@ -144,13 +149,13 @@ class FADRM(Decoupled):
         side = self.side(group.iteration, whole)
         optimizer, turn = state.optimizer, state.step % len(self.networks)
         if group.iteration and group.iteration % of_stage == 0:
-            before = self.images(state, group.rows, self.side(group.iteration - 1, whole))
+            before = self.inputs(state, group.rows, self.side(group.iteration - 1, whole))
             images = returned(before, jnp.asarray(prepared.patches)[group.rows], side, share=self.share)
-            optimizer = (fresh_adam(self.pace, state.images[group.rows])[0], *optimizer[1:])  # the rate goes on
+            optimizer = (fresh_adam(self.pace, state.inputs[group.rows])[0], *optimizer[1:])  # the rate goes on
         else:
-            images = self.images(state, group.rows, side)
+            images = self.inputs(state, group.rows, side)
             if state.step and group.iteration == 0:
-                optimizer = fresh_adam(self.pace, state.images[group.rows])
+                optimizer = fresh_adam(self.pace, state.inputs[group.rows])
         slope = slope_of(
             view, loss, self, problem, state, prepared.variables[turn], group, images, network=self.networks[turn],
             spread=self.spread,
@@ -159,24 +164,24 @@ class FADRM(Decoupled):
             self.pace, problem, optimizer, placed(images, whole), placed(slope.gradient, whole)
         )
         moved = moved[:, :side, :side]
-        recovered = np.array(state.images)
+        recovered = np.array(state.inputs)
         recovered[group.rows] = resized(moved, whole)
         owned = {"small": placed(moved, whole)} if self.sides else state.owned
-        after = state._replace(step=state.step + 1, images=recovered, optimizer=optimizer, owned=owned)
+        after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer, owned=owned)
         return after, {"loss": slope.loss, "batch_accuracy": slope.accuracy}
 
     def side(self, iteration: int, whole: int) -> int:
         """Return the side of the images in an iteration of a group; `whole` is that of the data set's."""
         return self.sides[iteration // (self.iterations // self.stages)] if self.sides else whole
 
-    def images(self, state: State, rows: slice, side: int) -> Array:
+    def inputs(self, state: State[Small], rows: slice, side: int) -> Array:
         """Return the images of a group at the side at which they are recovered, (b, side, side, C).
 
         Those of the set are the truth: where they are not what the kept ones give, as at a group's beginning, or where
         someone asks for the loss of other images, they are brought to the side.
         """
-        whole = jnp.asarray(state.images[rows])
-        if not self.sides:
+        whole = jnp.asarray(state.inputs[rows])
+        if state.owned is None:
             return whole
         kept = jnp.asarray(state.owned["small"])[:, :side, :side]
         known = np.array_equal(resized(kept, whole.shape[1]), whole)

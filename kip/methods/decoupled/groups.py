@@ -16,20 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from typing_extensions import NamedTuple  # typing's is not generic on CPython 3.10
 
 from kip.errors import ConfigError, NonFiniteError
 from kip.methods.contract import Metrics
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.squeeze import squeezed
 from kip.methods.descent import begin, descend
-from kip.methods.problem import Problem, State
+from kip.methods.problem import Owned, Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.rng import generator, key
 from kip.storage.artefacts import Store
@@ -80,10 +81,10 @@ class Pace(NamedTuple):
     iterations: int
 
 
-class Recovered(NamedTuple, Generic[Memory]):
+class Recovered(NamedTuple, Generic[Memory, Owned]):
     """The state after an iteration, what the loss remembers of it, and the metrics before it."""
 
-    state: State
+    state: State[Owned]
     memory: Memory
     metrics: Metrics
 
@@ -148,9 +149,9 @@ def prepare(
     return Prepared(variables, patches[_order(problem.num_classes, images_per_class, together)])
 
 
-def first_images(
+def first_inputs(
     problem: Problem, start: Start, patches: np.ndarray | None, *, images_per_class: int, together: int = 1
-) -> State:
+) -> State[None]:
     """Return step 0 without an optimiser: groups of images of every class.
 
     Args:
@@ -163,17 +164,17 @@ def first_images(
     state = problem.natural_support(images_per_class)
     order = np.argsort(state.class_index, kind="stable")[_order(problem.num_classes, images_per_class, together)]
     state = state._replace(
-        images=state.images[order],
+        inputs=state.inputs[order],
         labels=state.labels[order],
         class_index=state.class_index[order],
         statistics=state.statistics[order],
     )
     if start == "noise":
-        noise = generator(problem.seed, "initial noise").standard_normal(state.images.shape)
-        return state._replace(images=np.clip(noise, *problem.pixel_range()).astype(np.float32))
+        noise = generator(problem.seed, "initial noise").standard_normal(state.inputs.shape)
+        return state._replace(inputs=np.clip(noise, *problem.pixel_range()).astype(np.float32))
     if start == "patches":
         assert patches is not None
-        return state._replace(images=patches)
+        return state._replace(inputs=patches)
     return state
 
 
@@ -194,14 +195,14 @@ def recover(
     loss: Loss[Config, Given, Memory],
     config: Config,
     problem: Problem,
-    state: State,
+    state: State[Owned],
     given: Given,
     group: Group,
     pace: Pace,
     *,
     network: Network,
     spread: bool,
-) -> Recovered[Memory]:
+) -> Recovered[Memory, Owned]:
     """Return the state after one iteration of a group.
 
     Args:
@@ -219,12 +220,12 @@ def recover(
     Raises:
         NonFiniteError: if the loss is not finite.
     """
-    images = state.images[group.rows]
+    images = state.inputs[group.rows]
     slope = slope_of(view, loss, config, problem, state, given, group, images, network=network, spread=spread)
     moved, optimizer = descended(pace, problem, state.optimizer, images, slope.gradient)
-    recovered = np.array(state.images)
+    recovered = np.array(state.inputs)
     recovered[group.rows] = moved
-    after = state._replace(step=state.step + 1, images=recovered, optimizer=optimizer)
+    after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer)
     return Recovered(after, slope.memory, {"loss": slope.loss, "batch_accuracy": slope.accuracy})
 
 
@@ -233,7 +234,7 @@ def slope_of(
     loss: Loss[Config, Given, Memory],
     config: Config,
     problem: Problem,
-    state: State,
+    state: State[Owned],
     given: Given,
     group: Group,
     images: Any,

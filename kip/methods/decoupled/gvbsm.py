@@ -28,9 +28,9 @@ from typing_extensions import final
 from kip.config import value
 from kip.methods.contract import Metrics, Needs
 from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Start, first_images, fresh_adam, group_of, recover
+from kip.methods.decoupled.groups import Start, first_inputs, fresh_adam, group_of, recover
 from kip.methods.decoupled.recovery import rolled
-from kip.methods.decoupled.running import OTHERS, Given, Known, Matching, empty_memories, running_loss, wanted
+from kip.methods.decoupled.running import OTHERS, Given, Known, Matching, Memories, empty_memories, running_loss, wanted
 from kip.methods.decoupled.squeeze import Decoupled, needs_of
 from kip.methods.decoupled.statistics import Layers
 from kip.methods.problem import Problem, State
@@ -44,7 +44,7 @@ TEMPERATURE = 4.0
 
 @final
 @value
-class GVBSM(Decoupled):
+class GVBSM(Decoupled[Known, Memories]):
     """Matching of various backbones and statistics: learn images from several networks' statistics."""
 
     start: Start = "noise"
@@ -104,7 +104,7 @@ class GVBSM(Decoupled):
         """The steps of a group."""
         return groups.Pace(self.learning_rate, self.iterations)
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[Memories], exported: State[Memories]) -> State[Memories] | None:
         """Return the natural images that recovery started from; None if it started from noise or crops."""
         return initial if self.start == "real" else None
 
@@ -127,18 +127,16 @@ class GVBSM(Decoupled):
         statistics = wanted(self.networks, variables, problem, store, of_classes=False)
         return Known(variables, patches, statistics)
 
-    def init(self, problem: Problem, prepared: Known) -> State:
+    def init(self, problem: Problem, prepared: Known) -> State[Memories]:
         """Return step 0: groups of images, the first group's optimiser, and empty memories of their statistics."""
-        state = first_images(
+        state = first_inputs(
             problem, self.start, prepared.patches, images_per_class=self.images_per_class, together=self.together
         )
-        first = state.images[: self.together * problem.num_classes]
-        return state._replace(
-            optimizer=fresh_adam(self.pace, first),
-            owned=empty_memories(self.networks, prepared.variables, first, problem.num_classes),
-        )
+        first = state.inputs[: self.together * problem.num_classes]
+        memories = empty_memories(self.networks, prepared.variables, first, problem.num_classes)
+        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(memories)
 
-    def step(self, problem: Problem, prepared: Known, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Known, state: State[Memories]) -> tuple[State[Memories], Metrics]:
         """Return the state after one iteration of one group by the network whose turn it is, with the loss before it.
 
         Raises:
@@ -146,7 +144,7 @@ class GVBSM(Decoupled):
         """
         group = group_of(state.step, problem.num_classes, iterations=self.iterations, together=self.together)
         if state.step and group.iteration == 0:
-            state = state._replace(optimizer=fresh_adam(self.pace, state.images[group.rows]))
+            state = state._replace(optimizer=fresh_adam(self.pace, state.inputs[group.rows]))
         turn = state.step % len(self.networks)
         given = Given(prepared.variables[turn], prepared.wanted[turn], state.owned[turn])
         after, memory, metrics = recover(

@@ -29,7 +29,7 @@ from kip.storage.artefacts import Store
 
 @final
 @value
-class RDED(Decoupled):
+class RDED(Decoupled[Variables, None]):
     """Realistic crops: choose crops of natural images by a trained network."""
 
     name: Literal["rded"] = "rded"
@@ -58,11 +58,11 @@ class RDED(Decoupled):
         self.crops.check(problem)
         return squeezed(self.squeeze, self.network, problem, store)[1]
 
-    def init(self, problem: Problem, prepared: Variables) -> State:
+    def init(self, problem: Problem, prepared: Variables) -> State[None]:
         """Return step 0: natural images."""
         return problem.natural_support(self.images_per_class)
 
-    def step(self, problem: Problem, prepared: Variables, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Variables, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the chosen crops as images, with their mean cross-entropy.
 
         Raises:
@@ -75,7 +75,7 @@ class RDED(Decoupled):
         class_index = np.repeat(np.arange(problem.num_classes), count)
         order = np.argsort(state.class_index, kind="stable")  # whose statistics a class takes over
         moved = state._replace(
-            step=1, images=np.concatenate(chosen), labels=centred_one_hot(class_index, problem.num_classes),
+            step=1, inputs=np.concatenate(chosen), labels=centred_one_hot(class_index, problem.num_classes),
             class_index=class_index, statistics=state.statistics[order],
         )  # fmt: skip
         return moved, {"crop_cross_entropy": float(np.mean(losses))}  # no loss of the set: it looks at no set

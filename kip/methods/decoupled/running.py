@@ -39,6 +39,10 @@ OTHERS = (
 """The networks after the first, as the papers have them for 32 pixels."""
 
 
+Memories = tuple[Layers, ...]
+"""Each network's memory of the statistics of the images that it has seen."""
+
+
 class Wanted(NamedTuple):
     """The statistics S_l of the train images in a network.
 
@@ -125,7 +129,7 @@ def wanted(
 
 def empty_memories(
     networks: tuple[Network, ...], variables: tuple[Variables, ...], images: Any, num_classes: int
-) -> tuple[Layers, ...]:
+) -> Memories:
     """Return each network's memory of the images' statistics before its first batch.
 
     Args:

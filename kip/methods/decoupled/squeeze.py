@@ -9,9 +9,9 @@ from pydantic import Field
 
 from kip.config import value
 from kip.judges import Students
-from kip.methods.contract import LabelsAre, Method, Needs
+from kip.methods.contract import LabelsAre, Method, Needs, Prepared
 from kip.methods.decoupled.crops import Crops
-from kip.methods.problem import Problem
+from kip.methods.problem import Owned, Problem
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.storage.artefacts import Store
 from kip.training.protocols import PROTOCOLS, Protocol
@@ -19,7 +19,7 @@ from kip.training.squeeze import Squeeze, squeeze
 
 
 @value
-class Decoupled(Method):
+class Decoupled(Method[Prepared, Owned]):
     """The base of methods that make a set from what trained networks know of the whole train split."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10

@@ -44,6 +44,7 @@ from kip.methods.features import feature_krr, pool
 from kip.methods.features.pool import Optimizer, Pool, Slot
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 from kip.training.augment import Augmentation
 
@@ -133,13 +134,13 @@ class FRePo(Method):
         """
         self._mirrors(problem)
         state = self._natural(problem)
-        Model(self.evaluation_network, problem.num_classes).check_images(*state.images.shape[1:3])
-        return pool.start(self.pool, _model(self, problem), state.images, state.labels, seed=problem.seed, store=store)
+        Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
+        return pool.start(self.pool, _model(self, problem), state.inputs, state.labels, seed=problem.seed, store=store)
 
     def init(self, problem: Problem, prepared: tuple[Slot, ...]) -> State:
         """Return step 0: class-balanced natural images, centred labels, and the pool."""
         state = self._natural(problem)
-        learned = _learned(self, state.images, state.labels)
+        learned = _learned(self, state.inputs, state.labels)
         return state._replace(optimizer=begin(_optimizer, self, learned), owned=prepared)
 
     def _natural(self, problem: Problem) -> State:
@@ -168,7 +169,7 @@ class FRePo(Method):
         index = problem.draw("pool", self.pool.size, step=state.step)
         target = problem.target_batch(self.target_batch, step=state.step)
         loss_and_grads = feature_krr.gradient(
-            model, [state.owned[index].variables], state.images, state.labels,
+            model, [state.owned[index].variables], state.inputs, state.labels,
             target.images, target.labels, ridge=self.ridge, reduction="sum", mirror=self._mirrors(problem),
         )  # fmt: skip
         count = len(target.images)
@@ -176,10 +177,15 @@ class FRePo(Method):
         margin, to_margin = _margin(state.labels)
         if self.learn_labels:
             gradient["labels"] = loss_and_grads.labels / count + np.asarray(to_margin)
-        before = _learned(self, state.images, state.labels)
+        before = _learned(self, state.inputs, state.labels)
         learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
-        slots = pool.advance(self.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed)
+        moved = state._replace(
+            step=state.step + 1,
+            inputs=learned["images"],
+            labels=learned.get("labels", state.labels),
+            optimizer=optimizer,
+        )
+        slots = pool.advance(self.pool, model, state.owned, index, moved.inputs, moved.labels, seed=problem.seed)
         metrics = {
             "loss": loss_and_grads.loss / count + (float(margin) if self.learn_labels else 0.0),
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
@@ -201,7 +207,7 @@ def _model(config: FRePo, problem: Problem) -> Model:
     return Model(config.network, problem.num_classes)
 
 
-def _learned(config: FRePo, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _learned(config: FRePo, images: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
     return {"images": images, "labels": labels} if config.learn_labels else {"images": images}
 
 

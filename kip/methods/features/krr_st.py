@@ -145,7 +145,7 @@ class KRRST(Method):
         images = problem.inputs[chosen]
         return State(
             step=0,
-            images=images,
+            inputs=images,
             labels=prepared.labels,
             class_index=problem.labels[chosen],
             statistics=problem.transform.statistics(problem.pixels[chosen]),
@@ -166,15 +166,20 @@ class KRRST(Method):
         wanted = teacher.represent(guide, prepared.teacher, target.images)
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
-            learner, [slots[index].variables], state.images, state.labels, target.images, wanted,
+            learner, [slots[index].variables], state.inputs, state.labels, target.images, wanted,
             ridge=self.ridge, reduction="mean", bias=1.0,
         )  # fmt: skip
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
-        before = {"images": state.images, "labels": state.labels}
+        before = {"images": state.inputs, "labels": state.labels}
         learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
-        slots = pool.advance(self.pool, learner, slots, index, moved.images, moved.labels, seed=problem.seed)
+        moved = state._replace(
+            step=state.step + 1,
+            inputs=learned["images"],
+            labels=learned.get("labels", state.labels),
+            optimizer=optimizer,
+        )
+        slots = pool.advance(self.pool, learner, slots, index, moved.inputs, moved.labels, seed=problem.seed)
         metrics = {"loss": 2 * loss_and_grads.loss, "condition": loss_and_grads.condition}
         return moved._replace(owned=slots), metrics
 

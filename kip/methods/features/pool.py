@@ -25,6 +25,7 @@ from pydantic import Field
 from kip.config import to_dict, value
 from kip.errors import ConfigError
 from kip.networks.model import Model, fresh
+from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store, digest
 from kip.training.loop import compiled_learning
@@ -70,9 +71,7 @@ class Slot(NamedTuple):
     drawn: np.ndarray
 
 
-def start(
-    pool: Pool, model: Model, images: np.ndarray, labels: np.ndarray, *, seed: int, store: Store
-) -> tuple[Slot, ...]:
+def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed: int, store: Store) -> tuple[Slot, ...]:
     """Return a pool whose networks have learned from the set for 1 to `max_updates` steps, drawn uniformly.
 
     Args:
@@ -83,7 +82,12 @@ def start(
         seed: the root seed.
         store: keeps each network as soon as it has learned.
     """
-    identity = {"pool": to_dict(pool), "network": to_dict(model.network), "set": digest(images, labels), "seed": seed}
+    identity = {
+        "pool": to_dict(pool),
+        "network": to_dict(model.network),
+        "set": digest(np.asarray(images), np.asarray(labels)),
+        "seed": seed,
+    }
     slots = []
     with store.progress(pool.size, "pool") as bar:
         for index in range(pool.size):
@@ -101,7 +105,7 @@ def start(
 
 
 def advance(
-    pool: Pool, model: Model, slots: tuple[Slot, ...], index: int, images: np.ndarray, labels: np.ndarray, *, seed: int
+    pool: Pool, model: Model, slots: tuple[Slot, ...], index: int, images: AnyArray, labels: AnyArray, *, seed: int
 ) -> tuple[Slot, ...]:
     """Return the pool after slot `index` has learned from the set for a step, or has been given a fresh network.
 
@@ -124,7 +128,7 @@ def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: 
     return Slot(learning.variables, learning.memory, np.asarray(0), np.asarray(drawn))
 
 
-def _learn(pool: Pool, model: Model, slot: Slot, images: np.ndarray, labels: np.ndarray) -> Slot:
+def _learn(pool: Pool, model: Model, slot: Slot, images: AnyArray, labels: AnyArray) -> Slot:
     learn = compiled_learning(Supervised(model, pool.loss), pool.optimizer)
     moved = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
     return slot._replace(variables=moved.variables, optimizer=moved.memory, updates=np.asarray(slot.updates + 1))

@@ -177,12 +177,17 @@ class RCIG(Method):
             ShapeError: if the images are too small for a network.
         """
         state = problem.natural_support(self.images_per_class)
-        Model(self.evaluation_network, problem.num_classes).check_images(*state.images.shape[1:3])
+        Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
         student = self._student(problem)
-        shown = student.shown(state.images, state.labels)
+        shown = student.shown(state.inputs, state.labels)
         slots = pool.start(self.pool, student.model, *map(np.asarray, shown), seed=problem.seed, store=store)
         artefact = store.artefact(
-            "rates", {"method": to_dict(self), "set": digest(state.images, state.labels), "seed": problem.seed}
+            "rates",
+            {
+                "method": to_dict(self),
+                "set": digest(np.asarray(state.inputs), np.asarray(state.labels)),
+                "seed": problem.seed,
+            },
         )
         rates = artefact.load((np.zeros(()), np.zeros(())))
         if rates is None:
@@ -196,7 +201,7 @@ class RCIG(Method):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the first learning rates, given or found, of the tangents and of H^-1 g."""
         student = self._student(problem)
-        shown, classes = student.shown(state.images, state.labels), problem.num_classes
+        shown, classes = student.shown(state.inputs, state.labels), problem.num_classes
         inner_rate, solver_rate = self.inner_rate, self.solver_rate
         with jax.default_matmul_precision("highest"):
             if inner_rate is None:
@@ -205,7 +210,7 @@ class RCIG(Method):
                 )
             on_rate()
             if solver_rate is None:
-                set_ = {"images": state.images, "labels": state.labels, "scale": np.zeros((), np.float32)}
+                set_ = {"images": state.inputs, "labels": state.labels, "scale": np.zeros((), np.float32)}
                 target = problem.target_batch(self.target_batch, step=0)
                 tangents = learn(student, base, *shown, np.float32(inner_rate), steps=self.inner_steps).at
                 g = outer_gradients(student, base, set_, tangents, target.images, target.labels).tangents
@@ -221,7 +226,7 @@ class RCIG(Method):
         """Return step 0: class-balanced natural images, centred labels, s = 0, the pool and the learning rates."""
         state = problem.natural_support(self.images_per_class)
         owned = {
-            "images": state.images, "labels": state.labels, "scale": np.zeros((), np.float32), "pool": prepared.pool,
+            "images": state.inputs, "labels": state.labels, "scale": np.zeros((), np.float32), "pool": prepared.pool,
             "inner": first(prepared.inner_rate), "solver": first(prepared.solver_rate),
         }  # fmt: skip
         return state._replace(owned=owned, optimizer=begin(_optimizer, self, self._learned(owned)))
@@ -246,9 +251,8 @@ class RCIG(Method):
         moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._learned(owned))
         moved = {"labels": owned["labels"], **moved}
         newest = (1 - self.average) / (1 - self.average ** (state.step + 1))
-        averaged = {
-            name: _averaged(getattr(state, name), moved[name], np.float32(newest)) for name in ("images", "labels")
-        }
+        images = _averaged(state.inputs, moved["images"], np.float32(newest))
+        labels = _averaged(state.labels, moved["labels"], np.float32(newest))
         owned = {
             **moved, "pool": self._advanced(problem, state, index, student.shown(moved["images"], moved["labels"])),
             "inner": watched(owned["inner"], found.inner_losses),
@@ -261,7 +265,8 @@ class RCIG(Method):
             "inner_rate": float(state.owned["inner"].value),
             "solver_rate": float(state.owned["solver"].value),
         }
-        return state._replace(step=state.step + 1, optimizer=optimizer, owned=owned, **averaged), metrics
+        averaged = state._replace(inputs=images, labels=labels)
+        return averaged._replace(step=state.step + 1, optimizer=optimizer, owned=owned), metrics
 
     def _advanced(self, problem: Problem, state: State, index: int, shown: tuple[Array, Array]) -> tuple[Slot, ...]:
         """Return the pool after the drawn network has learned the set, renewed where it has had all its updates."""
@@ -269,9 +274,9 @@ class RCIG(Method):
         model = self._student(problem).model
         for _ in range(1 + problem.draw("pool updates", self.pool_updates, step=state.step)):
             if int(slots[index].updates) < self.pool.max_updates:
-                slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)  # type: ignore[arg-type]
+                slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)
         if int(slots[index].updates) >= self.pool.max_updates:
-            slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)  # type: ignore[arg-type]
+            slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)
         return slots
 
     def _student(self, problem: Problem) -> Student:

@@ -44,6 +44,7 @@ from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
 
 
 @value
@@ -105,6 +106,9 @@ class RFAD(Method):
         """The set takes images of each class."""
         return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
 
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: class-balanced natural images, centred labels, s = 0, and M = I.
 
@@ -113,10 +117,10 @@ class RFAD(Method):
         """
         state = problem.natural_support(self.images_per_class)
         for network in (self.network, self.evaluation_network or self.network):
-            Model(network, problem.num_classes).check_images(*state.images.shape[1:3])
+            Model(network, problem.num_classes).check_images(*state.inputs.shape[1:3])
         owned: dict[str, Any] = {"scale": np.zeros((), np.float32)}
         if self.map_rate is not None:
-            owned |= {"base": state.images, "map": np.eye(state.images[0].size, dtype=np.float32)}
+            owned |= {"base": state.inputs, "map": np.eye(state.inputs[0].size, dtype=np.float32)}
         state = state._replace(owned=owned)
         return state._replace(optimizer=begin(_optimizer, self, self._learned(state)))
 
@@ -131,8 +135,8 @@ class RFAD(Method):
         weight, bias = model.readout_variances
         loss_and_grads = feature_krr.gradient(
             model,
-            draw(model, self.networks, state.images.shape[1:], problem.seed, "random features", state.step),
-            state.images,
+            draw(model, self.networks, state.inputs.shape[1:], problem.seed, "random features", state.step),
+            state.inputs,
             state.labels,
             target.images,
             target.labels,
@@ -160,14 +164,14 @@ class RFAD(Method):
         owned = {name: learned.get(name, value) for name, value in state.owned.items()}
         labels = learned.get("labels", state.labels)
         step = state.step + 1
-        return state._replace(step=step, images=images, labels=labels, optimizer=optimizer, owned=owned), metrics
+        return state._replace(step=step, inputs=images, labels=labels, optimizer=optimizer, owned=owned), metrics
 
     def _learned(self, state: State) -> dict[str, Any]:
         """Return what is learned, by name: images or their base and map, and where asked labels and the scale."""
         names = ["base", "map"] if self.map_rate is not None else []
         names += ["scale"] if self.loss == "platt" else []
         learned = {name: state.owned[name] for name in names}
-        learned |= {} if self.map_rate is not None else {"images": state.images}
+        learned |= {} if self.map_rate is not None else {"images": state.inputs}
         return learned | ({"labels": state.labels} if self.learn_labels else {})
 
 

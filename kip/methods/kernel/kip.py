@@ -26,6 +26,7 @@ from kip.kernels.architecture import Architecture, Kernel
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descended, of_regression
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 
 
 @value
@@ -92,6 +93,9 @@ class KIP(Method):
         """A cosine ends at `steps`."""
         return self.schedule == "cosine"
 
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: class-balanced natural images, centred one-hot labels, s = 0, a fresh optimiser."""
         state = problem.natural_support(self.images_per_class)
@@ -108,7 +112,7 @@ class KIP(Method):
         """
         kernel = self.kernels[problem.draw("kernel", len(self.kernels), step=state.step)]
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
-        k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.images), target.images, source=target.source)
+        k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.inputs), target.images, source=target.source)
         bars = krr.cotangents(
             k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
             float(state.owned["scale"]) if self.loss == "platt" else None,
@@ -118,7 +122,7 @@ class KIP(Method):
             "labels": bars.y_s.astype(np.float32),
             "scale": np.float32(bars.scale),
         }
-        metrics: Metrics = {
+        metrics: dict[str, float | str] = {
             "loss": bars.loss,
             "batch_accuracy": float(np.mean(bars.predictions.argmax(1) == target.labels.argmax(1))),
             "condition": bars.condition,

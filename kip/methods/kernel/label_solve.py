@@ -21,6 +21,7 @@ from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 
 
 @value
@@ -60,6 +61,9 @@ class LabelSolve(Method):
         """The set takes images of each class, and the solve every train image once, as it is."""
         return Needs(self.images_per_class, kernels=(self.kernel,), differentiates=False, augmentation=False)
 
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: class-balanced natural images with centred one-hot labels."""
         return problem.natural_support(self.images_per_class)
@@ -71,9 +75,10 @@ class LabelSolve(Method):
 
         Raises: as `kip.krr.LabelSolver.solve`.
         """
-        k_ss, _ = problem.blocks.forward(self.kernel, state.images, state.images[:0])
+        inputs = np.asarray(state.inputs)
+        k_ss, _ = problem.blocks.forward(self.kernel, inputs, inputs[:0])
         solver = krr.LabelSolver(k_ss, problem.num_classes, self.ridge)
-        for rows, k_ts in problem.blocks.rows(self.kernel, state.images, problem.inputs, source=Source("train")):
+        for rows, k_ts in problem.blocks.rows(self.kernel, inputs, problem.inputs, source=Source("train")):
             solver.add(k_ts, centred_one_hot(problem.labels[rows], problem.num_classes))
         solved = solver.solve()
         metrics = {"loss": solved.loss, "condition": krr.condition_number(k_ss, self.ridge)}

@@ -17,6 +17,7 @@ from kip.config import value
 from kip.judges import Learners
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 from kip.training import learner
 from kip.training.learner import Training
 
@@ -60,6 +61,9 @@ class LabelBaseline(Method):
     def needs(self) -> Needs:
         """The set takes images of each class."""
         return Needs(self.images_per_class)
+
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
 
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return class-balanced natural images with their labels, and no training step.

@@ -39,6 +39,7 @@ from kip.judges import Learners
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.labels import restarts
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 from kip.training import learner
 from kip.training.learner import Training, cross_entropy
 from kip.training.update import Learning
@@ -97,6 +98,9 @@ class LD(Method):
             whole_set=self.target_batch is None,
         )  # fmt: skip
 
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
+
     def init(self, problem: Problem, prepared: Any) -> State:
         """Return step 0: natural images, a fresh optimiser and a fresh network.
 
@@ -117,7 +121,7 @@ class LD(Method):
             labels = np.eye(problem.num_classes, dtype=np.float32)[state.class_index]
         else:
             labels = np.full((count, problem.num_classes), 1 / problem.num_classes, np.float32)
-        learned = jnp.asarray(labels if self.learn == "labels" else state.images)
+        learned = jnp.asarray(labels if self.learn == "labels" else state.inputs)
         return state._replace(
             labels=labels,
             optimizer=_host(optax.adam(self.learning_rate).init(learned)),
@@ -133,10 +137,10 @@ class LD(Method):
         """
         target = problem.target_batch(self.target_batch, step=state.step)
         chosen = learner.minibatch(
-            len(state.images), self.training.batch, key=(problem.seed, "base examples", 0), step=state.step
+            len(state.inputs), self.training.batch, key=(problem.seed, "base examples", 0), step=state.step
         )
         moved = _step(
-            state.owned["learner"], Examples(state.images, state.labels), state.optimizer, chosen,
+            state.owned["learner"], Examples(state.inputs, state.labels), state.optimizer, chosen,
             target.images, target.labels.argmax(axis=1), config=self,
         )  # fmt: skip
         network, learned, optimizer, loss, accuracy = moved
@@ -153,7 +157,7 @@ class LD(Method):
             optimizer=optimizer,
             deployment_steps=counters.deployment_steps,
             owned={"learner": network, "restarts": counters},
-            **{self.learn: learned},
+            **{"inputs" if self.learn == "images" else "labels": learned},
         ), metrics
 
     def natural(self, initial: State, exported: State) -> State | None:

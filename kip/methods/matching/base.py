@@ -68,17 +68,17 @@ class Matching(ForNetworks):
         """Return natural images, or noise or a generator's images in their place, with their classes."""
         state = problem.natural_support(self.images_per_class)
         if self.latents is not None:
-            latents = self.latents.draw(len(state.images), seed=problem.seed)
+            latents = self.latents.draw(len(state.inputs), seed=problem.seed)
             images = np.asarray(self.latents.images(problem, latents, state.class_index))
-            return state._replace(images=images, latents=latents)
+            return state._replace(inputs=images, latents=latents)
         if self.start == "real":
             return state
-        noise = generator(problem.seed, "initial noise").standard_normal(state.images.shape)
-        return state._replace(images=noise.astype(np.float32))
+        noise = generator(problem.seed, "initial noise").standard_normal(state.inputs.shape)
+        return state._replace(inputs=noise.astype(np.float32))
 
     def learned(self, state: State) -> dict[str, Any]:
         """Return what an optimiser moves, by name: the images, or the latents that make them."""
-        return {"images": state.images} if self.latents is None else {"latents": state.latents}
+        return {"images": state.inputs} if self.latents is None else {"latents": state.latents}
 
     def by_learned(self, problem: Problem, state: State, gradient: Any) -> dict[str, Any]:
         """Return the gradient by what an optimiser moves, given that by the images."""

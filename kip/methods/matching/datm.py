@@ -104,7 +104,7 @@ class DATM(MTT):
             chosen += known_first[: self.images_per_class].tolist()
         class_index = problem.labels[chosen]
         state = problem.natural_support(self.images_per_class)._replace(
-            images=problem.inputs[chosen],
+            inputs=problem.inputs[chosen],
             class_index=class_index,
             labels=(np.eye(problem.num_classes) - 1 / problem.num_classes)[class_index].astype(np.float32),
             statistics=problem.transform.statistics(problem.pixels[chosen]),
@@ -128,7 +128,7 @@ class DATM(MTT):
         model, outputs = self.model(problem), []
         for expert in range(self.experts.count):
             last = jax.tree.map(lambda leaf: leaf[-1], prepared[expert])
-            outputs.append(logits(model, {"params": last}, state.images))
+            outputs.append(logits(model, {"params": last}, np.asarray(state.inputs)))
         stacked = np.stack(outputs)
         right = stacked.argmax(2) == state.class_index
         weight = np.where(right.any(0), right, True).astype(np.float32)[..., None]

@@ -103,7 +103,7 @@ class DC(Matching):
         number, position = divmod(state.step, outer)
         variables = state.owned if position else self._network(problem, number)
         where = places(state.class_index, problem.num_classes)
-        images = np.asarray(state.images)
+        images = np.asarray(state.inputs)
         match = ClassDistance(model, self._augmentation(problem))  # type: ignore[arg-type]
         distances, gradients = over_classes(
             match,
@@ -121,7 +121,9 @@ class DC(Matching):
         learned = self.with_images(problem, state, after)
         loss = float(distances.mean())
         check_finite(loss, learned)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
+        moved = state._replace(
+            step=state.step + 1, optimizer=optimizer, inputs=learned["images"], latents=learned.get("latents")
+        )
         if position < outer - 1:
             variables = self._after_inner_loop(problem, variables, moved)
         return moved._replace(owned=variables), {"loss": loss}
@@ -134,11 +136,11 @@ class DC(Matching):
 
     def _after_inner_loop(self, problem: Problem, variables: Any, state: State) -> Any:
         """Return the network after it has learned from the set between two steps."""
-        batches = Batches(len(state.images), self.inner_batch, "whole_epochs")
+        batches = Batches(len(state.inputs), self.inner_batch, "whole_epochs")
         objective = Supervised(self.model(problem), "xent", augment=self._augmentation(problem))
         rule = Rule(objective, Optimizer("sgd", self.inner_learning_rate), self.loops[1] * batches.of_epoch, batches)
         return fit(
-            rule, rule.begin(variables), Batch(jnp.asarray(state.images), jnp.asarray(state.labels)),
+            rule, rule.begin(variables), Batch(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
             key(problem.seed, "inner loop", state.step), may_diverge=True,
         ).learning.variables  # fmt: skip
 

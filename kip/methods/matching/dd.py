@@ -118,12 +118,12 @@ class DD(Method):
         """Return step 0: noise or natural images in batches of one image a class, one-hot labels, equal rates."""
         state = problem.natural_support(self.images_per_class)
         order = places(state.class_index, problem.num_classes).T.reshape(-1)
-        images, class_index = state.images[order], state.class_index[order]
+        images, class_index = state.inputs[order], state.class_index[order]
         if self.start == "noise":
             images = generator(problem.seed, "initial noise").standard_normal(images.shape).astype(np.float32)
         raw = np.full(self.epochs * self.images_per_class, np.log(np.expm1(self.first_rate)), np.float32)
         state = state._replace(
-            images=images,
+            inputs=images,
             labels=np.eye(problem.num_classes, dtype=np.float32)[class_index],
             class_index=class_index,
             statistics=state.statistics[order],
@@ -144,7 +144,7 @@ class DD(Method):
         losses, accuracies, gradients = [], [], []
         for params in self._initial_values(problem, state.step, student.model):
             loss, accuracy, gradient = gradient_through_training(
-                student, params, Learned(state.images, state.labels, learned["rates"]),
+                student, params, Learned(state.inputs, state.labels, learned["rates"]),
                 self.images_per_class, target.images, target.labels.argmax(1),
             )  # fmt: skip
             losses.append(loss)
@@ -155,7 +155,7 @@ class DD(Method):
         loss = float(np.mean(losses))
         check_finite(loss, after)
         moved = state._replace(
-            step=state.step + 1, images=after["images"], labels=after.get("labels", state.labels), owned=after["rates"],
+            step=state.step + 1, inputs=after["images"], labels=after.get("labels", state.labels), owned=after["rates"],
             learning_rates=jax.nn.softplus(after["rates"]), optimizer=optimizer,
         )  # fmt: skip
         return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
@@ -165,7 +165,7 @@ class DD(Method):
         return initial._replace(learning_rates=exported.learning_rates) if self.start == "real" else None
 
     def _learned(self, state: State) -> dict[str, Any]:
-        learned = {"images": state.images, "rates": state.owned}
+        learned = {"images": state.inputs, "rates": state.owned}
         return {**learned, "labels": state.labels} if self.learn_labels else learned
 
     def _clipped(self, gradient: dict[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class DM(Matching):
         model = self.model(problem)
         variables = fresh(model, key(problem.seed, "embedding", state.step), problem.inputs.shape[1:])
         strategy = strategy_for(problem.mirror_keeps_class) if self.siamese else None
-        where, images = places(state.class_index, problem.num_classes), np.asarray(state.images)
+        where, images = places(state.class_index, problem.num_classes), np.asarray(state.inputs)
         match = FeatureDistance(model, strategy)
         distances, gradients = over_classes(
             match,
@@ -89,7 +89,10 @@ class DM(Matching):
         learned = self.with_images(problem, state, moved)
         loss = share * float(distances.sum())
         check_finite(loss, learned)
-        return state._replace(step=state.step + 1, optimizer=optimizer, **learned), {"loss": loss}
+        moved = state._replace(
+            step=state.step + 1, optimizer=optimizer, inputs=learned["images"], latents=learned.get("latents")
+        )
+        return moved, {"loss": loss}
 
 
 @dataclasses.dataclass(frozen=True)

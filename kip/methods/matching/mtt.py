@@ -115,7 +115,7 @@ class MTT(Matching):
         """Return step 0 with the optimiser, the rate, and the images that are averaged."""
         state = state._replace(learning_rates=np.array([self.student_rate], np.float32))
         if self.average:
-            state = state._replace(owned=state.images)
+            state = state._replace(owned=state.inputs)
         return state._replace(optimizer=begin(_optimizer, self, self._learned(state)))
 
     def step(self, problem: Problem, prepared: Trajectories, state: State) -> tuple[State, Metrics]:
@@ -131,7 +131,7 @@ class MTT(Matching):
         )
         if not np.isfinite(loss):
             raise NonFiniteError("the matching loss is NaN or infinite", remedy="Lower the learning rates.")
-        metrics = {"loss": float(loss), "student_rate": float(state.learning_rates[0])}
+        metrics = {"loss": float(loss), "student_rate": float(learned["rates"][0])}
         if self._skips(float(loss)):
             return state._replace(step=state.step + 1), metrics
         by_name = {**gradient._asdict(), **self.by_learned(problem, state, gradient.images)}
@@ -170,7 +170,7 @@ class MTT(Matching):
 
     def _draws(self, problem: Problem, state: State) -> list[Draw]:
         """Return what each of the student's steps sees: batches of random orders of the set."""
-        count = len(state.images)
+        count = len(state.inputs)
         size = min(self.student_batch or count, count)
         draw, batches = generator(problem.seed, "student batches", state.step), []
         while len(batches) < self.student_steps:
@@ -190,15 +190,15 @@ class MTT(Matching):
 
     def _images(self, state: State) -> Any:
         """Return the images that students see, before they are averaged."""
-        return state.owned if self.average else state.images
+        return state.owned if self.average else state.inputs
 
     def _moved(self, state: State, after: dict[str, Any]) -> State:
         images = after["images"]
-        state = state._replace(learning_rates=after["rates"], latents=after.get("latents", ()))
+        state = state._replace(learning_rates=after["rates"], latents=after.get("latents"))
         if self.average:
-            kept = self.average * jnp.asarray(state.images) + (1 - self.average) * images
-            return state._replace(images=kept, owned=images)
-        return state._replace(images=images)
+            kept = self.average * jnp.asarray(state.inputs) + (1 - self.average) * images
+            return state._replace(inputs=kept, owned=images)
+        return state._replace(inputs=images)
 
 
 def matched(

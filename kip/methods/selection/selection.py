@@ -31,7 +31,7 @@ from kip.training.protocols import PROTOCOLS, Protocol
 
 @final
 @value
-class Selection(Method):
+class Selection(Method[Choice, None]):
     """Choose natural images by a rule: at random, by where they are in a space, or by how hard they are to networks."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
@@ -103,11 +103,11 @@ class Selection(Method):
         count = int(task.budgets.sum())
         return kept(store.artefact("choice", task.identity), count, lambda: self.rule.choose(task))
 
-    def init(self, problem: Problem, prepared: Choice) -> State:
+    def init(self, problem: Problem, prepared: Choice) -> State[None]:
         """Return step 0: as many images of each class, drawn at random."""
         return _state(problem, unweighted(random_images(problem, self._per_class, self.budgets(problem))), step=0)
 
-    def step(self, problem: Problem, prepared: Choice, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Choice, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the chosen images."""
         return _state(problem, prepared, step=1), {}
 
@@ -130,12 +130,12 @@ class Selection(Method):
         return self.images_per_class if self.pruned is None else None
 
 
-def _state(problem: Problem, choice: Choice, *, step: int) -> State:
+def _state(problem: Problem, choice: Choice, *, step: int) -> State[None]:
     """Return the state whose images are the chosen ones."""
     class_index = problem.labels[choice.indices]
     return State(
         step=step,
-        images=problem.inputs[choice.indices],
+        inputs=problem.inputs[choice.indices],
         labels=centred_one_hot(class_index, problem.num_classes),
         class_index=class_index,
         statistics=problem.transform.statistics(problem.pixels[choice.indices]),

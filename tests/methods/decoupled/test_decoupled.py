@@ -106,8 +106,8 @@ def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, s
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[-1]["batch_accuracy"] > 0.9
     black, white = problem.pixel_range()
-    assert (state.images >= black).all()
-    assert (state.images <= white).all()
+    assert (state.inputs >= black).all()
+    assert (state.inputs <= white).all()
 
 
 def test_groups_are_recovered_one_after_the_other(problem, store):
@@ -115,9 +115,9 @@ def test_groups_are_recovered_one_after_the_other(problem, store):
     first, _ = run(method, problem, store, 3)
     second, _ = run(method, problem, store, 6)
     start = method.init(problem, method.prepare(problem, store))
-    np.testing.assert_array_equal(first.images[10:], start.images[10:])
-    np.testing.assert_array_equal(second.images[:10], first.images[:10])
-    assert not np.array_equal(second.images[10:], first.images[10:])
+    np.testing.assert_array_equal(first.inputs[10:], start.inputs[10:])
+    np.testing.assert_array_equal(second.inputs[:10], first.inputs[:10])
+    assert not np.array_equal(second.inputs[10:], first.inputs[10:])
     for group in (slice(0, 10), slice(10, 20)):
         assert sorted(start.class_index[group]) == list(range(10))
 
@@ -135,14 +135,14 @@ def test_a_group_spread_over_devices_is_recovered_as_on_one(problem, store, monk
     one, _ = run(method, problem, store, 4)
     many, _ = run(dataclasses.replace(method, spread=True), problem, store, 4)
     assert asked == [1, jax.local_device_count()]
-    np.testing.assert_allclose(one.images, many.images, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(one.inputs, many.inputs, rtol=2e-4, atol=2e-4)
 
 
 def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, store):
     method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    group, classes = state.images[:10], state.class_index[:10]
+    group, classes = state.inputs[:10], state.class_index[:10]
 
     def entropy(made):
         outputs = logits(MODEL, made, group)
@@ -188,7 +188,7 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
         best.append(min(of_image, key=lambda scored: scored[0]))
     best.sort(key=lambda scored: scored[0])
     chosen = [crop for _, crop in best[: factor**2]]
-    image = state.images[state.class_index == label][0]
+    image = state.inputs[state.class_index == label][0]
     tiles = [image[r : r + side, c : c + side] for r in range(0, 8, side) for c in range(0, 8, side)]
     np.testing.assert_allclose(tiles, chosen, rtol=1e-5, atol=1e-5)
 
@@ -217,7 +217,7 @@ def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
     expected, _ = chosen.step(problem, prepared.variables[0], chosen.init(problem, prepared.variables[0]))
     for label in range(10):
         np.testing.assert_array_equal(
-            state.images[state.class_index == label], expected.images[expected.class_index == label]
+            state.inputs[state.class_index == label], expected.inputs[expected.class_index == label]
         )
     assert method.natural(state, state) is None
 
@@ -238,10 +238,10 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store, mon
     method = staged()
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    np.testing.assert_array_equal(state.images, prepared.patches)
+    np.testing.assert_array_equal(state.inputs, prepared.patches)
     for _ in range(2):
         state, _ = method.step(problem, prepared, state)
-    before, begun, original = np.asarray(state.images), [], fadrm.descended
+    before, begun, original = np.asarray(state.inputs), [], fadrm.descended
 
     def descended(pace, problem, optimizer, images, gradient):
         begun.append((np.asarray(images), optimizer))
@@ -255,7 +255,7 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store, mon
     assert not np.any(moments.mu["images"])
     assert int(schedule.count) == 2, "the rate's cosine goes on"
     assert int(after.optimizer[0].count) == 1
-    assert not np.allclose(after.images, before, atol=1e-3)
+    assert not np.allclose(after.inputs, before, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -270,13 +270,13 @@ def test_stages_may_have_sides_of_their_own(problem, store):
         states.append(state)
     small = jnp.asarray(states[2].owned["small"])[:, :4, :4]
     assert not np.any(np.asarray(states[2].owned["small"])[:, 4:])
-    np.testing.assert_array_equal(states[2].images, fadrm.resized(small, 8))
-    assert not np.array_equal(states[3].images, fadrm.resized(fadrm.resized(states[3].images, 4), 8)), "of full side"
+    np.testing.assert_array_equal(states[2].inputs, fadrm.resized(small, 8))
+    assert not np.array_equal(states[3].inputs, fadrm.resized(fadrm.resized(states[3].inputs, 4), 8)), "of full side"
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
     for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
         assert np.shape(a) == np.shape(b)
-    other = states[1]._replace(images=np.asarray(states[0].images))
-    np.testing.assert_array_equal(method.images(other, slice(0, 10), 4), fadrm.resized(jnp.asarray(other.images), 4))
+    other = states[1]._replace(inputs=np.asarray(states[0].inputs))
+    np.testing.assert_array_equal(method.inputs(other, slice(0, 10), 4), fadrm.resized(jnp.asarray(other.inputs), 4))
 
 
 def test_stages_that_do_not_fit_are_refused(problem, store):

@@ -211,6 +211,6 @@ def test_the_options_of_the_memory_change_what_is_learned(problem, store):
         state = method.init(problem, prepared)
         for _ in range(2):
             state, _ = method.step(problem, prepared, state)
-        results.append(np.asarray(state.images))
+        results.append(np.asarray(state.inputs))
     for other in results[1:]:
         assert not np.array_equal(results[0], other)

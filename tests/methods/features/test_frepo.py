@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_a_direct_computation(problem, store, mirror):
         flat = np.asarray(images, np.float64).reshape(len(images), -1)
         return np.maximum(flat @ np.float64(layer["kernel"]) + np.float64(layer["bias"]), 0)
 
-    images, of_images = state.images, labels
+    images, of_images = state.inputs, labels
     if mirror is None:
         images, of_images = np.concatenate([images, images[:, :, ::-1]]), np.concatenate([labels, labels])
     target = problem.target_batch(20, step=0)
@@ -96,7 +96,7 @@ def test_the_loss_is_that_of_a_direct_computation(problem, store, mirror):
     loss = 0.5 * np.mean(np.sum((wanted - f_t @ f_s.T @ alpha) ** 2, axis=1))
     largest = np.sort(labels, axis=1)
     loss -= np.mean(np.minimum(largest[:, -1] - largest[:, -2], 1 / 5))
-    _, metrics = config.step(problem, (), state)
+    _, metrics = config.step(problem, None, state)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
 
 

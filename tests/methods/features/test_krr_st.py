@@ -116,7 +116,7 @@ def test_it_starts_from_random_images_and_what_the_teacher_makes_of_them(problem
     prepared = config.prepare(problem, store)
     state = config.init(problem, prepared)
     model, variables = teacher.train(TEACHER, problem.inputs, seed=0, store=store)
-    np.testing.assert_array_equal(state.labels, teacher.represent(model, variables, state.images))
+    np.testing.assert_array_equal(state.labels, teacher.represent(model, variables, state.inputs))
     assert len(np.unique(np.bincount(state.class_index))) > 1, "drawn without a look at the classes"
 
 
@@ -130,7 +130,7 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config, store):
     learner = Model(config.network, state.labels.shape[1])
     f_s, f_t = (
         side_by_side(learner, [state.owned[index].variables], images, bias=True)
-        for images in (state.images, target.images)
+        for images in (state.inputs, target.images)
     )
     k_ss = f_s @ f_s.T
     wanted = teacher.represent(Model(SMALL, 8), prepared.teacher, target.images)
@@ -145,7 +145,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config, s
         state = config.init(problem, config.prepare(problem, store))
         model = Model(config.network, state.labels.shape[1])
         variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.owned[0].variables)
-        images, labels = state.images.astype(np.float64), state.labels.astype(np.float64)
+        images, labels = state.inputs.astype(np.float64), state.labels.astype(np.float64)
         target = problem.target_batch(50, step=0).images.astype(np.float64)
         wanted = np.random.default_rng(0).standard_normal((50, labels.shape[1]))
 

@@ -262,7 +262,7 @@ def test_the_set_is_the_moving_average_of_what_is_learned(problem, store):
         images.append(state.owned["images"])
         labels.append(state.owned["labels"])
     weights = 0.9 ** np.arange(3, -1, -1)
-    for average, parts in ((state.images, images), (state.labels, labels)):
+    for average, parts in ((state.inputs, images), (state.labels, labels)):
         wanted = np.tensordot(weights / weights.sum(), np.stack(parts), 1)
         np.testing.assert_allclose(average, wanted, rtol=1e-5, atol=1e-6)
 
@@ -273,7 +273,7 @@ def test_only_images_and_the_scale_are_learned_where_labels_are_not(problem, sto
     before = config.init(problem, prepared)
     after, _ = config.step(problem, prepared, before)
     np.testing.assert_array_equal(after.labels, before.labels)
-    assert np.any(np.asarray(after.images) != before.images)
+    assert np.any(np.asarray(after.inputs) != before.inputs)
     assert float(after.owned["scale"]) != 0
 
 

@@ -33,10 +33,10 @@ def config(head="dense", **options):
 
 
 def run(settings, problem, steps):
-    state = settings.init(problem, ())
+    state = settings.init(problem, None)
     rows = []
     for _ in range(steps):
-        state, metrics = settings.step(problem, (), state)
+        state, metrics = settings.step(problem, None, state)
         rows.append(metrics)
     return state, rows
 
@@ -94,17 +94,17 @@ def test_the_gradient_is_that_of_finite_differences(head, learn, problem):
 @pytest.mark.parametrize("head", HEADS)
 def test_images_are_learned_with_one_hot_labels_and_the_target_loss_falls(head, problem):
     settings = config(head, learn="images", learning_rate=0.05)
-    start = settings.init(problem, ())
+    start = settings.init(problem, None)
     state, rows = run(settings, problem, 60)
     np.testing.assert_array_equal(state.labels, np.eye(10)[start.class_index])
-    assert np.abs(state.images - start.images).max() > 0.1
+    assert np.abs(state.inputs - start.inputs).max() > 0.1
     early, late = (np.mean([row["loss"] for row in part]) for part in (rows[:10], rows[-10:]))
     assert late < early - 0.1
 
 
 def test_images_of_another_data_set_cannot_be_learned(problem):
     with pytest.raises(ConfigError, match="have no class here"):
-        config(learn="images", base="digits").init(problem, ())
+        config(learn="images", base="digits").init(problem, None)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -158,11 +158,11 @@ def test_deployment_steps_are_the_mean_of_the_last_three_restarts():
 
 def test_a_restart_draws_another_network_and_forgets_its_optimiser(problem):
     settings = config(window=1, learning_rate=1e-12)
-    state = settings.init(problem, ())
+    state = settings.init(problem, None)
     first = state.owned["learner"]
     for _ in range(30):
         before = state
-        state, metrics = settings.step(problem, (), state)
+        state, metrics = settings.step(problem, None, state)
         if metrics["restarts"]:
             break
     assert metrics["restarts"] == 1
@@ -174,15 +174,15 @@ def test_a_restart_draws_another_network_and_forgets_its_optimiser(problem):
 
 def test_base_examples_of_another_data_set_are_drawn_without_their_classes(problem):
     other = Split(problem.pixels[:500][::-1], np.arange(500) % 26)
-    state = config(base="letters").init(problem._replace(base=other), ())
+    state = config(base="letters").init(problem._replace(base=other), None)
     assert state.labels.shape == (20, 10)
     np.testing.assert_array_equal(state.labels, np.float32(0.1))
     assert state.class_index.max() > 9
-    for image, pixels in zip(state.images, problem.transform.invert(state.images, state.statistics), strict=True):
+    for image, pixels in zip(state.inputs, problem.transform.invert(state.inputs, state.statistics), strict=True):
         assert (problem.inputs == image).all(axis=(1, 2, 3)).any(), "preprocessed as the target is"
         assert pixels.max() <= 1
     with pytest.raises(DataError, match="got 500; expected at least 510"):
-        config(base="letters", images_per_class=51).init(problem._replace(base=other), ())
+        config(base="letters", images_per_class=51).init(problem._replace(base=other), None)
     with pytest.raises(ShapeError):
         config(base="letters").init(problem._replace(base=Split(other.images[:, :7], other.labels)), ())
 
@@ -207,10 +207,10 @@ def test_baselines_have_true_or_smoothed_labels_and_count_training_steps(problem
     true = LabelBaseline(images_per_class=1, training=config().training, stride=7)
     smooth = dataclasses.replace(true, smoothing=0.1)
     one_hot = np.eye(10)
-    np.testing.assert_allclose(true.init(problem, ()).labels, one_hot)
-    np.testing.assert_allclose(smooth.init(problem, ()).labels, 0.9 * one_hot + 0.01, atol=1e-7)
-    state, _ = true.step(problem, (), true.init(problem, ()))
-    state, _ = true.step(problem, (), state)
+    np.testing.assert_allclose(true.init(problem, None).labels, one_hot)
+    np.testing.assert_allclose(smooth.init(problem, None).labels, 0.9 * one_hot + 0.01, atol=1e-7)
+    state, _ = true.step(problem, None, true.init(problem, ()))
+    state, _ = true.step(problem, None, state)
     assert (state.step, state.deployment_steps) == (2, 14)
 
 
@@ -230,15 +230,15 @@ def test_more_training_steps_on_true_labels_classify_better(problem):
 def test_a_network_with_batch_normalisation_is_refused(problem):
     settings = LD(training=Training(network=Network("ConvNet-D3", width=4, norm="batch")))
     with pytest.raises(ConfigError, match=r"training\.network.*batch normalisation"):
-        settings.init(problem, ())
+        settings.init(problem, None)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(problem):
     settings = config()
-    state = settings.init(problem, ())
+    state = settings.init(problem, None)
     broken = jax.tree.map(lambda leaf: leaf * np.nan if leaf.dtype.kind == "f" else leaf, state.owned["learner"])
     with pytest.raises(NonFiniteError, match="Lower the learning rates"):
-        settings.step(problem, (), state._replace(owned={**state.owned, "learner": broken}))
+        settings.step(problem, None, state._replace(owned={**state.owned, "learner": broken}))
 
 
 def test_a_base_data_set_is_loaded_by_name(tmp_path):

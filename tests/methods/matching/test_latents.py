@@ -75,10 +75,10 @@ def test_the_images_are_the_generators_and_the_loss_falls(name, latents, problem
         state, metrics = method.step(problem, prepared, state)
         losses.append(metrics["loss"])
         made = latents.images(problem, state.latents, state.class_index)
-        np.testing.assert_allclose(state.images, made, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(state.inputs, made, rtol=1e-5, atol=1e-5)
     assert np.mean(losses[-15:]) < np.mean(losses[:15])
     assert not np.allclose(first.latents, state.latents, atol=1e-3)
-    assert first.latents.shape == state.latents.shape == (len(state.images), 5)
+    assert first.latents.shape == state.latents.shape == (len(state.inputs), 5)
     assert jax.tree.structure(first) == jax.tree.structure(state)
     assert method.natural(first, state) is None
 

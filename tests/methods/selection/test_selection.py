@@ -105,8 +105,8 @@ def test_natural_images_are_chosen_with_their_indices_and_no_look_at_other_split
     state, _ = method.step(problem, choice, initial)
     count = 20 if method.pruned is None else round(0.1 * len(problem.labels))
     assert len(state.indices) == pytest.approx(count, abs=5)
-    assert len(state.images) == len(initial.images) == len(set(state.indices.tolist()))
-    np.testing.assert_array_equal(state.images, problem.inputs[state.indices])
+    assert len(state.inputs) == len(initial.inputs) == len(set(state.indices.tolist()))
+    np.testing.assert_array_equal(state.inputs, problem.inputs[state.indices])
     np.testing.assert_array_equal(state.class_index, problem.labels[state.indices])
     np.testing.assert_allclose(state.labels, np.eye(10)[state.class_index] - 0.1, atol=1e-7)
     assert (np.diff(state.class_index) >= 0).all()
@@ -152,7 +152,7 @@ def test_a_choice_in_a_kernel_s_feature_space_is_that_of_its_gram_matrix(two_pro
 def test_a_random_choice_is_what_learning_methods_begin_with(two_problems, store):
     problem = two_problems[0]
     choice = METHODS["random"].prepare(problem, store)
-    np.testing.assert_array_equal(problem.inputs[choice.indices], problem.natural_support(2).images)
+    np.testing.assert_array_equal(problem.inputs[choice.indices], problem.natural_support(2).inputs)
 
 
 def test_one_recording_serves_several_scores(two_problems, store, monkeypatch):
