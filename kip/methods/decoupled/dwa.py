@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from pydantic import Field
 from typing_extensions import final
@@ -134,7 +133,7 @@ class DWA(Decoupled[Prepared, Variables]):
         params = variables["params"]
         for _ in range(self.ascents):
             params = _ascended(
-                {**variables, "params": params}, jnp.asarray(np.asarray(images)), jnp.asarray(classes),
+                {**variables, "params": params}, jnp.asarray(images), jnp.asarray(classes),
                 self.radius / self.ascents, model=model,
             )  # fmt: skip
         return state._replace(optimizer=fresh_adam(self.pace, images)).with_owned({"params": params})

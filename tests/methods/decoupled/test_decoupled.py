@@ -142,7 +142,7 @@ def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, stor
     method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    group, classes = state.inputs[:10], state.class_index[:10]
+    group, classes = np.asarray(state.inputs)[:10], state.class_index[:10]
 
     def entropy(made):
         outputs = logits(MODEL, made, group)
@@ -195,17 +195,17 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
 
 def test_crops_are_those_of_the_curriculum(problem):
     method = of(cda.CDA, iterations=100, milestone=0.5)
-    areas = [float(cda.smallest_area(method, t)) for t in (0, 25, 50, 99)]
+    areas = [float(cda.smallest_area(method, jnp.asarray(t))) for t in (0, 25, 50, 99)]
     np.testing.assert_allclose(areas, [1.0, 0.54, 0.08, 0.08], atol=1e-6)
     images = jnp.asarray(problem.inputs[:10])
     still = dataclasses.replace(method, roll=0)
-    np.testing.assert_allclose(cda.view(still, key(0, "a"), images, 0, False), images, atol=1e-5)
-    flipped = np.asarray(cda.view(still, key(0, "a"), images, 0, True))
+    np.testing.assert_allclose(cda.view(still, key(0, "a"), images, jnp.asarray(0), False), images, atol=1e-5)
+    flipped = np.asarray(cda.view(still, key(0, "a"), images, jnp.asarray(0), True))
     as_they_are = [np.allclose(ours, image, atol=1e-5) for ours, image in zip(flipped, images)]
     mirrored = [np.allclose(ours, image[:, ::-1], atol=1e-5) for ours, image in zip(flipped, images)]
     assert all(a or b for a, b in zip(as_they_are, mirrored))
     assert 0 < sum(mirrored) < 10
-    assert not np.allclose(cda.view(still, key(0, "a"), images, 60, False), images, atol=0.1)
+    assert not np.allclose(cda.view(still, key(0, "a"), images, jnp.asarray(60), False), images, atol=0.1)
 
 
 def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
@@ -250,7 +250,7 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store, mon
     monkeypatch.setattr(fadrm, "descended", descended)
     after, _ = method.step(problem, prepared, state)
     ((images, (moments, schedule)),) = begun
-    np.testing.assert_allclose(images, 0.5 * before + 0.5 * prepared.patches, rtol=1e-6)
+    np.testing.assert_allclose(images, 0.5 * before + 0.5 * np.asarray(prepared.patches), rtol=1e-6)
     assert int(moments.count) == 0
     assert not np.any(moments.mu["images"])
     assert int(schedule.count) == 2, "the rate's cosine goes on"
@@ -268,10 +268,13 @@ def test_stages_may_have_sides_of_their_own(problem, store):
     for _ in range(4):
         state, _ = method.step(problem, prepared, state)
         states.append(state)
+    assert states[2].owned is not None
     small = jnp.asarray(states[2].owned["small"])[:, :4, :4]
     assert not np.any(np.asarray(states[2].owned["small"])[:, 4:])
     np.testing.assert_array_equal(states[2].inputs, fadrm.resized(small, 8))
-    assert not np.array_equal(states[3].inputs, fadrm.resized(fadrm.resized(states[3].inputs, 4), 8)), "of full side"
+    assert not np.array_equal(states[3].inputs, fadrm.resized(fadrm.resized(jnp.asarray(states[3].inputs), 4), 8)), (
+        "of full side"
+    )
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
     for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
         assert np.shape(a) == np.shape(b)

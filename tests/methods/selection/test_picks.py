@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,9 +49,12 @@ def toy(monkeypatch):
     return SimpleNamespace(problem=problem, asked=asked, **of_purpose)
 
 
+def task_of(problem: Any, images_per_class: int, store: Any = None, **options: Any) -> task.Task:
+    return Selection(images_per_class, **options).task(problem, store)
+
+
 def chosen_by(problem, rule, store=None, **options):
-    method = Selection(EACH, rule=rule, **options)
-    return rule.choose(method.task(problem, store)).indices
+    return rule.choose(task_of(problem, EACH, store, **options)).indices
 
 
 def pick(toy, rule, **options):
@@ -119,9 +123,9 @@ def test_cad_prune_is_refused_where_it_is_not_defined():
     labels = np.arange(45_000) % 10
     problem = SimpleNamespace(labels=labels, num_classes=10, inputs=np.zeros((45_000, 1, 1, 1)), seed=0)
     with pytest.raises(ConfigError, match=r"K of cad.*; got 0\.67: 300 epochs .*; expected at least 4, .*not defined"):
-        rules.Hardest(scores.CAD()).choose(Selection(10).task(problem, None))
+        rules.Hardest(scores.CAD()).choose(task_of(problem, 10))
     with pytest.raises(ConfigError, match=r"expected at least 8, for 2 windows of 6 epochs"):
-        rules.Hardest(scores.CAD(window=6)).choose(Selection(100).task(problem, None))
+        rules.Hardest(scores.CAD(window=6)).choose(task_of(problem, 100))
 
 
 def test_el2n_sl_takes_the_distance_from_another_network_s_soft_labels(toy):
@@ -241,8 +245,8 @@ def test_forgetting_counts_right_images_that_are_wrong_next_and_never_learned_on
     hard = [
         EPOCHS if not any(history) else sum(a and not b for a, b in itertools.pairwise(history)) for history in right.T
     ]
-    task_of = Selection(EACH).task(toy.problem, None)
-    difficulty = scores.Forgetting(RECORDED).of(task_of, task_of.groups()).difficulty
+    given = task_of(toy.problem, EACH)
+    difficulty = scores.Forgetting(RECORDED).of(given, given.groups()).difficulty
     np.testing.assert_array_equal(difficulty, hard)
 
 
@@ -274,7 +278,7 @@ def test_dual_draws_by_its_score_times_a_beta_density(toy):
     counts = np.zeros(len(members))
     for seed in range(400):
         toy.problem.seed = seed
-        (first,) = [i for i in rules.DUAL(score).choose(Selection(1).task(toy.problem, None)).indices if LABELS[i] == 0]
+        (first,) = [i for i in rules.DUAL(score).choose(task_of(toy.problem, 1)).indices if LABELS[i] == 0]
         counts[members.index(first)] += 1
     expected = weights / weights.sum()
     assert (np.abs(counts / 400 - expected) < 4 * np.sqrt(expected * (1 - expected) / 400) + 1e-9).all()

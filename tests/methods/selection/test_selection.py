@@ -103,6 +103,8 @@ def test_natural_images_are_chosen_with_their_indices_and_no_look_at_other_split
     choice = method.prepare(problem, store)
     initial = method.init(problem, choice)
     state, _ = method.step(problem, choice, initial)
+    assert state.indices is not None
+    assert state.weights is not None
     count = 20 if method.pruned is None else round(0.1 * len(problem.labels))
     assert len(state.indices) == pytest.approx(count, abs=5)
     assert len(state.inputs) == len(initial.inputs) == len(set(state.indices.tolist()))
@@ -123,7 +125,7 @@ def test_a_run_chooses_without_validation_and_test_images(tmp_path, monkeypatch)
 
     def corrupted(*arguments):
         dataset = original(*arguments)
-        inverted = [part._replace(images=255 - part.images) for part in (dataset.validation, dataset.test)]
+        inverted = [part._replace(images=255 - np.asarray(part.images)) for part in (dataset.validation, dataset.test)]
         return dataset._replace(validation=inverted[0], test=inverted[1])
 
     for name, load in (("clean", original), ("corrupted", corrupted)):
@@ -166,30 +168,34 @@ def test_one_recording_serves_several_scores(two_problems, store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "options", "message"),
     [
-        (lambda: rules.Herding(balanced=False), "balanced"),
-        (lambda: rules.Medoids(FC), r"space\.kind: got 'kernel'; expected 'pixels', 'features'|space"),
-        (lambda: rules.GraphCut(trade_off=-1.0), "trade_off"),
-        (lambda: rules.Herding(step_size=1.0), "unknown key 'step_size'"),
-        (lambda: Selection(5, rule=rules.Herding(candidates=4)), "candidates; got 4; expected at least images_per"),
-        (lambda: Selection(pruned=0.5, rule=rules.GLISTER(candidates=40)), "candidates; got 40 with pruned=0.5"),
-        (lambda: Selection(rule="farthest"), "rule"),
-        (lambda: rules.DUAL(scores.EL2N()), "score"),
-        (lambda: scores.DUALScore(Recording(epochs=5)), "window of dual"),
-        (lambda: scores.EL2N(epoch=31), "epoch of the score; got 31"),
-        (lambda: scores.CAL(epoch=3), "unknown key 'epoch'"),
-        (lambda: scores.CAD(epochs=3), "K of cad.*; got epochs=3; expected at least 4"),
-        (lambda: scores.CAD(recording=Recording(epochs=8)), "unknown key 'recording'"),
-        (lambda: scores.AUM(teacher=Recording()), "unknown key 'teacher'"),
-        (lambda: rules.Window(start=1.5), "start"),
-        (lambda: rules.CCS(drop=1.0), "drop"),
-        (lambda: Selection(pruned=1.0), "pruned"),
+        (rules.Herding, {"balanced": False}, "balanced"),
+        (rules.Medoids, {"space": FC}, r"space\.kind: got 'kernel'; expected 'pixels', 'features'|space"),
+        (rules.GraphCut, {"trade_off": -1.0}, "trade_off"),
+        (rules.Herding, {"step_size": 1.0}, "unknown key 'step_size'"),
+        (
+            Selection,
+            {"images_per_class": 5, "rule": rules.Herding(candidates=4)},
+            "candidates; got 4; expected at least",
+        ),
+        (Selection, {"pruned": 0.5, "rule": rules.GLISTER(candidates=40)}, "candidates; got 40 with pruned=0.5"),
+        (Selection, {"rule": "farthest"}, "rule"),
+        (rules.DUAL, {"score": scores.EL2N()}, "score"),
+        (scores.DUALScore, {"recording": Recording(epochs=5)}, "window of dual"),
+        (scores.EL2N, {"epoch": 31}, "epoch of the score; got 31"),
+        (scores.CAL, {"epoch": 3}, "unknown key 'epoch'"),
+        (scores.CAD, {"epochs": 3}, "K of cad.*; got epochs=3; expected at least 4"),
+        (scores.CAD, {"recording": Recording(epochs=8)}, "unknown key 'recording'"),
+        (scores.AUM, {"teacher": Recording()}, "unknown key 'teacher'"),
+        (rules.Window, {"start": 1.5}, "start"),
+        (rules.CCS, {"drop": 1.0}, "drop"),
+        (Selection, {"pruned": 1.0}, "pruned"),
     ],
 )
-def test_what_does_not_fit_is_refused_when_it_is_made(make, message):
+def test_what_does_not_fit_is_refused_when_it_is_made(kind, options, message):
     with pytest.raises(ConfigError, match=message):
-        make()
+        kind(**options)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
