@@ -45,11 +45,21 @@ def _read_method(given: Any) -> Method:
             remedy="Write the configuration anew: docs/methods/selection.md has the rules. A distilled.npz of such a "
             "run is still read, judged and compared.",
         )
-    return config.read(method_named(name), given)
+    return config.read(method_named(name), without_former_options(given))
 
 
 RETIRED = ("geometric", "pruning")
 """Names of methods of an older kip; their rules are those of the method `selection`."""
+FORMER_OPTIONS = {"datm": {"start", "latents"}}
+"""Options that methods had and never used, by the name of the method; files of an older kip hold them."""
+
+
+def without_former_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's JSON form without options that had no effect and that the method has no more."""
+    former = FORMER_OPTIONS.get(str(given.get("name")), set())
+    return {name: setting for name, setting in given.items() if name not in former}
+
+
 AnyMethod = Annotated[Method, PlainValidator(_read_method), PlainSerializer(config.to_dict, return_type=dict)]
 """A method's configuration; in JSON, its `name` says which. Methods register themselves: see `kip.methods.contract`."""
 

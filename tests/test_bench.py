@@ -12,7 +12,7 @@ import pytest
 from kip import cli, machine
 from kip.bench import engine, matching, memory, methods, step
 from kip.kernels import Architecture
-from kip.methods.matching.dc import ClassDistance
+from kip.methods.matching.gradient_matching import ClassDistance
 from kip.networks.model import Model, Network
 
 A = Architecture

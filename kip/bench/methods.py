@@ -26,8 +26,8 @@ from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
 from kip.methods.features.pool import Pool
 from kip.methods.features.rfad import RFAD
-from kip.methods.labels.ld import LD
 from kip.methods.problem import Problem
+from kip.methods.unrolled.ld import LD
 from kip.networks import Network
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator

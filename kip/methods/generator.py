@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from kip.errors import ConfigError, ShapeError
 from kip.kernels import permission
 from kip.kernels.user_function import load_function
 from kip.methods.problem import Problem
+from kip.precision import AnyArray
 from kip.rng import generator as random_generator
 
 
@@ -87,13 +88,13 @@ class Latents:
         """Return the first latents, standard normal, (count, ...) float32."""
         return random_generator(seed, "initial latents").standard_normal((count, *self.shape)).astype(np.float32)
 
-    def images(self, problem: Problem, latents: Any, classes: np.ndarray) -> Array:
+    def images(self, problem: Problem, latents: AnyArray, classes: np.ndarray) -> Array:
         """Return the generator's images, preprocessed, (n, H, W, C)."""
         return _images(latents, jnp.asarray(classes), *problem.pixel_range(), function=self._function())
 
-    def pulled_back(self, problem: Problem, latents: Any, classes: np.ndarray, gradient: Any) -> Array:
+    def pull_back(self, problem: Problem, latents: AnyArray, classes: np.ndarray, gradient: AnyArray) -> Array:
         """Return the gradient by the latents, given that by the preprocessed images."""
-        return _pulled_back(
+        return _pull_back(
             latents, jnp.asarray(classes), *problem.pixel_range(), gradient, function=self._function()
         )  # fmt: skip
 
@@ -110,13 +111,13 @@ def _loaded(name: str) -> Generator:
 
 
 @partial(jax.jit, static_argnames=("function",))
-def _images(latents: Any, classes: Array, black: Array, white: Array, *, function: Generator) -> Array:
+def _images(latents: AnyArray, classes: Array, black: Array, white: Array, *, function: Generator) -> Array:
     return black + (white - black) * function(latents, classes)
 
 
 @partial(jax.jit, static_argnames=("function",))
-def _pulled_back(
-    latents: Any, classes: Array, black: Array, white: Array, gradient: Array, *, function: Generator
+def _pull_back(
+    latents: AnyArray, classes: Array, black: Array, white: Array, gradient: Array, *, function: Generator
 ) -> Array:
     _, pull = jax.vjp(lambda z: black + (white - black) * function(z, classes), latents)
     return pull(gradient)[0]

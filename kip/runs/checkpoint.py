@@ -22,6 +22,7 @@ import numpy as np
 from kip.config import to_dict
 from kip.data import Data
 from kip.errors import CheckpointError, DataError
+from kip.experiment import without_former_options
 from kip.methods.problem import State
 from kip.storage.files import atomic_write
 from kip.storage.json_files import is_number
@@ -312,7 +313,9 @@ def _leaves(state: State) -> Iterable[tuple[str, Any]]:
 
 
 def _of_today(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Return an identity with the defaults of the fields of its data set that came after it was written."""
+    """Return an identity with the fields that are known today: later ones of its data set, and no former options."""
+    if isinstance(method := theirs.get("method"), dict):
+        theirs = {**theirs, "method": without_former_options(method)}
     data, defaults = theirs.get("data"), to_dict(Data())
     if not isinstance(data, dict):
         return theirs

@@ -1,7 +1,7 @@
 """What every method promises, whatever it learns: refusal, a falling loss, resuming, export, evaluation.
 
 That gradients are those of finite differences is shown for each in its own file: `kernel/test_kip.py`,
-`labels/test_ld.py`, `features/test_frepo.py`, `features/test_krr_st.py`, `features/test_rcig.py`,
+`unrolled/test_ld.py`, `features/test_frepo.py`, `features/test_krr_st.py`, `features/test_rcig.py`,
 `features/test_rfad.py`, and for the matching methods in `matching/test_gradients.py`. Those that choose images have
 none; their choices are tested in `selection`.
 """
@@ -37,11 +37,8 @@ from kip.methods.features.rcig import RCIG
 from kip.methods.features.rfad import RFAD
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
-from kip.methods.labels.label_baseline import LabelBaseline
-from kip.methods.labels.ld import LD
 from kip.methods.matching.datm import DATM
 from kip.methods.matching.dc import DC
-from kip.methods.matching.dd import DD
 from kip.methods.matching.dm import DM
 from kip.methods.matching.dsa import DSA
 from kip.methods.matching.experts import Experts
@@ -50,6 +47,9 @@ from kip.methods.matching.mtt import MTT
 from kip.methods.matching.tesla import TESLA
 from kip.methods.selection import rules, scores, spaces
 from kip.methods.selection.selection import Selection
+from kip.methods.unrolled.dd import DD
+from kip.methods.unrolled.label_baseline import LabelBaseline
+from kip.methods.unrolled.ld import LD
 from kip.networks.model import Network
 from kip.precision import float64
 from kip.runs import checkpoint, folder
@@ -168,6 +168,35 @@ def test_every_method_is_in_the_suite():
     assert {type(method) for method in METHOD_VALUES.values()} == ours
 
 
+REPLACEABLE = ("schedule_ends", "natural")
+"""Members of `Method` that have a default and that a method may replace; its other members are abstract."""
+
+
+def test_methods_are_final_and_override_nothing_concrete():
+    """A class is abstract or final: at most one abstract class is between a method and `Method`."""
+    import_all()
+    for kind in Method.registry.values():
+        if not kind.__module__.startswith("kip.methods."):
+            continue
+        assert getattr(kind, "__final__", False), f"{kind.__name__} is not final"
+        chain = [base for base in kind.__mro__ if issubclass(base, Method)]
+        assert len(chain) <= 3, f"{kind.__name__} inherits from Method through {chain[1:-1]}"
+        for place, base in enumerate(chain):
+            for name in vars(base):
+                if (name.startswith("__") and name != "__post_init__") or name == "_abc_impl":
+                    continue
+                for above in chain[place + 1 :]:
+                    is_concrete = name in vars(above) and not getattr(vars(above)[name], "__isabstractmethod__", False)
+                    replaceable = above is Method and name in REPLACEABLE
+                    assert replaceable or not is_concrete, f"{base.__name__}.{name} overrides {above}"
+
+
+def test_an_option_that_datm_refused_is_read_from_older_files():
+    given = config.to_dict(METHOD_VALUES["DATM"])
+    older = {**experiment("DATM").to_dict(), "method": {**given, "start": "real", "latents": None}}
+    assert config.from_json(Experiment, json.dumps(older), source="here") == experiment("DATM")
+
+
 def test_a_wrong_configuration_is_refused_when_it_is_made(name):
     kind = type(METHOD_VALUES[name])
     size = "images" if kind is KRRST else "images_per_class"
@@ -185,7 +214,7 @@ def test_steps_lower_the_loss(name, problem, store):
     """The mean loss of the last steps against the first ones, on target batches of 60 digits."""
     method = METHOD_VALUES[name]
     if name == "baseline":
-        pytest.skip("it learns nothing; its accuracy is tested in labels/test_ld.py")
+        pytest.skip("it learns nothing; its accuracy is tested in unrolled/test_ld.py")
     if isinstance(method, Selection):
         pytest.skip("it chooses images; what it chooses is tested in selection")
     if name == "RDED":

@@ -70,7 +70,7 @@ class CDA(Decoupled[Prepared, None]):
         return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         """Iterations of all groups."""
         return self.images_per_class * self.iterations
 

@@ -77,7 +77,7 @@ class DWA(Decoupled[Prepared, Variables]):
         return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         """Iterations of all groups."""
         return self.images_per_class * self.iterations
 

@@ -92,7 +92,7 @@ class FADRM(Decoupled[Prepared, Small]):
         return needs_of(self.images_per_class, self.crops)
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         """Iterations of all groups."""
         return self.images_per_class * self.iterations
 

@@ -45,7 +45,7 @@ class RDED(Decoupled[Variables, None]):
         return needs_of(self.images_per_class, self.crops)
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         """One: the choice."""
         return 1
 

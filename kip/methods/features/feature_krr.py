@@ -20,7 +20,7 @@ gradient goes through F_t. Batch normalisation is in test mode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,12 +31,14 @@ from jax import Array
 
 from kip import krr
 from kip.errors import NonFiniteError
-from kip.networks.model import Model
-from kip.precision import float64
+from kip.networks.model import Model, Variables
+from kip.precision import AnyArray, float64
 from kip.training.predict import device_features, device_parts, evaluate, features_of_parts
 
 ROWS = 1024
 """Rows of F_t that are taken in float64 at once."""
+Pull = Callable[[Array], tuple[Array]]
+"""The function that pulls a cotangent of features back to images; a pytree."""
 
 
 class Gradient(NamedTuple):
@@ -61,9 +63,9 @@ class Gradient(NamedTuple):
 
 def gradient(
     model: Model,
-    networks: Sequence[Any],
-    images: np.ndarray | Array,
-    labels: np.ndarray | Array,
+    networks: Sequence[Variables],
+    images: AnyArray,
+    labels: AnyArray,
     target: np.ndarray,
     target_labels: np.ndarray,
     *,
@@ -122,7 +124,7 @@ def gradient(
     return Gradient(bars.loss, bars.condition, bars.predictions, to_images, to_labels, bars.scale)
 
 
-def with_mirrors(images: np.ndarray | Array, labels: np.ndarray | Array) -> tuple[Array, Array]:
+def with_mirrors(images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
     """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
 
     >>> images, labels = with_mirrors(np.arange(4.0).reshape(1, 2, 2, 1), np.ones((1, 3)))
@@ -177,15 +179,15 @@ def _added(total: Array, weights: Array, features: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("model",))
-def _features_and_pull(variables: Any, images: Array, *, model: Model) -> tuple[Array, Any]:
+def _features_and_pull(variables: Variables, images: Array, *, model: Model) -> tuple[Array, Pull]:
     return jax.vjp(lambda images: evaluate(model, variables, images, False, "highest").features, images)
 
 
 @jax.jit
-def _pull(pull: Any, cotangent: Array) -> Array:
+def _pull(pull: Pull, cotangent: Array) -> Array:
     return pull(cotangent)[0]
 
 
 @partial(jax.jit, static_argnames=("model",))
-def _pull_back(variables: Any, images: Array, cotangent: Array, *, model: Model) -> Array:
+def _pull_back(variables: Variables, images: Array, cotangent: Array, *, model: Model) -> Array:
     return _pull(_features_and_pull(variables, images, model=model)[1], cotangent)

@@ -25,7 +25,7 @@ and `script/distill.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,16 +33,18 @@ import numpy as np
 import optax
 from jax import Array
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import TrainedNetworks
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
+from kip.methods.contract import Metrics
+from kip.methods.descent import Parameters, begin, descend
 from kip.methods.features import feature_krr, pool
-from kip.methods.features.pool import Optimizer, Pool, Slot
-from kip.methods.problem import Problem, State
+from kip.methods.features.pool import Optimizer, Pool, Slots
+from kip.methods.problem import Owned, Problem, State
+from kip.methods.targets import TargetMethod
 from kip.networks.model import Model, Network
 from kip.precision import AnyArray
 from kip.storage.artefacts import Store
@@ -52,8 +54,9 @@ MIRRORED = 500
 """The most images of a set that stands beside its mirror images, if nothing else is said."""
 
 
+@final
 @value
-class FRePo(Method):
+class FRePo(TargetMethod[Slots, Slots]):
     """Neural feature regression with pooling: learn images and labels."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
@@ -97,16 +100,6 @@ class FRePo(Method):
     name: Literal["frepo"] = "frepo"
 
     @property
-    def label(self) -> str:
-        """The pool's network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
-
-    @property
     def judge(self) -> TrainedNetworks:
         """Fresh networks, trained on the augmented set by Adam on the squared error, their variables averaged."""
         return TrainedNetworks(
@@ -116,16 +109,11 @@ class FRePo(Method):
         )  # fmt: skip
 
     @property
-    def needs(self) -> Needs:
-        """The set takes images of each class."""
-        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
-
-    @property
     def schedule_ends(self) -> bool:
         """A cosine ends at `steps`."""
         return self.schedule == "cosine"
 
-    def prepare(self, problem: Problem, store: Store) -> tuple[Slot, ...]:
+    def prepare(self, problem: Problem, store: Store) -> Slots:
         """Return a pool that has learned from the natural images, one network after the other.
 
         Raises:
@@ -137,13 +125,12 @@ class FRePo(Method):
         Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
         return pool.start(self.pool, _model(self, problem), state.inputs, state.labels, seed=problem.seed, store=store)
 
-    def init(self, problem: Problem, prepared: tuple[Slot, ...]) -> State:
+    def init(self, problem: Problem, prepared: Slots) -> State[Slots]:
         """Return step 0: class-balanced natural images, centred labels, and the pool."""
         state = self._natural(problem)
-        learned = _learned(self, state.inputs, state.labels)
-        return state._replace(optimizer=begin(_optimizer, self, learned), owned=prepared)
+        return state._replace(optimizer=begin(_optimizer, self, _parameters(self, state))).with_owned(prepared)
 
-    def _natural(self, problem: Problem) -> State:
+    def _natural(self, problem: Problem) -> State[None]:
         state = problem.natural_support(self.images_per_class)
         return state._replace(labels=(state.labels / (problem.num_classes / 10) ** 0.5).astype(np.float32))
 
@@ -159,7 +146,7 @@ class FRePo(Method):
             return few and problem.mirror_keeps_class and problem.pixels.shape[-1] > 1
         return self.mirror
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Slots, state: State[Slots]) -> tuple[State[Slots], Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
 
         Raises:
@@ -173,11 +160,11 @@ class FRePo(Method):
             target.images, target.labels, ridge=self.ridge, reduction="sum", mirror=self._mirrors(problem),
         )  # fmt: skip
         count = len(target.images)
-        gradient: dict[str, Any] = {"images": loss_and_grads.images / count}
+        gradient: Parameters = {"images": loss_and_grads.images / count}
         margin, to_margin = _margin(state.labels)
         if self.learn_labels:
             gradient["labels"] = loss_and_grads.labels / count + np.asarray(to_margin)
-        before = _learned(self, state.inputs, state.labels)
+        before = _parameters(self, state)
         learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
         moved = state._replace(
             step=state.step + 1,
@@ -194,7 +181,7 @@ class FRePo(Method):
         return moved._replace(owned=slots), metrics
 
 
-def margin_loss(labels: Array) -> Array:
+def margin_loss(labels: AnyArray) -> Array:
     """Return -mean_n min(y_n(1) - y_n(2), 1/C) of labels (n, C)."""
     largest = jax.lax.top_k(labels, 2)[0]
     return -jnp.mean(jnp.minimum(largest[:, 0] - largest[:, 1], 1 / labels.shape[1]))
@@ -207,8 +194,9 @@ def _model(config: FRePo, problem: Problem) -> Model:
     return Model(config.network, problem.num_classes)
 
 
-def _learned(config: FRePo, images: AnyArray, labels: AnyArray) -> dict[str, AnyArray]:
-    return {"images": images, "labels": labels} if config.learn_labels else {"images": images}
+def _parameters(config: FRePo, state: State[Owned]) -> Parameters:
+    """Return what an optimiser moves, by name."""
+    return {"images": state.inputs, **({"labels": state.labels} if config.learn_labels else {})}
 
 
 def _optimizer(config: FRePo) -> optax.GradientTransformation:

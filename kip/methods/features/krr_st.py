@@ -24,11 +24,12 @@ Reference: Lee et al. 2024, "Self-Supervised Dataset Distillation for Transfer L
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import optax
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.config import value
@@ -36,9 +37,9 @@ from kip.judges import Probe
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
-from kip.methods.features.pool import Optimizer, Pool, Slot
+from kip.methods.features.pool import Optimizer, Pool, Slots
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, Variables
 from kip.rng import generator
 from kip.storage.artefacts import Store
 from kip.training import self_supervised as teacher
@@ -56,13 +57,14 @@ class Prepared(NamedTuple):
         pool: networks that have learned those.
     """
 
-    teacher: Any
+    teacher: Variables
     labels: np.ndarray
-    pool: tuple[Slot, ...]
+    pool: Slots
 
 
+@final
 @value
-class KRRST(Method):
+class KRRST(Method[Prepared, Slots]):
     """Kernel ridge regression on self-supervised targets: learn images and target representations."""
 
     images: Annotated[int, Field(ge=1)] = 1000
@@ -139,7 +141,7 @@ class KRRST(Method):
         slots = pool.start(self.pool, learner, problem.inputs[chosen], labels, seed=problem.seed, store=store)
         return Prepared(variables, labels, slots)
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Slots]:
         """Return step 0: random train images with their representations, and the pool."""
         chosen = self._chosen(problem)
         images = problem.inputs[chosen]
@@ -153,7 +155,7 @@ class KRRST(Method):
             owned=prepared.pool,
         )
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Slots]) -> tuple[State[Slots], Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
 
         Raises:
@@ -189,7 +191,7 @@ class KRRST(Method):
 
 
 def _optimizer(config: KRRST) -> optax.GradientTransformation:
-    rate: Any = config.learning_rate
-    if config.schedule == "linear":
-        rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
+    if config.schedule == "constant":
+        return optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
     return optax.adamw(rate, weight_decay=config.weight_decay)

@@ -17,14 +17,15 @@ Reference: Zhou et al. 2022 (FRePo), section 3; Lee et al. 2024 (KRR-ST), Algori
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import optax
 from pydantic import Field
 
 from kip.config import to_dict, value
 from kip.errors import ConfigError
-from kip.networks.model import Model, fresh
+from kip.networks.model import Model, Variables, fresh
 from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store, digest
@@ -65,13 +66,17 @@ class Slot(NamedTuple):
         drawn: networks that the slot has had before, int; selects the next random draw.
     """
 
-    variables: Any
-    optimizer: Any
+    variables: Variables
+    optimizer: optax.OptState
     updates: np.ndarray
     drawn: np.ndarray
 
 
-def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed: int, store: Store) -> tuple[Slot, ...]:
+Slots = tuple[Slot, ...]
+"""A pool."""
+
+
+def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed: int, store: Store) -> Slots:
     """Return a pool whose networks have learned from the set for 1 to `max_updates` steps, drawn uniformly.
 
     Args:
@@ -105,8 +110,8 @@ def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed:
 
 
 def advance(
-    pool: Pool, model: Model, slots: tuple[Slot, ...], index: int, images: AnyArray, labels: AnyArray, *, seed: int
-) -> tuple[Slot, ...]:
+    pool: Pool, model: Model, slots: Slots, index: int, images: AnyArray, labels: AnyArray, *, seed: int
+) -> Slots:
     """Return the pool after slot `index` has learned from the set for a step, or has been given a fresh network.
 
     Networks and their optimisers stay on the device.

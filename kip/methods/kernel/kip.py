@@ -12,11 +12,12 @@ section A; Loo et al. 2022, "Efficient Dataset Distillation Using Random Feature
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import optax
 from pydantic import Field
+from typing_extensions import TypedDict, final
 
 from kip import krr
 from kip.config import value
@@ -24,13 +25,21 @@ from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descended, of_regression
+from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
+from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 
 
+class Owned(TypedDict):
+    """The scale s of the loss `platt`."""
+
+    scale: AnyArray
+
+
+@final
 @value
-class KIP(Method):
+class KIP(Method[None, Owned | None]):
     """Kernel inducing points: learn images, and optionally labels, under one kernel or several."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
@@ -96,14 +105,13 @@ class KIP(Method):
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[Owned | None]:
         """Return step 0: class-balanced natural images, centred one-hot labels, s = 0, a fresh optimiser."""
-        state = problem.natural_support(self.images_per_class)
-        if self.loss == "platt":
-            state = state._replace(owned={"scale": np.zeros((), np.float32)})
-        return state._replace(optimizer=begin(_optimizer, self, of_regression(state, **self._learns)))
+        scale = Owned(scale=np.zeros((), np.float32)) if self.loss == "platt" else None
+        state = problem.natural_support(self.images_per_class).with_owned(scale)
+        return state._replace(optimizer=begin(_optimizer, self, self._parameters(state)))
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[Owned | None]) -> tuple[State[Owned | None], Metrics]:
         """Return the state after one update, with the loss, batch accuracy and condition number before it.
 
         Raises:
@@ -115,12 +123,12 @@ class KIP(Method):
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.inputs), target.images, source=target.source)
         bars = krr.cotangents(
             k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
-            float(state.owned["scale"]) if self.loss == "platt" else None,
+            None if state.owned is None else float(state.owned["scale"]),
         )  # fmt: skip
-        gradient = {
+        gradient: Parameters = {
             "images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32),
             "labels": bars.y_s.astype(np.float32),
-            "scale": np.float32(bars.scale),
+            "scale": np.asarray(bars.scale, np.float32),
         }
         metrics: dict[str, float | str] = {
             "loss": bars.loss,
@@ -129,11 +137,26 @@ class KIP(Method):
         }
         if len(self.kernels) > 1:
             metrics["kernel"] = kernel.label
-        return descended(_optimizer, self, state, gradient, **self._learns), metrics
+        before = self._parameters(state)
+        learned, optimizer = descend(
+            _optimizer, self, {name: gradient[name] for name in before}, state.optimizer, before
+        )
+        return state._replace(
+            step=state.step + 1,
+            inputs=learned["images"],
+            labels=learned.get("labels", state.labels),
+            optimizer=optimizer,
+            owned=Owned(scale=learned["scale"]) if "scale" in learned else None,
+        ), metrics
 
-    @property
-    def _learns(self) -> dict[str, bool]:
-        return {"labels": self.learn_labels, "scale": self.loss == "platt"}
+    def _parameters(self, state: State[Owned | None]) -> Parameters:
+        """Return what an optimiser moves, by name."""
+        learned: Parameters = {"images": state.inputs}
+        if self.learn_labels:
+            learned["labels"] = state.labels
+        if state.owned is not None:
+            learned["scale"] = state.owned["scale"]
+        return learned
 
 
 def _optimizer(config: KIP) -> optax.GradientTransformation:

@@ -8,10 +8,11 @@ unscaled ridge; `ridge=Ridge(scale="absolute")` gives its ridge. The pseudo-inve
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.blocks import Source
@@ -24,8 +25,9 @@ from kip.methods.problem import Problem, State
 from kip.storage.artefacts import Store
 
 
+@final
 @value
-class LabelSolve(Method):
+class LabelSolve(Method[None, None]):
     """Closed-form labels for fixed natural images."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
@@ -64,11 +66,11 @@ class LabelSolve(Method):
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[None]:
         """Return step 0: class-balanced natural images with centred one-hot labels."""
         return problem.natural_support(self.images_per_class)
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the state with its labels solved, and the loss that they leave over the train set.
 
         Memory: one run of kernel rows and an (n + c) x (n + c) triangle, however large the train set is.

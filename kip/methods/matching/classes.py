@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.errors import ConfigError
 from kip.methods.problem import Problem
-from kip.networks.model import Network
+from kip.networks.model import Variables
+from kip.precision import AnyArray
 
 AT_ONCE = 10
 """Classes that an accelerator takes at once."""
@@ -34,15 +33,15 @@ def real_batches(problem: Problem, count: int, *, step: int) -> list[np.ndarray]
 
 
 def over_classes(
-    function: Callable[..., Any],
-    in_parts: Callable[..., Any],
-    shared: Sequence[Any],
-    of_classes: Sequence[Sequence[Any]],
-) -> Any:
+    function: Callable[..., tuple[Array, Array]],
+    in_parts: Callable[..., tuple[Array, Array]],
+    shared: Sequence[Variables],
+    of_classes: Sequence[Sequence[AnyArray | int]],
+) -> tuple[Array, Array]:
     """Return function(*shared, *of one class) for every class, stacked along a leading axis.
 
     Args:
-        function: hashable, jit-composable; returns a pytree of arrays.
+        function: hashable, jit-composable; returns a distance and a gradient.
         in_parts: gives the same for one class in a way that suits a CPU; compiles itself.
         shared: arguments that are the same for all classes, pytrees of arrays.
         of_classes: arguments with one entry for each class.
@@ -60,19 +59,8 @@ def by_image(per_class: Array, where: np.ndarray) -> Array:
     return flat[np.argsort(where.reshape(-1))]
 
 
-def refuse_batch_norm(network: Network, what: str) -> None:
-    """Refuse networks whose outputs for an image depend on the others of its batch.
-
-    Raises:
-        ConfigError: if the network has batch normalisation.
-    """
-    if network.batch_normalised:
-        raise ConfigError(
-            what, got=f"{network.label}, with batch normalisation", expected="instance, layer or no normalisation",
-            remedy="Add `norm=instance` to the network.",
-        )  # fmt: skip
-
-
 @partial(jax.jit, static_argnames=("function",))
-def _some(shared: Any, of_classes: Any, *, function: Callable[..., Any]) -> Any:
+def _some(
+    shared: tuple[Variables, ...], of_classes: tuple[Array, ...], *, function: Callable[..., tuple[Array, Array]]
+) -> tuple[Array, Array]:
     return jax.lax.map(lambda entries: function(*shared, *entries), of_classes, batch_size=AT_ONCE)

@@ -12,19 +12,19 @@ Reference: Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matchin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kip.networks.model import Variables
 from kip.training.unrolled import slope_and_gradients
 
 EPSILON = 1e-6
 """Added to the product of two norms, as in the public code."""
 
 
-def rows(a: Any, b: Any) -> Array:
+def rows(a: Variables, b: Variables) -> Array:
     """Return the distance of two gradients of a network's parameters, pytrees of the same structure."""
     layers = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum((_rows_of(x, y) for x, y in layers if x.ndim > 1), jnp.zeros(()))
@@ -43,7 +43,7 @@ def _norms(a: Array) -> Array:
 
 
 def gradient_distance(
-    loss: Callable[[Any, Array], Array], params: Any, learned: Array, wanted: Any
+    loss: Callable[[Variables, Array], Array], params: Variables, learned: Array, wanted: Variables
 ) -> tuple[Array, Array]:
     """Return D(wanted, g), g = grad_params loss(params, learned), and its gradient by what is learned.
 

@@ -62,7 +62,7 @@ class Selection(Method[Choice, None]):
             )
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def steps(self) -> int:
         """One: images are chosen once."""
         return 1
 

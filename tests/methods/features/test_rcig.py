@@ -12,9 +12,11 @@ from jax.flatten_util import ravel_pytree
 from kip.errors import NonFiniteError
 from kip.judges import Question, Tools
 from kip.krr import Ridge
-from kip.methods.features import rcig
+from kip.methods.features import hypergradient as solver
+from kip.methods.features import rates
+from kip.methods.features.hypergradient import Student
 from kip.methods.features.pool import Optimizer, Pool
-from kip.methods.features.rcig import RCIG, Student
+from kip.methods.features.rcig import RCIG
 from kip.networks.model import READOUT, Model, Network
 from kip.precision import float64
 
@@ -38,15 +40,15 @@ class Case:
         }  # fmt: skip
         self.target = jnp.asarray(rng.standard_normal((10, 3, 3, 1)))
         self.target_labels = jnp.asarray(np.eye(3)[rng.integers(3, size=10)])
-        self.start, self.unravel = ravel_pytree(rcig.moving(self.base["params"]))
+        self.start, self.unravel = ravel_pytree(solver.moving(self.base["params"]))
         self.start = jnp.zeros_like(self.start)
 
     def inner(self, flat, set_):
-        shown = self.student.shown(set_["images"], set_["labels"])
-        return rcig.inner_loss(self.student, self.base, *shown, self.unravel(flat))
+        shown = self.student.see(set_["images"], set_["labels"])
+        return solver.inner_loss(self.student, self.base, *shown, self.unravel(flat))
 
     def outer(self, flat, set_):
-        return rcig.outer_loss(self.student, self.base, set_, self.unravel(flat), self.target, self.target_labels)
+        return solver.outer_loss(self.student, self.base, set_, self.unravel(flat), self.target, self.target_labels)
 
     def solved(self, set_):
         """The tangents at which the inner loss is least, by its dense Hessian."""
@@ -63,7 +65,7 @@ def case(rng):
 def test_the_student_s_outputs_are_the_derivative_of_the_network_and_its_features_the_network_s(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
     tangents, model = case.unravel(flat), case.student.model
-    features, push = case.student.linearised(case.base, case.target)
+    features, push = case.student.linearise(case.base, case.target)
     np.testing.assert_allclose(features, model.apply(case.base, case.target).features, rtol=1e-12)
     kernel = jnp.zeros_like(case.base["params"][READOUT]["kernel"])
     whole = {**tangents, READOUT: {**tangents[READOUT], "kernel": kernel}}
@@ -80,7 +82,7 @@ def test_the_student_s_outputs_are_the_derivative_of_the_network_and_its_feature
 
 def test_the_inner_loss_is_the_least_over_the_last_layer_of_the_ridge_regression(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
-    features, push = case.student.linearised(case.base, case.set["images"])
+    features, push = case.student.linearise(case.base, case.set["images"])
     lam, rest = case.student.ridge.strength, case.set["labels"] - push(case.unravel(flat))
     weights = jnp.linalg.solve(features.T @ features + lam * jnp.eye(features.shape[1]), features.T @ rest)
     squares = jnp.sum((rest - features @ weights) ** 2) + lam * (jnp.sum(weights**2) + jnp.sum(flat**2))
@@ -90,7 +92,7 @@ def test_the_inner_loss_is_the_least_over_the_last_layer_of_the_ridge_regression
 def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
     (features, push), (of_target, push_target) = (
-        case.student.linearised(case.base, images) for images in (case.set["images"], case.target)
+        case.student.linearise(case.base, images) for images in (case.set["images"], case.target)
     )
     lam, rest = case.student.ridge.strength, case.set["labels"] - push(case.unravel(flat))
     weights = jnp.linalg.solve(features.T @ features + lam * jnp.eye(features.shape[1]), features.T @ rest)
@@ -102,7 +104,7 @@ def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
 
 
 def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
-    shown = case.student.shown(case.set["images"], case.set["labels"])
+    shown = case.student.see(case.set["images"], case.set["labels"])
     hessian = jax.hessian(case.inner)(case.start, case.set)
     gradient = jax.grad(case.outer)(case.solved(case.set), case.set)
     quadratics = {
@@ -111,8 +113,8 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
         "product": lambda v: v @ hessian @ v / 2 - gradient @ v,
     }  # fmt: skip
     descents = {
-        "learned": lambda steps, rate: rcig.learn(case.student, case.base, *shown, rate, steps=steps),
-        "product": lambda steps, rate: rcig.inverse_product(
+        "learned": lambda steps, rate: solver.learn(case.student, case.base, *shown, rate, steps=steps),
+        "product": lambda steps, rate: solver.inverse_product(
             case.student, case.base, shown[0], case.unravel(gradient), 3, rate, steps=steps
         ),
     }
@@ -138,7 +140,7 @@ def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
         at = case.solved(case.set)
         gradient = jax.grad(case.outer)(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
-        ours = rcig.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
+        ours = solver.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
         mixed = jax.jacrev(lambda set_: jax.grad(case.inner)(at, set_))(case.set)
         for name, part in mixed.items():
             np.testing.assert_allclose(ours[name], -jnp.tensordot(product, part, 1), rtol=1e-9, atol=1e-12)
@@ -153,8 +155,8 @@ def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_stud
         at = case.solved(case.set)
         direct, gradient = jax.grad(case.outer, argnums=(1, 0))(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
-        implicit = rcig.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
-        by_descents = rcig.hypergradient(
+        implicit = solver.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
+        by_descents = solver.hypergradient(
             case.student, case.base, case.set, case.target, case.target_labels, 0.1, 0.1,
             inner_steps=500, solver_steps=500, clip=False,
         )  # fmt: skip
@@ -172,15 +174,15 @@ def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_stud
 def test_the_gradient_by_parts_of_the_target_is_that_of_the_plain_outer_loss(case, monkeypatch):
     options = {"inner_steps": 3, "solver_steps": 3, "clip": False}
     arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 0.02)
-    whole = rcig.hypergradient(*arguments, **options)
+    whole = solver.hypergradient(*arguments, **options)
     monkeypatch.setattr("kip.training.predict.rows_at_once", lambda model, images: 4)  # parts of 4, 4 and 2 images
-    parts = rcig.hypergradient(*arguments, **options)
+    parts = solver.hypergradient(*arguments, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), parts, whole)
-    shown = case.student.shown(case.set["images"], case.set["labels"])
-    at = rcig.learn(case.student, case.base, *shown, 0.02, steps=3).at
+    shown = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, *shown, 0.02, steps=3).at
     loss, (direct, gradient) = jax.value_and_grad(case.outer, argnums=(1, 0))(ravel_pytree(at)[0], case.set)
-    product = rcig.inverse_product(case.student, case.base, shown[0], case.unravel(gradient), 3, 0.02, steps=3)
-    implicit = rcig.implicit_gradient(case.student, case.base, case.set, at, product.at)
+    product = solver.inverse_product(case.student, case.base, shown[0], case.unravel(gradient), 3, 0.02, steps=3)
+    implicit = solver.implicit_gradient(case.student, case.base, case.set, at, product.at)
     np.testing.assert_allclose(parts.loss, loss, rtol=1e-12)
     for name, ours in parts.gradient.items():
         np.testing.assert_allclose(ours, direct[name] + implicit[name], rtol=1e-9, atol=1e-12)
@@ -190,9 +192,9 @@ def test_the_implicit_gradient_is_clipped_to_the_length_of_the_direct_one(case):
     at = case.solved(case.set)
     options = {"inner_steps": 50, "solver_steps": 50}
     arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 10.0)
-    clipped, whole = (rcig.hypergradient(*arguments, **options, clip=clip).gradient for clip in (True, False))
-    shown = case.student.shown(case.set["images"], case.set["labels"])
-    at = rcig.learn(case.student, case.base, *shown, 0.02, steps=50).at
+    clipped, whole = (solver.hypergradient(*arguments, **options, clip=clip).gradient for clip in (True, False))
+    shown = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, *shown, 0.02, steps=50).at
     direct = jax.grad(case.outer, argnums=1)(ravel_pytree(at)[0], case.set)
     for name in ("images", "labels"):
         implicit, shorter = whole[name] - direct[name], clipped[name] - direct[name]
@@ -215,11 +217,11 @@ FALLING, HIGHER, NEITHER = [3.0, 2.0, 1.0], [1.0, 0.5, 2.0], [3.0, 1.0, 2.0]
     ],
 )
 def test_a_rate_adapts_after_fifty_descents(history, factor):
-    rate = rcig.first(2.0)
+    rate = rates.first(2.0)
     for values in history[:-1]:
-        rate = rcig.watched(rate, np.asarray(values))
+        rate = rates.watch(rate, np.asarray(values))
         assert rate.value == 2.0
-    after = rcig.watched(rate, np.asarray(history[-1]))
+    after = rates.watch(rate, np.asarray(history[-1]))
     assert after.value == pytest.approx(2.0 * factor)
     assert (after.higher, after.falling, after.count) == (0, 0, 0)
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, rate)
@@ -230,9 +232,9 @@ def test_the_first_rate_is_below_the_least_at_which_a_descent_does_not_fall():
 
     def descent(rate):
         tried.append(rate)
-        return rcig.Descent((), tuple(map(np.asarray, FALLING if rate < 0.0015 else HIGHER)))
+        return solver.Descent((), tuple(map(np.asarray, FALLING if rate < 0.0015 else HIGHER)))
 
-    assert rcig.found_rate(descent, 1e-3) == pytest.approx(0.84 * 1e-3 * 1.2**3)
+    assert rates.find_rate(descent, 1e-3) == pytest.approx(0.84 * 1e-3 * 1.2**3)
     np.testing.assert_allclose(tried, [1e-3, 1.2e-3, 1.44e-3, 1.728e-3], rtol=1e-6)
 
 
@@ -282,7 +284,7 @@ def test_mirror_images_are_learned_where_images_are_rgb_and_a_mirror_keeps_the_c
     assert SMALL._student(rgb).mirror
     assert not SMALL._student(rgb._replace(mirror_keeps_class=False)).mirror
     assert not SMALL._student(problem._replace(mirror_keeps_class=True)).mirror
-    images, labels = SMALL._student(rgb).shown(rgb.inputs[:2], np.eye(2))
+    images, labels = SMALL._student(rgb).see(rgb.inputs[:2], np.eye(2))
     np.testing.assert_array_equal(images[2:], rgb.inputs[:2, :, ::-1])
     np.testing.assert_array_equal(labels[2:], np.eye(2))
 

@@ -11,7 +11,7 @@ from kip.judges.random_features import draw, side_by_side
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.features import feature_krr
-from kip.methods.features.rfad import RFAD, mapped, of_map
+from kip.methods.features.rfad import RFAD, mapped, pull_back
 from kip.networks.model import Model, Network
 from kip.precision import float64
 
@@ -112,7 +112,7 @@ def test_the_gradient_by_several_networks_is_that_of_finite_differences(rng, sca
             )  # fmt: skip
 
         loss_and_grads = at(base, linear, labels, scale)
-        to_base, to_map = of_map(base, linear, loss_and_grads.images)
+        to_base, to_map = pull_back(base, linear, loss_and_grads.images)
         db, dm, dl = (rng.standard_normal(part.shape) for part in (base, linear, labels))
         ds, step = 0.7, 1e-6
         plus, minus = (

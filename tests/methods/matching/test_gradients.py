@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.methods.matching import classes, dd, distances, mtt
-from kip.methods.matching.dc import ClassDistance
+from kip.methods.matching import classes, distances, trajectory_matching
 from kip.methods.matching.dm import FeatureDistance
+from kip.methods.matching.gradient_matching import ClassDistance
+from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.training import parts
@@ -139,13 +140,13 @@ def setting(steps=4, labels="classes", augment="none"):
 def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
     with float64():
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)
-        loss, gradient = mtt.matched(student, learned, draws, begins, wanted, exact=True)
+        loss, gradient = trajectory_matching.matched(student, learned, draws, begins, wanted, exact=True)
         assert loss > 0
         for name in Learned._fields:
 
             def value(part, name=name):
                 changed = learned._replace(**{name: part})
-                return mtt.matched(student, changed, draws, begins, wanted, exact=True)[0]
+                return trajectory_matching.matched(student, changed, draws, begins, wanted, exact=True)[0]
 
             check(value, getattr(learned, name), getattr(gradient, name))
 
@@ -162,10 +163,10 @@ def test_the_unrolled_gradient_is_that_of_a_scan():
                 return jax.tree.map(lambda p, g: p - learned.rates[0] * g, theta, gradient), None
 
             end = jax.lax.scan(step, begins, indices)[0]
-            return mtt._distance(end, begins, wanted)[0]
+            return trajectory_matching._distance(end, begins, wanted)[0]
 
         plain_loss, plain = jax.jit(jax.value_and_grad(loss))(learned)
-        ours_loss, ours = mtt.matched(student, learned, draws, begins, wanted, exact=True)
+        ours_loss, ours = trajectory_matching.matched(student, learned, draws, begins, wanted, exact=True)
         np.testing.assert_allclose(ours_loss, plain_loss, rtol=1e-10)
         for a, b in zip(ours, plain, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
@@ -178,7 +179,8 @@ def test_the_truncated_gradient_is_teslas_and_exact_for_the_last_step_alone():
         student, learned, draws, begins, wanted = setting()
         draws = [draw._replace(indices=np.array([step])) for step, draw in enumerate(draws)]  # an image a step
         exact, truncated = (
-            mtt.matched(student, learned, draws, begins, wanted, exact=which)[1] for which in (True, False)
+            trajectory_matching.matched(student, learned, draws, begins, wanted, exact=which)[1]
+            for which in (True, False)
         )
         path, rate = unroll(student, begins, learned, draws), learned.rates[0]
         squares = sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(begins), jax.tree.leaves(wanted)))

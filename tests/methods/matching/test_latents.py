@@ -86,7 +86,7 @@ def test_the_images_are_the_generators_and_the_loss_falls(name, latents, problem
 def test_gradients_by_latents_are_those_of_finite_differences(latents, problem):
     drawn, classes = latents.draw(4, seed=0), np.arange(4)
     towards = np.random.default_rng(1).standard_normal((4, 8, 8, 1)).astype(np.float32)
-    gradient = latents.pulled_back(problem, drawn, classes, towards)
+    gradient = latents.pull_back(problem, drawn, classes, towards)
     direction = np.random.default_rng(2).standard_normal(drawn.shape).astype(np.float32)
 
     def value(z):
@@ -129,8 +129,8 @@ def test_generators_that_do_not_fit_are_refused(latents, problem, store):
         Latents("images", (5,))
     with pytest.raises(ConfigError, match="start with latents"):
         DM(1, start="real", latents=latents)
-    with pytest.raises(ConfigError, match="latents with datm"):
-        DATM(1, start="noise", latents=latents)
+    with pytest.raises(ConfigError, match="unknown key 'latents'"):
+        DATM(1, latents=latents)
     whitened = problem._replace(transform=preprocess.fit(preprocess.Preprocess("zca"), problem.pixels))
     with pytest.raises(ConfigError, match="leave each pixel a range"):
         latents.check(whitened)

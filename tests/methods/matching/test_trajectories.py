@@ -15,6 +15,7 @@ from kip.methods.matching.datm import DATM
 from kip.methods.matching.dc import DC
 from kip.methods.matching.experts import Experts, Flat, trajectories
 from kip.methods.matching.mtt import MTT
+from kip.methods.matching.trajectory_matching import batches_of_step
 from kip.networks.model import Model, Network
 from kip.training.loop import Hooks
 from kip.training.predict import logits
@@ -120,7 +121,7 @@ def test_soft_labels_are_the_mean_of_the_experts_that_are_right(problem, store, 
     both[:, 1] = -np.eye(10)[state.class_index[1]]  # none is
     answers = iter(both)
     monkeypatch.setattr("kip.methods.matching.datm.logits", lambda *arguments: next(answers))
-    labels = method._expert_labels(problem, prepared, state)
+    labels = method._expert_labels(MODEL, prepared, state.inputs, state.class_index)
     np.testing.assert_allclose(labels[0], both[0, 0])
     np.testing.assert_allclose(labels[1], both[:, 1].mean(0))
     assert np.isfinite(labels).all()
@@ -137,7 +138,7 @@ def test_learning_starts_from_images_that_an_expert_knows(problem, store):
 
 def test_the_window_grows_and_high_losses_change_nothing(problem, store):
     method = datm(start_before=1, window_steps=10)
-    assert [method._starts(step) for step in (0, 5, 10, 99)] == [(0, 1), (0, 2), (0, 3), (0, 3)]
+    assert [method.end_of_window(step) for step in (0, 5, 10, 99)] == [1, 2, 3, 3]
     method = datm(threshold=1e-9)
     prepared = method.prepare(problem, store)
     before = method.init(problem, prepared)
@@ -166,14 +167,13 @@ def test_batch_normalisation_and_impossible_windows_are_refused(problem, store):
 
 
 def test_every_image_is_in_one_batch_of_an_order(problem, store):
-    method = MTT(2, network=SMALL, experts=TWO, expert_epochs=1, student_steps=8, student_batch=5)
-    prepared = method.prepare(problem, store)
-    draws = method._draws(problem, method.init(problem, prepared))
+    method = MTT(2, network=SMALL, experts=TWO, expert_epochs=1)
+    state = method.init(problem, method.prepare(problem, store))
+    draws = batches_of_step(problem, state, 5, 8)
     assert len(draws) == 8
     for first in (0, 4):
         seen = np.concatenate([draw.indices for draw in draws[first : first + 4]])
         assert sorted(seen) == list(range(20))
-    uneven = dataclasses.replace(method, student_batch=6)
-    draws = uneven._draws(problem, uneven.init(problem, prepared))
+    draws = batches_of_step(problem, state, 6, 8)
     assert [len(draw.indices) for draw in draws] == [2, 6, 6, 6] * 2, "what is left is no image's loss"
     assert sorted(np.concatenate([draw.indices for draw in draws[:4]])) == list(range(20))

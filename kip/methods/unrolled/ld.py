@@ -11,7 +11,7 @@ the loss on a target batch (x, y) through that step:
 then are clipped to [0, 1] and each row is divided by its sum. With `learn="images"` (the paper's own DD and DD RR) the
 labels stay one-hot, and the base examples x~ follow their gradient instead, free of any constraint. Then the network
 moves, by Adam (`kip.training.learner`). It starts anew whenever its error stops falling
-(`kip.methods.labels.restarts`).
+(`kip.methods.unrolled.restarts`).
 
 Where sources differ: the network's step of the second-order form takes the labels from before their update, that of the
 ridge form those from after it, both as in the public code. The base examples are of the train split alone; the public
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +32,34 @@ import numpy as np
 import optax
 from jax import Array
 from pydantic import Field
+from typing_extensions import TypedDict, final
 
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
 from kip.judges import Learners
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.labels import restarts
 from kip.methods.problem import Problem, State
+from kip.methods.unrolled import restarts
+from kip.networks.model import Variables
+from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 from kip.training import learner
 from kip.training.learner import Training, cross_entropy
 from kip.training.update import Learning
 
+Tree = TypeVar("Tree")
 
+
+class Owned(TypedDict):
+    """The network that learns beside the labels, and the counters of its restarts."""
+
+    learner: Learning
+    restarts: restarts.Restarts
+
+
+@final
 @value
-class LD(Method):
+class LD(Method[None, Owned]):
     """Label distillation: learn the labels of fixed natural images; or these images, with fixed labels."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10
@@ -101,7 +114,7 @@ class LD(Method):
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[Owned]:
         """Return step 0: natural images, a fresh optimiser and a fresh network.
 
         Labels are uniform; where images are learned, one-hot.
@@ -126,10 +139,9 @@ class LD(Method):
             labels=labels,
             optimizer=_host(optax.adam(self.learning_rate).init(learned)),
             deployment_steps=0,
-            owned={"learner": _network(self, problem, 0), "restarts": restarts.start(self.window)},
-        )
+        ).with_owned(Owned(learner=_network(self, problem, 0), restarts=restarts.start(self.window)))
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[Owned]) -> tuple[State[Owned], Metrics]:
         """Return the state after one update of the labels or images and one of the network.
 
         Raises:
@@ -156,11 +168,12 @@ class LD(Method):
             step=state.step + 1,
             optimizer=optimizer,
             deployment_steps=counters.deployment_steps,
-            owned={"learner": network, "restarts": counters},
-            **{"inputs" if self.learn == "images" else "labels": learned},
+            owned=Owned(learner=network, restarts=counters),
+            inputs=learned if self.learn == "images" else state.inputs,
+            labels=learned if self.learn == "labels" else state.labels,
         ), metrics
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[Owned], exported: State[Owned]) -> State[Owned] | None:
         """Return the base examples with their true classes, deployed as long as the exported set.
 
         None where they are of another data set: they have no class here.
@@ -174,17 +187,17 @@ class LD(Method):
 class Examples(NamedTuple):
     """Base examples: x~ (b, H, W, C) and y~ (b, c)."""
 
-    images: Any
-    labels: Any
+    images: AnyArray
+    labels: AnyArray
 
 
 def through_update(
-    inner: Callable[[Any, Any], Array],
-    outer: Callable[[Any], tuple[Array, Array]],
-    parameters: Any,
-    learned: Any,
+    inner: Callable[[Variables, AnyArray], Array],
+    outer: Callable[[Variables], tuple[Array, Array]],
+    parameters: Variables,
+    learned: AnyArray,
     learning_rate: float,
-) -> tuple[tuple[Array, Array], Any]:
+) -> tuple[tuple[Array, Array], Array]:
     """Return outer(theta') with its second result, and its derivative by what is learned, l (y~ or x~), through
 
         theta' = theta - lr grad_theta inner(theta, l).
@@ -197,7 +210,7 @@ def through_update(
         learning_rate: lr.
     """
 
-    def loss(learned: Any) -> tuple[Array, Array]:
+    def loss(learned: AnyArray) -> tuple[Array, Array]:
         gradient = jax.grad(inner)(parameters, learned)
         return outer(jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradient))
 
@@ -205,7 +218,7 @@ def through_update(
 
 
 def learned_gradient(
-    config: LD, network: Learning, examples: Examples, target: Array, classes: Array
+    config: LD, network: Learning, examples: Examples, target: AnyArray, classes: AnyArray
 ) -> tuple[tuple[Array, Array], Array]:
     """Return the loss on a target batch after the inner update, its logits (m, c), and dloss/dy~ (or dloss/dx~).
 
@@ -219,13 +232,13 @@ def learned_gradient(
     training = config.training
     model = training.model(examples.labels.shape[1])
 
-    def with_learned(learned: Array) -> Examples:
+    def with_learned(learned: AnyArray) -> Examples:
         return examples._replace(**{config.learn: learned})
 
     def loss(logits: Array) -> tuple[Array, Array]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean(), logits
 
-    def inner(variables: Any, learned: Array) -> Array:
+    def inner(variables: Variables, learned: AnyArray) -> Array:
         images, labels = with_learned(learned)
         return cross_entropy(model.apply(variables, images).logits, labels)
 
@@ -237,7 +250,7 @@ def learned_gradient(
         )  # fmt: skip
     z = learner.with_bias(model.apply(variables, target).features)
 
-    def ridge(learned: Array) -> tuple[Array, Array]:
+    def ridge(learned: AnyArray) -> tuple[Array, Array]:
         before = network.variables["weights"]
         weights = learner.moved_weights(training, variables, before, *with_learned(learned))
         return loss(network.variables["params"]["scale"] * (z @ weights))
@@ -254,8 +267,15 @@ def constrained(labels: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("config",))
 def _step(
-    network: Learning, examples: Examples, optimizer: Any, chosen: Array, target: Array, classes: Array, *, config: LD
-) -> tuple[Learning, Array, Any, Array, Array]:
+    network: Learning,
+    examples: Examples,
+    optimizer: optax.OptState,
+    chosen: Array,
+    target: AnyArray,
+    classes: AnyArray,
+    *,
+    config: LD,
+) -> tuple[Learning, Array, optax.OptState, Array, Array]:
     """One update on the device: the network, what is learned and its optimiser after it; loss and target accuracy."""
     before = Examples(*(part[chosen] for part in examples))
     # Gradients through an update and through a ridge solution need float32's last digits. All is in one precision,
@@ -279,5 +299,5 @@ def _network(config: LD, problem: Problem, number: int) -> Learning:
     return _host(learner.start(config.training, shape, problem.num_classes, key=(problem.seed, "network", number)))
 
 
-def _host(tree: Any) -> Any:
+def _host(tree: Tree) -> Tree:
     return jax.tree.map(np.asarray, tree)

@@ -12,10 +12,10 @@ from kip.data import Split
 from kip.errors import ConfigError, DataError, NonFiniteError, ShapeError
 from kip.judges import Question, Tools
 from kip.krr import Ridge
-from kip.methods.labels import ld as method
-from kip.methods.labels import restarts
-from kip.methods.labels.label_baseline import LabelBaseline
-from kip.methods.labels.ld import LD
+from kip.methods.unrolled import ld as method
+from kip.methods.unrolled import restarts
+from kip.methods.unrolled.label_baseline import LabelBaseline
+from kip.methods.unrolled.ld import LD
 from kip.networks.model import Network
 from kip.precision import float64
 from kip.runs import loop as train

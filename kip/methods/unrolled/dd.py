@@ -19,7 +19,7 @@ Text Dataset Distillation"; both as compared in Bohdal et al. 2020, Table 7.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,68 +27,64 @@ import numpy as np
 import optax
 from jax import Array
 from pydantic import Field
+from typing_extensions import final
 
 from kip.config import value
 from kip.judges import LearnedDescent
 from kip.judges.descent import fixed_key, in_turn
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
-from kip.methods.matching.base import check_finite
-from kip.methods.matching.classes import places, refuse_batch_norm
+from kip.methods.checks import check_finite, refuse_batch_norm
+from kip.methods.contract import Metrics
+from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network, fresh
+from kip.methods.targets import TargetMethod
+from kip.networks.model import Model, Network, Variables, fresh
+from kip.precision import AnyArray
 from kip.rng import generator, key
+from kip.storage.artefacts import Store
 from kip.training.microbatches import gradient_in_parts
 from kip.training.unrolled import Learned, Student, pulled_back, unroll
 
 
+@final
 @value
-class DD(Method):
+class DD(TargetMethod[None, AnyArray]):
     """The original dataset distillation: learn images and the rate of every step, and labels too if asked."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10
-    """Images of each class; as many batches of one image a class."""
+    """The number of images of each class, and of batches of one image per class."""
     network: Network = Network("LeNet", w_std=1.0)
     """The network, without batch normalisation. The deviation of its weights is 1 over the root of their inputs by
     default, close to the public code's (Xavier's): with PyTorch's, networks learn little in so few steps."""
     epochs: Annotated[int, Field(ge=1)] = 3
-    """Passes over the batches."""
+    """The number of passes over the batches in a training."""
     initial: Literal["random", "fixed"] = "random"
-    """The networks' initial values: drawn anew in each step, or the same in all."""
+    """The networks' initial values: drawn anew in each step (`random`), or the same in all (`fixed`)."""
     networks: Annotated[int, Field(ge=1)] = 1
-    """Initial values that a step averages over; `fixed` has one."""
+    """The number of initial values that a step averages over. `fixed` has one."""
     learn_labels: bool = False
-    """Whether labels are learned too (SLDD)."""
+    """Whether labels are learned with the images (SLDD)."""
     start: Literal["noise", "real"] = "noise"
     """What the images begin as: normal noise, or natural images."""
     first_rate: Annotated[float, Field(gt=0)] = 0.02
-    """The rate of every step, before it is learned."""
+    """The learning rate of every step of a training, before it is learned."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
-    """Natural images of a step, on which the trained network's loss is taken; None means the whole train set."""
+    """The number of natural images of each step, on which the trained network's loss is taken. None means the whole
+    train set."""
     steps: Annotated[int, Field(ge=1)] = 20_000
-    """Updates at the most."""
+    """The largest number of updates."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """Adam's, at its highest."""
+    """The highest learning rate of Adam."""
     halve_every: Annotated[int, Field(ge=1)] | None = None
-    """Updates after which Adam's rate is halved, again and again; None leaves it."""
+    """The number of updates after which the learning rate of Adam is halved, again and again. None keeps it."""
     clip: Annotated[float, Field(gt=0)] | None = 0.2
-    """The largest norm of a network's gradient by all that is learned; a longer one is shortened to it. A few networks
-    in a hundred have gradients a hundred times as long as the others'. None leaves them."""
+    """The largest norm of a network's gradient with respect to all that is learned. A longer one is shortened to it: a
+    few networks in a hundred have gradients a hundred times as long as the others'. None leaves gradients as they
+    are."""
     validation_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks for the accuracy on validation images, at each checkpoint."""
+    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """Networks for the accuracy on test images."""
+    """How many networks are trained for the accuracy on test images."""
     name: Literal["dd"] = "dd"
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> LearnedDescent:
@@ -98,12 +94,7 @@ class DD(Method):
             validation_networks=self.validation_networks, test_networks=self.test_networks,
         )  # fmt: skip
 
-    @property
-    def needs(self) -> Needs:
-        """Images of each class, and target batches."""
-        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
-
-    def prepare(self, problem: Problem, store: Any) -> Any:
+    def prepare(self, problem: Problem, store: Store) -> None:
         """Check that the images fit the network; nothing is made.
 
         Raises:
@@ -112,12 +103,12 @@ class DD(Method):
         """
         refuse_batch_norm(self.network, "the network of dd")
         Model(self.network, problem.num_classes).check_images(*problem.inputs.shape[1:3])
-        return ()
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[AnyArray]:
         """Return step 0: noise or natural images in batches of one image a class, one-hot labels, equal rates."""
         state = problem.natural_support(self.images_per_class)
-        order = places(state.class_index, problem.num_classes).T.reshape(-1)
+        by_class = np.argsort(state.class_index, kind="stable").reshape(problem.num_classes, -1)
+        order = by_class.T.reshape(-1)
         images, class_index = state.inputs[order], state.class_index[order]
         if self.start == "noise":
             images = generator(problem.seed, "initial noise").standard_normal(images.shape).astype(np.float32)
@@ -128,11 +119,10 @@ class DD(Method):
             class_index=class_index,
             statistics=state.statistics[order],
             learning_rates=np.asarray(jax.nn.softplus(raw)),
-            owned=raw,
-        )
-        return state._replace(optimizer=begin(_optimizer, self, self._learned(state)))
+        ).with_owned(raw)
+        return state._replace(optimizer=begin(_optimizer, self, self._parameters(state)))
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[AnyArray]) -> tuple[State[AnyArray], Metrics]:
         """Return the state after one update, with the loss on the target batch before it.
 
         Raises:
@@ -140,7 +130,7 @@ class DD(Method):
         """
         target = problem.target_batch(self.target_batch, step=state.step)
         student = Student(Model(self.network, problem.num_classes), "soft_xent")
-        learned = self._learned(state)
+        learned = self._parameters(state)
         losses, accuracies, gradients = [], [], []
         for params in self._initial_values(problem, state.step, student.model):
             loss, accuracy, gradient = gradient_through_training(
@@ -160,20 +150,21 @@ class DD(Method):
         )  # fmt: skip
         return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[AnyArray], exported: State[AnyArray]) -> State[AnyArray] | None:
         """Return the natural images that learning started from, with the exported rates; None where it was noise."""
         return initial._replace(learning_rates=exported.learning_rates) if self.start == "real" else None
 
-    def _learned(self, state: State) -> dict[str, Any]:
+    def _parameters(self, state: State[AnyArray]) -> Parameters:
+        """Return what an optimiser moves, by name; `rates` are what softplus makes the rates of."""
         learned = {"images": state.inputs, "rates": state.owned}
         return {**learned, "labels": state.labels} if self.learn_labels else learned
 
-    def _clipped(self, gradient: dict[str, Any]) -> dict[str, Any]:
+    def _clipped(self, gradient: Parameters) -> Parameters:
         if self.clip is None:
             return gradient
         return optax.clip_by_global_norm(self.clip).update(gradient, optax.EmptyState())[0]
 
-    def _initial_values(self, problem: Problem, step: int, model: Model) -> list[Any]:
+    def _initial_values(self, problem: Problem, step: int, model: Model) -> list[Variables]:
         shape = problem.inputs.shape[1:]
         if self.initial == "fixed":
             return [fresh(model, fixed_key(problem.seed), shape)["params"]]
@@ -182,7 +173,7 @@ class DD(Method):
 
 
 def gradient_through_training(
-    student: Student, params: Any, learned: Learned, batches: int, target: np.ndarray, classes: np.ndarray
+    student: Student, params: Variables, learned: Learned, batches: int, target: np.ndarray, classes: np.ndarray
 ) -> tuple[Array, Array, Learned]:
     """Return the loss on target images after the training, its accuracy, and the loss' gradient by what is learned.
 

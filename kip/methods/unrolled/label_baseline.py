@@ -8,10 +8,11 @@ Reference: Bohdal et al. 2020, the baselines `Baseline` and `Baseline LS` of its
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import final
 
 from kip.config import value
 from kip.judges import Learners
@@ -22,8 +23,9 @@ from kip.training import learner
 from kip.training.learner import Training
 
 
+@final
 @value
-class LabelBaseline(Method):
+class LabelBaseline(Method[None, None]):
     """Natural images with their true labels, or smoothed ones."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10
@@ -65,7 +67,7 @@ class LabelBaseline(Method):
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[None]:
         """Return class-balanced natural images with their labels, and no training step.
 
         Raises:
@@ -77,11 +79,11 @@ class LabelBaseline(Method):
         smoothed = (1 - self.smoothing) * one_hot + self.smoothing / problem.num_classes
         return state._replace(labels=smoothed.astype(np.float32), deployment_steps=0)
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the state with `stride` more training steps."""
         steps = (state.step + 1) * self.stride
         return state._replace(step=state.step + 1, deployment_steps=steps), {"deployment_steps": steps}
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[None], exported: State[None]) -> State[None]:
         """Return the exported set: its images are natural, and its labels true or smoothed."""
         return exported

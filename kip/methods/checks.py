@@ -1,0 +1,40 @@
+"""Checks that methods share: of networks before the steps, and of numbers after each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kip.errors import ConfigError, NonFiniteError
+from kip.networks.model import Network
+from kip.precision import AnyArray
+
+
+def refuse_batch_norm(network: Network, what: str) -> None:
+    """Refuse networks whose outputs for an image depend on the others of its batch.
+
+    Raises:
+        ConfigError: if the network has batch normalisation.
+    """
+    if network.batch_normalised:
+        raise ConfigError(
+            what, got=f"{network.label}, with batch normalisation", expected="instance, layer or no normalisation",
+            remedy="Add `norm=instance` to the network.",
+        )  # fmt: skip
+
+
+def check_finite(loss: float, learned: Mapping[str, AnyArray]) -> None:
+    """Refuse to go on from what is not finite.
+
+    Args:
+        loss: before the update.
+        learned: after it, by name.
+
+    Raises:
+        NonFiniteError: if the loss or an array holds NaN or infinity.
+    """
+    if not (np.isfinite(loss) and all(np.isfinite(np.asarray(part)).all() for part in learned.values())):
+        raise NonFiniteError(
+            f"the loss or the learned {' and '.join(learned)} hold NaN or infinity", remedy="Lower the learning rates."
+        )
