@@ -180,6 +180,7 @@ def test_methods_are_final_and_override_nothing_concrete():
             continue
         assert getattr(kind, "__final__", False), f"{kind.__name__} is not final"
         chain = [base for base in kind.__mro__ if issubclass(base, Method)]
+        assert {base.__name__ for base in kind.__mro__ if base not in chain} == {"ABC", "Generic", "object"}
         assert len(chain) <= 3, f"{kind.__name__} inherits from Method through {chain[1:-1]}"
         for place, base in enumerate(chain):
             for name in vars(base):
