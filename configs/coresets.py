@@ -20,28 +20,29 @@ Reference: "Rethinking Dataset Distillation: Hard Truths About Soft Labels"; Guo
 """
 
 import kip
+from kip import rules, scores, spaces
 from kip.configs.main_table import NETWORK, judged
 
 RECORDING = kip.Recording(epochs=8)
-FC = kip.Architecture("FC", 1)
-
-
-def method(rule: str, ipc: int) -> kip.Geometric | kip.Pruning:
-    """Return the choice of a rule."""
-    if rule in ("random", "herding", "k_centers"):
-        return kip.Geometric(ipc, by=rule, space="network", network=NETWORK, recording=RECORDING, **judged(ipc))
-    if rule == "leverage":
-        return kip.Geometric(
-            ipc, by="leverage", space="kernel", kernel=FC, candidates=500, network=NETWORK, **judged(ipc)
-        )
-    return kip.Pruning(ipc, score=rule, keep="easiest", recording=RECORDING, network=NETWORK, **judged(ipc))
-
+FEATURES = spaces.Features(RECORDING)
+FC = spaces.KernelSpace(kip.Architecture("FC", 1))
+RULES = {
+    "random": rules.Random(),
+    "herding": rules.Herding(FEATURES),
+    "k_centers": rules.KCenters(FEATURES),
+    "leverage": rules.Leverage(FC, candidates=500),
+    "el2n": rules.Easiest(scores.EL2N(RECORDING)),
+    "forgetting": rules.Easiest(scores.Forgetting(RECORDING)),
+}
 
 rows = {
-    f"{data}_{rule}_{ipc}": kip.Experiment(
-        data=kip.Data(data), preprocess=kip.Preprocess("standardize"), method=method(rule, ipc), checkpoint_every=1
+    f"{data}_{name}_{ipc}": kip.Experiment(
+        data=kip.Data(data),
+        preprocess=kip.Preprocess("standardize"),
+        method=kip.Selection(ipc, rule=rule, network=NETWORK, **judged(ipc)),
+        checkpoint_every=1,
     )
     for data in ("mnist", "cifar10")
-    for rule in ("random", "herding", "k_centers", "leverage", "el2n", "forgetting")
+    for name, rule in RULES.items()
     for ipc in (1, 10)
 }

@@ -7,7 +7,7 @@ Expected: `reference` of each row: ConvNet-D3 of width 128, 300 epochs, protocol
 
 The rows of K-centers take the medoids of k-means in the features of a network that learned the train set. The paper
 names "points that are maximally distant from each other or represent cluster centers" and no space. Farthest-first
-(`by="k_centers"`) takes outliers and cannot be what it ran: a public reproduction has 8 to 14 % with it at 10 images of
+(`rules.KCenters`) takes outliers and cannot be what it ran: a public reproduction has 8 to 14 % with it at 10 images of
 each class, and 22.5 % with medoids, where the paper has 25.0.
 
 CAD-Prune's K is aligned with the work of the training, K N = epochs |S|, N the 45 000 images that are trained on: 7
@@ -20,6 +20,7 @@ Reference: "Rethinking Dataset Distillation: Hard Truths About Soft Labels", sup
 """
 
 import kip
+from kip import rules, scores, spaces
 
 NETWORK = kip.Network("ConvNet-D3", w_std=3**-0.5)
 PUBLISHED = {  # images of each class: percent, +-
@@ -28,22 +29,17 @@ PUBLISHED = {  # images of each class: percent, +-
     "cad": {10: (22.95, 0.03), 50: (37.87, 0.16)},
 }
 TITLES = {"random": "random", "k_centers": "K-centers", "cad": "CAD-Prune"}
-
-
-def method(rule: str, ipc: int) -> kip.Geometric | kip.Pruning:
-    """Return the choice of a rule."""
-    if rule == "cad":
-        return kip.Pruning(ipc, score="cad", network=NETWORK, test_networks=3)
-    by = {"k_centers": "medoids"}.get(rule, rule)
-    recording = kip.Recording(epochs=40)
-    return kip.Geometric(ipc, by=by, space="network", network=NETWORK, recording=recording, test_networks=3)
-
+RULES = {
+    "random": rules.Random(),
+    "k_centers": rules.Medoids(spaces.Features(kip.Recording(epochs=40))),
+    "cad": rules.Hardest(scores.CAD()),
+}
 
 rows = {
     f"cifar100_{rule}_{ipc}": kip.Experiment(
         data=kip.Data("cifar100", validation=5000),
         preprocess=kip.Preprocess("standardize"),
-        method=method(rule, ipc),
+        method=kip.Selection(ipc, rule=RULES[rule], network=NETWORK, test_networks=3),
         checkpoint_every=1,
         reference=kip.Reference(
             f"Hard Truths About Soft Labels, Table 8, CIFAR-100, {ipc} a class, {TITLES[rule]}",

@@ -37,9 +37,19 @@ def _read_method(given: Any) -> Method:
         return given
     if not isinstance(given, dict):
         raise ConfigError("method", got=repr(given), expected="a method, such as kip.KIP()")
-    return config.read(method_named(given.get("name")), without_former_options(given))
+    if (name := given.get("name")) in RETIRED:
+        raise ConfigError(
+            f"the method {name!r}",
+            got="a configuration of an older kip, which cannot be read any more",
+            expected="the method 'selection' with a rule, such as kip.Selection(rule=kip.rules.Herding())",
+            remedy="Write the configuration anew: docs/methods/selection.md has the rules. A distilled.npz of such a "
+            "run is still read, judged and compared.",
+        )
+    return config.read(method_named(name), without_former_options(given))
 
 
+RETIRED = ("geometric", "pruning")
+"""Names of methods of an older kip; their rules are those of the method `selection`."""
 FORMER_OPTIONS = {"datm": {"start", "latents"}}
 """Options that methods had and never used, by the name of the method; files of an older kip hold them."""
 

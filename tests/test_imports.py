@@ -54,7 +54,7 @@ HOMES = {
         "kip/methods/selection/greedy.py",
     ],
     "optax": [
-        "kip/methods/decoupled/base.py",
+        "kip/methods/decoupled/groups.py",
         "kip/methods/descent.py",
         "kip/methods/features/frepo.py",
         "kip/methods/features/hypergradient.py",

@@ -40,7 +40,8 @@ from kip.evaluate.prepared import check_classes, check_data
 from kip.evaluate.setting import Setting, Teacher
 from kip.experiment import Experiment
 from kip.judges import Students
-from kip.methods.selection.geometric import Geometric
+from kip.methods.selection import rules
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.networks.model import CONVNET
 from kip.progress import counted, inner_stage
@@ -51,6 +52,14 @@ from kip.storage.json_files import read_object
 from kip.training.protocols import PROTOCOLS, Protocol, for_set
 
 Baseline = Literal["random", "herding", "k_centers", "medoids", "facility_location"]
+BASELINES: dict[Baseline, rules.Rule] = {
+    "random": rules.Random(),
+    "herding": rules.Herding(),
+    "k_centers": rules.KCenters(),
+    "medoids": rules.Medoids(),
+    "facility_location": rules.FacilityLocation(),
+}
+"""The rules of baselines; images are their pixels."""
 RUNS, CELLS, TABLE = "runs", "cells", "comparison.json"
 DSA = ("dsa", "dsa_no_flip")
 
@@ -332,7 +341,7 @@ def _baseline(rule: Baseline, per_class: int, setting: Setting, comparison: Comp
         comparison: the seed, and networks that they are for.
         named: whether its name says the data set and preprocessing.
     """
-    method = Geometric(per_class, by=rule, network=comparison.networks[0])
+    method = Selection(per_class, rule=BASELINES[rule], network=comparison.networks[0])
     wanted = Experiment(method, data=setting.data, preprocess=setting.preprocess, seed=comparison.seed)
     with KernelBlocks(wanted.blocks) as blocks:
         problem = problem_of(wanted, setting.dataset, setting.transform, blocks, None)
@@ -385,7 +394,9 @@ def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
 def _method(distilled: DistilledSet) -> str:
     """Return what the table calls a set's method: its name, or the rule by which it chose natural images."""
     method = distilled.origin.experiment["method"]
-    return str(method.get("by") or method.get("score") or method["name"])
+    if method["name"] == "selection" and isinstance(rule := method.get("rule"), dict):
+        return rules.name(rule)
+    return str(method.get("by") or method.get("score") or method["name"])  # the first two are of sets of an older kip
 
 
 def _row(name: str, method: str, count: int, setting: Setting, entry: Entry | None = None) -> dict[str, Any]:

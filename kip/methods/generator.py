@@ -112,7 +112,7 @@ def _loaded(name: str) -> Generator:
 
 @partial(jax.jit, static_argnames=("function",))
 def _images(latents: AnyArray, classes: Array, black: Array, white: Array, *, function: Generator) -> Array:
-    return black + (white - black) * function(latents, classes)
+    return black + (white - black) * function(jnp.asarray(latents), classes)
 
 
 @partial(jax.jit, static_argnames=("function",))

@@ -105,7 +105,7 @@ def _check_at_once(dataset: data.Dataset, needs: Needs) -> None:
         ),
         f"{of_class} images of a class": (
             OF_CLASS * values * of_class,
-            "Choose from some images of each class (method.candidates), or in another space (method.space network)",
+            "Choose from some images of each class (method.rule.candidates), or in the space of a network's features",
         ),
     }
     for what, (wanted, remedy) in taken.items():

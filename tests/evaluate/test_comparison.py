@@ -355,7 +355,8 @@ def test_chosen_images_are_called_by_their_rule(tmp_path):
     path = tmp_path / "chosen.py"
     path.write_text(
         "import kip\n"
-        "config = kip.Experiment(kip.Geometric(by='herding', network=kip.Network('FC1', width=4), test_networks=1))\n"
+        "network = kip.Network('FC1', width=4)\n"
+        "config = kip.Experiment(kip.Selection(rule=kip.rules.Herding(), network=network, test_networks=1))\n"
     )
     table = compare([str(path)], Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1), out=tmp_path / "out")
     assert [row["method"] for row in table["sets"]] == ["herding"]

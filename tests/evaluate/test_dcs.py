@@ -112,7 +112,7 @@ def test_sre2ls_loss_of_a_subset_is_that_of_its_groups_of_one_image_a_class(data
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (kip.Geometric(2, by="random", network=kip.Network("FC1", width=4)), "steps without a loss"),
+        (kip.Selection(2, rule=kip.rules.Random(), network=kip.Network("FC1", width=4)), "steps without a loss"),
         (kip.KIP(images_per_class=1, kernels=(FC,), target_batch=100), "a set of 10 images"),
     ],
 )

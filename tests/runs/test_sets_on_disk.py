@@ -18,8 +18,8 @@ from kip.errors import DataError
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.squeeze import Squeeze
-from kip.methods.selection.geometric import Geometric
-from kip.methods.selection.pruning import Pruning
+from kip.methods.selection import rules, scores, spaces
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.runs import forecast
 from kip.storage.images import Lazy
@@ -28,12 +28,12 @@ from kip.training.records import Recording
 
 NETWORK = Network("ConvNet-D3", width=4)
 JUDGED = {"protocol": dataclasses.replace(PROTOCOLS["HL"], epochs=2), "test_networks": 1}
-RECORDED = {"network": NETWORK, "recording": Recording(epochs=2, batch=16), **JUDGED}
+RECORDING = Recording(epochs=2, batch=16)
 METHODS = {
-    "random": Geometric(2, by="random", network=NETWORK, **JUDGED),
-    "herding": Geometric(2, by="herding", space="network", **RECORDED),
-    "k_centers": Geometric(2, by="k_centers", network=NETWORK, **JUDGED),
-    "el2n": Pruning(2, score="el2n", **RECORDED),
+    "random": Selection(2, rule=rules.Random(), network=NETWORK, **JUDGED),
+    "herding": Selection(2, rule=rules.Herding(spaces.Features(RECORDING)), network=NETWORK, **JUDGED),
+    "k_centers": Selection(2, rule=rules.KCenters(), network=NETWORK, **JUDGED),
+    "el2n": Selection(2, rule=rules.Hardest(scores.EL2N(RECORDING)), network=NETWORK, **JUDGED),
     "rded": RDED(
         2, network=Network("ConvNet-D3", width=4, norm="batch"), squeeze=Squeeze(epochs=2, batch=16), crops=Crops(6, 2),
         evaluation_network=NETWORK, **JUDGED,
@@ -127,9 +127,9 @@ def test_what_takes_too_much_at_once_is_refused_with_a_remedy(shapes, monkeypatc
         check_data(kip.Experiment(dataclasses.replace(small, target_batch=None)), dataset)
     monkeypatch.setattr(forecast, "memory_bytes", lambda: 12 * values * 21 - 1)
     check_data(kip.Experiment(METHODS["herding"]), dataset)
-    with pytest.raises(DataError, match=r"takes 21 images of a class.*at once.*method\.candidates"):
+    with pytest.raises(DataError, match=r"takes 21 images of a class.*at once.*method\.rule\.candidates"):
         check_data(kip.Experiment(METHODS["k_centers"]), dataset)
-    check_data(kip.Experiment(dataclasses.replace(METHODS["k_centers"], candidates=20)), dataset)
+    check_data(kip.Experiment(Selection(2, rule=rules.KCenters(candidates=20), network=NETWORK, **JUDGED)), dataset)
 
 
 CONFIG = """
@@ -138,16 +138,16 @@ import kip
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.rded import RDED
 from kip.methods.decoupled.squeeze import Squeeze
-from kip.methods.selection.geometric import Geometric
+from kip.methods.selection import rules, spaces
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.training.protocols import PROTOCOLS
 from kip.training.records import Recording
 
 network = Network("FC1", width=16)
 judged = {"protocol": dataclasses.replace(PROTOCOLS["HL"], epochs=2), "test_networks": 1}
-selection = Geometric(
-    1, by="herding", space="network", network=network, recording=Recording(epochs=1, augment="none"), **judged
-)
+features = spaces.Features(Recording(epochs=1, augment="none"))
+selection = Selection(1, rule=rules.Herding(features), network=network, **judged)
 rded = RDED(
     1, network=network, squeeze=Squeeze(epochs=1), crops=Crops(20, 2),
     evaluation_network=network, **judged,

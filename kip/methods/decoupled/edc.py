@@ -11,36 +11,145 @@ Reference: Shao et al. 2024, "Elucidating the Design Space of Dataset Condensati
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 from jax import Array
 from pydantic import Field
+from typing_extensions import final
 
 from kip.config import value
-from kip.methods.decoupled.running import Running
+from kip.methods.contract import Metrics, Needs
+from kip.methods.decoupled import groups
+from kip.methods.decoupled.groups import Start, first_inputs, fresh_adam, group_of, recover
+from kip.methods.decoupled.running import OTHERS, Given, Known, Matching, Memories, empty_memories, running_loss, wanted
+from kip.methods.decoupled.squeeze import Decoupled, needs_of
+from kip.methods.decoupled.statistics import Layers
+from kip.methods.problem import Problem, State
+from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
 from kip.training.augment import STRETCH, cropped, flip
 
 
+@final
 @value
-class EDC(Running):
+class EDC(Decoupled[Known, Memories]):
     """Matching of all images' and of classes' statistics: learn images from several networks' statistics."""
 
-    start: Literal["noise", "real", "patches"] = "real"
-    """What the images begin as: normal noise, natural images, or the crops of natural images that RDED would choose."""
+    start: Start = "real"
+    """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
+    images that RDED would choose."""
     iterations: Annotated[int, Field(ge=1)] = 75
-    """Steps of Adam of each group of images."""
+    """The number of steps of Adam for each group of images."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
+    strength: Annotated[float, Field(ge=0)] = 0.01
+    """The weight of the statistics' distance, beside the cross-entropy."""
+    spread: bool = False
+    """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
+    differ from those of one device in their last digits."""
+    more_networks: tuple[Network, ...] = OTHERS
+    """The networks that follow the first one in turn, an iteration each."""
+    together: Annotated[int, Field(ge=1)] = 1
+    """The number of images of each class that are recovered together; it divides `images_per_class`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """The weight of the past in the running statistics of the images."""
+    running: Literal["corrected", "public"] = "corrected"
+    """Whether running statistics are right from the first batch on (`corrected`), or begin at zero (`public`), as in
+    the public code."""
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The probability of a convolution to be left out of a step."""
     class_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """The weight of the statistics of classes against those of all images."""
+    """The weight of the statistics of classes, against those of all images."""
     name: Literal["edc"] = "edc"
 
-    @property
-    def share_of_classes(self) -> float:
-        """The weight of the statistics of classes against those of all images."""
-        return self.class_share
+    def __post_init__(self) -> None:
+        groups.check(self.networks, self.images_per_class, self.together)
 
-    def seen(self, key: Array, images: Array, iteration: Any, *, mirror: bool) -> Array:
-        """Return the images of a group, cropped and flipped."""
-        of_crop, of_flip = jax.random.split(key)
-        images = cropped(of_crop, images, stretch=STRETCH)
-        return flip(of_flip, images, len(images)) if mirror else images
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks, in their order."""
+        return (self.network, *self.more_networks)
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class: for the set, or for the crops that it begins as."""
+        return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
+
+    @property
+    def steps(self) -> int:
+        """Iterations of all groups."""
+        return self.images_per_class // self.together * self.iterations
+
+    @property
+    def schedule_ends(self) -> bool:
+        """The cosine ends with each group, wherever the run ends."""
+        return True
+
+    @property
+    def pace(self) -> groups.Pace:
+        """The steps of a group."""
+        return groups.Pace(self.learning_rate, self.iterations)
+
+    def natural(self, initial: State[Memories], exported: State[Memories]) -> State[Memories] | None:
+        """Return the natural images that recovery started from; None if it started from noise or crops."""
+        return initial if self.start == "real" else None
+
+    @property
+    def matching(self) -> Matching:
+        """The weights of the running statistics, and the memory of those of the images."""
+        return Matching(self.strength, self.momentum, self.running == "corrected", self.drop, self.class_share)
+
+    def prepare(self, problem: Problem, store: Store) -> Known:
+        """Return the squeezed networks, the statistics of the train images in each, and crops if it starts from them.
+
+        Raises:
+            ConfigError: if preprocessing mixes pixels, which then have no range.
+        """
+        crops = self.crops if self.start == "patches" else None
+        variables, patches = groups.prepare(
+            self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class,
+            together=self.together,
+        )  # fmt: skip
+        return Known(
+            variables, patches, wanted(self.networks, variables, problem, store, of_classes=self.class_share > 0)
+        )
+
+    def init(self, problem: Problem, prepared: Known) -> State[Memories]:
+        """Return step 0: groups of images, the first group's optimiser, and empty memories of their statistics."""
+        state = first_inputs(
+            problem, self.start, prepared.patches, images_per_class=self.images_per_class, together=self.together
+        )
+        first = state.inputs[: self.together * problem.num_classes]
+        memories = empty_memories(self.networks, prepared.variables, first, problem.num_classes)
+        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(memories)
+
+    def step(self, problem: Problem, prepared: Known, state: State[Memories]) -> tuple[State[Memories], Metrics]:
+        """Return the state after one iteration of one group by the network whose turn it is, with the loss before it.
+
+        Raises:
+            NonFiniteError: if the loss is not finite.
+        """
+        group = group_of(state.step, problem.num_classes, iterations=self.iterations, together=self.together)
+        if state.step and group.iteration == 0:
+            state = state._replace(optimizer=fresh_adam(self.pace, state.inputs[group.rows]))
+        turn = state.step % len(self.networks)
+        given = Given(prepared.variables[turn], prepared.wanted[turn], state.owned[turn])
+        after, memory, metrics = recover(
+            view, loss, self, problem, state, given, group, self.pace, network=self.networks[turn], spread=self.spread
+        )
+        return after._replace(owned=(*state.owned[:turn], memory, *state.owned[turn + 1 :])), metrics
+
+
+def view(method: EDC, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
+    """Return the images of a group as a network sees them: cropped and flipped."""
+    of_crop, of_flip = jax.random.split(key)
+    images = cropped(of_crop, images, stretch=STRETCH)
+    return flip(of_flip, images, len(images)) if mirror else images
+
+
+def loss(
+    method: EDC, model: Model, given: Given, images: Array, labels: Array, key: Array
+) -> tuple[Array, tuple[Array, Layers]]:
+    """Return the loss, (), with the logits and the memory after these images."""
+    return running_loss(method.matching, model, given, images, labels, key)

@@ -16,24 +16,36 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from typing_extensions import final
 
 from kip.config import value
 from kip.data import centred_one_hot
-from kip.methods.contract import Metrics
-from kip.methods.decoupled.squeeze import Decoupled, squeezed
+from kip.methods.contract import Metrics, Needs
+from kip.methods.decoupled.squeeze import Decoupled, needs_of, squeezed
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Variables
+from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
 
 
+@final
 @value
-class RDED(Decoupled):
+class RDED(Decoupled[Variables, None]):
     """Realistic crops: choose crops of natural images by a trained network."""
 
     name: Literal["rded"] = "rded"
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def networks(self) -> tuple[Network, ...]:
+        """The squeezed network."""
+        return (self.network,)
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class, one for each crop of the set."""
+        return needs_of(self.images_per_class, self.crops)
+
+    @property
+    def steps(self) -> int:
         """One: the choice."""
         return 1
 
@@ -46,11 +58,11 @@ class RDED(Decoupled):
         self.crops.check(problem)
         return squeezed(self.squeeze, self.network, problem, store)[1]
 
-    def init(self, problem: Problem, prepared: Variables) -> State:
+    def init(self, problem: Problem, prepared: Variables) -> State[None]:
         """Return step 0: natural images."""
         return problem.natural_support(self.images_per_class)
 
-    def step(self, problem: Problem, prepared: Variables, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Variables, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the chosen crops as images, with their mean cross-entropy.
 
         Raises:

@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Annotated
 
 from pydantic import Field
 
 from kip.config import value
 from kip.judges import Students
-from kip.methods.contract import Needs
+from kip.methods.contract import LabelsAre, Method, Needs, Prepared
 from kip.methods.decoupled.crops import Crops
-from kip.methods.for_networks import ForNetworks
-from kip.methods.problem import Problem
+from kip.methods.problem import Owned, Problem
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.storage.artefacts import Store
+from kip.training.protocols import PROTOCOLS, Protocol
 from kip.training.squeeze import Squeeze, squeeze
 
 
 @value
-class Decoupled(ForNetworks):
+class Decoupled(Method[Prepared, Owned]):
     """The base of methods that make a set from what trained networks know of the whole train split."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 10
-    """Images of each class."""
+    """The number of images of each class."""
     network: Network = Network("ResNet18")
-    """The network that is squeezed."""
-    squeeze: Squeeze = Squeeze()
-    """How it is trained."""
-    crops: Crops = Crops()
-    """How crops of natural images are chosen, where there are any."""
-    evaluation_network: Network = CONVNET
-    """What is trained on the set to judge it."""
+    """The network that is squeezed; of several, the first."""
+    protocol: Protocol = PROTOCOLS["HL"]
+    """The protocol by which the judge's networks are trained."""
+    validation_networks: Annotated[int, Field(ge=1)] = 1
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 3
-    """Networks trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
+    squeeze: Squeeze = Squeeze()
+    """The training of the squeezed networks."""
+    crops: Crops = Crops()
+    """The choice of crops of natural images, for sets that are made of them or begin as such."""
+    evaluation_network: Network = CONVNET
+    """The network that is trained on the set to judge it."""
 
     @property
+    @abc.abstractmethod
     def networks(self) -> tuple[Network, ...]:
-        """The squeezed networks."""
-        return (self.network,)
+        """The squeezed networks, in their order."""
 
     @property
-    def takes_crops(self) -> bool:
-        """Whether images are made of crops of natural images, or begin as such."""
-        return True
+    def label(self) -> str:
+        """The first network that is squeezed."""
+        return self.network.label
 
     @property
-    def judging_network(self) -> Network:
-        """What is trained on the set to judge it."""
-        return self.evaluation_network
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
 
     @property
     def judge(self) -> Students:
         """Fresh networks, trained under the protocol; the squeezed networks are its teachers."""
         return Students(
-            self.judging_network, self.protocol, validation_networks=self.validation_networks,
+            self.evaluation_network, self.protocol, validation_networks=self.validation_networks,
             test_networks=self.test_networks, teachers=self.networks, squeeze=self.squeeze,
         )  # fmt: skip
 
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it is made of."""
-        crops = self.crops.factor**2 if self.takes_crops else 1
-        return Needs(self.images_per_class * crops, augmentation=False)
+
+def needs_of(images_per_class: int, crops: Crops | None) -> Needs:
+    """Return what a method asks of a data set: images of each class, for the set or for the crops that make it."""
+    return Needs(images_per_class * (1 if crops is None else crops.factor**2), augmentation=False)
 
 
 def squeezed(config: Squeeze, network: Network, problem: Problem, store: Store) -> tuple[Model, Variables]:

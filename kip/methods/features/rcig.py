@@ -300,7 +300,7 @@ def _check_finite(what: str, *arrays: AnyArray) -> None:
 
 
 @jax.jit
-def _averaged(average: AnyArray, newest: AnyArray, weight: Scalar) -> Array:
+def _averaged(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
     return average + weight * (newest - average)
 
 

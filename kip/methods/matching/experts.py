@@ -122,6 +122,7 @@ def trajectories(config: Experts, model: Model, problem: Problem, store: Store) 
             like = _train(config, model, problem, first, size, artefact, store.show_progress)
             groups.append(artefact)
             bar.update(size)
+    assert like is not None  # there is at least one group
     return Trajectories(groups, size, like)
 
 

@@ -113,14 +113,14 @@ class DD(TargetMethod[None, AnyArray]):
         if self.start == "noise":
             images = generator(problem.seed, "initial noise").standard_normal(images.shape).astype(np.float32)
         raw = np.full(self.epochs * self.images_per_class, np.log(np.expm1(self.first_rate)), np.float32)
-        state = state._replace(
+        begun: State[AnyArray] = state._replace(
             inputs=images,
             labels=np.eye(problem.num_classes, dtype=np.float32)[class_index],
             class_index=class_index,
             statistics=state.statistics[order],
             learning_rates=np.asarray(jax.nn.softplus(raw)),
         ).with_owned(raw)
-        return state._replace(optimizer=begin(_optimizer, self, self._parameters(state)))
+        return begun._replace(optimizer=begin(_optimizer, self, self._parameters(begun)))
 
     def step(self, problem: Problem, prepared: None, state: State[AnyArray]) -> tuple[State[AnyArray], Metrics]:
         """Return the state after one update, with the loss on the target batch before it.

@@ -41,7 +41,6 @@ from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
 from kip.methods.unrolled import restarts
 from kip.networks.model import Variables
-from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 from kip.training import learner
 from kip.training.learner import Training, cross_entropy
@@ -152,8 +151,9 @@ class LD(Method[None, Owned]):
             len(state.inputs), self.training.batch, key=(problem.seed, "base examples", 0), step=state.step
         )
         moved = _step(
-            state.owned["learner"], Examples(state.inputs, state.labels), state.optimizer, chosen,
-            target.images, target.labels.argmax(axis=1), config=self,
+            state.owned["learner"], Examples(jnp.asarray(state.inputs), jnp.asarray(state.labels)), state.optimizer,
+            chosen,
+            jnp.asarray(target.images), jnp.asarray(target.labels.argmax(axis=1)), config=self,
         )  # fmt: skip
         network, learned, optimizer, loss, accuracy = moved
         if not (np.isfinite(loss) and np.isfinite(np.asarray(learned)).all()):
@@ -187,15 +187,15 @@ class LD(Method[None, Owned]):
 class Examples(NamedTuple):
     """Base examples: x~ (b, H, W, C) and y~ (b, c)."""
 
-    images: AnyArray
-    labels: AnyArray
+    images: Array
+    labels: Array
 
 
 def through_update(
-    inner: Callable[[Variables, AnyArray], Array],
+    inner: Callable[[Variables, Array], Array],
     outer: Callable[[Variables], tuple[Array, Array]],
     parameters: Variables,
-    learned: AnyArray,
+    learned: Array,
     learning_rate: float,
 ) -> tuple[tuple[Array, Array], Array]:
     """Return outer(theta') with its second result, and its derivative by what is learned, l (y~ or x~), through
@@ -210,7 +210,7 @@ def through_update(
         learning_rate: lr.
     """
 
-    def loss(learned: AnyArray) -> tuple[Array, Array]:
+    def loss(learned: Array) -> tuple[Array, Array]:
         gradient = jax.grad(inner)(parameters, learned)
         return outer(jax.tree.map(lambda p, g: p - learning_rate * g, parameters, gradient))
 
@@ -218,7 +218,7 @@ def through_update(
 
 
 def learned_gradient(
-    config: LD, network: Learning, examples: Examples, target: AnyArray, classes: AnyArray
+    config: LD, network: Learning, examples: Examples, target: Array, classes: Array
 ) -> tuple[tuple[Array, Array], Array]:
     """Return the loss on a target batch after the inner update, its logits (m, c), and dloss/dy~ (or dloss/dx~).
 
@@ -232,13 +232,13 @@ def learned_gradient(
     training = config.training
     model = training.model(examples.labels.shape[1])
 
-    def with_learned(learned: AnyArray) -> Examples:
+    def with_learned(learned: Array) -> Examples:
         return examples._replace(**{config.learn: learned})
 
     def loss(logits: Array) -> tuple[Array, Array]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean(), logits
 
-    def inner(variables: Variables, learned: AnyArray) -> Array:
+    def inner(variables: Variables, learned: Array) -> Array:
         images, labels = with_learned(learned)
         return cross_entropy(model.apply(variables, images).logits, labels)
 
@@ -250,7 +250,7 @@ def learned_gradient(
         )  # fmt: skip
     z = learner.with_bias(model.apply(variables, target).features)
 
-    def ridge(learned: AnyArray) -> tuple[Array, Array]:
+    def ridge(learned: Array) -> tuple[Array, Array]:
         before = network.variables["weights"]
         weights = learner.moved_weights(training, variables, before, *with_learned(learned))
         return loss(network.variables["params"]["scale"] * (z @ weights))
@@ -271,8 +271,8 @@ def _step(
     examples: Examples,
     optimizer: optax.OptState,
     chosen: Array,
-    target: AnyArray,
-    classes: AnyArray,
+    target: Array,
+    classes: Array,
     *,
     config: LD,
 ) -> tuple[Learning, Array, optax.OptState, Array, Array]:

@@ -9,7 +9,7 @@ import pytest
 
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
-from kip.methods.decoupled import base, cda, crops, dwa, fadrm, rded, recovery, sre2l
+from kip.methods.decoupled import cda, crops, dwa, fadrm, groups, rded, recovery, sre2l
 from kip.methods.decoupled.squeeze import squeezed
 from kip.networks.model import Model, Network
 from kip.precision import float64
@@ -115,9 +115,9 @@ def test_groups_are_recovered_one_after_the_other(problem, store):
     first, _ = run(method, problem, store, 3)
     second, _ = run(method, problem, store, 6)
     start = method.init(problem, method.prepare(problem, store))
-    np.testing.assert_array_equal(first.images[10:], start.images[10:])
-    np.testing.assert_array_equal(second.images[:10], first.images[:10])
-    assert not np.array_equal(second.images[10:], first.images[10:])
+    np.testing.assert_array_equal(first.inputs[10:], start.inputs[10:])
+    np.testing.assert_array_equal(second.inputs[:10], first.inputs[:10])
+    assert not np.array_equal(second.inputs[10:], first.inputs[10:])
     for group in (slice(0, 10), slice(10, 20)):
         assert sorted(start.class_index[group]) == list(range(10))
 
@@ -130,19 +130,19 @@ def test_a_group_spread_over_devices_is_recovered_as_on_one(problem, store, monk
         asked.append(devices)
         return devices_of.spread(batch, devices)
 
-    monkeypatch.setattr(base, "spread", spread)
+    monkeypatch.setattr(groups, "spread", spread)
     method = of(sre2l.SRe2L, iterations=4)
     one, _ = run(method, problem, store, 4)
     many, _ = run(dataclasses.replace(method, spread=True), problem, store, 4)
     assert asked == [1, jax.local_device_count()]
-    np.testing.assert_allclose(one.images, many.images, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(one.inputs, many.inputs, rtol=2e-4, atol=2e-4)
 
 
 def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, store):
     method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
-    group, classes = state.inputs[:10], state.class_index[:10]
+    group, classes = np.asarray(state.inputs)[:10], state.class_index[:10]
 
     def entropy(made):
         outputs = logits(MODEL, made, group)
@@ -195,17 +195,17 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
 
 def test_crops_are_those_of_the_curriculum(problem):
     method = of(cda.CDA, iterations=100, milestone=0.5)
-    areas = [float(method.smallest(t)) for t in (0, 25, 50, 99)]
+    areas = [float(cda.smallest_area(method, jnp.asarray(t))) for t in (0, 25, 50, 99)]
     np.testing.assert_allclose(areas, [1.0, 0.54, 0.08, 0.08], atol=1e-6)
     images = jnp.asarray(problem.inputs[:10])
     still = dataclasses.replace(method, roll=0)
-    np.testing.assert_allclose(still.seen(key(0, "a"), images, 0, mirror=False), images, atol=1e-5)
-    flipped = np.asarray(still.seen(key(0, "a"), images, 0, mirror=True))
+    np.testing.assert_allclose(cda.view(still, key(0, "a"), images, jnp.asarray(0), False), images, atol=1e-5)
+    flipped = np.asarray(cda.view(still, key(0, "a"), images, jnp.asarray(0), True))
     as_they_are = [np.allclose(ours, image, atol=1e-5) for ours, image in zip(flipped, images)]
     mirrored = [np.allclose(ours, image[:, ::-1], atol=1e-5) for ours, image in zip(flipped, images)]
     assert all(a or b for a, b in zip(as_they_are, mirrored))
     assert 0 < sum(mirrored) < 10
-    assert not np.allclose(still.seen(key(0, "a"), images, 60, mirror=False), images, atol=0.1)
+    assert not np.allclose(cda.view(still, key(0, "a"), images, jnp.asarray(60), False), images, atol=0.1)
 
 
 def test_recovery_may_start_from_the_crops_that_rded_chooses(problem, store):
@@ -234,21 +234,26 @@ def staged(**options):
     return of(fadrm.FADRM, **given)
 
 
-def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store):
+def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store, monkeypatch):
     method = staged()
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
     np.testing.assert_array_equal(state.inputs, prepared.patches)
     for _ in range(2):
         state, _ = method.step(problem, prepared, state)
-    before = np.asarray(state.inputs)
-    between = method._next_stage(problem, prepared, state, slice(0, 10))
-    np.testing.assert_allclose(between.images, 0.5 * before + 0.5 * prepared.patches, rtol=1e-6)
-    moments, schedule = between.optimizer[0], between.optimizer[1]
+    before, begun, original = np.asarray(state.inputs), [], fadrm.descended
+
+    def descended(pace, problem, optimizer, images, gradient):
+        begun.append((np.asarray(images), optimizer))
+        return original(pace, problem, optimizer, images, gradient)
+
+    monkeypatch.setattr(fadrm, "descended", descended)
+    after, _ = method.step(problem, prepared, state)
+    ((images, (moments, schedule)),) = begun
+    np.testing.assert_allclose(images, 0.5 * before + 0.5 * np.asarray(prepared.patches), rtol=1e-6)
     assert int(moments.count) == 0
     assert not np.any(moments.mu["images"])
     assert int(schedule.count) == 2, "the rate's cosine goes on"
-    after, _ = method.step(problem, prepared, state)
     assert int(after.optimizer[0].count) == 1
     assert not np.allclose(after.inputs, before, atol=1e-3)
 
@@ -263,15 +268,18 @@ def test_stages_may_have_sides_of_their_own(problem, store):
     for _ in range(4):
         state, _ = method.step(problem, prepared, state)
         states.append(state)
+    assert states[2].owned is not None
     small = jnp.asarray(states[2].owned["small"])[:, :4, :4]
     assert not np.any(np.asarray(states[2].owned["small"])[:, 4:])
-    np.testing.assert_array_equal(states[2].images, fadrm.resized(small, 8))
-    assert not np.array_equal(states[3].images, fadrm.resized(fadrm.resized(states[3].images, 4), 8)), "of full side"
+    np.testing.assert_array_equal(states[2].inputs, fadrm.resized(small, 8))
+    assert not np.array_equal(states[3].inputs, fadrm.resized(fadrm.resized(jnp.asarray(states[3].inputs), 4), 8)), (
+        "of full side"
+    )
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
     for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
         assert np.shape(a) == np.shape(b)
     other = states[1]._replace(inputs=np.asarray(states[0].inputs))
-    np.testing.assert_array_equal(method._small(other, slice(0, 10)), fadrm.resized(jnp.asarray(other.images), 4))
+    np.testing.assert_array_equal(method.inputs(other, slice(0, 10), 4), fadrm.resized(jnp.asarray(other.inputs), 4))
 
 
 def test_stages_that_do_not_fit_are_refused(problem, store):

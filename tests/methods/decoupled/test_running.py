@@ -9,6 +9,7 @@ import pytest
 
 from kip.errors import ConfigError
 from kip.methods.decoupled import edc, gvbsm, statistics
+from kip.methods.decoupled.running import Given, Wanted
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.storage.artefacts import Artefact, Store
@@ -137,33 +138,30 @@ def given(method, share, seed=0):
         name: {part: jnp.asarray(drawn(10, *x.shape, seed=8)) for part, x in parts.items()}
         for name, parts in like.items()
     }
-    return {
-        "variables": made, "wanted": {"all": wanted | kept, "classes": tables if share else {}},
-        "memory": statistics.empty(like),
-    }  # fmt: skip
+    return Given(made, Wanted(wanted | kept, tables if share else {}), statistics.empty(like))
 
 
 @pytest.mark.parametrize("kind", ["G-VBSM", "EDC"])
 def test_the_loss_of_the_first_batch_is_that_written_out_and_its_gradient_that_of_differences(kind):
-    method = {
-        "G-VBSM": gvbsm.GVBSM(1, **QUICK, strength=0.5, drop=0.0),
-        "EDC": edc.EDC(1, **QUICK, strength=0.5, class_share=0.3),
+    method, loss_of, share = {
+        "G-VBSM": (gvbsm.GVBSM(1, **QUICK, strength=0.5, drop=0.0), gvbsm.loss, 0.0),
+        "EDC": (edc.EDC(1, **QUICK, strength=0.5, class_share=0.3), edc.loss, 0.3),
     }[kind]
-    share, classes = method.share_of_classes, jnp.array([0, 1, 2, 3, 3])
+    classes = jnp.array([0, 1, 2, 3, 3])
     with float64():
         of, images, labels = given(method, share), jnp.asarray(drawn(5, 6, 6, 1)), jax.nn.one_hot(classes, 10)
 
         @jax.jit
         def loss(images):
-            return method.objective(MODEL, of, images, labels, jax.random.key(0))[0]
+            return loss_of(method, MODEL, of, images, labels, jax.random.key(0))[0]
 
-        outputs, inputs = MODEL.observed(of["variables"], images)
+        outputs, inputs = MODEL.observed(of.variables, images)
         expected = float(-jnp.mean(jax.nn.log_softmax(outputs.logits)[jnp.arange(5), classes]))
         for name, parts in statistics.of_batch(inputs).items():
             for part, ours in parts.items():
-                away = (1 - share) * np.linalg.norm(np.asarray(ours - of["wanted"]["all"][name][part]))
+                away = (1 - share) * np.linalg.norm(np.asarray(ours - of.wanted.all[name][part]))
                 if share:
-                    of_classes = np.asarray(of["wanted"]["classes"][name][part])[np.asarray(classes)].mean(0)
+                    of_classes = np.asarray(of.wanted.classes[name][part])[np.asarray(classes)].mean(0)
                     away += share * np.linalg.norm(np.asarray(ours) - of_classes)
                 expected += 0.5 * (10 if name == "Conv_0" else 1) * away
         np.testing.assert_allclose(loss(images), expected, rtol=1e-6)
