@@ -12,7 +12,7 @@ from kip.methods.matching.dc import ClassDistance
 from kip.methods.matching.dm import FeatureDistance
 from kip.networks.model import Model, Network
 from kip.precision import float64
-from kip.training import parts
+from kip.training import microbatches as parts
 from kip.training.augment import augment_siamese
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
 
