@@ -153,6 +153,11 @@ def name(request):
     return request.param
 
 
+@pytest.fixture
+def store(shared_store):
+    return shared_store
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Uninterrupted runs, made once each."""
