@@ -17,8 +17,8 @@ from kip.training.augment import augment_siamese
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
-MODEL = Model(Network("ConvVec2", width=4, norm="instance"), CLASSES)
-"""Of two convolutions, since compiling takes most of the time of these tests."""
+MODEL = Model(Network("ConvVec1", width=4, norm="instance"), CLASSES)
+"""Of one convolution, since compiling takes most of the time of these tests."""
 
 
 def drawn(*shape, seed=0):
@@ -45,7 +45,7 @@ def check(function, at, gradient, rtol=1e-5):
     np.testing.assert_allclose(analytic, numeric, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "dsa"])
+@pytest.mark.parametrize("augmentation", ["none", pytest.param("dsa", marks=pytest.mark.slow)])
 def test_gradient_matching_is_that_of_finite_differences(augmentation):
     with float64():
         real, learned, theta = drawn(6, *SHAPE), drawn(2, *SHAPE, seed=1), params()
@@ -135,7 +135,9 @@ def setting(steps=4, labels="classes", augment="none"):
     return student, learned, draws, params(), params(seed=1)
 
 
-@pytest.mark.parametrize(("labels", "augment"), [("classes", "none"), ("logits", "dsa")])
+@pytest.mark.parametrize(
+    ("labels", "augment"), [("classes", "none"), pytest.param("logits", "dsa", marks=pytest.mark.slow)]
+)
 def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
     with float64():
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)
