@@ -15,10 +15,10 @@ from kip.training.supervised import train
 
 pytestmark = pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
 RECIPE = Recipe(
-    "xent", optimizer=Optimizer("sgd", 0.05, momentum=0.9), steps=6, batch=12, augment="shift", evaluations=1,
+    "xent", optimizer=Optimizer("sgd", 0.05, momentum=0.9), steps=4, batch=12, augment="shift", evaluations=1,
     keep="last", spread=True,
 )  # fmt: skip
-MODEL = Model(Network("ConvNet-D3", width=4, norm="batch"), 3)
+MODEL = Model(Network("ConvVec1", width=4, norm="batch"), 3)
 
 
 def trained(rng, recipe):
