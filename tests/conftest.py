@@ -23,6 +23,7 @@ import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from kip.kernels.fused.compiled import _folder  # noqa: E402
+from kip.pictures import comparison  # noqa: E402
 from kip.runs import loop  # noqa: E402
 from kip.storage.files import atomic_write, cache_dir  # noqa: E402
 
@@ -53,11 +54,14 @@ def _dot(path, *_, **__):
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_pictures(request):
-    """Draw a dot for each picture of a run, since pictures take longer than the run; `mark.pictures` keeps a file's."""
+    """Draw a dot for each picture of a run or a comparison, which takes longer than they do.
+
+    A file with `pytestmark = pytest.mark.pictures` has the real ones.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("pictures") is None:
-            for name in ("save_images", "save_curves"):
-                patch.setattr(loop, name, _dot)
+            for module, name in ((loop, "save_images"), (loop, "save_curves"), (comparison, "save_panels")):
+                patch.setattr(module, name, _dot)
         yield
 
 
