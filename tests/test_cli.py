@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from helpers import interpreter
 from kip import cli
 from kip.cli import runs
 from kip.data import tfds
@@ -61,12 +62,6 @@ def kip(*arguments):
         except SystemExit as stop:  # how tyro ends
             status = stop.code
     return Outcome(status, out.getvalue(), err.getvalue())
-
-
-def in_python(code, *arguments, cwd=None):
-    """Run Python code in a new interpreter."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd)
 
 
 def write_config(folder, name="tiny.py", *, data="digits", method="", kernel=FC1, more=""):
@@ -280,9 +275,7 @@ def test_help_and_import_load_no_heavy_library(code):
         "heavy = {'jax', 'jaxlib', 'tensorflow', 'tensorflow_datasets', 'matplotlib', 'scipy', 'sklearn', 'optax'}\n"
         "atexit.register(lambda: print('loaded:', sorted(heavy & set(sys.modules)), 'kip.cli' in sys.modules))\n"
     )
-    done = in_python(report + code)
-    assert done.returncode == 0, done.stderr
-    assert "loaded: [] True" in done.stdout
+    assert "loaded: [] True" in interpreter.printed(report + code)
 
 
 def test_help_lists_every_command():
@@ -408,7 +401,7 @@ def test_a_run_whose_output_nobody_reads_goes_to_its_end(finished, tmp_path):
 
 def test_an_error_of_the_command_itself_is_one_line_and_status_2(tmp_path):
     script = "import sys\nfrom kip.cli import main\nsys.exit(main(sys.argv[1:]))"
-    done = in_python(script, "distill", "no_such_config", cwd=tmp_path)
+    done = interpreter.done(script, "distill", "no_such_config", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     errors = [line for line in done.stderr.splitlines() if not line.startswith("kip: distill no_such_config")]

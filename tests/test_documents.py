@@ -13,6 +13,7 @@ import kip
 from kip import cli, experiment
 from kip.kernels.architecture import kernel_named
 
+pytestmark = pytest.mark.pictures
 ROOT = Path(__file__).parents[1]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")

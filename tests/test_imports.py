@@ -1,12 +1,12 @@
 """Who imports whom: the direction between modules, heavy libraries in one file each, what an import leaves behind."""
 
 import ast
-import subprocess
-import sys
-import textwrap
+import functools
 from pathlib import Path
 
 import pytest
+
+from helpers.interpreter import printed
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
@@ -100,6 +100,7 @@ def sources(folder):
     return sorted(path for path in (ROOT / folder).rglob("*.py"))
 
 
+@functools.cache
 def imports(path):
     """Return the full names of what a file imports, anywhere in it, `importlib.import_module("...")` included."""
     imported = []
@@ -174,6 +175,7 @@ def test_a_heavy_library_is_imported_in_its_own_file_only(library):
     assert [str(path.relative_to(ROOT)) for path in files] == HOMES[library]
 
 
+@functools.cache
 def names(path):
     """Return every dotted name that a file imports or uses, such as `scipy.linalg.eigh` and `np.linalg.norm`."""
     used = set(imports(path))
@@ -217,15 +219,8 @@ def test_linear_systems_are_solved_in_krr_and_spectra_taken_in_zca_and_spectrum_
     assert parts <= allowed, f"{where}: {sorted(parts - allowed)}"
 
 
-def in_python(code, *arguments):
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow():
-    printed = in_python("""
+    output = printed("""
         import importlib, pkgutil, sys
         import jax
         before = dict(jax.config.values)
@@ -241,11 +236,11 @@ def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow(
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         print(len(modules))
     """)
-    assert int(printed) > 30
+    assert int(output) > 30
 
 
 def test_a_whole_run_loads_no_tensorflow(tmp_path):
-    printed = in_python(
+    output = printed(
         """
         import sys
         from pathlib import Path
@@ -261,4 +256,4 @@ def test_a_whole_run_loads_no_tensorflow(tmp_path):
         """,
         tmp_path / "run",
     )
-    assert printed.strip() == "1 []"
+    assert output.strip() == "1 []"

@@ -2,14 +2,13 @@
 
 import os
 import platform
-import subprocess
 import sys
-import textwrap
 
 import jax
 import numpy as np
 import pytest
 
+from helpers.interpreter import printed
 from kip import machine
 
 
@@ -29,7 +28,7 @@ def test_without_the_resource_module_the_peak_is_unknown(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="this is about glibc")
 def test_freed_memory_is_kept_for_the_next_array():
     """In a process of its own, since the setting is one of the whole process."""
-    printed = in_a_process("""
+    output = in_a_process("""
         import numpy as np
         from kip import machine
 
@@ -42,7 +41,7 @@ def test_freed_memory_is_kept_for_the_next_array():
         print(machine.keep_freed_memory(keep=False), pages() > 1000)
         print(machine.keep_freed_memory(), pages() > 100, pages() < 100)
     """)
-    assert printed == "False True\nTrue True True\n"
+    assert output == "False True\nTrue True True\n"
 
 
 @pytest.mark.parametrize("name", machine.SETTINGS)
@@ -52,7 +51,7 @@ def test_memory_is_left_alone_where_the_user_has_set_it(monkeypatch, name):
 
 
 def test_the_command_line_keeps_memory_and_an_import_does_not():
-    printed = in_a_process("""
+    output = in_a_process("""
         from kip import cli
 
         asked = []
@@ -62,15 +61,12 @@ def test_the_command_line_keeps_memory_and_an_import_does_not():
         cli.main(["--version"])
         print(asked)
     """)
-    assert printed.splitlines()[::2] == ["[]", "['asked']"]
+    assert output.splitlines()[::2] == ["[]", "['asked']"]
 
 
 def in_a_process(code):
     """Run code in a fresh process without settings of the C library; return what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name not in machine.SETTINGS}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, text=True, capture_output=True, check=True
-    ).stdout
+    return printed(code, env={name: value for name, value in os.environ.items() if name not in machine.SETTINGS})
 
 
 def test_versions_name_all_that_equal_bits_depend_on():
@@ -99,4 +95,4 @@ def test_importing_the_file_imports_no_jax():
     code = (
         "import sys, kip.machine, kip.storage.locks, kip.storage.npz, kip.cli.compilation; print('jax' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert printed(code) == "False\n"

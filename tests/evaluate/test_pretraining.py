@@ -89,6 +89,7 @@ def test_a_set_of_any_method_and_any_network_has_its_rows(kip_run):
     ]
 
 
+@pytest.mark.slow
 def test_data_free_kd_learns_the_second_data_set_without_its_images(kip_run):
     config = Pretraining(
         DIGITS, how=("data-free-kd",), starts=("random", "none"), networks=(Network("FC1", width=64),), steps=400,

@@ -18,7 +18,7 @@ CASES = [
     (A(family="ConvNet", depth=1), (16, 16, 1), (32, 32)),
     pytest.param(A(), (8, 8, 1), (32, 32), marks=pytest.mark.slow),
     pytest.param(A(get="nngp"), (12, 9, 3), (32, 32), marks=pytest.mark.slow),
-    (A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8)),
+    pytest.param(A(family="ConvNet3", activation="erf"), (16, 16, 1), (16, 8), marks=pytest.mark.slow),
     pytest.param(A(family="Myrtle"), (8, 8, 1), (32, 32), marks=pytest.mark.slow),
     pytest.param(A(), (32, 32, 3), (16, 16), marks=pytest.mark.slow),
     (RBF(), (16, 16, 3), (128, 64)),

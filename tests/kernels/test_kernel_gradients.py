@@ -19,11 +19,13 @@ KERNELS = [
     (A(family="FC", depth=2, activation="erf"), (3, 3, 2)),
     (A(family="ConvVec", depth=2), (4, 3, 2)),
     (A(family="ConvVec", depth=2, activation="erf"), (4, 3, 2)),
+    (A(family="ConvNet3", depth=1), (5, 4, 2)),
+    (A(family="ConvNet3", depth=1, get="nngp"), (5, 4, 2)),
+]
+SLOW_KERNELS = [
     (A(family="ConvNet", depth=1), (5, 4, 2)),
     (A(family="ConvNet3", depth=2), (5, 4, 2)),
     (A(family="ConvNet3", depth=2, get="nngp"), (5, 4, 2)),
-]
-SLOW_KERNELS = [
     (A(family="Myrtle", depth=5), (4, 5, 2)),
     (A(family="ConvNet"), (8, 8, 1)),
     (A(family="Myrtle", depth=7), (4, 4, 1)),
@@ -93,7 +95,7 @@ def test_vjp_is_the_central_difference(kernel, shape, implementation):
 
 
 @pytest.mark.parametrize(
-    "kernel", [RBF(), Laplace(), A(family="FC"), A(family="ConvNet", depth=1)], ids=lambda k: k.label
+    "kernel", [RBF(), Laplace(), A(family="FC"), A(family="ConvNet3", depth=1)], ids=lambda k: k.label
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gradients_are_finite_for_equal_constant_and_black_images(kernel, dtype):

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from helpers import dense
 from kip import precision
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture, Laplace, engine, kernel_function
 from kip.kernels.neural_tangents import network, stax
-
-_spec = importlib.util.spec_from_file_location("kip_tests_dense", Path(__file__).with_name("dense.py"))
-dense = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(dense)
 
 # The layers of each architecture spelled out, and images to try it on: small, square and odd.
 NETWORKS = {
@@ -32,7 +27,7 @@ NETWORKS = {
         "conv act conv act pool conv act pool conv act pool flatten dense",
         [(8, 8, 1), (9, 9, 2)],
     ),
-    ("ConvNet3", 1, "relu"): ("conv act pool flatten dense", [(6, 6, 2)]),
+    ("ConvNet3", 1, "relu"): ("conv act pool flatten dense", [(6, 6, 2), (7, 5, 1)]),
     ("ConvNet3", None, "relu"): ("conv act pool conv act pool conv act pool flatten dense", [(9, 11, 1)]),
     ("Myrtle", None, "relu"): ("conv act conv act pool conv act pool conv act global dense", [(4, 4, 2), (7, 5, 1)]),
     ("Myrtle", 5, "erf"): ("conv act conv act pool conv act pool conv act global dense", [(6, 6, 1)]),
@@ -51,11 +46,11 @@ CASES = [
         words.split(),
         shape,
         id=f"{name[0]}{name[1] or ''}-{name[2]}-{'x'.join(map(str, shape))}",
-        # Of each deep architecture, one size is fast enough for every run of the tests.
-        marks=[pytest.mark.slow] if words.count("act") > (4 if place == 0 else 3) else [],
+        # A pooling after several layers compiles for some ten seconds.
+        marks=[pytest.mark.slow] if "pool" in words and words.count("act") > 1 else [],
     )
     for name, (words, shapes) in NETWORKS.items()
-    for place, shape in enumerate(shapes)
+    for shape in shapes
 ]
 
 
@@ -131,6 +126,7 @@ def test_fc1_is_the_arc_cosine_formula():
         np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_defaults_are_the_notebooks():
     x, z = images(2, (8, 8, 3), 0), images(2, (8, 8, 3), 1)
     words = NETWORKS["ConvNet", None, "relu"][0].split()
@@ -138,7 +134,7 @@ def test_defaults_are_the_notebooks():
     np.testing.assert_allclose(jax.jit(kernel_function(Architecture()))(x, z), ntk, rtol=1e-11)
 
 
-@pytest.mark.parametrize("kernel", [Architecture(family="ConvNet", depth=1), RBF(), Laplace()], ids=lambda k: k.label)
+@pytest.mark.parametrize("kernel", [Architecture(family="ConvVec", depth=1), RBF(), Laplace()], ids=lambda k: k.label)
 def test_float32_images_give_a_float32_kernel_and_float64_images_a_float64_one(kernel):
     function = jax.jit(kernel_function(kernel))
     x, z = images(3, (4, 4, 2), 0), images(2, (4, 4, 2), 1)

@@ -22,6 +22,8 @@ from kip.report import page
 from kip.runs import loop as train
 from kip.storage.locks import sole_writer
 
+pytestmark = pytest.mark.pictures
+
 
 class Reader(HTMLParser):
     """Collects tags, what they point to, and the text; checks that tags are closed."""

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kip import sets
 from kip.blocks import Blocks
@@ -21,6 +22,8 @@ from kip.krr import Ridge
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
 from kip.methods.problem import Problem
+from kip.pictures.curves import save_curves
+from kip.pictures.images import save_images
 from kip.runs import loop as train
 from kip.runs.checkpoint import Checkpoints
 from kip.runs.loop import Result, run
@@ -308,6 +311,15 @@ def test_targets_of_natural_frequency_have_the_shares_of_the_train_set(tmp_path)
     many = dataclasses.replace(made, method=dataclasses.replace(method, target_batch=400))
     with pytest.raises(ConfigError, match="larger than the train set"):
         run(many, tmp_path / "many", data_dir=tmp_path, show_progress=False)
+
+
+def test_a_run_draws_its_set_and_its_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "save_images", save_images)
+    monkeypatch.setattr(train, "save_curves", save_curves)
+    go(tiny(steps=1, every=1), tmp_path)
+    for name in ("images.png", "curves.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 100
 
 
 def test_a_new_run_shows_its_first_picture_with_its_first_checkpoint(tmp_path, monkeypatch):

@@ -1,14 +1,13 @@
 """What a worker with a key can try against a run, over links in threads; the bits stay those of the local executor."""
 
-import importlib.util
 import logging
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import links
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import WorkerError
 from kip.kernels import Architecture
@@ -17,10 +16,6 @@ from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.codec import Message, decode, encode
 from kip.workers.worker import Worker
-
-_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
-links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(links)
 
 PATIENT = Settings(deadline=600.0, copy_after=0.3, ping_every=0.05, quarantine=0.1, patience=60.0)
 """Whoever is waited for by the deadline stops the test."""

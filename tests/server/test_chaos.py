@@ -11,16 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 import kip
+from helpers import processes
 from kip.server.keyring import Keyring
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 WORKERS, KILLS, STRANGERS, STEPS = 4, 10, 200, 48

@@ -1,23 +1,18 @@
 """Faults of real processes, over plain connections: the run ends with the local run's bits, and the log names them."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from helpers import processes
 from kip.errors import WorkersLostError
 from kip.runs import loop as train
 from kip.server import service, zmq
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 MADE = processes.experiment()

@@ -13,15 +13,12 @@ import numpy as np
 import pytest
 
 import kip
+from helpers import processes
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture
 from kip.server.executor import RemoteExecutor
 from kip.server.ray import share_of_actor
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 FC, CONV = Architecture("FC", 1), Architecture("ConvNet", 1)

@@ -110,11 +110,11 @@ def test_many_at_once_are_what_each_is_alone(rng, kind):
 def test_groups_on_several_devices_give_the_bits_of_each_alone_in_order(rng):
     images, labels, classes = toy(rng, 30)
     recipe = Recipe(optimizer=SGD, steps=6, batch=7, evaluations=1)
-    rates, decays = [0.01 * (r + 1) for r in range(5)], [0.0] * 5
+    rates, decays = [0.01 * (r + 1) for r in range(3)], [0.0] * 3
     support, validation = (images, labels), (images, classes)
     all_devices = trained(recipe, support, validation, rates=rates, decays=decays, way=train_all, at_once=1)
-    keys = jax.random.split(jax.random.key(3), 5)
-    for r in range(5):
+    keys = jax.random.split(jax.random.key(3), 3)
+    for r in range(3):
         alone = train(MODEL, recipe, keys[r : r + 1], np.float32([rates[r]]), np.zeros(1), *support, validation)
         assert equal(all_devices.variables[r], alone.variables[0])
         assert all_devices.curve[r] == alone.curve[0]
@@ -221,13 +221,12 @@ def test_the_average_of_the_variables_is_validated_and_kept_in_their_place(rng, 
         assert result.validation_accuracy[place] == accuracy(MODEL, variables, images, classes)
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize("rates", [(0.3,), (0.3, 0.1)])
+@pytest.mark.parametrize(("rates", "average"), [((0.3,), 0.0), ((0.3, 0.1), 0.9)])
 def test_a_killed_training_goes_on_with_the_same_bits(rng, rates, average):
     images, labels, _ = toy(rng, 30)
     other, _, classes = toy(np.random.default_rng(1), 30)
     optimizer = Optimizer("sgd", momentum=0.9, schedule="halfway")
-    recipe = Recipe(optimizer=optimizer, steps=40, batch=7, evaluations=4, augment="dsa", average=average)
+    recipe = Recipe(optimizer=optimizer, steps=40, batch=7, evaluations=4, augment="shift", average=average)
     arguments = (recipe, (images, labels), (other, classes))
     options = {"rates": rates, "decays": [0.01] * len(rates)}
     whole = trained(*arguments, **options)

@@ -10,7 +10,7 @@ from kip.networks import network
 from kip.training import predict
 from kip.training.devices import over_devices
 
-MODEL = network("ConvNet", 3, width=4)
+MODEL = network("ConvVec1", 3, width=4)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,11 @@ MODEL = Model(NETWORK, 10)
 SQUEEZE = Squeeze(epochs=3, batch=100, learning_rate=0.05)
 
 
+@pytest.fixture
+def store(shared_store):
+    return shared_store
+
+
 def drawn(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 

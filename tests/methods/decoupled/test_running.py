@@ -182,6 +182,7 @@ def test_the_divergence_of_eigenvalues_is_that_written_out():
         np.testing.assert_allclose(gvbsm.divergence(jnp.asarray(rows)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_take_turns_and_each_remembers_what_it_saw(problem, store):
     method = gvbsm.GVBSM(2, **QUICK, together=2, iterations=4)
     prepared = method.prepare(problem, store)

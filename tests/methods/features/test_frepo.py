@@ -28,8 +28,17 @@ def toy(rng, count=7, dtype=np.float32):
     return rng.standard_normal((count, *SHAPE)).astype(dtype), rng.standard_normal((count, 3)).astype(dtype)
 
 
-@pytest.mark.parametrize(("bias", "mirror"), [(False, False), (True, False), (False, True)])
-@pytest.mark.parametrize("scale", ["trace", "trace_sum", "absolute"])
+CASES = [
+    (scale, bias, mirror)
+    for scale in ("trace", "trace_sum", "absolute")
+    for bias, mirror in ((False, False), (True, False), (False, True))
+]
+
+
+@pytest.mark.parametrize(
+    ("scale", "bias", "mirror"),
+    [case if place % 4 == 0 else pytest.param(*case, marks=pytest.mark.slow) for place, case in enumerate(CASES)],
+)  # each scale and each form once in the short tests
 def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias, mirror, scale):
     """In float64. `trace_sum` holds the ridge constant, so its loss is taken with the ridge of the centre."""
     with float64():
@@ -125,6 +134,7 @@ def test_the_defaults_are_those_of_the_public_code():
     assert (config.learning_rate, config.ridge, config.target_batch) == (3e-4, Ridge(1e-6), 1024)
 
 
+@pytest.mark.slow
 def test_the_average_of_a_network_is_that_of_what_its_updates_led_to(rng):
     """Without the initial values, whose weight in a plain moving average would be 0.6^3."""
     images, labels = toy(rng)
@@ -191,7 +201,7 @@ def test_a_slot_is_replaced_after_its_updates(rng, store, resets, counts):
     assert drawn == ([0, 0, 1, 1, 1, 2] if resets == "algorithm" else [0, 0, 1, 2, 3, 4])
 
 
-@pytest.mark.parametrize("count", [7, 501])
+@pytest.mark.parametrize("count", [pytest.param(7, marks=pytest.mark.slow), 501])
 def test_learning_a_set_lowers_its_loss(rng, count):
     """A set of more than 500 images is learned in batches, drawn anew for each update."""
     images, _ = toy(rng, count)

@@ -19,7 +19,8 @@ SMALL = RFAD(1, network=Network("FC1", width=32), networks=3, steps=5, learning_
 
 
 @pytest.mark.parametrize(
-    ("name", "architecture", "tolerance"), [("FC1", ("FC", 1), 0.06), ("ConvNet", ("ConvNet",), 0.04)]
+    ("name", "architecture", "tolerance"),
+    [("FC1", ("FC", 1), 0.06), pytest.param("ConvNet", ("ConvNet",), 0.04, marks=pytest.mark.slow)],
 )
 def test_random_features_approach_the_nngp_kernel(rng, name, architecture, tolerance):
     """With its factor, and with the variance of the readout's bias."""
@@ -97,7 +98,7 @@ def test_a_step_is_that_of_a_direct_computation(problem):
 def test_the_gradient_by_several_networks_is_that_of_finite_differences(rng, scale):
     """With the factor and the offset of the NNGP, and through a linear map of the images."""
     with float64():
-        model = Model(Network("ConvNet-D3", width=4, norm="none", b_std=0.1), 3)
+        model = Model(Network("ConvVec1", width=4, norm="none", b_std=0.1), 3)
         networks = [model.init(jax.random.key(seed), (8, 8, 1)) for seed in range(3)]
         base, target = (rng.standard_normal((count, 8, 8, 1)) for count in (5, 9))
         linear = np.eye(64) + 0.1 * rng.standard_normal((64, 64))

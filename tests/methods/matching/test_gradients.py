@@ -13,13 +13,14 @@ from kip.methods.matching.gradient_matching import ClassDistance
 from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
-from kip.training import parts
+from kip.training import microbatches as parts
 from kip.training.augment import augment_siamese
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
-MODEL = Model(Network("ConvVec2", width=4, norm="instance"), CLASSES)
-"""Of two convolutions, since compiling takes most of the time of these tests."""
+MODEL = Model(Network("ConvVec1", width=4, norm="instance"), CLASSES)
+"""Of one convolution, since compiling takes most of the time of these tests."""
+DENSE = Model(Network("FC1", width=4), CLASSES)
 
 
 def drawn(*shape, seed=0):
@@ -46,7 +47,7 @@ def check(function, at, gradient, rtol=1e-5):
     np.testing.assert_allclose(analytic, numeric, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "dsa"])
+@pytest.mark.parametrize("augmentation", ["none", pytest.param("dsa", marks=pytest.mark.slow)])
 def test_gradient_matching_is_that_of_finite_differences(augmentation):
     with float64():
         real, learned, theta = drawn(6, *SHAPE), drawn(2, *SHAPE, seed=1), params()
@@ -87,13 +88,13 @@ def test_a_row_of_zeros_has_a_distance_and_a_gradient():
 @pytest.mark.parametrize("augmentation", ["none", pytest.param("dsa", marks=pytest.mark.slow)])
 def test_gradients_in_parts_are_those_of_the_whole(augmentation, monkeypatch):
     monkeypatch.setattr(parts, "rows_at_once", lambda model, images: 4)
-    real, learned, theta, key = drawn(10, *SHAPE), drawn(2, *SHAPE, seed=1), params(), jax.random.key(0)
-    match = ClassDistance(MODEL, augmentation)
+    real, learned, theta, key = drawn(10, *SHAPE), drawn(2, *SHAPE, seed=1), params(DENSE), jax.random.key(0)
+    match = ClassDistance(DENSE, augmentation)
     for ours, plain in zip(
         match.in_parts(theta, real, learned, 1, key), jax.jit(match.__call__)(theta, real, learned, 1, key), strict=True
     ):
         np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max())
-    features = FeatureDistance(MODEL, None if augmentation == "none" else augmentation)
+    features = FeatureDistance(DENSE, None if augmentation == "none" else augmentation)
     for ours, plain in zip(
         features.in_parts(theta, real, learned, key), jax.jit(features.__call__)(theta, real, learned, key), strict=True
     ):
@@ -136,7 +137,9 @@ def setting(steps=4, labels="classes", augment="none"):
     return student, learned, draws, params(), params(seed=1)
 
 
-@pytest.mark.parametrize(("labels", "augment"), [("classes", "none"), ("logits", "dsa")])
+@pytest.mark.parametrize(
+    ("labels", "augment"), [("classes", "none"), pytest.param("logits", "dsa", marks=pytest.mark.slow)]
+)
 def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
     with float64():
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)

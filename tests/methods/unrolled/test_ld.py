@@ -65,8 +65,15 @@ def test_the_label_gradient_of_one_sigmoid_layer_is_the_closed_form():
             np.testing.assert_allclose(gradient, closed, rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("learn", ["labels", "images"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("head", "learn"),
+    [
+        ("dense", "labels"),
+        ("ridge", "images"),
+        pytest.param("dense", "images", marks=pytest.mark.slow),
+        pytest.param("ridge", "labels", marks=pytest.mark.slow),
+    ],
+)
 def test_the_gradient_is_that_of_finite_differences(head, learn, problem):
     settings = config(head, learn=learn)
     rng = np.random.default_rng(1)
