@@ -73,7 +73,7 @@ HOMES = {
         "kip/training/recipe.py",
         "kip/training/update.py",
     ],
-    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py"],
+    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py", "kip/networks/own.py"],
     "tyro": [
         "kip/cli/judge.py",
         "kip/cli/machine.py",

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kip.cli import help
 from kip.errors import in_our_voice
 from kip.experiment import Experiment
 
@@ -55,7 +56,7 @@ class Arguments:
 
 def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, description: str) -> Arguments:
     """Return the experiment with the command line's overrides; exits with a message where they do not fit."""
-    with in_our_voice(prog):
+    with in_our_voice(prog), help.arranged("method"):
         return tyro.cli(
             Arguments,
             prog=prog,
@@ -63,4 +64,5 @@ def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, descri
             args=arguments,
             default=Arguments(experiment),
             config=(tyro.conf.AvoidSubcommands,),
+            registry=help.registry(),
         )

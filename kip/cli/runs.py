@@ -20,7 +20,7 @@ from kip.cli.options import (
     while_going_on,
 )
 from kip.errors import ConfigError
-from kip.progress import say
+from kip.progress import inner_stage, say
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
@@ -129,17 +129,19 @@ def label_solve(
 
 def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
     """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG."""
-    from kip import experiment
-    from kip.cli import overrides
     from kip.kernels import permission
 
-    loaded = experiment.load(name)
-    function, suffix = distill, ""
-    if command == "label-solve":
-        function = label_solve
-        loaded, suffix = _label_solve(loaded)
-    description = (function.__doc__ or "").partition("\n\n")[0]
-    given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
+    with inner_stage("reading the configuration and its options", names=False):
+        from kip import experiment
+        from kip.cli import overrides
+
+        loaded = experiment.load(name)
+        function, suffix = distill, ""
+        if command == "label-solve":
+            function = label_solve
+            loaded, suffix = _label_solve(loaded)
+        description = (function.__doc__ or "").partition("\n\n")[0]
+        given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
     permission.permit(*given.stax)
     changed = given.experiment
     if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:

@@ -27,7 +27,7 @@ from kip.judges import Judge, Question, Tools, by_class
 from kip.judges.judge import Part, deviation
 from kip.machine import peak_memory_mib
 from kip.methods.problem import State
-from kip.pictures.appearance import shown_class
+from kip.pictures.appearance import shown_class, title_of
 from kip.pictures.curves import save_curves
 from kip.pictures.images import save_images
 from kip.preprocess import saved
@@ -334,7 +334,7 @@ class _Run:
             self.transform.invert(np.asarray(shown.images), shown.statistics) for shown in (self.initial, state)
         )
         method, labels = self.experiment.method, np.asarray(state.labels)
-        title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
+        title = title_of(f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}")
         save_images(
             self.out / "images.png", after, labels, shown_class(labels, state.class_index),
             before=before, representations=method.labels_are == "representations", title=title,
