@@ -39,6 +39,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("KIP_CACHE_DIR", str(own))
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    """Keep lines on what goes on out of what tests read: on a slow machine there are more of them."""
+    monkeypatch.setattr("kip.progress.STAGE_SECONDS", float("inf"))
+    monkeypatch.setattr("kip.progress.LINE_SECONDS", float("inf"))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

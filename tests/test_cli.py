@@ -326,7 +326,7 @@ def test_every_command_has_help_with_the_json_option(command):
     outcome = kip(command, "--help")
     assert outcome.status == 0
     assert "--json" in outcome.out
-    assert "(required)" in outcome.out or command in ("configs", "compare", "dcs")
+    assert "(required)" in outcome.out or command in ("choose", "compare", "configs", "dcs")
 
 
 def test_help_for_a_config_lists_its_values(finished):
@@ -881,7 +881,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
     outcome = kip("distill", finished.config, "--out", out, "--method.steps", reached + 3, "--json")
     assert outcome.status == 0, outcome.err
     assert outcome.last_line["steps"] == reached + 3
-    assert f"{reached}/{reached + 3}" in outcome.err  # where the progress bar starts
+    assert f"{reached} of {reached + 3} steps" in outcome.err  # where the progress starts
     resumed = metrics.read_text().splitlines()
     assert resumed[: reached + 1] == rows
     assert [json.loads(row)["step"] for row in resumed] == list(range(reached + 4))

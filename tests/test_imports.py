@@ -75,6 +75,8 @@ HOMES = {
     ],
     "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py", "kip/networks/own.py"],
     "tyro": [
+        "kip/cli/completion.py",
+        "kip/cli/help.py",
         "kip/cli/judge.py",
         "kip/cli/machine.py",
         "kip/cli/options.py",

@@ -239,7 +239,7 @@ class _Run:
         test_inputs = self.transform.apply(self.dataset.test.images)
         are_right = {
             name: self._are_right(self.judges.whole, state, test_inputs, self.dataset.test, "test")
-            for name, state in counted(states.items(), len(states), "test", unit=" sets", shown=self.show_progress)
+            for name, state in counted(states.items(), len(states), "sets", shown=self.show_progress)
         }
         accuracies = {name: right.mean(axis=1) for name, right in are_right.items()}
         accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
