@@ -124,10 +124,13 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """Return what two runs must share for one to continue the other: all but `reference` and the step limit.
 
-        The limit does belong to it where the learning rate's schedule ends there.
+        The limit does belong to it where the learning rate's schedule ends there, and `judging_share` where networks
+        are trained to judge: checkpoints that were judged otherwise cannot be compared.
         """
         parts = self.to_dict()
         parts.pop("reference")
+        if not self.method.judge.trained_images("test", 1):
+            parts.pop("judging_share")
         if not self.method.schedule_ends:
             parts["method"].pop("steps", None)
         return parts

@@ -65,6 +65,13 @@ def _no_pictures(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    """Keep lines on what goes on out of what tests read: on a slow machine there are more of them."""
+    monkeypatch.setattr("kip.progress.STAGE_SECONDS", float("inf"))
+    monkeypatch.setattr("kip.progress.LINE_SECONDS", float("inf"))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -73,7 +73,14 @@ def user_folder(tmp_path, monkeypatch):
 def test_the_pages_have_commands_and_code():
     assert len(kip_commands()) >= 40
     assert len(PAGES["README.md"].splitlines()) <= 150
-    assert set(FILES) == {"my_experiment.py", "my_generator.py", "my_latents.py", "my_network.py", "shapes.py"}
+    assert set(FILES) == {
+        "my_experiment.py",
+        "my_generator.py",
+        "my_latents.py",
+        "my_net.py",
+        "my_network.py",
+        "shapes.py",
+    }
 
 
 @pytest.mark.parametrize("arguments", kip_commands(), ids=" ".join)
@@ -240,3 +247,21 @@ def test_each_hop_of_the_walk_is_a_function_of_the_file_that_the_page_names():
         text = "".join(file.read_text() for file in files)
         for name in re.findall(r"`(\w+)`", names):
             assert f"def {name}(" in text, f"{place}: {name}"
+
+
+def test_the_steps_that_examples_name_are_checkpoints():
+    """`kip export --step 10` named a step that no run keeps."""
+    named = []
+    for words in kip_commands():
+        options = {word: place for place, word in enumerate(words)}
+        for option in ("--step", "--checkpoints"):
+            run = next((word for word in words if word.startswith("runs/")), None)
+            if option not in options or run is None:
+                continue
+            config = kip.load_experiment(run.removeprefix("runs/").partition("/")[0])
+            steps = [word for word in words[options[option] + 1 :] if word.isdecimal()]
+            named += steps
+            for step in steps:
+                assert int(step) % config.checkpoint_every == 0, " ".join(words)
+                assert int(step) <= config.method.steps
+    assert named

@@ -76,9 +76,11 @@ HOMES = {
         "kip/training/recipe.py",
         "kip/training/update.py",
     ],
-    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py"],
+    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py", "kip/networks/own.py"],
     "tyro": [
         "kip/cli/bench.py",
+        "kip/cli/completion.py",
+        "kip/cli/help.py",
         "kip/cli/judge.py",
         "kip/cli/options.py",
         "kip/cli/overrides.py",

@@ -1,5 +1,7 @@
 """The wheel owns the single name `kip`, and holds all that it needs."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -78,3 +80,28 @@ def test_the_wheel_works_where_the_source_is_not(wheel, tmp_path):
     command = [sys.executable, "-S", "-c", script, str(tmp_path), *packages]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_dockerfile_is_one_that_linters_pass():
+    """It is built nowhere: its instructions are held to what hadolint asks of them."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
+    instructions = [line.split(" ", 1) for line in lines]
+    kinds = [kind for kind, _ in instructions]
+    assert kinds == ["FROM", "WORKDIR", "COPY", "RUN", "USER", "WORKDIR", "ENTRYPOINT", "CMD"]
+    given = dict(instructions)
+    image, _, tag = given["FROM"].partition(":")
+    assert image == "python"
+    assert tag.startswith("3.")
+    assert "pip install --no-cache-dir ." in given["RUN"]
+    assert given["USER"] != "root"
+    assert json.loads(given["ENTRYPOINT"]) == ["kip"]
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert all((ROOT / name).exists() for name in kept)
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "kip", "configs", "server", "workers"} <= set(kept)
+
+
+def test_the_pages_say_the_version():
+    """mkdocs.yml has tags of its own, so that it is read as text."""
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert f"copyright: kip {version[1]}," in (ROOT / "mkdocs.yml").read_text()

@@ -36,6 +36,8 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """Let a test look at the board itself, at times of its own."""
     clock = Clock()
+    monkeypatch.setattr(progress, "STAGE_SECONDS", 1.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 30.0)
     monkeypatch.setattr(progress, "BOARD", Board(clock, has_thread=False))
     return clock
 
@@ -188,3 +190,27 @@ def test_a_command_in_a_pipe_writes_few_plain_lines(tmp_path):
     assert "\r" not in done.stderr
     assert "\x1b" not in done.stderr
     assert len(lines) < 20
+
+
+def test_rows_of_a_kernel_count_the_blocks_that_were_planned(clock, monkeypatch):
+    """Label Solve over 45 000 targets said 0/1 step for half an hour."""
+    import numpy as np
+
+    from kip.blocks import Blocks, KernelBlocks
+    from kip.kernels.architecture import Architecture
+
+    made = []
+
+    def noted(total: int, what: str, *, unit: str = "") -> Work:
+        made.append(Work(None, what, total, unit=unit))
+        return made[-1]
+
+    monkeypatch.setattr("kip.blocks.assemble.inner_bar", noted)
+    monkeypatch.setattr("kip.blocks.assemble.ROWS_AT_A_TIME", 10)
+    images = np.zeros((23, 2, 2, 1), np.float32)
+    with KernelBlocks(Blocks(task_columns=2)) as blocks:
+        rows = list(blocks.rows(Architecture("FC", 1), images[:5], images))
+    assert sum(len(block) for _, block in rows) == 23
+    assert len(made) == 1
+    assert (made[0].what, made[0].unit, made[0].done) == ("kernel", " blocks", made[0].total)
+    assert made[0].total > len(rows)

@@ -85,6 +85,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "export": Command("share:export", "Export a run's distilled set as NumPy."),
         "import": Command("share:import_", "Import a set that others have published."),
     },
+    "shell": {
+        "completion": Command(
+            "completion:completion", "Print what completes commands, options and configurations in a shell."
+        ),
+    },
     "lend": {
         "worker": Command("work:worker", "Compute kernel tiles for a run on another machine.", is_quiet=True),
         "worker-key": Command("work:worker_key", "Make the key with which a worker connects to a run.", is_quiet=True),
@@ -190,6 +195,8 @@ def _dispatch(arguments: list[str]) -> dict[str, Any]:
         if work.is_shown:
             with stage("loading JAX", names=False), contextlib.suppress(ImportError):  # what needs it says so better
                 importlib.import_module("jax")
+            with stage("loading kip", names=False):
+                COMMANDS[name].function()
         from kip.cli import options
 
         if name in ("distill", "label-solve"):

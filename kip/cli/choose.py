@@ -133,14 +133,14 @@ def fitting(
 
 
 def as_markdown(choices: Sequence[Choice] = TABLE) -> str:
-    """Return the table of the page on choosing a method."""
-    lines = ["| method | for | learns | time | accuracy | begin with | why |", "|---|---|---|---|---|---|---|"]
+    """Return the table of the page on choosing a method, and the reasons below it."""
+    lines = ["| method | time | accuracy | for | learns | begin with |", "|---|---|---|---|---|---|"]
     for choice in choices:
         accuracy = "" if choice.accuracy is None else f"{choice.accuracy} %"
         lines.append(
-            f"| {choice.name} | {choice.reader} | {choice.learned} | {choice.cost} | {accuracy} | `{choice.config}` | "
-            f"{choice.why} |"
+            f"| {choice.name} | {choice.cost} | {accuracy} | {choice.reader} | {choice.learned} | `{choice.config}` |"
         )
+    lines += ["", *(f"- {choice.name}: {choice.why}." for choice in choices)]
     return "\n".join(lines) + "\n"
 
 

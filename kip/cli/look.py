@@ -132,7 +132,7 @@ def show(
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     origin = loaded.origin
-    title = f"{origin.data.name}, {origin.label}, step {loaded.metadata['step']}"
+    title = appearance.title_of(f"{origin.data.name}, {origin.label}, step {loaded.metadata['step']}")
     if representations:
         from kip.evaluate import embedding
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
 import time
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from kip.cli import help
 from kip.cli.streams import nobody_reads
 from kip.config import label
 from kip.errors import ConfigError, OutputError, in_our_voice
@@ -137,12 +137,12 @@ def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, p
     Networks and data sets are written as they are named in tables: a name, and what differs from its defaults, such as
     `--network "ConvNet-D3 width=32 norm=none"` and `--data "mnist shrink=2"`.
     """
-    registry = tyro.constructors.ConstructorRegistry()
+    registry = help.registry()
     registry.primitive_rule(_written_by_name)
     # Reading the options and running the command are two things: only what goes wrong in the first is about options.
-    given = functools.wraps(function)(lambda *values, **options: (values, options))
+    given = help.described(lambda *values, **options: (values, options), function)
     try:
-        with in_our_voice(prog):
+        with in_our_voice(prog), help.arranged():
             values, options = tyro.cli(
                 given, prog=prog, description=_description(function), args=list(arguments), registry=registry
             )
@@ -153,7 +153,7 @@ def call(function: Callable[..., dict[str, Any]], arguments: Sequence[str], *, p
 
 def _description(function: Callable[..., Any]) -> str:
     """Return what a command's docstring says before its arguments, with the indentation of its examples."""
-    return inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:")[0]
+    return help.joined(inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:")[0])
 
 
 def _written_by_name(

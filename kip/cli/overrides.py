@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from kip.cli import help
 from kip.cli.options import RunOptions
 from kip.errors import in_our_voice
 from kip.experiment import Experiment
@@ -26,7 +27,7 @@ class Arguments:
 
 def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, description: str) -> Arguments:
     """Return the experiment with the command line's overrides; exits with a message where they do not fit."""
-    with in_our_voice(prog):
+    with in_our_voice(prog), help.arranged("method"):
         return tyro.cli(
             Arguments,
             prog=prog,
@@ -34,4 +35,5 @@ def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, descri
             args=arguments,
             default=Arguments(experiment),
             config=(tyro.conf.AvoidSubcommands,),
+            registry=help.registry(),
         )

@@ -11,7 +11,7 @@ import tyro
 
 from kip.cli.options import Config, Json, Run, RunOptions, while_going_on
 from kip.errors import ConfigError
-from kip.progress import say
+from kip.progress import inner_stage, say
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
@@ -62,17 +62,19 @@ def with_overrides(
         arguments: the words of the command line beside it.
         options: the options of the run, where they are known already.
     """
-    from kip import experiment
-    from kip.cli import overrides
     from kip.kernels import permission
 
-    loaded = experiment.load(name)
-    function, suffix = distill, ""
-    if command == "label-solve":
-        function = label_solve
-        loaded, suffix = _label_solve(loaded)
-    description = (function.__doc__ or "").partition("\n\n")[0]
-    given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
+    with inner_stage("reading the configuration and its options", names=False):
+        from kip import experiment
+        from kip.cli import overrides
+
+        loaded = experiment.load(name)
+        function, suffix = distill, ""
+        if command == "label-solve":
+            function = label_solve
+            loaded, suffix = _label_solve(loaded)
+        description = (function.__doc__ or "").partition("\n\n")[0]
+        given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
     options = options or given.options
     permission.permit(*options.stax)
     changed = given.experiment

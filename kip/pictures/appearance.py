@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from kip.errors import ShapeError
 from kip.pictures.canvas import cut, is_legible
+
+
+def title_of(text: str) -> str:
+    """Return a title without the deviation of initial weights, which tells no networks of one method apart.
+
+    >>> title_of("cifar10, ConvNet-D3 width=64 w_std=0.57735, dc, step 250")
+    'cifar10, ConvNet-D3 width=64, dc, step 250'
+    """
+    return re.sub(r" w_std=[\d.]+", "", text)
 
 
 def displayed(image: np.ndarray) -> np.ndarray:

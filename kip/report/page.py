@@ -219,9 +219,7 @@ def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -
         if before is not None:
             sources.insert(0, _png(before[index]))
         images.append(Image(sources, heading_of(int(classes[index]), distilled.class_names)))
-    legend = (
-        "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
-    )
+    legend = "above, what it started from; below, the learned image" if before is not None else "learned"
     whole = None
     if before is None and (content := _picture(picture)) is not None:
         data = base64.b64encode(content).decode()

@@ -28,7 +28,7 @@ from kip.judges.judge import Part, deviation
 from kip.machine import peak_memory_mib
 from kip.methods.contract import Metrics
 from kip.methods.problem import State
-from kip.pictures.appearance import shown_class
+from kip.pictures.appearance import shown_class, title_of
 from kip.pictures.curves import save_curves
 from kip.pictures.images import save_images
 from kip.preprocess import saved
@@ -240,7 +240,7 @@ class _Run:
         test_inputs = self.transform.apply(self.dataset.test.images)
         are_right = {
             name: self._are_right(self.judges.whole, state, test_inputs, self.dataset.test, "test")
-            for name, state in counted(states.items(), len(states), "test", unit=" sets", shown=self.show_progress)
+            for name, state in counted(states.items(), len(states), "sets", shown=self.show_progress)
         }
         accuracies = {name: right.mean(axis=1) for name, right in are_right.items()}
         accuracy = {name: float(scores.mean()) for name, scores in accuracies.items()}
@@ -335,7 +335,7 @@ class _Run:
             self.transform.invert(np.asarray(shown.inputs), shown.statistics) for shown in (self.initial, state)
         )
         method, labels = self.experiment.method, np.asarray(state.labels)
-        title = f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}"
+        title = title_of(f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}")
         save_images(
             self.out / "images.png", after, labels, shown_class(labels, state.class_index),
             before=before, representations=method.labels_are == "representations", title=title,

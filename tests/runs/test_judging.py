@@ -70,6 +70,12 @@ def test_without_a_share_every_checkpoint_is_judged_by_the_whole_protocol():
     assert not during(DM(10), 10, share=None).is_brief
 
 
+def test_the_share_is_part_of_what_a_run_is_where_networks_are_trained():
+    """Checkpoints that were judged by the whole protocol and by less of it are not compared."""
+    assert Experiment(DM(10)).identity()["judging_share"] == 0.2
+    assert "judging_share" not in Experiment(KIP(1)).identity()
+
+
 def test_a_run_ends_with_the_whole_protocol(tmp_path, monkeypatch):
     asked = []
 
