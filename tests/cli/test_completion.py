@@ -17,7 +17,7 @@ def scripts():
 def test_every_command_option_and_configuration_is_there(shell, scripts):
     text = scripts[shell]
     for command in COMMANDS:
-        assert command in text
+        assert all(word in text for word in command.split())
     for word in ("--protocols", "--data-dir", "--executor", "digits_convnet", "main_table"):
         assert word in text
 
@@ -32,6 +32,8 @@ def test_bash_completes_commands_options_and_configurations(scripts):
     assert completed("kip", "dist") == ["distill"]
     assert "digits_convnet" in completed("kip", "distill", "digits_c")
     assert "--protocols" in completed("kip", "compare", "--prot")
+    assert "kernel" in completed("kip", "bench", "ker")
+    assert "--minutes" in completed("kip", "bench", "gpu", "--min")
     assert completed("kip", "status", "--wat") == ["--watch"]
 
 
