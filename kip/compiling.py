@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 _COMPILING = threading.RLock()  # a function may call another one while it is traced
 
@@ -40,7 +41,7 @@ def jit(
             {name: argument for name, argument in named.items() if name not in static_argnames},
         )
         leaves, structure = jax.tree.flatten(dynamic)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):  # another trace holds it; nothing is compiled
+        if any(isinstance(leaf, Tracer) for leaf in leaves):  # another trace holds it; nothing is compiled
             return jitted(*arguments, **named)
         device = jax.config.jax_default_device  # type: ignore[attr-defined]
         known = (static, structure, device, jax.config.jax_enable_x64, *map(_kind, leaves))  # type: ignore[attr-defined]
