@@ -55,8 +55,8 @@ class EDC(Decoupled[Known, Memories]):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """The weight of the past in the running statistics of the images."""
     running: Literal["corrected", "public"] = "corrected"
-    """The beginning of the running statistics: right from the first batch on (`corrected`), or at zero (`public`), as in
-    the public code."""
+    """The beginning of the running statistics: right from the first batch on (`corrected`), or at zero (`public`), as
+    in the public code."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The probability of a convolution to be left out of a step."""
     class_share: Annotated[float, Field(gt=0, le=1)] = 0.5
