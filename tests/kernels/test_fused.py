@@ -21,11 +21,15 @@ CASES = [
     (A("ConvNet", 1), (4, 4, 1), (1, 1)),
     pytest.param(A("ConvNet", 2), (7, 11, 2), (4, 3), marks=pytest.mark.slow),
     pytest.param(A("ConvNet", 3, get="nngp"), (9, 17, 3), (2, 9), marks=pytest.mark.slow),
-    (A("ConvNet3", 1, get="nngp"), (5, 4, 1), (16, 16)),
+    (A("ConvNet3", 1), (5, 4, 1), (16, 16)),
     pytest.param(A("ConvNet3", 2), (9, 8, 1), (16, 16), marks=pytest.mark.slow),
     pytest.param(A("Myrtle", 7), (7, 5, 1), (4, 4), marks=pytest.mark.slow),
     pytest.param(A("Myrtle", 5, w_std=0.7, b_std=1.0, get="nngp"), (4, 5, 2), (3, 3), marks=pytest.mark.slow),
 ]
+
+
+# Numba compiles for the better part of a minute for each type, and for each of the two kernels.
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 
 
 def images(count, shape, seed):
@@ -51,35 +55,36 @@ def close(ours, theirs, dtype):
     np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-12)
 
 
+@DTYPES
 @pytest.mark.parametrize(("architecture", "shape", "block"), CASES, ids=lambda value: getattr(value, "label", None))
-def test_values_and_gradients_are_those_of_the_xla_form(architecture, shape, block):
+def test_values_and_gradients_are_those_of_the_xla_form(architecture, shape, block, dtype):
     x, z, bar = images(block[0], shape, 0), images(block[1], shape, 1), images(block[0], block[1:], 2)
     expected = by_xla(architecture, x, z, bar)
     form = Form(architecture)
-    for dtype in (np.float32, np.float64):
-        a, b, cotangent = (array.astype(dtype) for array in (x, z, bar))
-        close(form.forward(a, b), expected[0], dtype)
-        close(form.pull_columns(a, b, cotangent), expected[2], dtype)
-        for ours, theirs in zip(form.pull_both(a, b, cotangent), expected[1:], strict=True):
-            close(ours, theirs, dtype)
-        for ours, theirs in zip(form.value_and_pull(a, b, cotangent, True, True), expected, strict=True):
-            close(ours, theirs, dtype)
+    a, b, cotangent = (array.astype(dtype) for array in (x, z, bar))
+    close(form.forward(a, b), expected[0], dtype)
+    close(form.pull_columns(a, b, cotangent), expected[2], dtype)
+    for ours, theirs in zip(form.pull_both(a, b, cotangent), expected[1:], strict=True):
+        close(ours, theirs, dtype)
+    for ours, theirs in zip(form.value_and_pull(a, b, cotangent, True, True), expected, strict=True):
+        close(ours, theirs, dtype)
 
 
+@DTYPES
 @pytest.mark.parametrize("count", [1, 5, 15, 16, 33])
-def test_a_block_on_the_diagonal_is_the_whole_and_symmetric(count):
-    architecture, shape = A("ConvNet", 1), (4, 5, 2)
+def test_a_block_on_the_diagonal_is_the_whole_and_symmetric(count, dtype):
+    architecture, shape = A("ConvNet3", 1), (4, 5, 2)
     x, bar = images(count, shape, 0), images(count, (count,), 1)
     value, to_x, to_z = by_xla(architecture, x, x, bar)
-    form = Form(architecture)
+    form, x, bar = Form(architecture), x.astype(dtype), bar.astype(dtype)
     block = form.forward_diagonal(x)
     np.testing.assert_array_equal(block, block.T)
     # Of equal images the reference's variances and covariances round alike, too: both are exact there.
-    close(block, value, np.float64)
-    close(form.pull_diagonal(x, bar), to_x + to_z, np.float64)
+    close(block, value, dtype)
+    close(form.pull_diagonal(x, bar), to_x + to_z, dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@DTYPES
 def test_results_are_the_same_bits_for_any_number_of_threads(dtype, monkeypatch):
     monkeypatch.setattr("kip.kernels.fused.form.PART", 1)  # as many parts as there may be
     architecture, shape = A("ConvNet", 2), (8, 9, 3)
@@ -104,6 +109,7 @@ def test_equal_images_have_exactly_the_covariance_of_their_variance(scale):
     np.testing.assert_allclose(np.diag(block), np.diag(exact), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_values_of_nearly_equal_images_keep_their_digits_in_float32():
     architecture, shape = A("ConvNet", 2), (8, 16, 3)
     x = images(4, shape, 0).astype(np.float32)
@@ -114,18 +120,12 @@ def test_values_of_nearly_equal_images_keep_their_digits_in_float32():
         np.testing.assert_allclose(form.forward(x, z), exact, rtol=3e-5)
 
 
-@pytest.mark.parametrize(
-    ("b_std", "get"),
-    [
-        (0.0, "ntk"),
-        (0.1, "nngp"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((0.1, "ntk"), (0.0, "nngp"))),
-    ],
-)
+@pytest.mark.parametrize("b_std", [0.0, 0.1])
+@pytest.mark.parametrize("get", ["ntk", pytest.param("nngp", marks=pytest.mark.slow)])
 def test_equal_constant_and_black_images_give_finite_values_and_gradients(b_std, get):
     x = images(5, (8, 8, 1), 0).astype(np.float32)
     x[1], x[2], x[3], x[4] = x[0], 1, -1, 0
-    architecture = A("ConvNet", 1, b_std=b_std, get=get)
+    architecture = A("ConvNet3", 1, b_std=b_std, get=get)
     form, bar = Form(architecture), np.ones((5, 5), np.float32)
     for ours, theirs in zip(
         form.value_and_pull(x, x, bar, True, True), by_xla(architecture, x, x, bar.astype(np.float32)), strict=True
@@ -137,7 +137,11 @@ def test_equal_constant_and_black_images_give_finite_values_and_gradients(b_std,
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("architecture", [A("ConvNet", 1), A("ConvVec", 2, get="nngp")], ids=lambda a: a.label)
+@pytest.mark.parametrize(
+    "architecture",
+    [A("ConvNet", 1), pytest.param(A("ConvVec", 2, get="nngp"), marks=pytest.mark.slow)],
+    ids=lambda a: a.label,
+)
 def test_a_number_that_is_not_finite_spoils_its_own_pairs_and_no_others(architecture, bad):
     x, z = (images(count, (4, 4, 2), count).astype(np.float32) for count in (3, 10))
     form, bar = Form(architecture, threads=1), np.ones((3, 10), np.float32)

@@ -15,7 +15,7 @@ from kip.methods.features.frepo import FRePo
 from kip.methods.kernel.kip import KIP
 from kip.methods.matching.dm import DM
 from kip.methods.matching.mtt import MTT
-from kip.methods.selection.geometric import Geometric
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.runs import forecast, loop
 from kip.runs.judging import judging
@@ -59,7 +59,7 @@ def test_updates_are_cut_where_a_judge_counts_them():
     assert judges.whole.steps == 1000
 
 
-@pytest.mark.parametrize("method", [KIP(1), Geometric(1), MTT(1, student_steps=5000)])
+@pytest.mark.parametrize("method", [KIP(1), Selection(1), MTT(1, student_steps=5000)])
 def test_cheap_judges_few_steps_and_long_steps_keep_the_whole_protocol(method):
     judges = during(method, 1)
     assert judges.during == judges.whole

@@ -23,14 +23,14 @@ from kip.training.predict import logits
 
 @value
 class Crops:
-    """How crops of natural images are chosen; see `kip.methods.decoupled.rded`."""
+    """The choice of crops of natural images by a trained network; see `kip.methods.decoupled.rded`."""
 
     pool: Annotated[int, Field(ge=1)] = 300
-    """Natural images of each class that are cropped."""
+    """The number of natural images of each class that are cropped."""
     count: Annotated[int, Field(ge=1)] = 5
-    """Crops of each."""
+    """The number of random crops of each natural image."""
     factor: Annotated[int, Field(ge=1)] = 1
-    """An image is made of factor^2 crops."""
+    """The number of crops along a side of an image, which is made of factor^2 crops."""
 
     def of_class(
         self, model: Model, variables: Variables, problem: Problem, label: int, images: int

@@ -46,8 +46,8 @@ class EDC(Decoupled[Known, Memories]):
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics' distance, beside the cross-entropy."""
     spread: bool = False
-    """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
-    differ from those of one device in their last digits."""
+    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
+    those of one device in their last digits."""
     more_networks: tuple[Network, ...] = OTHERS
     """The networks that follow the first one in turn, an iteration each."""
     together: Annotated[int, Field(ge=1)] = 1
@@ -55,8 +55,8 @@ class EDC(Decoupled[Known, Memories]):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """The weight of the past in the running statistics of the images."""
     running: Literal["corrected", "public"] = "corrected"
-    """Whether running statistics are right from the first batch on (`corrected`), or begin at zero (`public`), as in
-    the public code."""
+    """The beginning of the running statistics: right from the first batch on (`corrected`), or at zero (`public`), as
+    in the public code."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The probability of a convolution to be left out of a step."""
     class_share: Annotated[float, Field(gt=0, le=1)] = 0.5

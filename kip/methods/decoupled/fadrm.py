@@ -59,8 +59,8 @@ class FADRM(Decoupled[Prepared, Small]):
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics' distance, beside the cross-entropy."""
     spread: bool = False
-    """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
-    differ from those of one device in their last digits."""
+    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
+    those of one device in their last digits."""
     stages: Annotated[int, Field(ge=1)] = 4
     """The number of stages of a group; it divides the iterations."""
     sides: tuple[Annotated[int, Field(ge=1)], ...] = ()

@@ -46,7 +46,7 @@ Start = Literal["noise", "real", "patches"]
 
 
 class Prepared(NamedTuple):
-    """What is made once before recovery.
+    """The squeezed networks and the crops, made once before recovery.
 
     Attributes:
         variables: those of each squeezed network.

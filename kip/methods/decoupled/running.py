@@ -56,7 +56,7 @@ class Wanted(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is made once before recovery.
+    """The squeezed networks, the crops and the wanted statistics, made once before recovery.
 
     Attributes:
         variables: those of each squeezed network.
@@ -78,7 +78,7 @@ class Given(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """How running statistics are matched.
+    """The weights with which running statistics are matched.
 
     Attributes:
         strength: the weight of the statistics' distance, beside the cross-entropy.

@@ -43,8 +43,8 @@ class SRe2L(Decoupled[Prepared, None]):
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics' distance, beside the cross-entropy."""
     spread: bool = False
-    """Whether the images of a group are spread over the devices of the machine, as many as divide their number. Results
-    differ from those of one device in their last digits."""
+    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
+    those of one device in their last digits."""
     roll: Annotated[int, Field(ge=0)] = 4
     """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     name: Literal["sre2l"] = "sre2l"

@@ -37,7 +37,7 @@ class Random:
     """Random images: the baseline of every other rule."""
 
     balanced: bool = True
-    """Whether each class gives its own number of images. Off draws as many images from all, whatever their class."""
+    """Draw from each class its own number of images. Off draws as many images from all, whatever their class."""
     kind: Literal["random"] = "random"
 
     def choose(self, task: Task) -> Choice:
@@ -61,7 +61,7 @@ class InSpace(abc.ABC):
 
     @property
     def needs(self) -> Needs:
-        """What the space asks of a data set."""
+        """The demands of the space on a data set."""
         return self.space.needs(self.candidates)
 
     def choose(self, task: Task) -> Choice:
@@ -135,7 +135,7 @@ class Medoids:
 
     @property
     def needs(self) -> Needs:
-        """What the space asks of a data set."""
+        """The demands of the space on a data set."""
         return self.space.needs(self.candidates)
 
     def choose(self, task: Task) -> Choice:

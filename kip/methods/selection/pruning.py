@@ -36,7 +36,7 @@ class Hardest:
     score: Score = EL2N()
     """The difficulty of an image."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["hardest"] = "hardest"
 
     def choose(self, task: Task) -> Choice:
@@ -57,7 +57,7 @@ class Easiest:
     score: Score = EL2N()
     """The difficulty of an image."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["easiest"] = "easiest"
 
     def choose(self, task: Task) -> Choice:
@@ -83,7 +83,7 @@ class Window:
     start: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The place where the window begins, from 0, the hardest images, to 1, the easiest ones."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["window"] = "window"
 
     def choose(self, task: Task) -> Choice:
@@ -112,7 +112,7 @@ class CCS:
     """The fraction of all train images, the hardest by AUM, that is left out before any are chosen; each class keeps
     its budget. The paper has 0.3 where 90 % are pruned, and 0.2 where 80 % are."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["ccs"] = "ccs"
 
     def choose(self, task: Task) -> Choice:
@@ -138,7 +138,7 @@ class DUAL:
     score: DUALScore = DUALScore()
     """The difficulty of an image."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["dual"] = "dual"
 
     def choose(self, task: Task) -> Choice:
@@ -174,7 +174,7 @@ class D2:
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """The scale of distances when a chosen image lowers its neighbours: the smaller, the more."""
     balanced: bool = True
-    """Whether each class is chosen from on its own. Off chooses from all images together, whatever their class."""
+    """Choose from each class on its own. Off chooses from all images together, whatever their class."""
     kind: Literal["d2"] = "d2"
 
     def choose(self, task: Task) -> Choice:
