@@ -54,7 +54,7 @@ def kip_commands():
     for command in cli.COMMANDS.values():  # and the examples of each command's help
         text = inspect.cleandoc(command.function().__doc__ or "").partition("Args:")[0]
         for part in re.findall(r"^    (kip (?:.*)(?:\n        .*)*)", text, re.MULTILINE):
-            words = shlex.split(part.replace("\n", " "), comments=True)
+            words = shlex.split(part.partition(" > ")[0].replace("\n", " "), comments=True)
             commands[" ".join(words[1:])] = words[1:]
     return list(commands.values())
 

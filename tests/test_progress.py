@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -140,7 +141,10 @@ def test_validation_is_seen_at_eighty_columns(clock, monkeypatch):
             bar.note("validation 81.2 %, loss 0.0123, batch 85.0 %")
             bar.update(1234)
             progress.BOARD.look()
-            drawn = os.read(reader, 100_000).decode()
+            drawn = ""
+            while "1234/10000" not in drawn or "validation" not in drawn:
+                assert select.select([reader], [], [], 30)[0], drawn  # a terminal hands over what it got in parts
+                drawn += os.read(reader, 100_000).decode()
     os.close(reader)
     last = [line for line in drawn.split("\r") if line.strip()][-1]
     assert "1234/10000" in last
