@@ -13,9 +13,10 @@ from kip.experiment import Experiment
 from kip.judges import Students, TrainedNetworks
 from kip.methods.features.frepo import FRePo
 from kip.methods.kernel.kip import KIP
+from kip.methods.matching.datm import DATM
 from kip.methods.matching.dm import DM
 from kip.methods.matching.mtt import MTT
-from kip.methods.selection.geometric import Geometric
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.runs import forecast, loop
 from kip.runs.judging import judging
@@ -59,11 +60,16 @@ def test_updates_are_cut_where_a_judge_counts_them():
     assert judges.whole.steps == 1000
 
 
-@pytest.mark.parametrize("method", [KIP(1), Geometric(1), MTT(1, student_steps=5000)])
+@pytest.mark.parametrize("method", [KIP(1), Selection(1), MTT(1, student_steps=5000)])
 def test_cheap_judges_few_steps_and_long_steps_keep_the_whole_protocol(method):
     judges = during(method, 1)
     assert judges.during == judges.whole
     assert not judges.is_brief
+
+
+def test_a_step_of_datm_costs_what_one_of_mtt_does():
+    """It inherits nothing from it, and says so itself."""
+    assert DATM(1, student_steps=50).step_images(10) == MTT(1, student_steps=50).step_images(10) == 6 * 50 * 10
 
 
 def test_without_a_share_every_checkpoint_is_judged_by_the_whole_protocol():
