@@ -19,8 +19,8 @@ A method is one file with one class:
 `None` stands for what a method has not: one that makes nothing first and keeps nothing is a `Method[None, None]`.
 
 The class is final and inherits from `Method`, or through one abstract class of its family. It overrides nothing: its
-members are abstract above it. Two have a default that a class may replace, `schedule_ends` and `natural`. What siblings
-share are functions, and small values that they are given.
+members are abstract above it. Three have a default that a class may replace: `schedule_ends`, `step_images` and
+`natural`. What siblings share are functions, and small values that they are given.
 
 The class registers itself under `name` where it is defined: in `kip.methods`, or in a user's own config file.
 """

@@ -13,6 +13,7 @@ from kip.experiment import Experiment
 from kip.judges import Students, TrainedNetworks
 from kip.methods.features.frepo import FRePo
 from kip.methods.kernel.kip import KIP
+from kip.methods.matching.datm import DATM
 from kip.methods.matching.dm import DM
 from kip.methods.matching.mtt import MTT
 from kip.methods.selection.selection import Selection
@@ -64,6 +65,11 @@ def test_cheap_judges_few_steps_and_long_steps_keep_the_whole_protocol(method):
     judges = during(method, 1)
     assert judges.during == judges.whole
     assert not judges.is_brief
+
+
+def test_a_step_of_datm_costs_what_one_of_mtt_does():
+    """It inherits nothing from it, and says so itself."""
+    assert DATM(1, student_steps=50).step_images(10) == MTT(1, student_steps=50).step_images(10) == 6 * 50 * 10
 
 
 def test_without_a_share_every_checkpoint_is_judged_by_the_whole_protocol():

@@ -138,6 +138,10 @@ class DATM(Method[Trajectories, Unaveraged]):
         """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
         return Needs(self.images_per_class, augmentation=False)
 
+    def step_images(self, num_classes: int) -> float:
+        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
+
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
         """Return the experts' trajectories, made or found.
 

@@ -96,7 +96,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(method):
     first, again, other = (run(method, toy_problem(seed=seed), 4)[0] for seed in (0, 0, 1))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.images, other.images)
+    assert not np.array_equal(first.inputs, other.inputs)
 
 
 def test_states_are_float32_arrays_of_constant_shape(method):
@@ -268,8 +268,8 @@ def test_no_setting_of_a_method_is_ignored():
     assert set(changes) | {"steps", "name"} == {field.name for field in dataclasses.fields(base)}
     for name, setting in changes.items():
         other = run(dataclasses.replace(base, **{name: setting}), problem, 2)[0]
-        same = other.images.shape == reference.images.shape and all(
-            np.array_equal(a, b) for a, b in zip((other.images, other.labels), (reference.images, reference.labels))
+        same = other.inputs.shape == reference.inputs.shape and all(
+            np.array_equal(a, b) for a, b in zip((other.inputs, other.labels), (reference.inputs, reference.labels))
         )
         assert not same, f"{name} is ignored"
 
