@@ -12,7 +12,7 @@ from kip import data, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor
 from kip.errors import ConfigError
 from kip.kernels import Architecture, engine, fused, kernel_function
-from kip.kernels.engine import chunks, relu
+from kip.kernels.engine import chunks, dual, relu
 from kip.kernels.fused.form import Form
 from kip.precision import float64
 
@@ -206,7 +206,7 @@ def test_angle_polynomials_are_accurate_to_float32():
 def test_chords_tell_every_angle_apart(dtype):
     angle = np.array([0, 1e-3, 1, np.pi / 2, 2, np.pi - 1e-3, np.pi])
     with float64():
-        ones = relu.variance(jax.numpy.ones(len(angle), dtype))
+        ones = dual.variance(relu.RELU, jax.numpy.ones(len(angle), dtype))
         chord = relu.chord(jax.numpy.asarray(np.cos(angle), dtype), ones, ones)
         np.testing.assert_allclose(
             2 * np.pi * relu.slope(chord), np.pi - angle, atol=1e-3 if dtype == "float32" else 1e-9
