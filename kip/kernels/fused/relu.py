@@ -1,4 +1,4 @@
-"""The ReLU's dual of sixteen image pairs: `kip.kernels.engine.relu` in vectors, with the same letters.
+"""The ReLU's dual of sixteen image pairs, see `dual.py`: `kip.kernels.engine.relu` in vectors, with the same letters.
 
     K' = s M            M = (sin theta + (pi - theta) cos theta) / 2 pi     s = sqrt(v v')
     T' = K' + T S       S = (pi - theta) / 2 pi
@@ -9,19 +9,20 @@ one rounding, and is then 2 e. It is the formula of `relu.py`, (v + v') / 2 - K 
 
 In float32 the angle and its moment are polynomials times sqrt(w), of relative errors below 1.3e-7, fitted to be least;
 their even and odd powers are summed apart, because the processor would wait for a longer chain. In float64 the angle
-comes from the arcsine.
+comes from the arcsine. The point is w.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.extending import overload
 
 from kip.kernels.fused.compiled import inlined
-from kip.kernels.fused.lanes import LANES, below, fma, lane, sqrt, with_lane
+from kip.kernels.fused.dual import Dual
+from kip.kernels.fused.lanes import LANES, at, below, fma, lane, put, sqrt, with_lane
 
 A0, A1, A2, A3, A4, A5, A6 = (
     0.225079102, 0.0187544491, 0.00425231502, 0.00107827965, 0.000883624206, -0.000410577772, 0.000362781851,
@@ -32,6 +33,37 @@ M0, M1, M2, M3, M4, M5 = 0.150052701, 0.00750386465, 0.00119242769, 0.0003311566
 ROOT_HALF, ONE_BY_PI, ONE_BY_2PI = math.sqrt(0.5), 1 / math.pi, 1 / (2 * math.pi)
 LEAST_32, LEAST_64 = float(2.0**-23) ** 1.5, float(2.0**-52) ** 1.5
 """Squares of the sine of an angle that is a rounding error."""
+
+
+class Variances(NamedTuple):
+    """The values that are kept of variances v: r, the root of v; (r^2 - v) / 2; and 1 / r, 0 where v = 0."""
+
+    root: Any
+    error: Any
+    inverse: Any
+
+
+def keep(v, values, i):
+    """Keep what pairs need of a variance, and return v / 2 with the rounding that pairs have."""
+    root = sqrt(v)
+    put(values.root, i, root)
+    put(values.error, i, 0.5 * fma(root, root, -v))
+    put(values.inverse, i, below(0.0, v, 1.0 / below(0.0, v, root, 1.0), 0.0))
+    return root * root * 0.5
+
+
+def rates(values, i):
+    """Return dlog v/dv = 1 / v and d(v / 2)/dv."""
+    inverse = at(values.inverse, i)
+    return inverse * inverse, 0.5
+
+
+def forward(k, x, i, z, j):
+    """Return w, K' and S."""
+    r, r_z = at(x.root, i), at(z.root, j)
+    u, beyond, w = versine(k, r, at(x.error, i), at(x.inverse, i), r_z, at(z.error, j), at(z.inverse, j))
+    moment, slope = moment_and_slope(u, beyond, w)
+    return w, r * r_z * moment, slope
 
 
 @inlined
@@ -86,8 +118,7 @@ def _least_square(w):
     return lambda w: least
 
 
-@inlined
-def pull_dual(bar_k, bar_t, w, slope, t, scale, inverse_scale):
+def pull(bar_k, bar_t, point, slope, t, x, i, z, j):
     """Return the cotangents of K, T and log v (or log v', the same) by those of K' and T'.
 
         dK'/dK = S        v dK'/dv = s sin theta / 4 pi
@@ -96,6 +127,7 @@ def pull_dual(bar_k, bar_t, w, slope, t, scale, inverse_scale):
 
     The last terms of T' diverge at theta = 0, where they cancel; they are taken as zero at angles of rounding errors.
     """
+    w, scale, inverse_scale = point, at(x.root, i) * at(z.root, j), at(x.inverse, i) * at(z.inverse, j)
     bar = bar_k + bar_t
     square = w * (2.0 - w)
     least = least_square(w)
@@ -107,10 +139,13 @@ def pull_dual(bar_k, bar_t, w, slope, t, scale, inverse_scale):
     return to_k, bar_t * slope, to_log
 
 
-@inlined
-def pull_moment(bar, w, slope, scale):
+def pull_nngp(bar, point, slope, x, i, z, j):
     """Return the cotangents of K and of log v by that of K' alone."""
+    w, scale = point, at(x.root, i) * at(z.root, j)
     square = w * (2.0 - w)
     least = least_square(w)
     root = sqrt(below(square, least, least, square))
     return bar * slope, bar * scale * square * (0.5 * ONE_BY_2PI) / root
+
+
+RELU = Dual(Variances, keep, rates, forward, pull, pull_nngp)
