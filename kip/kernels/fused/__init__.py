@@ -11,7 +11,8 @@ Positions whose partner lies outside the image are never computed. The vjp compu
 cotangents back through rings of the same kind, a few rows behind.
 
 - `compiled.py`: Numba's decorators, and the folder of compiled code; `lanes.py`: the vector of sixteen as a type;
-- `dual.py`: an activation's dual of such a vector; `relu.py`: the ReLU's; `activations.py`: the choice among them;
+- `dual.py`: an activation's dual of such a vector; `relu.py`, `erf.py`: those that there
+  are; `activations.py`: the choice among them;
 - `forward.py` and `backward.py`: one function a row operation;
 - `level.py`, `pull.py`: the rows of one resolution, forward and vjp; `chunk.py`: a chunk through all resolutions;
 - `own.py`: each image's variances, and their vjp; `layout.py`: how images and levels lie in memory;
@@ -27,4 +28,4 @@ from kip.kernels.architecture import Architecture
 
 def supports(architecture: Architecture) -> bool:
     """Return whether the fused form computes an architecture: those with images on both sides of a convolution."""
-    return architecture.activation == "relu" and architecture.family != "FC"
+    return architecture.family != "FC"

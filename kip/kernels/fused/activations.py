@@ -12,9 +12,10 @@ from typing import Any
 from numba.extending import overload
 
 from kip.kernels.fused.dual import Dual
+from kip.kernels.fused.erf import ERF
 from kip.kernels.fused.relu import RELU
 
-DUALS: dict[str, Dual] = {"relu": RELU}
+DUALS: dict[str, Dual] = {"relu": RELU, "erf": ERF}
 """`Architecture.activation` -> its dual."""
 _BY_VARIANCES = {dual.variances: dual for dual in DUALS.values()}
 _INTO_CALLER = {"forceinline": True}
