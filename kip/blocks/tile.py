@@ -180,10 +180,10 @@ def _compiled(kernel: Kernel, implementation: Implementation, platform: str) -> 
             return _Fused(kernel)
         if implementation == "numba":
             raise ConfigError(
-                f"blocks.implementation of {kernel.label} with {kernel.activation}",
+                f"blocks.implementation of {kernel.label}",
                 got="'numba'",
                 expected="'auto', 'engine' or 'neural_tangents'",
-                remedy="The form for CPUs computes convolutional networks with relu.",
+                remedy="The form for CPUs computes convolutional networks.",
             )
     return _Xla(kernel, implementation)
 

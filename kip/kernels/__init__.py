@@ -34,9 +34,9 @@ def kernel_function(
 
     Args:
         kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
-        implementation: what computes an `Architecture`: `engine` (every family with ReLU), `neural_tangents` (all), or
-            `auto`, the engine where it can. Other kernels have one implementation. `numba` computes blocks of NumPy
-            arrays only, which JAX cannot trace (`kip.blocks`).
+        implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
+            kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
+            (`kip.blocks`).
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -45,8 +45,8 @@ def kernel_function(
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if the engine cannot
-            compute the kernel.
+        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if `implementation` is
+            `numba`.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
@@ -79,15 +79,8 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Ar
                 expected="'auto', 'engine' or 'neural_tangents'",
                 remedy="Compute blocks of the kernel with kip.KernelBlocks, which takes 'numba'.",
             )
-        if implementation != "neural_tangents" and engine.supports(kernel):
+        if implementation != "neural_tangents":
             return engine.network(kernel)
-        if implementation == "engine":
-            raise ConfigError(
-                f"blocks.implementation of {kernel.label} with {kernel.activation}",
-                got="'engine'",
-                expected="'auto' or 'neural_tangents'",
-                remedy="The engine computes networks with relu.",
-            )
         from kip.kernels.neural_tangents import network
 
         return _with_get(network(kernel), kernel.get)

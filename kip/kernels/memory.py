@@ -50,7 +50,7 @@ def entry_bytes(
         numbers = 8 + share_of_images
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
-    elif implementation != "neural_tangents" and kernel.activation == "relu":
+    elif implementation != "neural_tangents":
         first, *above = levels(kernel, height, width)
         numbers = max(8, 4 + 2 * first.convs) * first.plane_size + (
             2 * above[0].shifts * above[0].plane_size if above else 0

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from kip import data, krr, preprocess
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor
-from kip.errors import ConfigError
 from kip.kernels import Architecture, engine, fused, kernel_function
-from kip.kernels.engine import chunks, relu
+from kip.kernels.engine import chunks, dual, relu
 from kip.kernels.fused.form import Form
 from kip.precision import float64
 
@@ -206,7 +205,7 @@ def test_angle_polynomials_are_accurate_to_float32():
 def test_chords_tell_every_angle_apart(dtype):
     angle = np.array([0, 1e-3, 1, np.pi / 2, 2, np.pi - 1e-3, np.pi])
     with float64():
-        ones = relu.variance(jax.numpy.ones(len(angle), dtype))
+        ones = dual.variance(relu.RELU, jax.numpy.ones(len(angle), dtype))
         chord = relu.chord(jax.numpy.asarray(np.cos(angle), dtype), ones, ones)
         np.testing.assert_allclose(
             2 * np.pi * relu.slope(chord), np.pi - angle, atol=1e-3 if dtype == "float32" else 1e-9
@@ -215,15 +214,11 @@ def test_chords_tell_every_angle_apart(dtype):
         np.testing.assert_allclose(2 * np.pi * relu.moment(chord), moment, atol=1e-6 if dtype == "float32" else 1e-12)
 
 
-def test_auto_is_the_engine_where_it_can_and_neural_tangents_elsewhere():
-    assert engine.supports(A("ConvNet"))
-    assert engine.supports(A("FC"))
-    assert not engine.supports(A("ConvNet", activation="erf"))
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+def test_auto_is_the_engine(activation):
     x = images(2, (4, 4, 1), 0).astype(np.float32)
-    auto, ours = (kernel_function(A("ConvNet", 1), name)(x, x) for name in ("auto", "engine"))
+    auto, ours = (kernel_function(A("FC", activation=activation), name)(x, x) for name in ("auto", "engine"))
     np.testing.assert_array_equal(auto, ours)
-    with pytest.raises(ConfigError, match=r"The engine computes networks with relu"):
-        kernel_function(A("FC", activation="erf"), "engine")
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_tables_are_the_levels(architecture, size):
 def test_what_it_supports():
     assert fused.supports(A("ConvVec"))
     assert not fused.supports(A("FC"))
-    assert not fused.supports(A("ConvNet", activation="erf"))
+    assert fused.supports(A("ConvNet", activation="erf"))
 
 
 PROGRAM = """

@@ -11,7 +11,7 @@ import pytest
 from helpers import dense
 from kip import precision
 from kip.errors import ShapeError
-from kip.kernels import RBF, Architecture, Laplace, engine, kernel_function
+from kip.kernels import RBF, Architecture, Laplace, kernel_function
 from kip.kernels.neural_tangents import network, stax
 
 # The layers of each architecture spelled out, and images to try it on: small, square and odd.
@@ -81,8 +81,6 @@ def by_hand(words, *, w_std, b_std, activation):
 @pytest.mark.parametrize("implementation", ["engine", "neural_tangents"])
 @pytest.mark.parametrize(("family", "depth", "activation", "words", "shape"), CASES)
 def test_network_kernels_agree_with_two_references(family, depth, activation, words, shape, implementation):
-    if implementation == "engine" and not engine.supports(Architecture(family, depth, activation=activation)):
-        pytest.skip("the engine leaves this architecture to neural-tangents")
     scale = {"w_std": 1.3, "b_std": 0.2}
     architectures = {
         get: Architecture(family=family, depth=depth, activation=activation, get=get, **scale)

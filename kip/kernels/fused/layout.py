@@ -56,7 +56,7 @@ class Tables(NamedTuple):
         values: variances of an image, over all convolutions.
         weight: what the sum over the last level is multiplied by.
         bias: what is then added.
-        position_pairs: pairs of positions that go through a ReLU, for one pair of images.
+        position_pairs: pairs of positions that go through an activation, for one pair of images.
     """
 
     pairs: np.ndarray
