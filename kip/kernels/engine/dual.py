@@ -69,8 +69,9 @@ def logarithm(dual: Dual, value: Array) -> Array:
     return jnp.where(fixed > 0, q / jnp.where(fixed > 0, fixed, 1) - 1, 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def activate(dual: Dual, nngp: Array, ntk: Array | None, v_x: Variance, v_z: Variance, log_q: Array):
+def activate(
+    dual: Dual, nngp: Array, ntk: Array | None, v_x: Variance, v_z: Variance, log_q: Array
+) -> tuple[Array, Array | None]:
     """Return (K', T') of covariances K and T.
 
     Args:
@@ -84,6 +85,11 @@ def activate(dual: Dual, nngp: Array, ntk: Array | None, v_x: Variance, v_z: Var
     Returns:
         K' and T' (None without T).
     """
+    return _activate(dual, nngp, ntk, v_x, v_z, log_q)  # type: ignore[return-value]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _activate(dual, nngp, ntk, v_x, v_z, log_q):
     return dual.values(dual.point(nngp, v_x, v_z), ntk, v_x, v_z)
 
 
@@ -97,7 +103,7 @@ def _backward(dual, saved, bars):
     return to_nngp, to_ntk, None, None, to_log
 
 
-activate.defvjp(_forward, _backward)
+_activate.defvjp(_forward, _backward)
 
 
 def polynomial(coefficients: tuple[float, ...], x: Array) -> Array:

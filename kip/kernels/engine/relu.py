@@ -89,14 +89,14 @@ def pull(
     The last terms diverge at theta = 0, where they cancel: for x = z the contributions of K, v and v' sum to zero. They
     are taken as zero at angles of rounding errors.
     """
-    if ntk is not None:
+    if ntk_bar is not None:
         nngp_bar = nngp_bar + ntk_bar
     w = chord * chord
     square = w * (2 - w)  # of sin theta
     least = float(jnp.finfo(chord.dtype).eps) ** 0.75
     to_nngp = nngp_bar * slope(chord)
     to_both = nngp_bar * (_scale(v_x, v_z) * square)
-    if ntk is not None:
+    if ntk is not None and ntk_bar is not None:
         steep = jnp.where(square > least**2, ntk_bar * ntk, 0)
         # The same sine twice, by two roots: one root for both would be a pass over memory of its own.
         sine = jnp.maximum(jnp.abs(chord) * jnp.sqrt(2 - w), least)

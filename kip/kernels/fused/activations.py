@@ -18,7 +18,7 @@ from kip.kernels.fused.relu import RELU
 DUALS: dict[str, Dual] = {"relu": RELU, "erf": ERF}
 """`Architecture.activation` -> its dual."""
 _BY_VARIANCES = {dual.variances: dual for dual in DUALS.values()}
-_INTO_CALLER = {"forceinline": True}
+_INTO_CALLER: Any = {"forceinline": True}
 
 
 def keep(v, values, i) -> Any:
