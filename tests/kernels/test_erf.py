@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
+from helpers import dense
 from kip.blocks import tile
 from kip.errors import ConfigError
 from kip.kernels import Architecture, fused, kernel_function
 from kip.kernels.engine import dual, erf
 from kip.precision import float64
-
-_spec = importlib.util.spec_from_file_location("kip_tests_dense", Path(__file__).with_name("dense.py"))
-dense = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(dense)
 
 
 def network(family, depth, **options):
