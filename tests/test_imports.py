@@ -33,7 +33,13 @@ WORKERS_MAY_IMPORT = {"blocks", "kernels", "data", "preprocess", *ORDER[0], *ORD
 
 HOMES = {
     "neural_tangents": ["kip/kernels/neural_tangents.py"],
-    "numba": ["kip/kernels/fused/compiled.py", "kip/kernels/fused/dual.py", "kip/kernels/fused/lanes.py"],
+    "numba": [
+        "kip/kernels/fused/activations.py",
+        "kip/kernels/fused/compiled.py",
+        "kip/kernels/fused/erf.py",
+        "kip/kernels/fused/lanes.py",
+        "kip/kernels/fused/relu.py",
+    ],
     "llvmlite": ["kip/kernels/fused/compiled.py", "kip/kernels/fused/lanes.py"],
     "tensorflow_datasets": ["kip/data/tfds.py"],
     "tensorflow": ["kip/data/tfds.py"],
