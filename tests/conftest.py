@@ -23,7 +23,7 @@ import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from kip.kernels.fused.compiled import _folder  # noqa: E402
-from kip.pictures import comparison  # noqa: E402
+from kip.pictures import canvas, comparison, curves, images, panels  # noqa: E402
 from kip.runs import loop  # noqa: E402
 from kip.storage.files import atomic_write, cache_dir  # noqa: E402
 
@@ -124,3 +124,12 @@ def real_data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("KIP_DATA_DIR names no folder of real data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Return the list into which saved figures go, beside the file."""
+    kept = []
+    for module in (curves, images, panels):
+        monkeypatch.setattr(module, "save", lambda figure, path: (kept.append(figure), canvas.save(figure, path)))
+    return kept

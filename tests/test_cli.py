@@ -807,13 +807,13 @@ def test_an_unknown_executor_is_refused(finished, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("launchpad") is not None, reason="launchpad is installed")
 def test_a_missing_launchpad_is_named_with_what_to_do(finished, tmp_path):
     outcome = kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "launchpad")
-    refused(outcome, "launchpad is not installed", "kip[launchpad]", "--executor zmq")
+    refused(outcome, "launchpad is not installed", "kip-distillation[launchpad]", "--executor zmq")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_a_missing_ray_is_named_with_what_to_do(finished, tmp_path):
     outcome = kip("distill", finished.config, "--out", tmp_path / "run", "--executor", "ray")
-    refused(outcome, "ray is not installed", "kip[ray]")
+    refused(outcome, "ray is not installed", "kip-distillation[ray]")
 
 
 @pytest.mark.parametrize("address", ["nowhere", "host:", "host:99999", ":80"])

@@ -112,7 +112,7 @@ def test_a_method_that_subclasses_one_of_kip_s_has_help_and_options(child, capsy
     given = overrides.parse(
         load(str(child)), ["--method.sheep", "5", "--out", "there"], prog="kip distill", description=""
     )
-    assert (given.experiment.method.sheep, given.out) == (5, Path("there"))
+    assert (given.experiment.method.sheep, given.options.out) == (5, Path("there"))
     with pytest.raises(ConfigError, match=r"--method\.sheep"):
         overrides.parse(load(str(child)), ["--method.sheep", "many"], prog="kip distill", description="")
 

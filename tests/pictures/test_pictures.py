@@ -105,12 +105,12 @@ def test_the_label_panel_is_the_label_matrix_sorted_by_class(tmp_path, figures):
     np.testing.assert_array_equal(matrix, labels[order].T.astype(np.float64))
 
 
-def test_natural_images_stand_above_single_learned_ones_and_beside_many(tmp_path, figures):
+def test_the_images_of_before_stand_above_single_learned_ones_and_beside_many(tmp_path, figures):
     for per_class in (1, 4):
         images, labels, class_index = distilled(per_class=per_class)
         save_images(tmp_path / "images.png", images, labels, class_index, before=images * 0.1, title="A set")
     above, beside = (" ".join(words(figure)).replace("\n", " ") for figure in figures)
-    assert "above: the natural image" in above
+    assert "above: what it started from" in above
     assert "natural, before" not in above
     assert "natural, before" in beside
     assert "learned, after" in beside
