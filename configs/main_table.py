@@ -1,6 +1,6 @@
 r"""Every family that learns, on MNIST and CIFAR-10 at 1 and 10 images a class: the README's table, for two CPU cores
 
-Rows are named `DATA_METHOD_IPC`, IPC images of each class. One narrow network, ConvNet-D3 of width 32, is what finite
+Rows are named `DATA_METHOD_ipcN`, N images of each class. One narrow network, ConvNet-D3 of width 32, is what finite
 methods learn with and what every set is judged with. All methods run for minutes where their papers take hours on an
 accelerator, and so a row says what a method gives on a small machine, and not what it can give: the papers' rows have
 configurations of their own. `coresets` has the rows of images that are chosen.
@@ -84,7 +84,7 @@ def row(data: str, name: str, ipc: int) -> kip.Experiment:
 
 
 rows = {
-    f"{data}_{name}_{ipc}": row(data, name, ipc)
+    f"{data}_{name}_ipc{ipc}": row(data, name, ipc)
     for data in ("mnist", "cifar10")
     for ipc in (1, 10)
     for name in METHODS

@@ -13,7 +13,9 @@ import hashlib
 import importlib.resources
 import importlib.util
 import os
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,7 +178,7 @@ def load(name: str) -> Experiment:
         raise ConfigError(
             f"no config {stem!r}",
             expected="a name that `kip configs` lists, or a path ending in .py or .json",
-            remedy=did_you_mean(stem, [file.stem for file in _files()]).strip() or None,
+            remedy=_nearest(stem, [file.stem for file in _files()]),
         )
     content = _run(path)
     if "rows" in content:
@@ -184,7 +186,7 @@ def load(name: str) -> Experiment:
             rows = ", ".join(content["rows"])
             raise ConfigError(
                 f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}",
-                remedy=did_you_mean(row, content["rows"]).strip() or None,
+                remedy=_nearest(row, content["rows"]),
             )  # fmt: skip
         experiment = content["rows"][row]
     else:
@@ -199,10 +201,22 @@ def load(name: str) -> Experiment:
     return experiment
 
 
-def matching(name: str) -> list[str]:
-    """Return the names of the rows that `FILE:PATTERN` stands for, as `coresets:mnist_*_10`; other names as they are.
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    """Return `Did you mean NAME?`, or None; names that differ from the given one in numbers alone come first."""
+    known = list(known)
+    same_words = [name for name in known if _without_numbers(name) == _without_numbers(given)]
+    return did_you_mean(given, same_words or known).strip() or None
 
-    A pattern has `*` for any letters and `?` for one letter.
+
+def _without_numbers(name: str) -> str:
+    """Return `cifar10_dc_10` and `cifar100_dc_ipc10` alike, as `cifar_dc_`."""
+    return re.sub(r"(ipc)?\d+", "", name)
+
+
+def matching(name: str) -> list[str]:
+    """Return the names of the rows that `FILE:PATTERN` stands for; other names as they are.
+
+    A pattern has `*` for any letters and `?` for one letter: `coresets:mnist_*_ipc10`.
 
     Raises:
         ConfigError: if no row of the file matches, or there is no such file.

@@ -181,7 +181,7 @@ def compare(
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
-        kip compare "coresets:mnist_*_10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
+        kip compare "coresets:mnist_*_ipc10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
 
     Args:
@@ -268,7 +268,7 @@ def scaling(
     The trainings that have seen most images are held out, and the law is held against them. A table that it can be
     fitted to has several sizes and numbers of epochs:
 
-        kip compare coresets:mnist_random_1 coresets:mnist_random_10 --protocols SL+KD --epochs 20 50 100 --out sizes
+        kip compare "coresets:mnist_random_*" --protocols SL+KD --epochs 20 50 100 --out sizes
         kip scaling sizes/comparison.json --protocol SL+KD
 
     Args:
