@@ -153,13 +153,19 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
 
 
-def names() -> list[str]:
-    """Return the names of the configs that come with kip; tables give one `FILE:ROW` for each row."""
-    listed = []
+def configs() -> dict[str, Experiment]:
+    """Return the configs that come with kip by name; tables give one `FILE:ROW` for each row."""
+    by_name: dict[str, Experiment] = {}
     for path in _files():
         content = _run(path)
-        listed += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
-    return listed
+        rows = {f"{path.stem}:{row}": experiment for row, experiment in content.get("rows", {}).items()}
+        by_name |= rows or {path.stem: content["config"]}
+    return by_name
+
+
+def names() -> list[str]:
+    """Return the names of `configs`."""
+    return list(configs())
 
 
 def load(name: str) -> Experiment:

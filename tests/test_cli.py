@@ -262,7 +262,7 @@ def test_configs_lists_every_name_with_its_published_result():
     listed = outcome.last_line["configs"]
     assert "quick start" in listed["digits_convnet"]
     assert listed["table_a5:ipc10_plain"].startswith("61.0 +- 0.2 %")
-    assert len(outcome.out.splitlines()) == len(listed) + 1
+    assert len(outcome.out.splitlines()) <= 24 + 1  # a screen of families, and the object
 
 
 # Help
