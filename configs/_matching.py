@@ -48,6 +48,7 @@ def row(
         checkpoint_every=max(1, method.steps // 20),
         reference=Reference(
             f"{paper}, {TITLES[data]}, {ipc} a class, {method.name.upper()}",
-            accuracy=round(accuracy / 100, 6), spread=round(spread / 100, 6),
+            accuracy=round(accuracy / 100, 6),
+            spread=round(spread / 100, 6),
         ),
-    )  # fmt: skip
+    )

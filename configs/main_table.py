@@ -39,8 +39,11 @@ def method(name: str, ipc: int) -> Method:
     """Return the method of a row."""
     finite = {"network": NETWORK, **judged(ipc)}
     decoupled = {
-        "network": SQUEEZED, "evaluation_network": NETWORK, "squeeze": kip.Squeeze(epochs=8), **judged(ipc),
-    }  # fmt: skip
+        "network": SQUEEZED,
+        "evaluation_network": NETWORK,
+        "squeeze": kip.Squeeze(epochs=8),
+        **judged(ipc),
+    }
     if name == "label_solve":
         return kip.LabelSolve(ipc, kernel=FC)
     if name == "kip":
@@ -49,9 +52,15 @@ def method(name: str, ipc: int) -> Method:
         return kip.LD(ipc, target_batch=128, learning_rate=4e-3, steps=1000, test_networks=1)
     if name == "frepo":
         return kip.FRePo(
-            ipc, network=FREPO, evaluation_network=FREPO, learning_rate=0.02, target_batch=256, steps=600,
-            evaluation_steps=500, test_networks=1,
-        )  # fmt: skip
+            ipc,
+            network=FREPO,
+            evaluation_network=FREPO,
+            learning_rate=0.02,
+            target_batch=256,
+            steps=600,
+            evaluation_steps=500,
+            test_networks=1,
+        )
     if name == "rfad":
         narrow = kip.Network("ConvNet-D3", width=32, norm="none", b_std=0.1)
         return kip.RFAD(ipc, network=narrow, networks=4, target_batch=512, steps=400, test_networks=1)
@@ -63,9 +72,15 @@ def method(name: str, ipc: int) -> Method:
         return kip.DM(ipc, real_batch=64, steps=400, **finite)
     if name == "mtt":
         return kip.MTT(
-            ipc, experts=kip.Experts(count=1, epochs=6), last_start=3, student_steps=10, student_rate=0.02,
-            rate_learning_rate=1e-6, steps=300, **finite,
-        )  # fmt: skip
+            ipc,
+            experts=kip.Experts(count=1, epochs=6),
+            last_start=3,
+            student_steps=10,
+            student_rate=0.02,
+            rate_learning_rate=1e-6,
+            steps=300,
+            **finite,
+        )
     if name == "rded":
         return kip.RDED(ipc, **decoupled)
     return {"sre2l": kip.SRe2L, "dwa": kip.DWA}[name](ipc, iterations=250, **decoupled)

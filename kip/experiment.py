@@ -191,9 +191,11 @@ def load(name: str) -> Experiment:
         if row not in content["rows"]:
             rows = ", ".join(content["rows"])
             raise ConfigError(
-                f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}",
+                f"row of the config {stem!r}",
+                got=repr(row),
+                expected=f"{stem}:ROW, with ROW of {rows}",
                 remedy=_nearest(row, content["rows"]),
-            )  # fmt: skip
+            )
         experiment = content["rows"][row]
     else:
         experiment = content.get("config")
@@ -234,9 +236,11 @@ def matching(name: str) -> list[str]:
     rows = _run(path).get("rows", {}) if path.is_file() else {}
     if not (found := [f"{stem}:{row}" for row in rows if fnmatch.fnmatchcase(row, pattern)]):
         raise ConfigError(
-            f"rows of the config {stem!r}", got=f"none that match {pattern!r}",
-            expected=", ".join(rows) or "a file with rows", remedy="`kip configs` lists the configs with their rows.",
-        )  # fmt: skip
+            f"rows of the config {stem!r}",
+            got=f"none that match {pattern!r}",
+            expected=", ".join(rows) or "a file with rows",
+            remedy="`kip configs` lists the configs with their rows.",
+        )
     return found
 
 

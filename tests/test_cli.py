@@ -108,10 +108,19 @@ def run_copy(finished, tmp_path):
 def shown(finished, monkeypatch):
     """What `kip distill` prints of a result, for changes of the result, without a run."""
     result = loop.Result(
-        test_accuracy=0.8, validation_accuracy=0.8, initial_test_accuracy=0.5, paper_test_accuracy=0.79,
-        paper_test_spread=0.01, paper_steps=[2, 4], exported_step=4, steps=4, seconds=1.0, peak_memory_mib=100,
-        out="run", class_test_accuracies=[0.7, None, 0.9],
-    )  # fmt: skip
+        test_accuracy=0.8,
+        validation_accuracy=0.8,
+        initial_test_accuracy=0.5,
+        paper_test_accuracy=0.79,
+        paper_test_spread=0.01,
+        paper_steps=[2, 4],
+        exported_step=4,
+        steps=4,
+        seconds=1.0,
+        peak_memory_mib=100,
+        out="run",
+        class_test_accuracies=[0.7, None, 0.9],
+    )
 
     def shown(*options, **changes):
         monkeypatch.setattr(runs, "_train", lambda *arguments: result._replace(**changes))

@@ -77,9 +77,11 @@ def evaluate(
     check_out(out)
     if ridge is not None and not kernel and not features:
         raise ConfigError(
-            "--ridge", got=f"{ridge:g}, without --kernel or --features", expected="kernels that it regularises",
+            "--ridge",
+            got=f"{ridge:g}, without --kernel or --features",
+            expected="kernels that it regularises",
             remedy="A set's own judge has its own ridge; name that judge's kernel with --kernel to change it.",
-        )  # fmt: skip
+        )
     permission.permit(*stax)
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel]
@@ -91,9 +93,14 @@ def evaluate(
         (loaded,) = folder.read_sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
-                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
-                data_dir=folder.place_of_data(path, data_dir), show_progress=True,
-            )  # fmt: skip
+                loaded,
+                blocks,
+                kernels=kernels,
+                features=networks,
+                ridge=regulariser,
+                data_dir=folder.place_of_data(path, data_dir),
+                show_progress=True,
+            )
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
@@ -207,9 +214,15 @@ def compare(
     sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
-            sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
-            progress=functools.partial(print, flush=True), save=functools.partial(save_json, out / measure.TABLE),
-        )  # fmt: skip
+            sets,
+            comparison,
+            out=out,
+            vary=vary,
+            data_dir=data_dir,
+            show_progress=True,
+            progress=functools.partial(print, flush=True),
+            save=functools.partial(save_json, out / measure.TABLE),
+        )
         for path in report.write(table, out):
             print(f"written: {path}")
     return table
@@ -244,9 +257,13 @@ def dcs(
 
     with sole_writer(out):
         results = correlate(
-            configs, correlation, out=out, data_dir=data_dir, show_progress=True,
+            configs,
+            correlation,
+            out=out,
+            data_dir=data_dir,
+            show_progress=True,
             progress=functools.partial(print, flush=True),
-        )  # fmt: skip
+        )
         for name, score in results["scores"].items():
             print(f"{name:32} {report.as_text(score)}")
         save_json(out / "dcs.json", results)
