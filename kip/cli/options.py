@@ -45,8 +45,8 @@ class RunOptions:
     """The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets loads the
     data set."""
     executor: Executor = "local"
-    """The place where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors, or
-    in launchpad's processes, which need CPython 3.10."""
+    """The place where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
+    or in launchpad's processes, which need CPython 3.10."""
     workers: int = 1
     """The number of worker processes that zmq, ray or launchpad starts."""
     address: Address = None
