@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from helpers import interpreter
+from helpers.kinds import some
 from kip import cli
 from kip.cli import runs
 from kip.data import tfds
@@ -914,7 +915,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 12):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, some(process.stderr).read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

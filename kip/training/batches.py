@@ -28,7 +28,7 @@ class Batches(NamedTuple):
         drawn: how they are drawn.
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     size: int
     drawn: Drawn = "whole_epochs"
 

@@ -1,5 +1,7 @@
 """The contract of every executor, and tiled against whole: values and gradients."""
 
+from typing import Literal
+
 import jax
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def small_plan(num_support, num_target, size):
 class SmallTiles(KernelBlocks):
     """Kernel blocks with tiles, and tasks of so many columns, of a given size, so that sizes around it can be tried."""
 
-    def __init__(self, size, executor, dtype="float64"):
+    def __init__(self, size, executor, dtype: Literal["float32", "float64"] = "float64"):
         super().__init__(Blocks(dtype=dtype), executor)
         self.size = size
 

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import cli, experiment, sets
 from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
@@ -400,7 +401,12 @@ def test_configurations_vary_in_all_combinations():
     assert [name for name, _ in made] == [
         f"mine method.learning_rate={rate} seed={seed}" for rate in ("0.5", "1") for seed in (0, 3)
     ]
-    assert [(changed.method.learning_rate, changed.seed) for _, changed in made] == [(0.5, 0), (0.5, 3), (1, 0), (1, 3)]
+    assert [(untyped(changed.method).learning_rate, changed.seed) for _, changed in made] == [
+        (0.5, 0),
+        (0.5, 3),
+        (1, 0),
+        (1, 3),
+    ]
     assert varied("mine", given, []) == [("mine", given)]
 
 

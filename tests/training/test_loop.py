@@ -98,7 +98,7 @@ def test_many_at_once_are_what_each_is_alone(rng, kind):
     together = trained(recipe, (images, labels), (images, classes), rates=rates, decays=decays)
     keys = jax.random.split(jax.random.key(3), 3)
     for r in range(3):
-        rate, decay = np.float32([rates[r]]), np.float32([decays[r]])
+        rate, decay = np.array([rates[r]], np.float32), np.array([decays[r]], np.float32)
         alone = train(MODEL, recipe, keys[r : r + 1], rate, decay, images, labels, (images, classes))
         np.testing.assert_allclose(together.curve[r], alone.curve[0], atol=0.04)  # one image on a border
         np.testing.assert_allclose(together.loss[r], alone.loss[0], rtol=1e-4)
@@ -115,7 +115,9 @@ def test_groups_on_several_devices_give_the_bits_of_each_alone_in_order(rng):
     all_devices = trained(recipe, support, validation, rates=rates, decays=decays, way=train_all, at_once=1)
     keys = jax.random.split(jax.random.key(3), 3)
     for r in range(3):
-        alone = train(MODEL, recipe, keys[r : r + 1], np.float32([rates[r]]), np.zeros(1), *support, validation)
+        alone = train(
+            MODEL, recipe, keys[r : r + 1], np.array([rates[r]], np.float32), np.zeros(1), *support, validation
+        )
         assert equal(all_devices.variables[r], alone.variables[0])
         assert all_devices.curve[r] == alone.curve[0]
 

@@ -14,7 +14,7 @@ from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.training import microbatches as parts
-from kip.training.augment import augment_siamese
+from kip.training.augment import Augmentation, augment_siamese
 from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -113,7 +113,7 @@ def test_reverse_over_forward_is_reverse_over_reverse():
             gradient = jax.grad(loss)(theta, images)
             return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(direction), jax.tree.leaves(gradient)))
 
-        ours = jax.jit(lambda *at: slope_and_gradients(loss, *at, direction))(theta, images)
+        ours = jax.jit(lambda theta, images: slope_and_gradients(loss, theta, images, direction))(theta, images)
         plain = jax.jit(jax.value_and_grad(product, (0, 1)))(theta, images)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -128,7 +128,7 @@ def test_both_sides_of_a_siamese_augmentation_are_alike():
             np.testing.assert_allclose(image, learned[0], rtol=1e-6)
 
 
-def setting(steps=4, labels="classes", augment="none"):
+def setting(steps=4, labels="classes", augment: Augmentation = "none"):
     """A student, what it learns, what it sees, where it begins and where it should go."""
     student = Student(MODEL, "soft_xent" if labels == "classes" else "kl", augment)
     one_hot = jnp.eye(CLASSES)[jnp.arange(6) % CLASSES]
@@ -221,7 +221,7 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
         model = Model(Network(network), CLASSES)
         student, theta = Student(model, "soft_xent"), params(model)
         learned = Learned(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
-        target, classes = drawn(9, *SHAPE, seed=5), np.arange(9) % CLASSES
+        target, classes = np.asarray(drawn(9, *SHAPE, seed=5)), np.arange(9) % CLASSES
 
         def whole(learned):
             return dd.gradient_through_training(student, theta, learned, 2, target, classes)
