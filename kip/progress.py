@@ -221,10 +221,17 @@ class Board:
         is_stage = work.total is None
         before = 0.0 if is_stage else self.clock() - work.began
         work.bar = tqdm(
-            total=work.total, initial=work.initial, desc=self._title(work), unit=_spaced(work.unit) or "it",
-            unit_scale=(work.total or 0) >= SCALED, leave=work.stays, file=sys.stderr, dynamic_ncols=True,
-            bar_format=STAGE_FORMAT if is_stage else BAR_FORMAT, mininterval=0.1,
-        )  # fmt: skip
+            total=work.total,
+            initial=work.initial,
+            desc=self._title(work),
+            unit=_spaced(work.unit) or "it",
+            unit_scale=(work.total or 0) >= SCALED,
+            leave=work.stays,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            bar_format=STAGE_FORMAT if is_stage else BAR_FORMAT,
+            mininterval=0.1,
+        )
         work.bar.start_t -= self.clock() - work.began if is_stage else before
         work.bar.n = work.done
         if work.noted:

@@ -59,7 +59,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "run": {
         "distill": Command("runs:distill", "Distil a data set: run any method to its end, and export what it learned."),
         "label-solve": Command("runs:label_solve", "Solve for the labels of fixed natural images in closed form."),
-        "configs": Command("runs:configs", "List the configurations that come with kip, and what each reproduces."),
+        "configs": Command("configurations:configs", "List the configurations that come with kip: families, or names."),
         "choose": Command(
             "choose:choose",
             "Choose a method by three questions, with what each costs and reaches on a small machine.",

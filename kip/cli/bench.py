@@ -250,9 +250,14 @@ def gpu(
 
     assert out is not None
     results = bench.measure(
-        seconds=60 * minutes, kernels=kernels, blocks=blocks, image=(side, side, channels), of=data,
-        data_dir=data_dir, progress=say,
-    )  # fmt: skip
+        seconds=60 * minutes,
+        kernels=kernels,
+        blocks=blocks,
+        image=(side, side, channels),
+        of=data,
+        data_dir=data_dir,
+        progress=say,
+    )
     text = bench.as_markdown(results)
     save_json(out / "gpu.json", results)
     atomic_write(out / "gpu.md", lambda file: file.write(text.encode()))

@@ -66,51 +66,51 @@ class Choice(NamedTuple):
 
 TABLE: tuple[Choice, ...] = (
     Choice(
-        "DM", "networks", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_dm_10", "DM", 111, 39.3,
+        "DM", "networks", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_dm_ipc10", "DM", 111, 39.3,
         "the best images for networks that minutes buy; no network is trained while it learns",
     ),
     Choice(
-        "DSA", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_dsa_10", "DSA", 106, 32.0,
+        "DSA", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_dsa_ipc10", "DSA", 106, 32.0,
         "gradients are matched; DC without its augmentation leads with one image a class of CIFAR-10",
     ),
     Choice(
-        "FRePo", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_frepo_10", "FRePo", 346, 32.7,
+        "FRePo", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_frepo_ipc10", "FRePo", 346, 32.7,
         "behind DM after minutes; its paper's accuracy takes its paper's steps",
     ),
     Choice(
-        "MTT", "networks", "images", ("accelerator",), "main_table:cifar10_mtt_1", "MTT", 93, 22.5,
+        "MTT", "networks", "images", ("accelerator",), "main_table:cifar10_mtt_ipc1", "MTT", 93, 22.5,
         "experts are trained first; its paper's accuracy takes many of them and long students",
     ),
     Choice(
-        "LD", "networks", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_ld_10", "LD", 245, 21.7,
+        "LD", "networks", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_ld_ipc10", "LD", 245, 21.7,
         "labels that train networks, also of another data set's images",
     ),
     Choice(
-        "EL2N, easiest", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_el2n_10",
+        "EL2N, easiest", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_el2n_ipc10",
         "EL2N, easiest", 22, 36.9, "the images that a network finds easy; it is recorded first, some 9 minutes",
     ),
     Choice(
-        "RDED", "networks", "nothing", ("minutes", "hours", "accelerator"), "main_table:cifar10_rded_10", "RDED", 28,
+        "RDED", "networks", "nothing", ("minutes", "hours", "accelerator"), "main_table:cifar10_rded_ipc10", "RDED", 28,
         35.8, "crops of natural images, for larger images and many classes; a network learns first, some 9 minutes",
     ),
     Choice(
-        "herding", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_herding_10", "herding",
-        26, 33.1, "images near the mean of their class; the better choice with one image a class of MNIST",
+        "herding", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_herding_ipc10",
+        "herding", 26, 33.1, "images near the mean of their class; the better choice with one image a class of MNIST",
     ),
     Choice(
-        "KIP, FC1 kernel", "kernels", "images", ("minutes",), "main_table:cifar10_kip_10", "KIP, FC1 kernel", 352, 48.9,
-        "images and labels for regression under a kernel with one hidden layer",
+        "KIP, FC1 kernel", "kernels", "images", ("minutes",), "main_table:cifar10_kip_ipc10", "KIP, FC1 kernel", 352,
+        48.9, "images and labels for regression under a kernel with one hidden layer",
     ),
     Choice(
         "KIP, ConvNet kernel", "kernels", "images", ("hours", "accelerator"), "cifar10_convnet_10",
         "KIP, ConvNet kernel", 6714, 62.4, "the highest accuracy from the fewest images; this is one image a class",
     ),
     Choice(
-        "RFAD", "kernels", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_rfad_10", "RFAD", 368,
+        "RFAD", "kernels", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_rfad_ipc10", "RFAD", 368,
         48.4, "KIP on the features of random networks; networks learn from its sets too",
     ),
     Choice(
-        "Label Solve", "kernels", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_label_solve_10",
+        "Label Solve", "kernels", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_label_solve_ipc10",
         "Label Solve, FC1 kernel", 5, 40.2, "one linear system and no steps",
     ),
     Choice(

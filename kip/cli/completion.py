@@ -11,7 +11,7 @@ import tyro
 
 from kip.cli.options import Json, call
 
-TAKE_CONFIGS = ("distill", "label-solve", "compare", "dcs")
+TAKE_CONFIGS = ("distill", "label-solve", "compare", "dcs", "configs")
 """The commands whose first argument may be the name of a configuration."""
 
 BASH = """_kip() {{

@@ -77,9 +77,11 @@ def evaluate(
     check_out(out)
     if ridge is not None and not kernel and not features:
         raise ConfigError(
-            "--ridge", got=f"{ridge:g}, without --kernel or --features", expected="kernels that it regularises",
+            "--ridge",
+            got=f"{ridge:g}, without --kernel or --features",
+            expected="kernels that it regularises",
             remedy="A set's own judge has its own ridge; name that judge's kernel with --kernel to change it.",
-        )  # fmt: skip
+        )
     permission.permit(*stax)
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel]
@@ -91,9 +93,14 @@ def evaluate(
         (loaded,) = folder.read_sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
-                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
-                data_dir=folder.place_of_data(path, data_dir), show_progress=True,
-            )  # fmt: skip
+                loaded,
+                blocks,
+                kernels=kernels,
+                features=networks,
+                ridge=regulariser,
+                data_dir=folder.place_of_data(path, data_dir),
+                show_progress=True,
+            )
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
@@ -181,7 +188,7 @@ def compare(
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
-        kip compare "coresets:mnist_*_10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
+        kip compare "coresets:mnist_*_ipc10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
 
     Args:
@@ -207,9 +214,15 @@ def compare(
     sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
-            sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
-            progress=functools.partial(print, flush=True), save=functools.partial(save_json, out / measure.TABLE),
-        )  # fmt: skip
+            sets,
+            comparison,
+            out=out,
+            vary=vary,
+            data_dir=data_dir,
+            show_progress=True,
+            progress=functools.partial(print, flush=True),
+            save=functools.partial(save_json, out / measure.TABLE),
+        )
         for path in report.write(table, out):
             print(f"written: {path}")
     return table
@@ -244,9 +257,13 @@ def dcs(
 
     with sole_writer(out):
         results = correlate(
-            configs, correlation, out=out, data_dir=data_dir, show_progress=True,
+            configs,
+            correlation,
+            out=out,
+            data_dir=data_dir,
+            show_progress=True,
             progress=functools.partial(print, flush=True),
-        )  # fmt: skip
+        )
         for name, score in results["scores"].items():
             print(f"{name:32} {report.as_text(score)}")
         save_json(out / "dcs.json", results)
@@ -268,7 +285,7 @@ def scaling(
     The trainings that have seen most images are held out, and the law is held against them. A table that it can be
     fitted to has several sizes and numbers of epochs:
 
-        kip compare coresets:mnist_random_1 coresets:mnist_random_10 --protocols SL+KD --epochs 20 50 100 --out sizes
+        kip compare "coresets:mnist_random_*" --protocols SL+KD --epochs 20 50 100 --out sizes
         kip scaling sizes/comparison.json --protocol SL+KD
 
     Args:

@@ -27,6 +27,7 @@ Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[RUN ...]")]]
 Set = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SET")]]
 Sets = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[SET ...]")]]
+Words = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[WORD ...]")]]
 Address = Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")]
 Json = bool
 Stax = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE:FUNCTION ...]")]

@@ -126,11 +126,23 @@ def import_(
     from kip.sets.importing import import_set
 
     distilled = import_set(
-        file, data, name=name, values=values, labels=labels, labels_are=labels_are, arrays=arrays, per_class=per_class,
-        index=index, mean=mean, deviation=deviation, classes=class_order, preprocessing=preprocess,
-        kernel=kernel_named(kernel, "ntk"), rate=rate,
+        file,
+        data,
+        name=name,
+        values=values,
+        labels=labels,
+        labels_are=labels_are,
+        arrays=arrays,
+        per_class=per_class,
+        index=index,
+        mean=mean,
+        deviation=deviation,
+        classes=class_order,
+        preprocessing=preprocess,
+        kernel=kernel_named(kernel, "ntk"),
+        rate=rate,
         data_dir=data_dir,
-    )  # fmt: skip
+    )
     sets.save(out, distilled)
     print(out)
     return {"out": str(out), "images": len(distilled.images), "learned_labels": distilled.origin.labels_are == "scores"}

@@ -72,9 +72,10 @@ def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validati
     for part in chosen_parts:
         if unknown := sorted(set(part.names) - set(parts.train.names)):
             raise DataError(
-                f"the folder {printable(str(part.paths[0].parent.parent))}", got=f"the class {unknown[0]}",
+                f"the folder {printable(str(part.paths[0].parent.parent))}",
+                got=f"the class {unknown[0]}",
                 expected="classes that train has",
-            )  # fmt: skip
+            )
     pictures = decoded.pictures([path for part in chosen_parts for path in part.paths], look)
     arrays, begin = [], 0
     for part in chosen_parts:

@@ -110,9 +110,11 @@ def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
             if len(paths) > 1:
                 named = " and ".join(_shown(Path(path.name)) for path in paths)
                 raise DataError(
-                    f"the folder {_shown(folder)}", got=f"{named}", expected="one of them",
+                    f"the folder {_shown(folder)}",
+                    got=f"{named}",
+                    expected="one of them",
                     remedy="Move the other one elsewhere.",
-                )  # fmt: skip
+                )
         return {part: paths[0] for part, paths in found.items()}
     tests = [path for part, paths in found.items() if part != "train" for path in paths]
     if not tests:

@@ -85,10 +85,12 @@ def read(path: Path) -> Arrays:
     names = _spelling(held)
     if held and (lacking := [name for name in names if name not in held]):
         raise DataError(
-            f"{path} lacks {', '.join(lacking)}", got=described(array_headers(path)), expected=", ".join(NAMES),
+            f"{path} lacks {', '.join(lacking)}",
+            got=described(array_headers(path)),
+            expected=", ".join(NAMES),
             remedy=f"Write the arrays under these names with {WRITE}, or under train_images, train_labels, "
             "test_images and test_labels.",
-        )  # fmt: skip
+        )
     if left_out := [name for name in held if name.lower().startswith(("val", "x_val", "y_val"))]:
         LOGGER.warning(
             "%s: %s are left out; validation images are taken out of train (data.validation)", path, ", ".join(left_out)

@@ -98,9 +98,15 @@ def save_images(
             if place.header is not None:
                 heading = heading_of(place.header, names, most=max(grid.cell[0], grid.pitch[0] - GAP) // LETTER)
                 page.text(
-                    place.x + grid.cell[0] / 2, place.y - 4, heading, size=8, color=INK, ha="center", va="bottom",
+                    place.x + grid.cell[0] / 2,
+                    place.y - 4,
+                    heading,
+                    size=8,
+                    color=INK,
+                    ha="center",
+                    va="bottom",
                     weight="bold",
-                )  # fmt: skip
+                )
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
         if has_heat:
             corner = MARGIN + room, top + grid.height + 50

@@ -186,8 +186,13 @@ def test_mtt_trains_at_the_rate_of_the_set_and_others_at_their_own(world, monkey
     assert trained_with(monkeypatch, PROTOCOLS["DSA"], learned)["rates"].tolist() == [0.01]
     mtt, dsa = (PROTOCOLS[name].recipe(500, mirror_keeps_class=True) for name in ("MTT", "DSA"))
     assert (mtt.steps, mtt.batch, mtt.restart_at, mtt.augment, mtt.optimizer.momentum, mtt.optimizer.weight_decay) == (
-        dsa.steps, dsa.batch, dsa.restart_at, "dsa", 0.9, 5e-4,
-    )  # fmt: skip
+        dsa.steps,
+        dsa.batch,
+        dsa.restart_at,
+        "dsa",
+        0.9,
+        5e-4,
+    )
     with pytest.raises(ConfigError, match="--rate"):
         trained_with(monkeypatch, PROTOCOLS["MTT"], candidate)
 

@@ -89,7 +89,7 @@ def test_kips_loss_of_a_subset_is_the_krr_loss(dataset, tmp_path):
     k_ss, k_ts = problem.blocks.forward(FC, images, problem.inputs)
     expected = krr.cotangents(
         k_ss, k_ts, labels, sources.centred_one_hot(problem.labels, 10), method.ridge, "mean"
-    ).loss  # fmt: skip
+    ).loss
     assert own_loss(method, problem, prepared, indices, 1) == pytest.approx(expected, rel=1e-5)
 
 

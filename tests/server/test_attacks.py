@@ -316,11 +316,14 @@ def test_texts_of_workers_are_cut_and_have_no_control_characters(expected, caplo
     caplog.set_level(logging.INFO)
     flood = "\x1b[2J\n" + "x" * 500_000
     made = [
-        Changed("a", task=error("compute", flood)), Changed("b", begin=error(flood, flood)),
-        Changed("c", open=with_fields(why=flood, holds=False)), Changed("d", open=error("versions", flood)),
-        Changed("e", task=lambda answer: answer._replace(kind=flood)), Changed("f", open=with_fields(hardware=flood)),
+        Changed("a", task=error("compute", flood)),
+        Changed("b", begin=error(flood, flood)),
+        Changed("c", open=with_fields(why=flood, holds=False)),
+        Changed("d", open=error("versions", flood)),
+        Changed("e", task=lambda answer: answer._replace(kind=flood)),
+        Changed("f", open=with_fields(hardware=flood)),
         Changed("g", task=with_fields(epoch=flood)),
-    ]  # fmt: skip
+    ]
     with RemoteExecutor([*made, honest()], settings=PATIENT) as executor:
         check(executor, expected)
         assert max(map(len, executor.scheduler.sent_away.values())) < 1000

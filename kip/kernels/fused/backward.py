@@ -73,9 +73,16 @@ def _pull_both(bar_k, bar_t, row, out_k, out_t, out, p):
     """Pull a position's cotangents of K' and T' back: write those of K and T, and add up those of log q."""
     saved, s = row.saved.of, row.saved.start + p
     to_k, to_t, to_log = activations.pull(
-        bar_k, bar_t, at(saved.point, s), at(saved.slope, s), at(saved.t, s),
-        row.x.of, row.x.start + p, row.z.of, row.z.start + p,
-    )  # fmt: skip
+        bar_k,
+        bar_t,
+        at(saved.point, s),
+        at(saved.slope, s),
+        at(saved.t, s),
+        row.x.of,
+        row.x.start + p,
+        row.z.of,
+        row.z.start + p,
+    )
     if row.shared:
         put(out_k, out + p, to_k + to_t)
     else:

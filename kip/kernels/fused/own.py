@@ -63,9 +63,13 @@ def own_forward(table, own, image, work):
             start = image.value + level.values + conv * height * width
             for y in range(height):
                 _variances_of_row(
-                    source, Window(_rows(y, height, length), width, weight), level.bias,
-                    Row(image.values, start + y * width), out, y * length,
-                )  # fmt: skip
+                    source,
+                    Window(_rows(y, height, length), width, weight),
+                    level.bias,
+                    Row(image.values, start + y * width),
+                    out,
+                    y * length,
+                )
         if i < len(own):
             at_level = Image(image.pixels, image.pixel, image.values, image.value + own[i].values)
             level_forward(own[i], i == 0, at_level, at_level, k, None, work.pairs.total)
@@ -150,15 +154,25 @@ def own_pull(table, own, image, work, back, to):
             start = level.values + conv * positions
             for y in range(height):
                 _pull_variances_of_row(
-                    above, Window(_rows(y, height, length), width, level.weight), to.sums.logs,
-                    to.log + start + y * width, Row(image.values, image.value + start + y * width), out, y * length,
-                )  # fmt: skip
+                    above,
+                    Window(_rows(y, height, length), width, level.weight),
+                    to.sums.logs,
+                    to.log + start + y * width,
+                    Row(image.values, image.value + start + y * width),
+                    out,
+                    y * length,
+                )
         for y in range(height):
             window = Window(_rows(y, height, length), width, level.first_weight)
             if i == 0:
                 _add_to_pixels(
-                    spare, window, Row(image.pixels, image.pixel + y * width), level.channels, positions,
-                    to.sums.pixels, to.pixel + y * width,
-                )  # fmt: skip
+                    spare,
+                    window,
+                    Row(image.pixels, image.pixel + y * width),
+                    level.channels,
+                    positions,
+                    to.sums.pixels,
+                    to.pixel + y * width,
+                )
             else:
                 _add_row(spare, window, back.pairs.k.planes, _centre(own[i - 1]) + y * width)

@@ -45,9 +45,12 @@ def test_the_statistics_are_those_of_the_layers_inputs_written_out():
         x, expected = images, 0.0
         for place in range(2):
             conv = params[f"Conv_{place}"]
-            x = jax.lax.conv_general_dilated(
-                x, conv["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            ) + conv["bias"]  # fmt: skip
+            x = (
+                jax.lax.conv_general_dilated(
+                    x, conv["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+                + conv["bias"]
+            )
             known = kept[f"Normalise_{place}"]["batch"]
             flat = np.asarray(x).reshape(-1, 4)
             mean, var = flat.mean(0), ((flat - flat.mean(0)) ** 2).mean(0)

@@ -18,9 +18,11 @@ from kip.training.squeeze import Squeeze
 FIRST, SECOND = Network("ConvVec2", width=4, norm="batch"), Network("ConvVec1", width=3, norm="batch")
 MODEL = Model(FIRST, 10)
 QUICK = {
-    "network": FIRST, "more_networks": (SECOND,), "squeeze": Squeeze(epochs=1, batch=100),
+    "network": FIRST,
+    "more_networks": (SECOND,),
+    "squeeze": Squeeze(epochs=1, batch=100),
     "evaluation_network": Network("FC1", width=8),
-}  # fmt: skip
+}
 
 
 def drawn(*shape, seed=0):

@@ -108,9 +108,17 @@ def test_the_gradient_by_several_networks_is_that_of_finite_differences(rng, sca
         def at(base, linear, labels, scale):
             images = mapped(base, linear)
             return feature_krr.gradient(
-                model, networks, images, labels, target, wanted, ridge=Ridge(1e-2), bias=bias, weight=weight,
+                model,
+                networks,
+                images,
+                labels,
+                target,
+                wanted,
+                ridge=Ridge(1e-2),
+                bias=bias,
+                weight=weight,
                 scale=scale,
-            )  # fmt: skip
+            )
 
         loss_and_grads = at(base, linear, labels, scale)
         to_base, to_map = pull_back(base, linear, loss_and_grads.images)

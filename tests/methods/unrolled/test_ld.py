@@ -251,9 +251,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(problem):
 def test_a_base_data_set_is_loaded_by_name(tmp_path):
     dataset = data.load(data.Data("digits"))
     np.savez(
-        tmp_path / "letters.npz", x_train=dataset.train.images[:300, ::-1], y_train=np.arange(300) % 26,
-        x_test=dataset.test.images[:26], y_test=np.arange(26),
-    )  # fmt: skip
+        tmp_path / "letters.npz",
+        x_train=dataset.train.images[:300, ::-1],
+        y_train=np.arange(300) % 26,
+        x_test=dataset.test.images[:26],
+        y_test=np.arange(26),
+    )
     experiment = train.Experiment(config(base="letters", steps=2, test_networks=2), checkpoint_every=1)
     result = train.run(experiment, tmp_path / "out", data_dir=tmp_path, show_progress=False)
     assert result.steps == 2
