@@ -34,6 +34,7 @@ from typing_extensions import final
 from kip import krr
 from kip.config import value
 from kip.judges import Probe
+from kip.methods.answers import label_of_network
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
@@ -101,10 +102,7 @@ class KRRST(Method[Prepared, Slots]):
     """How many networks are pre-trained for the accuracy on test images."""
     name: Literal["krr_st"] = "krr_st"
 
-    @property
-    def label(self) -> str:
-        """The pool's network."""
-        return self.network.label
+    label = label_of_network
 
     @property
     def labels_are(self) -> LabelsAre:

@@ -24,7 +24,8 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.answers import scores_if_learned
+from kip.methods.contract import Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
 from kip.precision import AnyArray
@@ -70,6 +71,8 @@ class KIP(Method[None, Owned | None]):
     suits data whose classes differ in size and whose test images do too."""
     name: Literal["kip"] = "kip"
 
+    labels_are = scores_if_learned
+
     def __post_init__(self) -> None:
         if len(set(self.kernels)) < len(self.kernels):
             raise ConfigError("kernels", got="the same kernel twice", expected="different kernels")
@@ -78,11 +81,6 @@ class KIP(Method[None, Owned | None]):
     def label(self) -> str:
         """The first kernel."""
         return self.kernels[0].label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> KernelJudge:

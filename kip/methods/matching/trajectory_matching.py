@@ -43,9 +43,9 @@ from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
-from kip.judges import Students
+from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
 from kip.methods.checks import check_finite
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -58,7 +58,7 @@ from kip.methods.matching.images import (
     parameters,
     pull_back,
     render,
-)  # fmt: skip
+)
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.precision import AnyArray
@@ -120,32 +120,14 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     average: Annotated[float, Field(ge=0, lt=1)] = dataclasses.field(kw_only=True)
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
 
+    label = label_of_network
+    labels_are = fixed_classes
+    judge = students
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)
         check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes: labels are fixed."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
 
     def step_images(self, num_classes: int) -> float:
         """Return the learned images of all the student's steps, whose gradient is differentiated again."""
