@@ -113,9 +113,14 @@ class KRRST(Method[Prepared, Slots]):
     def judge(self) -> Probe:
         """Networks that are pre-trained on the set, by a linear probe of their features."""
         return Probe(
-            self.network, self.pretraining, self.pretraining_steps, self.pool.loss, self.probe_images,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.network,
+            self.pretraining,
+            self.pretraining_steps,
+            self.pool.loss,
+            self.probe_images,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     @property
     def needs(self) -> Needs:
@@ -166,9 +171,16 @@ class KRRST(Method[Prepared, Slots]):
         wanted = teacher.represent(guide, prepared.teacher, target.images)
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
-            learner, [slots[index].variables], state.inputs, state.labels, target.images, wanted,
-            ridge=self.ridge, reduction="mean", bias=1.0,
-        )  # fmt: skip
+            learner,
+            [slots[index].variables],
+            state.inputs,
+            state.labels,
+            target.images,
+            wanted,
+            ridge=self.ridge,
+            reduction="mean",
+            bias=1.0,
+        )
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
         before = {"images": state.inputs, "labels": state.labels}

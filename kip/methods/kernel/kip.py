@@ -91,9 +91,12 @@ class KIP(Method[None, Owned | None]):
     def needs(self) -> Needs:
         """The set takes images of each class, which fit the kernels."""
         return Needs(
-            self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets,
+            self.images_per_class,
+            self.target_batch,
+            kernels=self.kernels,
+            balanced=self.balanced_targets,
             whole_set=self.target_batch is None,
-        )  # fmt: skip
+        )
 
     @property
     def schedule_ends(self) -> bool:
@@ -120,9 +123,14 @@ class KIP(Method[None, Owned | None]):
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.inputs), target.images, source=target.source)
         bars = krr.cotangents(
-            k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
+            k_ss,
+            k_ts,
+            np.asarray(state.labels),
+            target.labels,
+            self.ridge,
+            self.reduction,
             None if state.owned is None else float(state.owned["scale"]),
-        )  # fmt: skip
+        )
         gradient: Parameters = {
             "images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32),
             "labels": bars.y_s.astype(np.float32),

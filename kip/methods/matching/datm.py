@@ -178,11 +178,16 @@ class DATM(Method[Trajectories, Unaveraged]):
             Learned(learned["images"], learned.get("labels", matching.one_hot_of(state)), learned["rates"]),
             matching.batches_of_step(problem, state, self.student_batch, self.student_steps),
             *matching.begin_and_end(
-                problem, prepared, self.experts, self.first_start, self.end_of_window(state.step), self.expert_epochs,
+                problem,
+                prepared,
+                self.experts,
+                self.first_start,
+                self.end_of_window(state.step),
+                self.expert_epochs,
                 step=state.step,
             ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         matching.check_loss(loss)
         metrics = {"loss": float(loss), "student_rate": float(learned["rates"][0])}
         if float(loss) > self.threshold:

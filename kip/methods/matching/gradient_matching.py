@@ -191,9 +191,12 @@ class GradientMatching(Method[None, Variables]):
         objective = Supervised(model, "xent", augment=self._augmentation(problem))
         rule = Rule(objective, Optimizer("sgd", self.inner_learning_rate), self.loops[1] * batches.of_epoch, batches)
         return fit(
-            rule, rule.begin(variables), Batch(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
-            key(problem.seed, "inner loop", state.step), may_diverge=True,
-        ).learning.variables  # fmt: skip
+            rule,
+            rule.begin(variables),
+            Batch(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
+            key(problem.seed, "inner loop", state.step),
+            may_diverge=True,
+        ).learning.variables
 
 
 @dataclasses.dataclass(frozen=True)

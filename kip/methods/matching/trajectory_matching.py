@@ -162,10 +162,11 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
             student_of(problem, self.network, "soft_xent", siamese=self.siamese),
             Learned(seen_images(state), one_hot_of(state), learned["rates"]),
             batches_of_step(problem, state, self.student_batch, self.student_steps),
-            *begin_and_end(problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs,
-                           step=state.step),
+            *begin_and_end(
+                problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs, step=state.step
+            ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         check_loss(loss)
         moves = {"rates": gradient.rates, **pull_back(problem, state, self.latents, gradient.images)}
         after, optimizer = descend(_optimizer, self, moves, state.optimizer, learned)
@@ -194,9 +195,10 @@ def check_epochs(experts: Experts, expert_epochs: int, first_start: int, last_st
     last = experts.epochs - expert_epochs + 1
     if not first_start < last_start <= last:
         raise ConfigError(
-            "first_start and last_start", got=f"{first_start} and {last_start}",
+            "first_start and last_start",
+            got=f"{first_start} and {last_start}",
             expected=f"first_start < last_start <= {last}, experts.epochs - expert_epochs + 1",
-        )  # fmt: skip
+        )
 
 
 def with_rate(state: State[None], rate: float, average: float) -> State[Unaveraged]:
