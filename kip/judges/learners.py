@@ -42,10 +42,17 @@ class Learners(DrawingJudge):
             DataError: if the set does not say for how many steps a network is trained on it.
         """
         return learner.are_right(
-            self.training, support.inputs, support.labels, steps_of(support), question.inputs, question.classes,
-            networks=self.count(question), seed=tools.seed, purpose=purpose(question),
+            self.training,
+            support.inputs,
+            support.labels,
+            steps_of(support),
+            question.inputs,
+            question.classes,
+            networks=self.count(question),
+            seed=tools.seed,
+            purpose=purpose(question),
             show_progress=tools.show_progress,
-        )  # fmt: skip
+        )
 
 
 def steps_of(support: Support) -> int:

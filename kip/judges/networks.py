@@ -65,9 +65,15 @@ class TrainedNetworks(DrawingJudge):
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         networks = train_on_set(
-            model, self.optimizer, support.inputs, support.labels, steps=self.steps, loss=self.loss,
+            model,
+            self.optimizer,
+            support.inputs,
+            support.labels,
+            steps=self.steps,
+            loss=self.loss,
             keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
-            augment=for_classes(self.augment, tools.mirror_keeps_class), average=self.average,
+            augment=for_classes(self.augment, tools.mirror_keeps_class),
+            average=self.average,
             show_progress=tools.show_progress,
-        )  # fmt: skip
+        )
         return np.stack([are_right(model, variables, question.inputs, question.classes) for variables in networks])

@@ -73,9 +73,15 @@ class Probe(DrawingJudge):
         """Return the variables of fresh networks, one for each key, that have learned labels (n, d) of images."""
         model = Model(self.network, labels.shape[1])
         return train_on_set(
-            model, self.optimizer, images, labels, steps=self.steps, loss=self.loss, keys=keys,
+            model,
+            self.optimizer,
+            images,
+            labels,
+            steps=self.steps,
+            loss=self.loss,
+            keys=keys,
             show_progress=show_progress,
-        )  # fmt: skip
+        )
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images the probe of each network classifies right, (networks, m)."""
@@ -85,10 +91,15 @@ class Probe(DrawingJudge):
         for variables in self.pretrained(support.inputs, support.labels, keys=keys, show_progress=tools.show_progress):
             results.append(
                 probe_right(
-                    model, variables, *tools.train, question.inputs, question.classes, count=self.images,
+                    model,
+                    variables,
+                    *tools.train,
+                    question.inputs,
+                    question.classes,
+                    count=self.images,
                     seed=tools.seed,
                 )
-            )  # fmt: skip
+            )
         return np.stack(results)
 
 

@@ -53,9 +53,11 @@ class Students(DrawingJudge):
     def __post_init__(self) -> None:
         if self.protocol.needs_teacher and not self.teachers:
             raise ConfigError(
-                f"protocol {self.protocol.name} of a judge", got="no teacher", expected="networks that label the set",
+                f"protocol {self.protocol.name} of a judge",
+                got="no teacher",
+                expected="networks that label the set",
                 remedy="Judge by hard labels in the run, and with a teacher by `kip compare`.",
-            )  # fmt: skip
+            )
 
     @property
     def label(self) -> str:
@@ -79,11 +81,18 @@ class Students(DrawingJudge):
         # Labels of views belong to this training alone: a store that stayed would grow with every checkpoint.
         with tempfile.TemporaryDirectory() as folder:
             trained = post_train(
-                model, self.protocol, support.inputs, support.labels, keys, seed=tools.seed,
+                model,
+                self.protocol,
+                support.inputs,
+                support.labels,
+                keys,
+                seed=tools.seed,
                 rate=support.learning_rate,
-                mirror_keeps_class=tools.mirror_keeps_class, teachers=self._labellers(support, tools),
-                store=Store(Path(folder), show_progress=tools.show_progress), show_progress=tools.show_progress,
-            )  # fmt: skip
+                mirror_keeps_class=tools.mirror_keeps_class,
+                teachers=self._labellers(support, tools),
+                store=Store(Path(folder), show_progress=tools.show_progress),
+                show_progress=tools.show_progress,
+            )
         return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained])
 
     def _labellers(self, support: Support, tools: Tools) -> list[Labeller]:
@@ -93,9 +102,14 @@ class Students(DrawingJudge):
         return [
             Labeller(
                 *squeeze(
-                    self.squeeze, network, *tools.train, support.labels.shape[1], seed=tools.seed,
-                    mirror_keeps_class=tools.mirror_keeps_class, store=Store(show_progress=tools.show_progress),
+                    self.squeeze,
+                    network,
+                    *tools.train,
+                    support.labels.shape[1],
+                    seed=tools.seed,
+                    mirror_keeps_class=tools.mirror_keeps_class,
+                    store=Store(show_progress=tools.show_progress),
                 )
             )
             for network in self.teachers
-        ]  # fmt: skip
+        ]

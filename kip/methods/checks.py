@@ -19,9 +19,11 @@ def refuse_batch_norm(network: Network, what: str) -> None:
     """
     if network.batch_normalised:
         raise ConfigError(
-            what, got=f"{network.label}, with batch normalisation", expected="instance, layer or no normalisation",
+            what,
+            got=f"{network.label}, with batch normalisation",
+            expected="instance, layer or no normalisation",
             remedy="Add `norm=instance` to the network.",
-        )  # fmt: skip
+        )
 
 
 def check_finite(loss: float, learned: Mapping[str, AnyArray]) -> None:

@@ -80,9 +80,10 @@ class Latents:
         expected = (1, *problem.inputs.shape[1:])
         if getattr(made, "shape", None) != expected:
             raise ShapeError(
-                f"images of the generator {self.generator}", got=getattr(made, "shape", type(made).__name__),
+                f"images of the generator {self.generator}",
+                got=getattr(made, "shape", type(made).__name__),
                 expected=str(expected),
-            )  # fmt: skip
+            )
 
     def draw(self, count: int, *, seed: int) -> np.ndarray:
         """Return the first latents, standard normal, (count, ...) float32."""
@@ -94,9 +95,7 @@ class Latents:
 
     def pull_back(self, problem: Problem, latents: AnyArray, classes: np.ndarray, gradient: AnyArray) -> Array:
         """Return the gradient by the latents, given that by the preprocessed images."""
-        return _pull_back(
-            latents, jnp.asarray(classes), *problem.pixel_range(), gradient, function=self._function()
-        )  # fmt: skip
+        return _pull_back(latents, jnp.asarray(classes), *problem.pixel_range(), gradient, function=self._function())
 
     def _function(self) -> Generator:
         permission.check(self.generator, of="generator")
@@ -107,7 +106,7 @@ class Latents:
 def _loaded(name: str) -> Generator:
     return load_function(
         name, of="a generator", signature="(latents, classes)", example="def NAME(latents, classes): ..."
-    )  # fmt: skip
+    )
 
 
 @partial(jax.jit, static_argnames=("function",))

@@ -68,9 +68,11 @@ class State(NamedTuple, Generic[Owned]):
         """The set as a judge sees it, on the host."""
         steps, rates = self.deployment_steps, self.learning_rates
         return Support(
-            np.asarray(self.inputs), np.asarray(self.labels), None if steps is None else int(steps),
+            np.asarray(self.inputs),
+            np.asarray(self.labels),
+            None if steps is None else int(steps),
             None if rates is None else np.asarray(rates),
-        )  # fmt: skip
+        )
 
 
 class Batch(NamedTuple):

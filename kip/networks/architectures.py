@@ -266,8 +266,9 @@ def builder_of(name: str) -> Builder:
         return NETWORKS[name]
     if (match := re.fullmatch(r"(FC|ConvVec)([1-9]\d?)", name)) is None:
         raise ConfigError(
-            "network", got=repr(name),
+            "network",
+            got=repr(name),
             expected=f"FC1, ConvVec3 (or another depth), {', '.join(NETWORKS)}, or FILE.py:NAME of your own",
             remedy=did_you_mean(name, [*NETWORKS, "FC1", "ConvVec3"]).strip() or None,
-        )  # fmt: skip
+        )
     return Builder(functools.partial(OF_ANY_DEPTH[match[1]], depth=int(match[2])), 1024, b_std=0.1)

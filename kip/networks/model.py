@@ -87,9 +87,11 @@ class Network:
         for field in dataclasses.fields(self):
             if field.name not in ("name", "source", "w_std", "b_std") and getattr(self, field.name) != field.default:
                 raise ConfigError(
-                    field.name, got=f"{getattr(self, field.name)!r} with {self.name}", expected="no option",
+                    field.name,
+                    got=f"{getattr(self, field.name)!r} with {self.name}",
+                    expected="no option",
                     remedy="A network of your own has its sizes in its file.",
-                )  # fmt: skip
+                )
         if self.source is None:
             object.__setattr__(self, "source", own.source_of(self.name))
 
@@ -118,10 +120,11 @@ class Network:
         """
         if own.is_own(self.name):
             raise ConfigError(
-                f"a method with the network {self.name!r}", got="a network of your own",
+                f"a method with the network {self.name!r}",
+                got="a network of your own",
                 expected="one of the table of networks",
                 remedy="Networks of your own judge sets: in transfer, compare, evaluate and a judge.",
-            )  # fmt: skip
+            )
         return (self.norm or builder_of(self.name).norm) == "batch"
 
     def largest_layer(self, height: int, width: int) -> int:

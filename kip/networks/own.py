@@ -69,9 +69,11 @@ def load(name: str, source: str | None) -> Callable[..., nn.Module]:
     permission.check(name, of="network")
     if source is not None and source_of(name) != source:
         raise ConfigError(
-            f"network {name!r}", got="a file that has changed", expected=f"the one with the SHA-256 {source[:16]}...",
+            f"network {name!r}",
+            got="a file that has changed",
+            expected=f"the one with the SHA-256 {source[:16]}...",
             remedy="Take the file as it was, or name the network anew.",
-        )  # fmt: skip
+        )
     return load_function(
         name, of="a network", signature=SIGNATURE, example="class NAME(flax.linen.Module): num_outputs: int; ..."
     )

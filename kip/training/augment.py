@@ -49,9 +49,21 @@ from jax import Array
 from kip.training.warp import bilinear, nearest
 
 Augmentation = Literal[
-    "none", "flip", "shift", "flip_shift", "resized", "flip_resized", "tiles", "flip_tiles", "dsa", "dsa_no_flip", "dc",
-    "noise", "frepo", "frepo_no_flip",
-]  # fmt: skip
+    "none",
+    "flip",
+    "shift",
+    "flip_shift",
+    "resized",
+    "flip_resized",
+    "tiles",
+    "flip_tiles",
+    "dsa",
+    "dsa_no_flip",
+    "dc",
+    "noise",
+    "frepo",
+    "frepo_no_flip",
+]
 """`shift`: the crop of DSA alone, as a crop of the image padded by 4 pixels at 32x32. `resized`: a random resized crop
 of 0.08 to 1 of the area and of sides 3:4 to 4:3. `tiles`: the left and the right half in a random order, the upper and
 the lower half too, then such a crop of 0.5 to 1 of the area; for images that are made of four. `flip`, and `flip_`
@@ -61,9 +73,13 @@ operations, one a batch, with and without its flip. `noise`: standard normal noi
 comparison."""
 Strategy = Literal["dsa", "dsa_no_flip"]
 UNFLIPPED: dict[Augmentation, Augmentation] = {
-    "flip": "none", "flip_shift": "shift", "flip_resized": "resized", "flip_tiles": "tiles", "dsa": "dsa_no_flip",
+    "flip": "none",
+    "flip_shift": "shift",
+    "flip_resized": "resized",
+    "flip_tiles": "tiles",
+    "dsa": "dsa_no_flip",
     "frepo": "frepo_no_flip",
-}  # fmt: skip
+}
 """What takes the place of an augmentation with flips where a mirror image has another class."""
 
 SCALE = 1.2
@@ -276,8 +292,11 @@ OPERATIONS = (colour, crop, cutout, scale, rotate, flip)
 OF_FREPO = (jitter, zoom, turn, translate, small_cutout, flip)
 """FRePo's operations; the flip is the last here too."""
 STRATEGIES: dict[str, tuple[Callable[[Array, Array, int], Array], ...]] = {
-    "dsa": OPERATIONS, "dsa_no_flip": OPERATIONS[:-1], "frepo": OF_FREPO, "frepo_no_flip": OF_FREPO[:-1],
-}  # fmt: skip
+    "dsa": OPERATIONS,
+    "dsa_no_flip": OPERATIONS[:-1],
+    "frepo": OF_FREPO,
+    "frepo_no_flip": OF_FREPO[:-1],
+}
 """The augmentations that apply one of several operations to a batch."""
 
 

@@ -60,13 +60,21 @@ def train_all(
         over_devices(
             [
                 functools.partial(
-                    train, model, recipe, keys[group], rates[group], decays[group], images, labels, validation,
+                    train,
+                    model,
+                    recipe,
+                    keys[group],
+                    rates[group],
+                    decays[group],
+                    images,
+                    labels,
+                    validation,
                     **options,
                 )
                 for group in groups
             ]
         )
-    )  # fmt: skip
+    )
     variables = [variables for part in parts for variables in part.variables]
     return Trained(variables, *(np.concatenate(field) for field in list(zip(*parts))[1:]))
 
@@ -102,9 +110,16 @@ def train_on_set(
         show_progress: whether each training shows a bar on stderr.
     """
     recipe = Recipe(
-        loss, optimizer=optimizer, steps=steps, batch=FULL_BATCH, drawn="draws", augment=augment, average=average,
-        evaluations=1, keep="last",
-    )  # fmt: skip
+        loss,
+        optimizer=optimizer,
+        steps=steps,
+        batch=FULL_BATCH,
+        drawn="draws",
+        augment=augment,
+        average=average,
+        evaluations=1,
+        keep="last",
+    )
     rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))
     trained = train_all(
         model, recipe, keys, rates, decays, images, labels, None, may_diverge=True, show_progress=show_progress

@@ -132,9 +132,11 @@ def start(training: Training, image_shape: tuple[int, ...], num_classes: int, *,
     variables = fresh(model, rng.key(*key), image_shape)
     if "batch_stats" in variables:
         raise ConfigError(
-            "training.network", got=training.network.label, expected="one without batch normalisation",
+            "training.network",
+            got=training.network.label,
+            expected="one without batch normalisation",
             remedy="Choose another norm, such as norm='instance'.",
-        )  # fmt: skip
+        )
     if training.head == "ridge":
         features = jax.eval_shape(model.apply, variables, jnp.zeros((1, *image_shape))).features.shape[1]
         weights = jnp.zeros((features + 1, num_classes), jnp.result_type(float))

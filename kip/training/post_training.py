@@ -61,9 +61,11 @@ def post_train(
     online = protocol.labels == "teacher on views"
     if online and len(teachers) > 1:
         raise ConfigError(
-            f"teachers of {protocol.name}", got=len(teachers), expected="one, which labels views in the training",
+            f"teachers of {protocol.name}",
+            got=len(teachers),
+            expected="one, which labels views in the training",
             remedy="Take labels='stored views' for the mean of several.",
-        )  # fmt: skip
+        )
     highest = protocol.rate_for(rate)
     recipe = protocol.recipe(len(images), mirror_keeps_class=mirror_keeps_class)
     options: dict[str, Any] = {"teacher": teachers[0]} if online else {}
@@ -76,6 +78,16 @@ def post_train(
         options = {"views": views, "stored": stored.reader}
     count = len(keys)
     return train_all(
-        model, recipe, keys, np.full(count, highest), np.full(count, protocol.decay), images, labels, None,
-        may_diverge=True, show_progress=show_progress, what=what, **options,
-    ).variables  # fmt: skip
+        model,
+        recipe,
+        keys,
+        np.full(count, highest),
+        np.full(count, protocol.decay),
+        images,
+        labels,
+        None,
+        may_diverge=True,
+        show_progress=show_progress,
+        what=what,
+        **options,
+    ).variables

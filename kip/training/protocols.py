@@ -116,9 +116,11 @@ class Protocol:
             raise ConfigError("class_weight", got=self.class_weight, expected="0, or a teacher's labels of views")
         if self.mix != "none" and self.labels == "teacher":
             raise ConfigError(
-                "mix", got=self.mix, expected="'none', where a teacher has labelled the images alone",
+                "mix",
+                got=self.mix,
+                expected="'none', where a teacher has labelled the images alone",
                 remedy="Take labels='teacher on views'.",
-            )  # fmt: skip
+            )
 
     @property
     def needs_teacher(self) -> bool:
@@ -148,10 +150,11 @@ class Protocol:
         rate = learned if self.rate is None else self.rate
         if rate is None:
             raise ConfigError(
-                f"learning rate of protocol {self.name}", got="a set without one",
+                f"learning rate of protocol {self.name}",
+                got="a set without one",
                 expected="the rate that the set was learned with",
                 remedy="Give it with --rate, to `kip compare` or `kip import`.",
-            )  # fmt: skip
+            )
         return rate
 
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
@@ -201,17 +204,13 @@ _SOFT: dict[str, Any] = {
     "schedule": "cosine",
 }
 _KD: dict[str, Any] = {**_SOFT, "labels": "teacher on views"}
-_LARGE: dict[str, Any] = {
-    **_SOFT, "schedule": "warm_cosine", "epochs": 200, "batch": 128, "augment": "flip_resized"
-}  # fmt: skip
+_LARGE: dict[str, Any] = {**_SOFT, "schedule": "warm_cosine", "epochs": 200, "batch": 128, "augment": "flip_resized"}
 _SRE2L = "Yin, Xing, Shen 2023, Squeeze, Recover and Relabel"
 _RDED = "Sun et al. 2024, On the Diversity and Realism of Distilled Dataset"
 _GVBSM = "Shao et al. 2024, Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching"
 _EDC = "Shao et al. 2024, Elucidating the Design Space of Dataset Condensation"
 _FADRM = "Cui et al. 2025, FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation"
-_RDED_KD: dict[str, Any] = {
-    **_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix", "teacher": "squeezed"
-}  # fmt: skip
+_RDED_KD: dict[str, Any] = {**_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix", "teacher": "squeezed"}
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

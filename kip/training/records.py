@@ -86,9 +86,15 @@ class Recording:
             "sgd", self.learning_rate, momentum=self.momentum, weight_decay=self.decay, schedule=self.schedule
         )
         return Recipe(
-            "xent", optimizer=optimizer, steps=self.epochs * batches.of_epoch, batch=self.batch, drawn="whole_epochs",
-            augment=for_classes(self.augment or "flip_shift", mirror_keeps_class), evaluations=1, keep="last",
-        )  # fmt: skip
+            "xent",
+            optimizer=optimizer,
+            steps=self.epochs * batches.of_epoch,
+            batch=self.batch,
+            drawn="whole_epochs",
+            augment=for_classes(self.augment or "flip_shift", mirror_keeps_class),
+            evaluations=1,
+            keep="last",
+        )
 
 
 def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int = 1) -> Recording:
@@ -104,9 +110,15 @@ def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int =
     """
     hard = PROTOCOLS["HL"]
     return Recording(
-        network, epochs, seeds, hard.rate_for(None), "halfway", decay=hard.decay, batch=hard.batch,
+        network,
+        epochs,
+        seeds,
+        hard.rate_for(None),
+        "halfway",
+        decay=hard.decay,
+        batch=hard.batch,
         augment=hard.augment or "dsa",
-    )  # fmt: skip
+    )
 
 
 class Records:
@@ -224,10 +236,15 @@ def record(
     model = Model(recording.network or network, num_classes)
     model.check_images(*inputs.shape[1:3])
     identity = {
-        "recording": {**to_dict(recording), "seeds": None}, "network": to_dict(model.network), "seed": seed,
-        "set": digest(inputs, classes), "outputs": num_classes, "mirror": mirror_keeps_class,
-        "gradients": list(gradients_after), "purpose": purpose,
-    }  # fmt: skip
+        "recording": {**to_dict(recording), "seeds": None},
+        "network": to_dict(model.network),
+        "seed": seed,
+        "set": digest(inputs, classes),
+        "outputs": num_classes,
+        "mirror": mirror_keeps_class,
+        "gradients": list(gradients_after),
+        "purpose": purpose,
+    }
     recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
     targets = one_hot(classes, num_classes, inputs)
     variables, of_logits, of_norms = [], [], []
@@ -246,11 +263,20 @@ def record(
                 norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, targets))
 
         trained = train(
-            model, recipe, key(seed, NETWORK_OF[purpose], index)[None], np.array([recording.learning_rate]),
-            np.array([recording.decay]), inputs, targets, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
+            model,
+            recipe,
+            key(seed, NETWORK_OF[purpose], index)[None],
+            np.array([recording.learning_rate]),
+            np.array([recording.decay]),
+            inputs,
+            targets,
+            None,
+            hooks=Hooks(on_epoch=on_epoch),
+            artefact=artefact,
             save_every=Batches(len(inputs), recording.batch, "whole_epochs").of_epoch,
-            show_progress=store.show_progress, what=f"{NETWORK_OF[purpose]} {index}",
-        )  # fmt: skip
+            show_progress=store.show_progress,
+            what=f"{NETWORK_OF[purpose]} {index}",
+        )
         variables.append(trained.variables[0])
         of_logits.append(rows.read())
         if norms is not None:

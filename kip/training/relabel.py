@@ -126,17 +126,17 @@ def relabel(
     identity = {
         "images": digest(images),
         "views": jax.random.key_data(views).tolist(),
-        "recipe": {
-            name: getattr(recipe, name) for name in ("steps", "batch", "drawn", "augment", "mix")
-        },
+        "recipe": {name: getattr(recipe, name) for name in ("steps", "batch", "drawn", "augment", "mix")},
         "teachers": [
             {
-                "network": to_dict(teacher.model.network), "outputs": outputs, "batch": teacher.batch_statistics,
+                "network": to_dict(teacher.model.network),
+                "outputs": outputs,
+                "batch": teacher.batch_statistics,
                 "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(teacher.variables))),
             }
             for teacher in teachers
         ],
-    }  # fmt: skip
+    }
     count = -(-recipe.steps // updates)
     parts = [store.artefact("labels-of-views", {**identity, "part": part, "updates": updates}) for part in range(count)]
     stored = StoredLabels(parts, updates, recipe, len(images), outputs)
@@ -182,11 +182,18 @@ def _part(
         length = batches.length(step)
         logits = [
             _logits(
-                teacher.variables, images, views, step, model=teacher.model, batch_statistics=teacher.batch_statistics,
-                recipe=recipe, batches=batches, length=length,
+                teacher.variables,
+                images,
+                views,
+                step,
+                model=teacher.model,
+                batch_statistics=teacher.batch_statistics,
+                recipe=recipe,
+                batches=batches,
+                length=length,
             )
             for teacher in teachers
-        ]  # fmt: skip
+        ]
         with np.errstate(over="ignore"):
             mean = np.mean([np.asarray(part, np.float32) for part in logits], axis=0).astype(np.float16)
         if not np.isfinite(mean).all():

@@ -96,17 +96,36 @@ def squeeze(
     )
     batches = Batches(len(inputs), config.batch)
     recipe = Recipe(
-        "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, drawn=batches.drawn,
-        augment=augment, spread=config.spread, evaluations=1, keep="last",
-    )  # fmt: skip
+        "xent",
+        optimizer=optimizer,
+        steps=config.epochs * batches.of_epoch,
+        batch=config.batch,
+        drawn=batches.drawn,
+        augment=augment,
+        spread=config.spread,
+        evaluations=1,
+        keep="last",
+    )
     identity = {
-        "squeeze": to_dict(config), "network": to_dict(network), "seed": seed, "augment": augment,
-        "drawn": batches.drawn, "set": digest(inputs, classes),
-    }  # fmt: skip
+        "squeeze": to_dict(config),
+        "network": to_dict(network),
+        "seed": seed,
+        "augment": augment,
+        "drawn": batches.drawn,
+        "set": digest(inputs, classes),
+    }
     trained = train(
-        model, recipe, key(seed, "squeezed network", 0)[None], np.array([config.learning_rate]),
-        np.array([config.weight_decay]), inputs, one_hot(classes, num_classes, inputs), None,
-        artefact=store.artefact("squeezed", identity, shared=True), save_every=batches.of_epoch,
-        show_progress=store.show_progress, what=f"squeezed {network.label}",
-    )  # fmt: skip
+        model,
+        recipe,
+        key(seed, "squeezed network", 0)[None],
+        np.array([config.learning_rate]),
+        np.array([config.weight_decay]),
+        inputs,
+        one_hot(classes, num_classes, inputs),
+        None,
+        artefact=store.artefact("squeezed", identity, shared=True),
+        save_every=batches.of_epoch,
+        show_progress=store.show_progress,
+        what=f"squeezed {network.label}",
+    )
     return model, trained.variables[0]

@@ -171,13 +171,24 @@ def train(
     runs, many = len(keys), len(keys) > 1
     labelling = (teacher.model, teacher.batch_statistics) if teacher else (None, False)
     objective = Supervised(
-        model, recipe.loss, recipe.temperature, recipe.augment, *labelling, recipe.mix, recipe.class_weight,
+        model,
+        recipe.loss,
+        recipe.temperature,
+        recipe.augment,
+        *labelling,
+        recipe.mix,
+        recipe.class_weight,
         stored is not None,
-    )  # fmt: skip
+    )
     rule = Rule(
-        objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at,
-        devices=1 if many or not recipe.spread else free_devices(), average=recipe.average,
-    )  # fmt: skip
+        objective,
+        recipe.optimizer,
+        recipe.steps,
+        Batches(len(images), recipe.batch, recipe.drawn),
+        recipe.restart_at,
+        devices=1 if many or not recipe.spread else free_devices(),
+        average=recipe.average,
+    )
     extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
     data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
     of_validation = None if validation is None else (on_device(validation[0]), jnp.asarray(validation[1]))
@@ -208,11 +219,21 @@ def train(
 
     empty = np.zeros((runs, recipe.evaluations))
     progress = fit(
-        rule, learning, data, of_views, extra_at=None if stored is None else stored(),
-        marks=frozenset(marks[1:].tolist()), at_mark=evaluate,
-        owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty), hooks=hooks,
-        artefact=artefact, save_every=save_every, may_diverge=may_diverge, show_progress=show_progress, what=what,
-    )  # fmt: skip
+        rule,
+        learning,
+        data,
+        of_views,
+        extra_at=None if stored is None else stored(),
+        marks=frozenset(marks[1:].tolist()),
+        at_mark=evaluate,
+        owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty),
+        hooks=hooks,
+        artefact=artefact,
+        save_every=save_every,
+        may_diverge=may_diverge,
+        show_progress=show_progress,
+        what=what,
+    )
     best = progress.owned
     split = [jax.tree.map(lambda leaf, r=r: leaf[r], best.variables) for r in range(runs)] if many else [best.variables]
     return Trained(split, best.accuracy, best.step, best.curve, best.loss)
@@ -261,9 +282,18 @@ def train_teacher(
     recipe = dataclasses.replace(TEACHER, steps=steps, batch=batch)
     model = Model(network, labels.shape[1])
     trained = train(
-        model, recipe, rng.key(seed, "teacher", 0)[None], np.array([rate]), np.array([recipe.optimizer.weight_decay]),
-        images, labels, validation, artefact=artefact, show_progress=show_progress, what=f"teacher {network.label}",
-    )  # fmt: skip
+        model,
+        recipe,
+        rng.key(seed, "teacher", 0)[None],
+        np.array([rate]),
+        np.array([recipe.optimizer.weight_decay]),
+        images,
+        labels,
+        validation,
+        artefact=artefact,
+        show_progress=show_progress,
+        what=f"teacher {network.label}",
+    )
     return Labeller(model, trained.variables[0]), float(trained.validation_accuracy[0])
 
 

@@ -49,14 +49,20 @@ class Crops:
         """
         natural = problem.class_batch(label, self.pool, purpose="pool of crops", step=0)
         best = best_crops(
-            model, variables, natural, label, key(problem.seed, "crops", label), count=self.count,
+            model,
+            variables,
+            natural,
+            label,
+            key(problem.seed, "crops", label),
+            count=self.count,
             side=natural.shape[1] // self.factor,
-        )  # fmt: skip
+        )
         if len(natural) < images * self.factor**2:
             raise ConfigError(
-                "pool of crops", got=f"{len(natural)} images of class {label}",
+                "pool of crops",
+                got=f"{len(natural)} images of class {label}",
                 expected=f"at least {images * self.factor**2}, one for each crop of the set",
-            )  # fmt: skip
+            )
         order = np.argsort(best.scores, kind="stable")[: images * self.factor**2]
         return stitched(best.crops[order], self.factor), float(best.scores[order].mean())
 
@@ -69,10 +75,13 @@ class Crops:
         """
         self.check(problem)
         identity = {
-            "crops": to_dict(self), "network": to_dict(model.network), "seed": problem.seed, "images": images,
+            "crops": to_dict(self),
+            "network": to_dict(model.network),
+            "seed": problem.seed,
+            "images": images,
             "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(variables))),
             "set": digest(problem.inputs, problem.labels),
-        }  # fmt: skip
+        }
         like, made = {"images": np.zeros((images, *problem.inputs.shape[1:]), np.float32)}, []
         with store.progress(problem.num_classes, "crops") as bar:
             for label in range(problem.num_classes):
@@ -96,9 +105,11 @@ class Crops:
             divisible = f" with a side divisible by {self.factor}" if self.factor > 1 else ""
             side = max(1, min(height, width) // self.factor) * self.factor
             raise ShapeError(
-                "images that are cropped", got=f"{height}x{width}", expected=f"squares{divisible}",
+                "images that are cropped",
+                got=f"{height}x{width}",
+                expected=f"squares{divisible}",
                 remedy=f"--data.side {side} brings a folder of pictures to squares; other images must be resized.",
-            )  # fmt: skip
+            )
 
 
 class Best(NamedTuple):

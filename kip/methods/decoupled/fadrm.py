@@ -18,7 +18,7 @@ Reference: Cui et al. 2025, "FADRM: Fast and Accurate Data Residual Matching for
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,10 @@ from typing_extensions import final
 
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Prepared, descended, first_inputs, fresh_adam, group_of, slope_of
+from kip.methods.contract import Metrics
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Prepared, descended, fresh_adam, slope_of
 from kip.methods.decoupled.recovery import recovery_loss, rolled
-from kip.methods.decoupled.squeeze import Decoupled, needs_of
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.precision import AnyArray
@@ -54,13 +53,6 @@ class FADRM(Decoupled[Prepared, Small]):
     """The networks that follow the first one in turn, an iteration each."""
     iterations: Annotated[int, Field(ge=1)] = 2000
     """The number of steps of Adam for each group of images, over all stages."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.25
-    """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
-    strength: Annotated[float, Field(ge=0)] = 0.01
-    """The weight of the statistics' distance, beside the cross-entropy."""
-    spread: bool = False
-    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
-    those of one device in their last digits."""
     stages: Annotated[int, Field(ge=1)] = 4
     """The number of stages of a group; it divides the iterations."""
     sides: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -74,8 +66,11 @@ class FADRM(Decoupled[Prepared, Small]):
     """The images that recovery begins with: the crops of natural images that RDED would choose."""
     name: Literal["fadrm"] = "fadrm"
 
+    together: ClassVar[int] = 1
+    """A group has one image of each class."""
+
     def __post_init__(self) -> None:
-        groups.check(self.networks, self.images_per_class)
+        self.check()
         if self.iterations % self.stages:
             raise ConfigError("stages", got=self.stages, expected=f"a divisor of iterations, {self.iterations}")
         if self.sides and len(self.sides) != self.stages:
@@ -85,30 +80,6 @@ class FADRM(Decoupled[Prepared, Small]):
     def networks(self) -> tuple[Network, ...]:
         """All networks, in their order."""
         return (self.network, *self.more_networks)
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        return needs_of(self.images_per_class, self.crops)
-
-    @property
-    def steps(self) -> int:
-        """Iterations of all groups."""
-        return self.images_per_class * self.iterations
-
-    @property
-    def schedule_ends(self) -> bool:
-        """The cosine ends with each group, wherever the run ends."""
-        return True
-
-    @property
-    def pace(self) -> groups.Pace:
-        """The steps of a group."""
-        return groups.Pace(self.learning_rate, self.iterations)
-
-    def natural(self, initial: State[Small], exported: State[Small]) -> State[Small] | None:
-        """Return None: recovery starts from crops."""
-        return None
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return the squeezed networks and the crops.
@@ -120,12 +91,12 @@ class FADRM(Decoupled[Prepared, Small]):
         height, width = problem.inputs.shape[1:3]
         if self.sides and (height != width or self.sides[-1] != height or max(self.sides) > height):
             raise ShapeError(
-                f"images of {self.name}", got=f"{height}x{width}", expected=f"squares of side {max(self.sides)}",
+                f"images of {self.name}",
+                got=f"{height}x{width}",
+                expected=f"squares of side {max(self.sides)}",
                 remedy="Give `sides` that end with the images' own, or none.",
-            )  # fmt: skip
-        prepared = groups.prepare(
-            self.squeeze, self.networks, self.crops, problem, store, images_per_class=self.images_per_class
-        )
+            )
+        prepared = self.prepare_networks(problem, store)
         for network, variables in zip(self.networks, prepared.variables):
             for side in set(self.sides):
                 check_side(Model(network, problem.num_classes), variables, side, problem.inputs.shape[3])
@@ -133,10 +104,10 @@ class FADRM(Decoupled[Prepared, Small]):
 
     def init(self, problem: Problem, prepared: Prepared) -> State[Small]:
         """Return step 0: groups of one crop of every class, and room for images of other sides if there are any."""
-        state = first_inputs(problem, "patches", prepared.patches, images_per_class=self.images_per_class)
-        first = state.inputs[: problem.num_classes]
-        small: Small = {"small": np.zeros(first.shape, np.float32)} if self.sides else None
-        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(small)
+        state = self.first_state(problem, prepared)
+        shape = (problem.num_classes, *state.inputs.shape[1:])
+        small: Small = {"small": np.zeros(shape, np.float32)} if self.sides else None
+        return state.with_owned(small)
 
     def step(self, problem: Problem, prepared: Prepared, state: State[Small]) -> tuple[State[Small], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
@@ -144,7 +115,7 @@ class FADRM(Decoupled[Prepared, Small]):
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        group = group_of(state.step, problem.num_classes, iterations=self.iterations)
+        group, state = self.enter_group(problem, state)
         of_stage, whole = self.iterations // self.stages, problem.inputs.shape[1]
         side = self.side(group.iteration, whole)
         optimizer, turn = state.optimizer, state.step % len(self.networks)
@@ -154,12 +125,7 @@ class FADRM(Decoupled[Prepared, Small]):
             optimizer = (fresh_adam(self.pace, state.inputs[group.rows])[0], *optimizer[1:])  # the rate goes on
         else:
             images = self.inputs(state, group.rows, side)
-            if state.step and group.iteration == 0:
-                optimizer = fresh_adam(self.pace, state.inputs[group.rows])
-        slope = slope_of(
-            view, loss, self, problem, state, prepared.variables[turn], group, images, network=self.networks[turn],
-            spread=self.spread,
-        )  # fmt: skip
+        slope = slope_of(view, loss, self, problem, state, prepared.variables[turn], group, images, self.networks[turn])
         moved, optimizer = descended(
             self.pace, problem, optimizer, placed(images, whole), placed(slope.gradient, whole)
         )
@@ -228,9 +194,11 @@ def check_side(model: Model, variables: Variables, side: int, channels: int) -> 
         jax.eval_shape(model.apply, variables, small)
     except Exception as error:  # Flax and JAX raise several kinds where shapes do not fit
         raise ConfigError(
-            "sides", got=f"{side} pixels", expected=f"the side that {model.network.label} has learned",
+            "sides",
+            got=f"{side} pixels",
+            expected=f"the side that {model.network.label} has learned",
             remedy="Take a network that averages over positions, such as ResNet18, or one side for all.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def resized(images: Array, side: int) -> Array:

@@ -136,10 +136,12 @@ def of_train_images(model: Model, variables: Variables, problem: Problem, store:
     """
     rows = rows_at_once(model, problem.inputs)
     identity = {
-        "network": to_dict(model.network), "rows": rows, "every": every,
+        "network": to_dict(model.network),
+        "rows": rows,
+        "every": every,
         "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(variables))),
         "set": digest(problem.inputs, problem.labels),
-    }  # fmt: skip
+    }
     artefact = store.artefact("statistics", identity, shared=True)
     firsts = range(0, len(problem.inputs), rows)
     shapes = jax.eval_shape(partial(_of_some, model=model, every=every), variables, problem.inputs[:1])

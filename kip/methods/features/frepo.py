@@ -103,10 +103,14 @@ class FRePo(TargetMethod[Slots, Slots]):
     def judge(self) -> TrainedNetworks:
         """Fresh networks, trained on the augmented set by Adam on the squared error, their variables averaged."""
         return TrainedNetworks(
-            self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
-            augment=self.evaluation_augment, average=self.evaluation_average,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network,
+            self.evaluation_optimizer,
+            self.evaluation_steps,
+            augment=self.evaluation_augment,
+            average=self.evaluation_average,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     @property
     def schedule_ends(self) -> bool:
@@ -138,9 +142,11 @@ class FRePo(TargetMethod[Slots, Slots]):
         """Return whether the regression sees mirror images."""
         if self.mirror and not problem.mirror_keeps_class:
             raise ConfigError(
-                "mirror", got="True", expected="a data set where a mirror image has the same class",
+                "mirror",
+                got="True",
+                expected="a data set where a mirror image has the same class",
                 remedy="Leave it at None, or at False.",
-            )  # fmt: skip
+            )
         if self.mirror is None:
             few = self.images_per_class * problem.num_classes <= MIRRORED
             return few and problem.mirror_keeps_class and problem.pixels.shape[-1] > 1
@@ -156,9 +162,16 @@ class FRePo(TargetMethod[Slots, Slots]):
         index = problem.draw("pool", self.pool.size, step=state.step)
         target = problem.target_batch(self.target_batch, step=state.step)
         loss_and_grads = feature_krr.gradient(
-            model, [state.owned[index].variables], state.inputs, state.labels,
-            target.images, target.labels, ridge=self.ridge, reduction="sum", mirror=self._mirrors(problem),
-        )  # fmt: skip
+            model,
+            [state.owned[index].variables],
+            state.inputs,
+            state.labels,
+            target.images,
+            target.labels,
+            ridge=self.ridge,
+            reduction="sum",
+            mirror=self._mirrors(problem),
+        )
         count = len(target.images)
         gradient: Parameters = {"images": loss_and_grads.images / count}
         margin, to_margin = _margin(state.labels)

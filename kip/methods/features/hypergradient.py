@@ -239,9 +239,14 @@ def hypergradient(
 
 
 def _of_features(
-    student: Student, base: Variables, set_: Parameters, tangents: Tangents, features: Array, outputs: Array,
+    student: Student,
+    base: Variables,
+    set_: Parameters,
+    tangents: Tangents,
+    features: Array,
+    outputs: Array,
     target_labels: AnyArray,
-) -> tuple[Array, tuple[Array, Array]]:  # fmt: skip
+) -> tuple[Array, tuple[Array, Array]]:
     """Return L, given the features and outputs o of the target images, with the predictions and K."""
     images, labels = student.see(set_["images"], set_["labels"])
     support, push = student.linearise(base, images)
@@ -258,9 +263,14 @@ def _of_features(
 
 @partial(jax.jit, static_argnames=("student",))
 def _head(
-    student: Student, base: Variables, set_: Parameters, tangents: Tangents, features: Array, outputs: Array,
+    student: Student,
+    base: Variables,
+    set_: Parameters,
+    tangents: Tangents,
+    features: Array,
+    outputs: Array,
     target_labels: AnyArray,
-) -> Outer:  # fmt: skip
+) -> Outer:
     """Return L and its gradients by the set, by the tangents through the set alone, and by the targets' outputs."""
     (loss, (predictions, k_ss)), gradients = jax.value_and_grad(_of_features, argnums=(2, 3, 5), has_aux=True)(
         student, base, set_, tangents, features, outputs, target_labels

@@ -34,6 +34,7 @@ from typing_extensions import final
 from kip import krr
 from kip.config import value
 from kip.judges import Probe
+from kip.methods.answers import label_of_network
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
@@ -101,10 +102,7 @@ class KRRST(Method[Prepared, Slots]):
     """How many networks are pre-trained for the accuracy on test images."""
     name: Literal["krr_st"] = "krr_st"
 
-    @property
-    def label(self) -> str:
-        """The pool's network."""
-        return self.network.label
+    label = label_of_network
 
     @property
     def labels_are(self) -> LabelsAre:
@@ -115,9 +113,14 @@ class KRRST(Method[Prepared, Slots]):
     def judge(self) -> Probe:
         """Networks that are pre-trained on the set, by a linear probe of their features."""
         return Probe(
-            self.network, self.pretraining, self.pretraining_steps, self.pool.loss, self.probe_images,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.network,
+            self.pretraining,
+            self.pretraining_steps,
+            self.pool.loss,
+            self.probe_images,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     @property
     def needs(self) -> Needs:
@@ -168,9 +171,16 @@ class KRRST(Method[Prepared, Slots]):
         wanted = teacher.represent(guide, prepared.teacher, target.images)
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
-            learner, [slots[index].variables], state.inputs, state.labels, target.images, wanted,
-            ridge=self.ridge, reduction="mean", bias=1.0,
-        )  # fmt: skip
+            learner,
+            [slots[index].variables],
+            state.inputs,
+            state.labels,
+            target.images,
+            wanted,
+            ridge=self.ridge,
+            reduction="mean",
+            bias=1.0,
+        )
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
         before = {"images": state.inputs, "labels": state.labels}

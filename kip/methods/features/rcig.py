@@ -59,7 +59,7 @@ from kip.methods.features.hypergradient import (
     inverse_product,
     learn,
     outer_gradients,
-)  # fmt: skip
+)
 from kip.methods.features.pool import Optimizer, Pool, Slots
 from kip.methods.features.rates import Rate, find_rate, first, watch
 from kip.methods.problem import Problem, State
@@ -152,9 +152,12 @@ class RCIG(TargetMethod[Prepared, Owned]):
     def judge(self) -> TrainedNetworks:
         """Fresh networks, trained on the set by Adam on the squared error."""
         return TrainedNetworks(
-            self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network,
+            self.evaluation_optimizer,
+            self.evaluation_steps,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return a pool that has learned from the natural images, and the first learning rates.
@@ -215,9 +218,13 @@ class RCIG(TargetMethod[Prepared, Owned]):
         """Return step 0: class-balanced natural images, centred labels, s = 0, the pool and the learning rates."""
         state = problem.natural_support(self.images_per_class)
         owned = Owned(
-            images=state.inputs, labels=state.labels, scale=np.zeros((), np.float32), pool=prepared.pool,
-            inner=first(prepared.inner_rate), solver=first(prepared.solver_rate),
-        )  # fmt: skip
+            images=state.inputs,
+            labels=state.labels,
+            scale=np.zeros((), np.float32),
+            pool=prepared.pool,
+            inner=first(prepared.inner_rate),
+            solver=first(prepared.solver_rate),
+        )
         return state._replace(optimizer=begin(_optimizer, self, self._parameters(owned))).with_owned(owned)
 
     def step(self, problem: Problem, prepared: Prepared, state: State[Owned]) -> tuple[State[Owned], Metrics]:
@@ -230,10 +237,13 @@ class RCIG(TargetMethod[Prepared, Owned]):
         student, owned = self._student(problem), state.owned
         index = problem.draw("pool", self.pool.size, step=state.step)
         found = self._hypergradient(
-            problem, state.step, owned["pool"][index].variables,
+            problem,
+            state.step,
+            owned["pool"][index].variables,
             {"images": owned["images"], "labels": owned["labels"], "scale": owned["scale"]},
-            owned["inner"].value, owned["solver"].value,
-        )  # fmt: skip
+            owned["inner"].value,
+            owned["solver"].value,
+        )
         gradient = {name: found.gradient[name] for name in self._parameters(owned)}
         _check_finite("the kernel of the student's features", found.k_ss)
         condition = krr.condition_number(found.k_ss, student.ridge)
@@ -244,11 +254,13 @@ class RCIG(TargetMethod[Prepared, Owned]):
         images = _averaged(state.inputs, moved["images"], np.float32(newest))
         labels = _averaged(state.labels, moved["labels"], np.float32(newest))
         owned = Owned(
-            images=moved["images"], labels=moved["labels"], scale=moved["scale"],
+            images=moved["images"],
+            labels=moved["labels"],
+            scale=moved["scale"],
             pool=self._advance(problem, state, index, student.see(moved["images"], moved["labels"])),
             inner=watch(owned["inner"], found.inner_losses),
             solver=watch(owned["solver"], found.solver_losses),
-        )  # fmt: skip
+        )
         metrics = {
             "loss": float(found.loss),
             "batch_accuracy": float(np.mean(np.asarray(found.are_right))),
@@ -281,9 +293,16 @@ class RCIG(TargetMethod[Prepared, Owned]):
         target = problem.target_batch(self.target_batch, step=step)
         rates = (np.float32(rate) for rate in (inner_rate, solver_rate))
         return hypergradient(
-            self._student(problem), base, set_, target.images, target.labels, *rates,
-            inner_steps=self.inner_steps, solver_steps=self.solver_steps, clip=self.clip,
-        )  # fmt: skip
+            self._student(problem),
+            base,
+            set_,
+            target.images,
+            target.labels,
+            *rates,
+            inner_steps=self.inner_steps,
+            solver_steps=self.solver_steps,
+            clip=self.clip,
+        )
 
     def _parameters(self, owned: Owned) -> Parameters:
         """Return what an optimiser moves, by name."""

@@ -99,9 +99,12 @@ class RFAD(TargetMethod[None, Owned]):
     def judge(self) -> RandomFeatures:
         """The regression under fresh random networks."""
         return RandomFeatures(
-            self.evaluation_network or self.network, self.networks, self.ridge,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network or self.network,
+            self.networks,
+            self.ridge,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""

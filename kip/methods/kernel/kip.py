@@ -24,7 +24,8 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.answers import scores_if_learned
+from kip.methods.contract import Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
 from kip.precision import AnyArray
@@ -70,6 +71,8 @@ class KIP(Method[None, Owned | None]):
     suits data whose classes differ in size and whose test images do too."""
     name: Literal["kip"] = "kip"
 
+    labels_are = scores_if_learned
+
     def __post_init__(self) -> None:
         if len(set(self.kernels)) < len(self.kernels):
             raise ConfigError("kernels", got="the same kernel twice", expected="different kernels")
@@ -80,11 +83,6 @@ class KIP(Method[None, Owned | None]):
         return self.kernels[0].label
 
     @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
-
-    @property
     def judge(self) -> KernelJudge:
         """The regression that it learns under."""
         return KernelJudge(self.kernels, self.ridge)
@@ -93,9 +91,12 @@ class KIP(Method[None, Owned | None]):
     def needs(self) -> Needs:
         """The set takes images of each class, which fit the kernels."""
         return Needs(
-            self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets,
+            self.images_per_class,
+            self.target_batch,
+            kernels=self.kernels,
+            balanced=self.balanced_targets,
             whole_set=self.target_batch is None,
-        )  # fmt: skip
+        )
 
     @property
     def schedule_ends(self) -> bool:
@@ -122,9 +123,14 @@ class KIP(Method[None, Owned | None]):
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.inputs), target.images, source=target.source)
         bars = krr.cotangents(
-            k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
+            k_ss,
+            k_ts,
+            np.asarray(state.labels),
+            target.labels,
+            self.ridge,
+            self.reduction,
             None if state.owned is None else float(state.owned["scale"]),
-        )  # fmt: skip
+        )
         gradient: Parameters = {
             "images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32),
             "labels": bars.y_s.astype(np.float32),

@@ -31,8 +31,9 @@ from typing_extensions import final
 
 from kip.config import value
 from kip.judges import Students
+from kip.methods.answers import images_of_each_class, label_of_network, scores_if_learned, students_under
 from kip.methods.checks import refuse_batch_norm
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.matching import trajectory_matching as matching
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -111,32 +112,18 @@ class DATM(Method[Trajectories, Unaveraged]):
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
     name: Literal["datm"] = "datm"
 
+    label = label_of_network
+    labels_are = scores_if_learned
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         matching.check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> Students:
         """Fresh networks, trained under the protocol with the set's rate and labels."""
         of_classes = dataclasses.replace(self.protocol, labels="classes", loss="xent")
-        return Students(
-            self.network, self.protocol if self.learn_labels else of_classes,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
+        return students_under(self.protocol if self.learn_labels else of_classes, self)
 
     def step_images(self, num_classes: int) -> float:
         """Return the learned images of all the student's steps, whose gradient is differentiated again."""
@@ -191,11 +178,16 @@ class DATM(Method[Trajectories, Unaveraged]):
             Learned(learned["images"], learned.get("labels", matching.one_hot_of(state)), learned["rates"]),
             matching.batches_of_step(problem, state, self.student_batch, self.student_steps),
             *matching.begin_and_end(
-                problem, prepared, self.experts, self.first_start, self.end_of_window(state.step), self.expert_epochs,
+                problem,
+                prepared,
+                self.experts,
+                self.first_start,
+                self.end_of_window(state.step),
+                self.expert_epochs,
                 step=state.step,
             ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         matching.check_loss(loss)
         metrics = {"loss": float(loss), "student_rate": float(learned["rates"][0])}
         if float(loss) > self.threshold:

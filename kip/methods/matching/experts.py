@@ -112,9 +112,13 @@ def trajectories(config: Experts, model: Model, problem: Problem, store: Store) 
     size = runs_at_once(model, recipe, problem.inputs, config.count)
     size = max(divisor for divisor in range(1, size + 1) if config.count % divisor == 0)
     identity = {
-        "experts": {**to_dict(config), "count": None}, "network": to_dict(model.network), "seed": problem.seed,
-        "set": digest(problem.inputs, problem.labels), "mirror": problem.mirror_keeps_class, "at_once": size,
-    }  # fmt: skip
+        "experts": {**to_dict(config), "count": None},
+        "network": to_dict(model.network),
+        "seed": problem.seed,
+        "set": digest(problem.inputs, problem.labels),
+        "mirror": problem.mirror_keeps_class,
+        "at_once": size,
+    }
     groups, like = [], None
     with store.progress(config.count, "experts") as bar:
         for first in range(0, config.count, size):
@@ -158,11 +162,18 @@ def _train(
 
     data = Batch(on_device(problem.inputs), one_hot(problem.labels, problem.num_classes, problem.inputs))
     return fit(
-        rule, learning, data, keys,
-        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)), at_mark=with_snapshot,
-        owned=snapshots, artefact=artefact, save_every=batches.of_epoch, show_progress=show_progress,
+        rule,
+        learning,
+        data,
+        keys,
+        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)),
+        at_mark=with_snapshot,
+        owned=snapshots,
+        artefact=artefact,
+        save_every=batches.of_epoch,
+        show_progress=show_progress,
         what=f"expert {first}" if size == 1 else f"experts {first} to {first + size - 1}",
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)

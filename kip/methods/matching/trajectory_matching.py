@@ -43,9 +43,9 @@ from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
-from kip.judges import Students
+from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
 from kip.methods.checks import check_finite
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -58,7 +58,7 @@ from kip.methods.matching.images import (
     parameters,
     pull_back,
     render,
-)  # fmt: skip
+)
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.precision import AnyArray
@@ -120,32 +120,14 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     average: Annotated[float, Field(ge=0, lt=1)] = dataclasses.field(kw_only=True)
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
 
+    label = label_of_network
+    labels_are = fixed_classes
+    judge = students
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)
         check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes: labels are fixed."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
 
     def step_images(self, num_classes: int) -> float:
         """Return the learned images of all the student's steps, whose gradient is differentiated again."""
@@ -180,10 +162,11 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
             student_of(problem, self.network, "soft_xent", siamese=self.siamese),
             Learned(seen_images(state), one_hot_of(state), learned["rates"]),
             batches_of_step(problem, state, self.student_batch, self.student_steps),
-            *begin_and_end(problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs,
-                           step=state.step),
+            *begin_and_end(
+                problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs, step=state.step
+            ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         check_loss(loss)
         moves = {"rates": gradient.rates, **pull_back(problem, state, self.latents, gradient.images)}
         after, optimizer = descend(_optimizer, self, moves, state.optimizer, learned)
@@ -212,9 +195,10 @@ def check_epochs(experts: Experts, expert_epochs: int, first_start: int, last_st
     last = experts.epochs - expert_epochs + 1
     if not first_start < last_start <= last:
         raise ConfigError(
-            "first_start and last_start", got=f"{first_start} and {last_start}",
+            "first_start and last_start",
+            got=f"{first_start} and {last_start}",
             expected=f"first_start < last_start <= {last}, experts.epochs - expert_epochs + 1",
-        )  # fmt: skip
+        )
 
 
 def with_rate(state: State[None], rate: float, average: float) -> State[Unaveraged]:

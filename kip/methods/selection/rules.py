@@ -35,11 +35,25 @@ from kip.methods.selection.pruning import CCS, D2, DUAL, Easiest, Hardest, Windo
 
 Rule = Annotated[
     Union[
-        Random, Herding, KCenters, Medoids, FacilityLocation, GraphCut, CRAIG, GLISTER, Leverage, Determinantal,
-        Hardest, Easiest, Window, CCS, DUAL, D2,
+        Random,
+        Herding,
+        KCenters,
+        Medoids,
+        FacilityLocation,
+        GraphCut,
+        CRAIG,
+        GLISTER,
+        Leverage,
+        Determinantal,
+        Hardest,
+        Easiest,
+        Window,
+        CCS,
+        DUAL,
+        D2,
     ],
     Field(discriminator="kind"),
-]  # fmt: skip
+]
 """A rule: its JSON form is tagged by `kind`."""
 
 
@@ -63,6 +77,23 @@ def name(rule: Mapping[str, Any]) -> str:
 
 
 __all__ = [
-    "CCS", "CRAIG", "D2", "DUAL", "GLISTER", "Determinantal", "Easiest", "FacilityLocation", "GraphCut", "Hardest",
-    "Herding", "KCenters", "Leverage", "Medoids", "Random", "Rule", "Window", "name", "title",
-]  # fmt: skip
+    "CCS",
+    "CRAIG",
+    "D2",
+    "DUAL",
+    "GLISTER",
+    "Determinantal",
+    "Easiest",
+    "FacilityLocation",
+    "GraphCut",
+    "Hardest",
+    "Herding",
+    "KCenters",
+    "Leverage",
+    "Medoids",
+    "Random",
+    "Rule",
+    "Window",
+    "name",
+    "title",
+]

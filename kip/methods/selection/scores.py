@@ -460,11 +460,23 @@ class EarlyCAD:
 
 Score = Annotated[
     Union[
-        EL2N, EL2NSL, GraNd, Entropy, LeastConfidence, Margin, CAL, CALDeepCore, Forgetting, AUM, DynUnc, DUALScore,
-        CAD, EarlyCAD,
+        EL2N,
+        EL2NSL,
+        GraNd,
+        Entropy,
+        LeastConfidence,
+        Margin,
+        CAL,
+        CALDeepCore,
+        Forgetting,
+        AUM,
+        DynUnc,
+        DUALScore,
+        CAD,
+        EarlyCAD,
     ],
     Field(discriminator="kind"),
-]  # fmt: skip
+]
 """A score of how hard an image is."""
 
 
@@ -533,9 +545,11 @@ def aligned_epochs(task: Task, epochs: int | None, window: int | None, windows: 
     count, chosen = len(task.problem.labels), int(task.budgets.sum())
     aligned = dynamics.aligned_epochs(count, chosen, task.epochs)
     check_aligned(
-        aligned, window, windows,
+        aligned,
+        window,
+        windows,
         f"{aligned:.2g}: {task.epochs} epochs of {chosen} chosen images are as much work as that on {count} images",
-    )  # fmt: skip
+    )
     return round(aligned)
 
 

@@ -18,8 +18,8 @@ from typing_extensions import final
 from kip.config import to_dict, value
 from kip.data import centred_one_hot
 from kip.errors import ConfigError
-from kip.judges import Students
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.answers import fixed_classes, students
+from kip.methods.contract import Method, Metrics, Needs
 from kip.methods.problem import Problem, State
 from kip.methods.selection import rules
 from kip.methods.selection.geometric import GLISTER, InSpace, Medoids, Random
@@ -50,6 +50,9 @@ class Selection(Method[Choice, None]):
     """The number of networks that are trained for the accuracy on test images."""
     name: Literal["selection"] = "selection"
 
+    labels_are = fixed_classes
+    judge = students
+
     def __post_init__(self) -> None:
         rule = self.rule
         if not isinstance(rule, (InSpace, Medoids, GLISTER)) or rule.candidates is None:
@@ -70,18 +73,6 @@ class Selection(Method[Choice, None]):
     def label(self) -> str:
         """The rule, and the network that judges."""
         return f"{rules.title(self.rule)} ({self.network.label})"
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol, validation_networks=self.validation_networks, test_networks=self.test_networks
-        )
 
     @property
     def needs(self) -> Needs:

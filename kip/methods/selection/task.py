@@ -64,10 +64,17 @@ class Task(NamedTuple):
         """Return a recording of the train set, made or found; see `kip.training.records.record`."""
         problem = self.problem
         return record(
-            recording, self.network, problem.inputs, problem.labels, problem.num_classes, seed=problem.seed,
-            mirror_keeps_class=problem.mirror_keeps_class, store=self.store, gradients_after=gradients_after,
+            recording,
+            self.network,
+            problem.inputs,
+            problem.labels,
+            problem.num_classes,
+            seed=problem.seed,
+            mirror_keeps_class=problem.mirror_keeps_class,
+            store=self.store,
+            gradients_after=gradients_after,
             purpose=purpose,
-        )  # fmt: skip
+        )
 
 
 def unweighted(indices: np.ndarray) -> Choice:

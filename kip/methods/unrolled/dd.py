@@ -90,9 +90,12 @@ class DD(TargetMethod[None, AnyArray]):
     def judge(self) -> LearnedDescent:
         """Networks that take the set's own steps."""
         return LearnedDescent(
-            self.network, self.images_per_class, initial=self.initial,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.network,
+            self.images_per_class,
+            initial=self.initial,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Check that the images fit the network; nothing is made.
@@ -134,9 +137,13 @@ class DD(TargetMethod[None, AnyArray]):
         losses, accuracies, gradients = [], [], []
         for params in self._initial_values(problem, state.step, student.model):
             loss, accuracy, gradient = gradient_through_training(
-                student, params, Learned(state.inputs, state.labels, learned["rates"]),
-                self.images_per_class, target.images, target.labels.argmax(1),
-            )  # fmt: skip
+                student,
+                params,
+                Learned(state.inputs, state.labels, learned["rates"]),
+                self.images_per_class,
+                target.images,
+                target.labels.argmax(1),
+            )
             losses.append(loss)
             accuracies.append(accuracy)
             gradients.append(self._clipped({name: gradient._asdict()[name] for name in learned}))
@@ -145,9 +152,13 @@ class DD(TargetMethod[None, AnyArray]):
         loss = float(np.mean(losses))
         check_finite(loss, after)
         moved = state._replace(
-            step=state.step + 1, inputs=after["images"], labels=after.get("labels", state.labels), owned=after["rates"],
-            learning_rates=jax.nn.softplus(after["rates"]), optimizer=optimizer,
-        )  # fmt: skip
+            step=state.step + 1,
+            inputs=after["images"],
+            labels=after.get("labels", state.labels),
+            owned=after["rates"],
+            learning_rates=jax.nn.softplus(after["rates"]),
+            optimizer=optimizer,
+        )
         return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
 
     def natural(self, initial: State[AnyArray], exported: State[AnyArray]) -> State[AnyArray] | None:

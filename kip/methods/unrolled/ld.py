@@ -106,9 +106,11 @@ class LD(Method[None, Owned]):
     def needs(self) -> Needs:
         """The set takes images of each class of the target set, or images of another data set."""
         return Needs(
-            None if self.base else self.images_per_class, self.target_batch, self.base,
+            None if self.base else self.images_per_class,
+            self.target_batch,
+            self.base,
             whole_set=self.target_batch is None,
-        )  # fmt: skip
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
@@ -151,10 +153,14 @@ class LD(Method[None, Owned]):
             len(state.inputs), self.training.batch, key=(problem.seed, "base examples", 0), step=state.step
         )
         moved = _step(
-            state.owned["learner"], Examples(jnp.asarray(state.inputs), jnp.asarray(state.labels)), state.optimizer,
+            state.owned["learner"],
+            Examples(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
+            state.optimizer,
             chosen,
-            jnp.asarray(target.images), jnp.asarray(target.labels.argmax(axis=1)), config=self,
-        )  # fmt: skip
+            jnp.asarray(target.images),
+            jnp.asarray(target.labels.argmax(axis=1)),
+            config=self,
+        )
         network, learned, optimizer, loss, accuracy = moved
         if not (np.isfinite(loss) and np.isfinite(np.asarray(learned)).all()):
             raise NonFiniteError(
@@ -245,9 +251,12 @@ def learned_gradient(
     learned, variables = getattr(examples, config.learn), learner.network_of(training, network)
     if training.head == "dense":
         return through_update(
-            inner, lambda variables: loss(model.apply(variables, target).logits), variables, learned,
+            inner,
+            lambda variables: loss(model.apply(variables, target).logits),
+            variables,
+            learned,
             config.inner_learning_rate,
-        )  # fmt: skip
+        )
     z = learner.with_bias(model.apply(variables, target).features)
 
     def ridge(learned: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import pytest
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
 from kip.methods.decoupled import cda, crops, dwa, fadrm, groups, rded, recovery, sre2l
-from kip.methods.decoupled.squeeze import squeezed
+from kip.methods.decoupled.squeeze import squeeze_network
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
@@ -85,13 +85,13 @@ def test_images_are_rolled_around_their_borders():
 
 
 def test_a_squeezed_network_knows_the_images_and_is_found_again(problem, store, monkeypatch):
-    model, made = squeezed(SQUEEZE, NETWORK, problem, store)
+    model, made = squeeze_network(SQUEEZE, NETWORK, problem, store)
     assert accuracy(model, made, problem.inputs, problem.labels) > 0.5
     assert not np.allclose(made["batch_stats"]["Normalise_0"]["batch"]["mean"], 0)
     monkeypatch.setattr(
         "kip.training.loop.compiled_update", lambda *arguments: lambda *state: pytest.fail("it was trained again")
     )
-    again = squeezed(SQUEEZE, NETWORK, problem, store)[1]
+    again = squeeze_network(SQUEEZE, NETWORK, problem, store)[1]
     jax.tree.map(np.testing.assert_array_equal, made, again)
 
 

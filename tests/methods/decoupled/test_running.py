@@ -9,7 +9,7 @@ import pytest
 
 from kip.errors import ConfigError
 from kip.methods.decoupled import edc, gvbsm, statistics
-from kip.methods.decoupled.running import Given, Wanted
+from kip.methods.decoupled.running import Targets, Turn
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.storage.artefacts import Artefact, Store
@@ -140,7 +140,7 @@ def given(method, share, seed=0):
         name: {part: jnp.asarray(drawn(10, *x.shape, seed=8)) for part, x in parts.items()}
         for name, parts in like.items()
     }
-    return Given(made, Wanted(wanted | kept, tables if share else {}), statistics.empty(like))
+    return Turn(made, Targets(wanted | kept, tables if share else {}), statistics.empty(like))
 
 
 @pytest.mark.parametrize("kind", ["G-VBSM", "EDC"])
@@ -161,9 +161,9 @@ def test_the_loss_of_the_first_batch_is_that_written_out_and_its_gradient_that_o
         expected = float(-jnp.mean(jax.nn.log_softmax(outputs.logits)[jnp.arange(5), classes]))
         for name, parts in statistics.of_batch(inputs).items():
             for part, ours in parts.items():
-                away = (1 - share) * np.linalg.norm(np.asarray(ours - of.wanted.all[name][part]))
+                away = (1 - share) * np.linalg.norm(np.asarray(ours - of.targets.all[name][part]))
                 if share:
-                    of_classes = np.asarray(of.wanted.classes[name][part])[np.asarray(classes)].mean(0)
+                    of_classes = np.asarray(of.targets.classes[name][part])[np.asarray(classes)].mean(0)
                     away += share * np.linalg.norm(np.asarray(ours) - of_classes)
                 expected += 0.5 * (10 if name == "Conv_0" else 1) * away
         np.testing.assert_allclose(loss(images), expected, rtol=1e-6)
