@@ -264,7 +264,7 @@ def _pretrained(config: Probe, support: Support, second: _Second, start: Start, 
         # The values that the other starts begin their pre-training with.
         drawn = jax.random.fold_in(key(seed, "pretraining", 0), 0)
         return fresh(model, drawn, second.train[0].shape[1:])
-    return config.pretrained(*support, keys=key(seed, "pretraining", 0)[None])[0]
+    return config.pretrain(*support, keys=key(seed, "pretraining", 0)[None])[0]
 
 
 def _judged(

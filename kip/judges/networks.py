@@ -36,15 +36,14 @@ class TrainedNetworks(DrawingJudge):
     loss: Loss = "half_sum"
     """The loss that the network minimises; see `kip.training.losses`."""
     augment: Augmentation = "none"
-    """The variation of the set's images at each update. There are no flips where a mirror image has another
-    class."""
+    """The augmentation of the set's images at each update, without flips where a mirror image has another class."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which classifies in their place. 0 means that the
     variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """Networks that are trained for the accuracy on validation images."""
+    """The number of networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks that are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     kind: Literal["networks"] = "networks"
 
     @property

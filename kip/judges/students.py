@@ -31,9 +31,9 @@ LEAST_EPOCHS = 20
 class Students(DrawingJudge):
     """Fresh networks, trained under a protocol; each network is one row of the result.
 
-    Where the protocol takes the set's own learning rate, as `MTT` does, the set has to have one. Nothing is chosen by
-    the images that are classified. Teachers, where the protocol asks for labels of theirs, learned the train split;
-    they are found where a method has squeezed the same networks.
+    Where the protocol takes the set's own learning rate, as `MTT` does, the set has to have one. The images that are
+    classified choose nothing. Teachers, where the protocol takes their labels, learned the train split; they are found
+    where a method has squeezed the same networks.
     """
 
     network: Network
@@ -41,11 +41,11 @@ class Students(DrawingJudge):
     protocol: Protocol
     """The protocol by which the judge's networks are trained."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """Networks that are trained for the accuracy on validation images."""
+    """The number of networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks that are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     teachers: tuple[Network, ...] = ()
-    """Networks that label the set, where the protocol asks for it; their logits are averaged."""
+    """The networks that label the set, where the protocol asks for it; their logits are averaged."""
     squeeze: Squeeze = Squeeze()
     """The training by which teachers learn the train split."""
     kind: Literal["students"] = "students"
@@ -96,7 +96,7 @@ class Students(DrawingJudge):
         return np.stack([are_right(model, each, question.inputs, question.classes) for each in trained])
 
     def _labellers(self, support: Support, tools: Tools) -> list[Labeller]:
-        """Return the teachers, made or found; none where the protocol does without."""
+        """Return the teachers, made or found; an empty list where the protocol needs none."""
         if not self.protocol.needs_teacher:
             return []
         return [

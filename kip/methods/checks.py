@@ -14,6 +14,10 @@ from kip.precision import AnyArray
 def refuse_batch_norm(network: Network, what: str) -> None:
     """Refuse networks whose outputs for an image depend on the others of its batch.
 
+    Args:
+        network: the network.
+        what: its name in the error.
+
     Raises:
         ConfigError: if the network has batch normalisation.
     """
@@ -26,17 +30,18 @@ def refuse_batch_norm(network: Network, what: str) -> None:
         )
 
 
-def check_finite(loss: float, learned: Mapping[str, AnyArray]) -> None:
-    """Refuse to go on from what is not finite.
+def check_finite(loss: float, parameters: Mapping[str, AnyArray]) -> None:
+    """Refuse an update that is not finite.
 
     Args:
-        loss: before the update.
-        learned: after it, by name.
+        loss: the loss before the update.
+        parameters: the learned arrays after it, by name.
 
     Raises:
         NonFiniteError: if the loss or an array holds NaN or infinity.
     """
-    if not (np.isfinite(loss) and all(np.isfinite(np.asarray(part)).all() for part in learned.values())):
+    if not (np.isfinite(loss) and all(np.isfinite(np.asarray(part)).all() for part in parameters.values())):
         raise NonFiniteError(
-            f"the loss or the learned {' and '.join(learned)} hold NaN or infinity", remedy="Lower the learning rates."
+            f"the loss or the learned {' and '.join(parameters)} hold NaN or infinity",
+            remedy="Lower the learning rates.",
         )

@@ -14,7 +14,7 @@ class TargetMethod(Method[Prepared, Owned]):
     images_per_class: int
     """The number of images of each class."""
     learn_labels: bool
-    """Whether labels are learned with the images."""
+    """Learn labels with the images."""
     network: Network
     """The network that the method works with."""
     target_batch: int | None

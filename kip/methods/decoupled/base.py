@@ -7,6 +7,7 @@ together. `kip.methods.decoupled.groups` has the functions of its steps.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Annotated
 
 import numpy as np
@@ -49,12 +50,12 @@ class Decoupled(Method[Prepared, Owned]):
     """The choice of crops of natural images, for sets that are made of them or begin as such."""
     evaluation_network: Network = CONVNET
     """The network that is trained on the set to judge it."""
-    start: Start = "noise"
+    start: Start = dataclasses.field(kw_only=True)
     """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
     images that RDED would choose."""
-    iterations: Annotated[int, Field(ge=1)] = 1000
+    iterations: Annotated[int, Field(ge=1)] = dataclasses.field(kw_only=True)
     """The number of steps of Adam for each group of images."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.25
+    learning_rate: Annotated[float, Field(gt=0)] = dataclasses.field(kw_only=True)
     """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
     strength: Annotated[float, Field(ge=0)] = 0.01
     """The weight of the statistics' distance, beside the cross-entropy."""

@@ -24,12 +24,12 @@ from typing_extensions import final
 from kip.config import value
 from kip.methods.contract import Metrics
 from kip.methods.decoupled.base import Decoupled
-from kip.methods.decoupled.groups import Prepared, recover
-from kip.methods.decoupled.recovery import recovery_loss, rolled
+from kip.methods.decoupled.groups import Prepared, Start, recover
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
-from kip.training.augment import SMALLEST_AREA, STRETCH, cropped, flip
+from kip.training.augment import SMALLEST_AREA, STRETCH, crop_randomly, flip
 
 
 @final
@@ -37,6 +37,13 @@ from kip.training.augment import SMALLEST_AREA, STRETCH, cropped, flip
 class CDA(Decoupled[Prepared, None]):
     """Squeeze and recover on crops that get smaller: learn images from a trained network's statistics."""
 
+    start: Start = "noise"
+    """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
+    images that RDED would choose."""
+    iterations: Annotated[int, Field(ge=1)] = 1000
+    """The number of steps of Adam for each group of images."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.25
+    """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
     roll: Annotated[int, Field(ge=0)] = 4
     """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     milestone: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -80,10 +87,10 @@ class CDA(Decoupled[Prepared, None]):
 def view(method: CDA, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as the network sees them: cropped, flipped and rolled."""
     of_crop, of_flip, of_roll = jax.random.split(key, 3)
-    images = cropped(of_crop, images, smallest=smallest_area(method, iteration), stretch=STRETCH)
+    images = crop_randomly(of_crop, images, smallest=smallest_area(method, iteration), stretch=STRETCH)
     if mirror:
         images = flip(of_flip, images, len(images))
-    return rolled(of_roll, images, method.roll)
+    return roll_images(of_roll, images, method.roll)
 
 
 def smallest_area(method: CDA, iteration: Array) -> Array:

@@ -16,7 +16,7 @@ from kip.methods.problem import Problem
 from kip.networks.model import Model, Variables
 from kip.rng import key
 from kip.storage.artefacts import Store, digest
-from kip.training.augment import cropped
+from kip.training.augment import crop_randomly
 from kip.training.losses import per_example
 from kip.training.predict import logits
 
@@ -40,9 +40,9 @@ class Crops:
         Args:
             model: the network that scores.
             variables: its own.
-            problem: whose train images are cropped.
+            problem: gives the train images.
             label: the class.
-            images: how many.
+            images: the number of images.
 
         Raises:
             ConfigError: if there are fewer images than crops are wanted.
@@ -64,7 +64,7 @@ class Crops:
                 expected=f"at least {images * self.factor**2}, one for each crop of the set",
             )
         order = np.argsort(best.scores, kind="stable")[: images * self.factor**2]
-        return stitched(best.crops[order], self.factor), float(best.scores[order].mean())
+        return stitch(best.crops[order], self.factor), float(best.scores[order].mean())
 
     def of_classes(self, model: Model, variables: Variables, problem: Problem, images: int, store: Store) -> np.ndarray:
         """Return images of every class, (c, images, H, W, C); those of a class are made once and kept.
@@ -137,7 +137,7 @@ def best_crops(
     pads = ((0, 0), *[(pad // 2, pad - pad // 2)] * 2, (0, 0))
     crops, scores = [], []
     for number in range(count):
-        crops.append(np.asarray(cropped(jax.random.fold_in(key, number), images, side=side)))
+        crops.append(np.asarray(crop_randomly(jax.random.fold_in(key, number), images, side=side)))
         outputs = logits(model, variables, np.pad(crops[-1], pads))
         labels = np.eye(outputs.shape[1], dtype=np.float32)[np.full(len(images), label)]
         scores.append(np.asarray(per_example("xent", jnp.asarray(outputs), jnp.asarray(labels))))
@@ -146,7 +146,7 @@ def best_crops(
     return Best(np.stack(crops)[best, rows], np.stack(scores)[best, rows])
 
 
-def stitched(crops: np.ndarray, factor: int) -> np.ndarray:
+def stitch(crops: np.ndarray, factor: int) -> np.ndarray:
     """Return images made of factor^2 crops each: (n factor^2, s, s, C) to (n, factor s, factor s, C)."""
     side, channels = crops.shape[1], crops.shape[3]
     grid = crops.reshape(-1, factor, factor, side, side, channels).transpose(0, 1, 3, 2, 4, 5)

@@ -27,7 +27,7 @@ from kip.config import value
 from kip.methods.contract import Metrics
 from kip.methods.decoupled.base import Decoupled
 from kip.methods.decoupled.groups import Group, Prepared, Start, recover
-from kip.methods.decoupled.recovery import recovery_loss, rolled
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
@@ -45,6 +45,10 @@ class DWA(Decoupled[Prepared, Variables]):
     start: Start = "real"
     """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
     images that RDED would choose."""
+    iterations: Annotated[int, Field(ge=1)] = 1000
+    """The number of steps of Adam for each group of images."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.25
+    """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
     roll: Annotated[int, Field(ge=0)] = 4
     """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     ascents: Annotated[int, Field(ge=1)] = 12
@@ -102,7 +106,7 @@ class DWA(Decoupled[Prepared, Variables]):
 
 def view(method: DWA, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as the network sees them: rolled."""
-    return rolled(key, images, method.roll)
+    return roll_images(key, images, method.roll)
 
 
 def loss(

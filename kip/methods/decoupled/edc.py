@@ -28,7 +28,7 @@ from kip.methods.decoupled.statistics import Layers
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
 from kip.storage.artefacts import Store
-from kip.training.augment import STRETCH, cropped, flip
+from kip.training.augment import STRETCH, crop_randomly, flip
 
 
 @final
@@ -95,7 +95,7 @@ class EDC(Decoupled[Prepared, Memories]):
 def view(method: EDC, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as a network sees them: cropped and flipped."""
     of_crop, of_flip = jax.random.split(key)
-    images = cropped(of_crop, images, stretch=STRETCH)
+    images = crop_randomly(of_crop, images, stretch=STRETCH)
     return flip(of_flip, images, len(images)) if mirror else images
 
 

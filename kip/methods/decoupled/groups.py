@@ -1,15 +1,15 @@
-"""Recovery in groups: images that begin as noise or natural images, and steps of Adam on a loss of a squeezed network.
+"""Recovery in groups: steps of Adam that bring a group of images to a low loss of a squeezed network.
 
 Images are recovered a group at a time, each of `together` images of every class. A step of the run is one iteration of
-one group. Pixels stay within what an image can have, and what the last iteration of a group leaves is kept. Labels are
-the classes.
+one group. Pixels stay within the range of images, and the images after the last iteration of a group are kept. Labels
+are the classes.
 
 A method gives two functions of its module, which take its configuration first and are compiled together:
 
     view(config, key, images, iteration, mirror)            the images as a network sees them in an iteration
-    loss(config, model, given, images, labels, key)         the loss; with it the logits and what the method remembers
+    loss(config, model, given, images, labels, key)         the loss, with the logits and the method's memory
 
-`given` is a pytree of arrays: a network's variables, and whatever else the loss needs.
+`given` is a pytree of arrays: a network's variables, and all else that the loss needs.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ Loss = Callable[[Options, Model, Given, Array, Array, Array], tuple[Array, tuple
 
 
 class Recovered(NamedTuple, Generic[Memory, Owned]):
-    """The state after an iteration, what the loss remembers of it, and the metrics before it."""
+    """The state after an iteration, the memory of the loss, and the metrics before the iteration."""
 
     state: State[Owned]
     memory: Memory
@@ -121,7 +121,7 @@ def group_of(step: int, num_classes: int, *, iterations: int, together: int) -> 
 
 
 def fresh_adam(pace: Pace, images: Any) -> Any:
-    """Return the optimiser's state before the first iteration of a group, whose images are given."""
+    """Return the optimiser's state before the first iteration of a group of images."""
     return begin(adam, pace, {"images": images})
 
 
@@ -139,11 +139,11 @@ def recover(
 
     Args:
         view: the images as the network sees them.
-        loss: what is minimised.
+        loss: the loss.
         config: the method, which both functions take.
         problem: the train set, the seed, and the range of pixels.
         state: before the iteration.
-        given: what the loss needs of the network.
+        given: the arrays that the loss needs.
         group: the group, of `group_of`.
         network: the network whose turn it is.
 
@@ -152,7 +152,7 @@ def recover(
     """
     images = state.inputs[group.rows]
     slope = slope_of(view, loss, config, problem, state, given, group, images, network)
-    moved, optimizer = descended(config.pace, problem, state.optimizer, images, slope.gradient)
+    moved, optimizer = descend_within_range(config.pace, problem, state.optimizer, images, slope.gradient)
     recovered = np.array(state.inputs)
     recovered[group.rows] = moved
     after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer)
@@ -193,7 +193,9 @@ def slope_of(
     return Slope(float(value), float(accuracy), memory, gradient)
 
 
-def descended(pace: Pace, problem: Problem, optimizer: Any, images: Any, gradient: Array) -> tuple[Array, Any]:
+def descend_within_range(
+    pace: Pace, problem: Problem, optimizer: Any, images: Any, gradient: Array
+) -> tuple[Array, Any]:
     """Return images after a step of Adam, within the range of pixels, and the optimiser's state."""
     after, optimizer = descend(adam, pace, {"images": gradient}, optimizer, {"images": images})
     return jnp.clip(after["images"], *problem.pixel_range()), optimizer
@@ -219,7 +221,7 @@ def _gradient(
     mirror: bool,
     devices: int,
 ) -> tuple[tuple[Array, tuple[Array, Any]], Array]:
-    """Return the loss, the accuracy of a group and what the loss remembers, and the gradient."""
+    """Return the loss, the accuracy of a group, the memory of the loss, and the gradient."""
     labels = jax.nn.one_hot(classes, model.num_outputs)
 
     def of_images(images: Array) -> tuple[Array, tuple[Array, Any]]:

@@ -29,13 +29,14 @@ from kip.config import value
 from kip.methods.contract import Metrics
 from kip.methods.decoupled import running
 from kip.methods.decoupled.base import Decoupled
-from kip.methods.decoupled.recovery import rolled
+from kip.methods.decoupled.groups import Start
+from kip.methods.decoupled.recovery import roll_images
 from kip.methods.decoupled.running import OTHERS, Matching, Memories, Prepared, Turn, running_loss
 from kip.methods.decoupled.statistics import Layers
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
 from kip.storage.artefacts import Store
-from kip.training.augment import augmented, for_classes
+from kip.training.augment import augment_images, for_classes
 
 TEMPERATURE = 4.0
 """The divisor of eigenvalues on the constant side."""
@@ -46,6 +47,9 @@ TEMPERATURE = 4.0
 class GVBSM(Decoupled[Prepared, Memories]):
     """Matching of various backbones and statistics: learn images from several networks' statistics."""
 
+    start: Start = "noise"
+    """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
+    images that RDED would choose."""
     iterations: Annotated[int, Field(ge=1)] = 4000
     """The number of steps of Adam for each group of images."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
@@ -104,7 +108,7 @@ class GVBSM(Decoupled[Prepared, Memories]):
 def view(method: GVBSM, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as a network sees them: shifted, flipped and rolled."""
     of_crop, of_roll = jax.random.split(key)
-    return rolled(of_roll, augmented(for_classes("flip_shift", mirror), of_crop, images), method.roll)
+    return roll_images(of_roll, augment_images(for_classes("flip_shift", mirror), of_crop, images), method.roll)
 
 
 def loss(

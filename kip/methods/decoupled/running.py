@@ -45,7 +45,7 @@ OTHERS = (
 """The networks after the first, as the papers have them for 32 pixels."""
 
 Memories = tuple[Layers, ...]
-"""Each network's memory of the statistics of the images that it has seen."""
+"""The memory of each network of the statistics of its images."""
 
 
 class Targets(NamedTuple):
@@ -185,7 +185,7 @@ def target_statistics(
                 name: {part: np.asarray(parts[part], np.float32) for part in parts if not part.endswith("square")}
                 for name, parts in by_class.items()
             }
-        made.append(Targets(statistics.pooled(by_class, counts) | kept, tables))
+        made.append(Targets(statistics.pool_statistics(by_class, counts) | kept, tables))
     return tuple(made)
 
 
@@ -203,7 +203,7 @@ def empty_memories(
     memories = []
     for network, of_network in zip(networks, variables):
         model = Model(network, num_classes)
-        shapes = jax.eval_shape(lambda x, m=model, v=of_network: statistics.of_batch(m.observed(v, x)[1]), images)
+        shapes = jax.eval_shape(lambda x, m=model, v=of_network: statistics.of_batch(m.observe(v, x)[1]), images)
         memories.append(statistics.empty(shapes))
     return tuple(memories)
 
@@ -221,13 +221,13 @@ def running_loss(
         labels: one-hot (b, c).
         key: of the convolutions that are left out.
     """
-    outputs, inputs = model.observed(turn.variables, images)
+    outputs, inputs = model.observe(turn.variables, images)
     kept = {
         name: jax.random.bernoulli(jax.random.fold_in(key, number), 1 - matching.drop)
         for number, name in enumerate(sorted(inputs))
         if name.startswith("Conv")
     }
-    memory, ours = statistics.remembered(
+    memory, ours = statistics.remember(
         turn.memory,
         statistics.of_batch(inputs),
         matching.momentum,
