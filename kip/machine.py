@@ -15,7 +15,7 @@ LIBRARIES = ("jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "fla
 
 
 CPUINFO = Path("/proc/cpuinfo")
-"""Where Linux describes its processors."""
+"""The file in which Linux describes its processors."""
 
 KEPT_BYTES = 1 << 30
 """Arrays up to this size come from memory that the process keeps; twice as much is kept where nothing is in use."""

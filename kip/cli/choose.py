@@ -46,14 +46,14 @@ class Choice(NamedTuple):
     times: tuple[Time, ...]
     """The times for which it is suggested."""
     config: str
-    """What to begin with: a configuration that comes with kip."""
+    """A configuration to begin with, by its name."""
     row: str | None
     """Its row in the main table; None where it has none."""
     seconds: int | None
-    """What its steps took on one CPU core for 10 images a class of CIFAR-10, by the main table; of 1 where it has no
-    other row."""
+    """The seconds of its steps on one CPU core, by the main table: for 10 images per class of CIFAR-10, or for 1 if it
+    has no other row. None if the table has no row."""
     accuracy: float | None
-    """Percent on test that go with it: under hard labels for networks, by its own judge for kernels."""
+    """The accuracy of that row in percent on test: under hard labels for networks, by its own judge for kernels."""
     why: str
 
     @property
@@ -159,10 +159,10 @@ def choose(
         kip choose --reader networks --learned images --time minutes
 
     Args:
-        reader: Who will learn from the set: networks that are trained on it, kernel regression (kernels), or networks
+        reader: The learners of the set: networks that are trained on it, kernel regression (kernels), or networks
             that are pre-trained on it (pretraining). The default is asked for, or any.
-        learned: What may be learned: images, labels alone, or nothing. The default is asked for, or any.
-        time: How long making it may take: minutes or hours on a CPU, or hours on an accelerator. The default is asked
+        learned: The learned part of the set: images, labels alone, or nothing. The default is asked for, or any.
+        time: The time for making it: minutes or hours on a CPU, or hours on an accelerator. The default is asked
             for, or any.
         json: Print one JSON object with the results as the last line of stdout.
     """

@@ -56,10 +56,10 @@ def evaluate(
         distilled: The set: an .npz file, or a run's folder.
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         features: Networks whose features, at random initial values, give further kernels, as RFAD judges its sets. The
             result is over five draws of networks.
-        networks_per_draw: How many networks of one kind give the features of one draw.
+        networks_per_draw: The number of networks of one kind that give the features of one draw.
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
             default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
@@ -194,7 +194,7 @@ def compare(
     Args:
         sets: The sets: .npz files, runs' folders, and configurations by name or file. FILE:PATTERN, with * and ?,
             stands for all rows of a file that match.
-        comparison: What is put into the table, and how it is trained.
+        comparison: Options of the table's rows and of the training.
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
@@ -292,7 +292,7 @@ def scaling(
         table: The comparison.json of `kip compare`.
         protocol: The protocol whose trainings are taken, with all of its numbers of epochs.
         method: The method whose sets are taken. The default is all.
-        held_out: How many trainings the law is not fitted to.
+        held_out: The number of trainings that are held out of the fit.
         out: The picture. The default is scaling.png beside the table.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -341,14 +341,14 @@ def natural(
     Args:
         data: The data set: digits, mnist, cifar10, ...
         kernel: The kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         per_class: The sizes of the subsets, in images per class.
-        subsets: How many random subsets of each size are drawn. A draw's smaller subsets are parts of its largest.
-        targets: How many test images the subsets are scored on, class-balanced. The default is all.
-        preprocess: What is done to pixels before a kernel sees them.
-        regularization: What ZCA adds to every eigenvalue of the covariance, in units of their mean. Other preprocessing
-            ignores it.
-        ridge: What is added to the kernel's diagonal, in units of its mean.
+        subsets: The number of random subsets of each size. A draw's smaller subsets are parts of its largest.
+        targets: The number of test images, class-balanced, that the subsets are scored on. The default is all.
+        preprocess: The preprocessing of pixels before a kernel sees them.
+        regularization: The addition to every eigenvalue of the covariance by ZCA, in units of their mean. Other
+            preprocessing ignores it.
+        ridge: The addition to the kernel's diagonal, in units of its mean.
         seed: The seed of the random draws.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
@@ -397,7 +397,7 @@ def pretraining(
 
     Args:
         sets: The sets: .npz files, or runs' folders.
-        comparison: What is compared, and how.
+        comparison: Options of what is compared.
         out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.

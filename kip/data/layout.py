@@ -1,6 +1,6 @@
-"""Where the parts of a folder of pictures are: train, validation and test, under the names that people give them.
+"""The parts of a folder of pictures: train, validation and test, under the names that people give them.
 
-| folder | what its parts are |
+| folder | its parts |
 |---|---|
 | FOLDER/CLASS/IMAGE | one part, of which a fixed fifth of each class is kept for testing |
 | FOLDER/train/CLASS/IMAGE, and FOLDER/test likewise | train and test |

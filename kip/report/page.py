@@ -36,7 +36,7 @@ from kip.storage.locks import has_writer
 
 LOGGER = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent
-"""Where `page.html` is."""
+"""The folder of `page.html`."""
 COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
 """The most images that are shown; of larger sets, each class shows as many."""

@@ -1,4 +1,4 @@
-"""What judging may cost while a run goes on: a share of the work of its steps, whatever the machine's speed.
+"""The cost of judging while a run goes on: a share of the work of its steps, whatever the machine's speed.
 
 Work is counted in images that pass through a network, a pass forward and back as three, so that the same configuration
 is judged alike everywhere and a resumed run as if it had not been stopped. At the end of a run the whole protocol
@@ -32,7 +32,7 @@ class Judging(NamedTuple):
 
     @property
     def is_brief(self) -> bool:
-        """Whether checkpoints are judged by less than the whole protocol."""
+        """Return whether checkpoints are judged by less than the whole protocol."""
         return self.during != self.whole
 
     def seconds(self, part: Part, of_validation: float) -> float | None:

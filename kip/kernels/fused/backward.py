@@ -131,7 +131,7 @@ def pull_activation(ring_k, ring_t, window, row, out_k, out_t, out):
     t_before = t_here = k_before
     if ring_t is not None:
         t_here = column(ring_t, rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         k_after = column(ring_k, rows, p + 1)
         bar_k = (k_before + k_here + k_after) * weight
         k_before, k_here = k_here, k_after
@@ -148,7 +148,7 @@ def pull_activation(ring_k, ring_t, window, row, out_k, out_t, out):
 def pull_planes(ring, window, out, out_row):
     """Write the cotangents of a level's input planes: those of its first convolution's input."""
     before, here = zeros(ring), column(ring, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(ring, window.rows, p + 1)
         put(out, out_row + p, (before + here + after) * window.weight)
         before, here = here, after
@@ -169,7 +169,7 @@ def pull_products(ring, window, x, z, channels, stride, to_x, to_z):
         to_z: the second images' `ImageSums`, likewise.
     """
     before, here = zeros(ring), column(ring, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(ring, window.rows, p + 1)
         bar = (before + here + after) * window.weight
         before, here = here, after

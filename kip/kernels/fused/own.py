@@ -26,7 +26,7 @@ def _rows(y, height, length):
 def _variances_of_row(plane, window, bias, values, out, out_row):
     """Write what pairs need of a row's variances, to a `Row`, and the variances after the activation."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         v = fma(before + here + after, window.weight, bias)
         before, here = here, after
@@ -94,7 +94,7 @@ def _pull_variances_of_row(plane, window, logs, log, values, out, out_row):
         out: where dL/dv goes, from `out_row` on.
     """
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         of_log, of_next = activations.rates(values.of, values.start + p)
         bar = at(logs, log + p) * of_log
@@ -106,7 +106,7 @@ def _pull_variances_of_row(plane, window, logs, log, values, out, out_row):
 def _add_row(plane, window, out, out_row):
     """Add the window's sums, times its weight, to a row."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         put(out, out_row + p, fma(before + here + after, window.weight, at(out, out_row + p)))
         before, here = here, after
@@ -116,7 +116,7 @@ def _add_row(plane, window, out, out_row):
 def _add_to_pixels(plane, window, pixels, channels, stride, out, out_row):
     """Add to the cotangents of pixels x, a `Row`, what a row's sums over channels of x^2 get."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         bar = (before + here + after) * (2.0 * window.weight)
         before, here = here, after
