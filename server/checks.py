@@ -55,7 +55,7 @@ class Opinion(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Which of a task's opinions are right and which are wrong, by place, and whether the bits are proved."""
+    """A verdict on a task: the places of the opinions that are right and wrong, and whether the bits are proved."""
 
     right: tuple[int, ...]
     wrong: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Which class of a data set each folder of a published set is: by the names of both, and never by the alphabet alone.
+"""The class of a data set that each folder of a published set is: by the names of both, never by the alphabet alone.
 
 Names are compared in this order, and the first way that gives each class one folder is taken:
 

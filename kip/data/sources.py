@@ -28,7 +28,7 @@ USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
 
 @value
 class Data:
-    """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
+    """A data set, and the size of its train part that is held out for choices (steps, hyperparameters, checkpoints)."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "digits"
     """The data set: `digits`, the stem of a .npz file or the name of a folder of pictures in the data folder, or a

@@ -55,7 +55,7 @@ class Architecture:
     activation: Literal["relu", "erf"] = "relu"
     """The nonlinearity of the hidden layers."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """Which kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
+    """The kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
     kind: Literal["network"] = "network"
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ class Side(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Which chunks a call computes: first images, groups of second ones, and whether without those of j < i alone."""
+    """The chunks that a call computes: first images, groups of second ones, and whether only those of j >= i count."""
 
     first: int
     stop: int
