@@ -232,9 +232,11 @@ def _complete(noted: _Noted) -> None:
     try:
         if (free := shutil.disk_usage(noted.folder).free) < left * of_picture:
             raise OutputError(
-                f"{noted.folder} has no room for the decoded pictures", got=f"{free / 2**30:.1f} GiB",
-                expected=f"{left * of_picture / 2**30:.1f} GiB", remedy=REMEDY,
-            )  # fmt: skip
+                f"{noted.folder} has no room for the decoded pictures",
+                got=f"{free / 2**30:.1f} GiB",
+                expected=f"{left * of_picture / 2**30:.1f} GiB",
+                remedy=REMEDY,
+            )
         noted.pixels.touch()
         os.truncate(noted.pixels, len(wanted.paths) * of_picture)
         count = len(wanted.paths)

@@ -75,9 +75,10 @@ def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validati
     for part in chosen_parts:
         if unknown := sorted(set(part.names) - set(parts.train.names)):
             raise DataError(
-                f"the folder {printable(str(part.paths[0].parent.parent))}", got=f"the class {unknown[0]}",
+                f"the folder {printable(str(part.paths[0].parent.parent))}",
+                got=f"the class {unknown[0]}",
                 expected="classes that train has",
-            )  # fmt: skip
+            )
     pictures = decoded.pictures([path for part in chosen_parts for path in part.paths], look)
     arrays, begin = [], 0
     for part in chosen_parts:
@@ -99,8 +100,9 @@ def _warn_of_alike(folder: Path, names: tuple[str, ...]) -> None:
     if alike := [" and ".join(map(repr, same)) for same in by_plain.values() if len(same) > 1]:
         LOGGER.warning(
             "%s: %s are taken as different classes; if they are one, put their pictures into one folder",
-            printable(folder.name), ", ".join(alike),
-        )  # fmt: skip
+            printable(folder.name),
+            ", ".join(alike),
+        )
 
 
 def _named_as_train(parts: Layout, part: Literal["test", "validation"]) -> Listing | None:

@@ -25,8 +25,20 @@ from kip.data import picture_file
 from kip.errors import DataError, KipError, printable
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
-)  # fmt: skip
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".webp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".avif",
+)
 """Endings of the names of images, in lower case."""
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN")
 """Folders that archives and file systems leave behind; no class is called so."""
@@ -251,19 +263,22 @@ def _of_values(path: Path, picture: Any, depth: int, *, white_is_zero: bool) -> 
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # which is so of NaN too
         raise ValuesError(
-            f"the image {_shown(path)}", got=f"floats from {low:g} to {high:g}", expected="floats in [0, 1]",
+            f"the image {_shown(path)}",
+            got=f"floats from {low:g} to {high:g}",
+            expected="floats in [0, 1]",
             remedy="Scale its values to [0, 1], or write it as integers of 8 or 16 bits.",
-        )  # fmt: skip
+        )
     return Image.fromarray(np.float32(255) * values)
 
 
 def _check_range(path: Path, values: np.ndarray, depth: int) -> None:
     if values.min() < 0 or values.max() >= 2**depth:
         raise ValuesError(
-            f"the image {_shown(path)}", got=f"values from {values.min()} to {values.max()}",
+            f"the image {_shown(path)}",
+            got=f"values from {values.min()} to {values.max()}",
             expected=f"0 to {2**depth - 1}, which are {depth} bits",
             remedy="Name the bits of its values with --data.depth, or write it as integers of 8 or 16 bits.",
-        )  # fmt: skip
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:

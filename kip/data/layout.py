@@ -1,6 +1,6 @@
-"""Where the parts of a folder of pictures are: train, validation and test, under the names that people give them.
+"""The parts of a folder of pictures: train, validation and test, under the names that people give them.
 
-| folder | what its parts are |
+| folder | its parts |
 |---|---|
 | FOLDER/CLASS/IMAGE | one part, of which a fixed fifth of each class is kept for testing |
 | FOLDER/train/CLASS/IMAGE, and FOLDER/test likewise | train and test |
@@ -111,9 +111,11 @@ def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
             if len(paths) > 1:
                 named = " and ".join(_shown(Path(path.name)) for path in paths)
                 raise DataError(
-                    f"the folder {_shown(folder)}", got=f"{named}", expected="one of them",
+                    f"the folder {_shown(folder)}",
+                    got=f"{named}",
+                    expected="one of them",
                     remedy="Move the other one elsewhere.",
-                )  # fmt: skip
+                )
         return {part: paths[0] for part, paths in found.items()}
     tests = [path for part, paths in found.items() if part != "train" for path in paths]
     if not tests:

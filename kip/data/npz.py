@@ -89,10 +89,12 @@ def read(path: Path) -> Arrays:
     names = _spelling(held)
     if held and (lacking := [name for name in names if name not in held]):
         raise DataError(
-            f"{path} lacks {', '.join(lacking)}", got=described(array_headers(path)), expected=", ".join(NAMES),
+            f"{path} lacks {', '.join(lacking)}",
+            got=described(array_headers(path)),
+            expected=", ".join(NAMES),
             remedy=f"Write the arrays under these names with {WRITE}, or under train_images, train_labels, "
             "test_images and test_labels.",
-        )  # fmt: skip
+        )
     if left_out := [name for name in held if name.lower().startswith(("val", "x_val", "y_val"))]:
         LOGGER.warning(
             "%s: %s are left out; validation images are taken out of train (data.validation)", path, ", ".join(left_out)
@@ -191,8 +193,9 @@ def _check_values(source: str, x_train: Images, x_test: Images, names: tuple[str
         raise DataError(
             f"{source}: train and test images differ in range",
             got=f"values up to {largest[0]} in {names[0]} and up to {largest[1]} in {names[2]}",
-            expected="one range", remedy=remedy,
-        )  # fmt: skip
+            expected="one range",
+            remedy=remedy,
+        )
     if largest[0] <= 1:
         LOGGER.warning("%s: %s has no value above %d of 255, which is black. %s", source, names[0], largest[0], remedy)
 

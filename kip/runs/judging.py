@@ -1,4 +1,4 @@
-"""What judging may cost while a run goes on: a share of the work of its steps, whatever the machine's speed.
+"""The cost of judging while a run goes on: a share of the work of its steps, whatever the machine's speed.
 
 A run is judged before its first step too, and so one time more than it has checkpoints after steps: each judging has
 half of the share of the steps between two checkpoints, and all together cost the share at most.
@@ -36,7 +36,7 @@ class Judging(NamedTuple):
 
     @property
     def is_brief(self) -> bool:
-        """Whether checkpoints are judged by less than the whole protocol."""
+        """Return whether checkpoints are judged by less than the whole protocol."""
         return self.during != self.whole
 
     def seconds(self, part: Part, of_validation: float) -> float | None:

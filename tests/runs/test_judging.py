@@ -76,7 +76,7 @@ def test_a_choice_is_judged_by_the_shortest_training_until_its_end():
 def test_rows_of_the_main_table_are_judged_for_a_fifth_of_their_steps_at_most(name):
     """Beside the shortest trainings, where the steps are fewer than they would cost."""
     of_row = load(name)
-    method, size = of_row.method, 10 * int(name.rpartition("_")[2])
+    method, size = of_row.method, 10 * int(name.rpartition("ipc")[2])
     judges = judging(of_row, size=size, num_classes=10)
     checkpoints = 1 + -(-method.steps // of_row.checkpoint_every)
     cost = 3 * checkpoints * judges.during.trained_images("validation", size)

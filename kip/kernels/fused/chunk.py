@@ -103,9 +103,7 @@ def pairs(table, weight, bias, work, x, z, part, out, pull):
 @compiled
 def _image(side, number, level):
     """Return the `Image` of an image (or a group) of a side, with its variances at a level."""
-    return Image(
-        side.pixels, number * side.pixel_count, side.values, number * side.value_count + level.values
-    )  # fmt: skip
+    return Image(side.pixels, number * side.pixel_count, side.values, number * side.value_count + level.values)
 
 
 @compiled
