@@ -8,6 +8,7 @@ import numpy as np
 
 from kip.errors import ConfigError, NonFiniteError
 from kip.networks.model import Network
+from kip.networks.own import is_own
 from kip.precision import AnyArray
 
 
@@ -27,6 +28,21 @@ def refuse_batch_norm(network: Network, what: str) -> None:
             got=f"{network.label}, with batch normalisation",
             expected="instance, layer or no normalisation",
             remedy="Add `norm=instance` to the network.",
+        )
+
+
+def refuse_own(network: Network, what: str, *, why: str) -> None:
+    """Refuse networks of the user's own, where a method has to know their layers.
+
+    Raises:
+        ConfigError: if the network is one.
+    """
+    if is_own(network.name):
+        raise ConfigError(
+            what,
+            got=network.label,
+            expected="a network of the table",
+            remedy=f"{why} A network of your own may judge the set.",
         )
 
 

@@ -48,6 +48,7 @@ from kip import krr
 from kip.config import to_dict, value
 from kip.errors import NonFiniteError
 from kip.judges import TrainedNetworks
+from kip.methods.checks import refuse_own
 from kip.methods.contract import Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.features import pool
@@ -167,8 +168,10 @@ class RCIG(TargetMethod[Prepared, Owned]):
         descent fails to fall at a step, and the first learning rate is 0.84 times that rate.
 
         Raises:
+            ConfigError: if the network of the pool is one of the user's own.
             ShapeError: if the images are too small for a network.
         """
+        refuse_own(self.network, "the network of rcig", why="Its last layer is solved apart, and has to be known.")
         state = problem.natural_support(self.images_per_class)
         Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
         student = self._student(problem)
