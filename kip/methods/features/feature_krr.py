@@ -33,7 +33,7 @@ from kip import krr
 from kip.errors import NonFiniteError
 from kip.networks.model import Model, Variables
 from kip.precision import AnyArray, float64
-from kip.training.predict import device_features, device_parts, evaluate, features_of_parts
+from kip.training.predict import device_features, device_parts, features_of_parts, precise_features
 
 ROWS = 1024
 """Rows of F_t that are taken in float64 at once."""
@@ -180,7 +180,7 @@ def _added(total: Array, weights: Array, features: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("model",))
 def _features_and_pull(variables: Variables, images: Array, *, model: Model) -> tuple[Array, Pull]:
-    return jax.vjp(lambda images: evaluate(model, variables, images, False, "highest").features, images)
+    return jax.vjp(lambda images: precise_features(model, variables, images), images)
 
 
 @jax.jit

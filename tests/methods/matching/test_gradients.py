@@ -14,7 +14,7 @@ from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.training import microbatches as parts
-from kip.training.augment import augment_siamese
+from kip.training.augment import augment_alike
 from kip.training.unrolled import Draw, Learned, Student, pull_back_path, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -121,9 +121,9 @@ def test_reverse_over_forward_is_reverse_over_reverse():
 
 def test_both_sides_of_a_siamese_augmentation_are_alike():
     images = drawn(1, *SHAPE)
-    augment = jax.jit(augment_siamese, static_argnums=0)
+    augment = jax.jit(augment_alike, static_argnums=0)
     for seed in range(12):
-        real, learned = augment("dsa", jax.random.key(seed), jnp.repeat(images, 5, 0), images)
+        real, learned = (augment("dsa", jax.random.key(seed), each) for each in (jnp.repeat(images, 5, 0), images))
         for image in real:
             np.testing.assert_allclose(image, learned[0], rtol=1e-6)
 
