@@ -312,7 +312,7 @@ def dc(key: Array, images: Array) -> Array:
     lengths = jnp.floor(jax.random.uniform(keys[1], (count, 2), minval=0.8, maxval=1.2) * height).astype(int)
     canvas = jnp.maximum(lengths.max(1), max(height, width))
     scaled_rows, scaled_columns = (
-        _resized(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
+        _source_pixels(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
         for axis, side in enumerate((height, width))
     )
     scaled = nearest(images, scaled_rows, scaled_columns)
@@ -323,7 +323,7 @@ def dc(key: Array, images: Array) -> Array:
     return jnp.where(choice == 0, cropped, jnp.where(choice == 1, scaled, turned))
 
 
-def _resized(positions: Array, side: int, length: Array, canvas: Array) -> Array:
+def _source_pixels(positions: Array, side: int, length: Array, canvas: Array) -> Array:
     """Return the pixel of an image of `side` at each position, after it was resized to `length` and centred.
 
     -1 stands for none.

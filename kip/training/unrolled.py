@@ -101,7 +101,7 @@ def unroll(student: Student, params: Any, learned: Learned, draws: Sequence[Draw
     """Return theta_0, ..., theta_N, pytrees of parameters."""
     trajectory = [params]
     for draw in draws:
-        trajectory.append(_moved(trajectory[-1], learned, draw, student=student))
+        trajectory.append(_move(trajectory[-1], learned, draw, student=student))
     return trajectory
 
 
@@ -127,21 +127,21 @@ def pull_back_path(
     """
     gradient = jax.tree.map(jnp.zeros_like, learned)
     for params, draw in zip(trajectory[-2::-1], reversed(draws), strict=True):
-        cotangent, gradient = _pulled(
+        cotangent, gradient = _pull(
             params, learned, draw, cotangent, gradient, student=student, through=through_parameters
         )
     return gradient
 
 
 @partial(jax.jit, static_argnames=("student",))
-def _moved(params: Any, learned: Learned, draw: Draw, *, student: Student) -> Any:
+def _move(params: Any, learned: Learned, draw: Draw, *, student: Student) -> Any:
     batch = learned.images[draw.indices], learned.labels[draw.indices]
     gradient = jax.grad(student)(params, *batch, draw.key)
     return jax.tree.map(lambda p, g: p - learned.rates[draw.rate] * g, params, gradient)
 
 
 @partial(jax.jit, static_argnames=("student", "through"))
-def _pulled(
+def _pull(
     params: Any, learned: Learned, draw: Draw, cotangent: Any, gradient: Learned, *, student: Student, through: bool
 ) -> tuple[Any, Learned]:
     rate, indices = learned.rates[draw.rate], draw.indices

@@ -159,7 +159,7 @@ def feature_cotangent(to_ss: np.ndarray, to_ts: np.ndarray, support: Array, targ
         total = _product(to_ss, support)
         for first in range(0, len(target), ROWS):
             part = slice(first, first + ROWS)
-            total = _added(total, to_ts[part], target[part])
+            total = _add(total, to_ts[part], target[part])
         return total.astype(support.dtype)
 
 
@@ -174,7 +174,7 @@ def _product(weights: Array, features: Array) -> Array:
 
 
 @jax.jit
-def _added(total: Array, weights: Array, features: Array) -> Array:
+def _add(total: Array, weights: Array, features: Array) -> Array:
     return total + weights.T @ features.astype(float)
 
 

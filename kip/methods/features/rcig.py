@@ -252,8 +252,8 @@ class RCIG(TargetMethod[Prepared, Owned]):
         moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._parameters(owned))
         moved = {"labels": owned["labels"], **moved}
         newest = (1 - self.average) / (1 - self.average ** (state.step + 1))
-        images = _averaged(state.inputs, moved["images"], np.float32(newest))
-        labels = _averaged(state.labels, moved["labels"], np.float32(newest))
+        images = _update_average(state.inputs, moved["images"], np.float32(newest))
+        labels = _update_average(state.labels, moved["labels"], np.float32(newest))
         owned = Owned(
             images=moved["images"],
             labels=moved["labels"],
@@ -320,7 +320,7 @@ def _check_finite(what: str, *arrays: AnyArray) -> None:
 
 
 @jax.jit
-def _averaged(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
+def _update_average(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
     return average + weight * (newest - average)
 
 

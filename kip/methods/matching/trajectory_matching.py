@@ -130,7 +130,7 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
         check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
 
     def step_images(self, num_classes: int) -> float:
-        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        """Return the number of learned images in all the student's steps, whose gradient is differentiated again."""
         return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> Trajectories:

@@ -146,7 +146,7 @@ class DD(TargetMethod[None, AnyArray]):
             )
             losses.append(loss)
             accuracies.append(accuracy)
-            gradients.append(self._clipped({name: gradient._asdict()[name] for name in learned}))
+            gradients.append(self._clip({name: gradient._asdict()[name] for name in learned}))
         mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *gradients)
         after, optimizer = descend(_optimizer, self, mean, state.optimizer, learned)
         loss = float(np.mean(losses))
@@ -170,7 +170,7 @@ class DD(TargetMethod[None, AnyArray]):
         fixed = {"images": state.inputs, "rates": state.owned}
         return {**fixed, "labels": state.labels} if self.learn_labels else fixed
 
-    def _clipped(self, gradient: Parameters) -> Parameters:
+    def _clip(self, gradient: Parameters) -> Parameters:
         if self.clip is None:
             return gradient
         return optax.clip_by_global_norm(self.clip).update(gradient, optax.EmptyState())[0]
