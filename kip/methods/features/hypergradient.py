@@ -63,8 +63,8 @@ class Student(NamedTuple):
 
         def outputs(parameters: Variables) -> tuple[Array, Array]:
             readout = {**parameters[READOUT], "kernel": kernel}
-            given = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
-            return given.logits, given.features
+            result = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
+            return result.logits, result.features
 
         (_, features), push = jax.linearize(outputs, tangent_parameters(base["params"]))
         return features, lambda tangents: push(tangents)[0]

@@ -185,15 +185,15 @@ class KRRST(Method[Prepared, Slots]):
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
         before = {"images": state.inputs, "labels": state.labels}
         after, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(
+        new_state = state._replace(
             step=state.step + 1,
             inputs=after["images"],
             labels=after["labels"],
             optimizer=optimizer,
         )
-        slots = pool.advance(self.pool, learner, slots, index, moved.inputs, moved.labels, seed=problem.seed)
+        slots = pool.advance(self.pool, learner, slots, index, new_state.inputs, new_state.labels, seed=problem.seed)
         metrics = {"loss": 2 * loss_and_grads.loss, "condition": loss_and_grads.condition}
-        return moved._replace(owned=slots), metrics
+        return new_state._replace(owned=slots), metrics
 
     def _choose_images(self, problem: Problem) -> np.ndarray:
         """Return the train images that the set starts from, drawn without a look at classes."""
