@@ -1,6 +1,6 @@
 """Natural images that are chosen, and not learned: coresets and pruning on MNIST and CIFAR-10, for two CPU cores
 
-Rows are named `DATA_RULE_IPC`, IPC images of each class. Rules:
+Rows are named `DATA_RULE_ipcN`, N images of each class. Rules:
 
 - `random`, `herding`, `k_centers`: by where images are in the features of a network that learned the train set; random
   needs none.
@@ -14,7 +14,7 @@ CAD-Prune has no row: it is not defined for so few images, as its K, of which K 
 One recording of a ConvNet-D3 of width 32 over 8 epochs serves all rows of a data set. `kip compare` puts them beside
 distilled sets. What they reach stands in `docs/main_table.md`; `rethinking` has the published rows of CIFAR-100.
 
-    kip distill coresets:mnist_k_centers_10
+    kip distill coresets:mnist_k_centers_ipc10
 
 Reference: "Rethinking Dataset Distillation: Hard Truths About Soft Labels"; Guo et al. 2022, "DeepCore".
 """
@@ -36,7 +36,7 @@ RULES = {
 }
 
 rows = {
-    f"{data}_{name}_{ipc}": kip.Experiment(
+    f"{data}_{name}_ipc{ipc}": kip.Experiment(
         data=kip.Data(data),
         preprocess=kip.Preprocess("standardize"),
         method=kip.Selection(ipc, rule=rule, network=NETWORK, **judged(ipc)),

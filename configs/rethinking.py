@@ -1,7 +1,7 @@
 """CIFAR-100, coresets under hard labels: the published rows of "Hard Truths About Soft Labels"
 
-Rows are named `cifar100_RULE_IPC`, IPC images of each class, after Tables 3 and 8 of the supplement; its rows of DM, DC
-and trajectory matching are `dm:cifar100_10`, `dc:cifar100_10`, `mtt:cifar100_10` and those of 50.
+Rows are named `cifar100_RULE_ipcN`, N images of each class, after Tables 3 and 8 of the supplement; its rows of DM, DC
+and trajectory matching are `dm:cifar100_ipc10`, `dc:cifar100_ipc10`, `mtt:cifar100_ipc10` and those of 50.
 
 Expected: `reference` of each row: ConvNet-D3 of width 128, 300 epochs, protocol HL, three networks.
 
@@ -14,7 +14,7 @@ CAD-Prune's K is aligned with the work of the training, K N = epochs |S|, N the 
 epochs for 10 images of each class, 33 for 50. With the 50 000 of the paper they are 6 and 30.
 None of these rows was run here: they are for an accelerator. Smaller configurations: `coresets`.
 
-    kip distill rethinking:cifar100_cad_10
+    kip distill rethinking:cifar100_cad_ipc10
 
 Reference: "Rethinking Dataset Distillation: Hard Truths About Soft Labels", supplement, Tables 3 and 8.
 """
@@ -36,7 +36,7 @@ RULES = {
 }
 
 rows = {
-    f"cifar100_{rule}_{ipc}": kip.Experiment(
+    f"cifar100_{rule}_ipc{ipc}": kip.Experiment(
         data=kip.Data("cifar100", validation=5000),
         preprocess=kip.Preprocess("standardize"),
         method=kip.Selection(ipc, rule=RULES[rule], network=NETWORK, test_networks=3),

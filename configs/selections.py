@@ -12,9 +12,9 @@ Rows are named `cifar10_RULE`. Rules:
 - `cal`: the highest divergence from neighbours, as its authors choose; `cal_deepcore`: the lowest, as DeepCore does.
 - `dual`, `ccs`, `d2`: the published choices by these scores. `d2` has the setting that its public code gives for 10 %
   kept, the nearest to these 0.2 %: the hardest 40 % by AUM are dropped first, 5 neighbours, gamma 0.1.
-- `cad_epoch_4` is not CAD-Prune, which is not defined at this size: its K, of which K N = epochs |S|, is 0.67 epochs,
-  and two windows of two epochs need 4. The row has the score with 4 in place of K, of networks that train for exactly
-  4 epochs by the recipe of HL.
+- `cad_four_epochs` is not CAD-Prune, which is not defined at this size: its K, of which K N = epochs |S|, is 0.67
+  epochs, and two windows of two epochs need 4. The row has the score with 4 in place of K, of networks that
+  train for exactly 4 epochs by the recipe of HL.
 
 The recording is that of `coresets`, which has random images, herding, K-centers, leverage scores, EL2N and forgetting.
 Its 8 epochs are fewer than the papers', so that windows are of 4 epochs. What the rows reach stands in
@@ -48,7 +48,7 @@ RULES = {
     "el2n_sl": rules.Easiest(scores.EL2NSL(RECORDING, teacher=RECORDING)),
     "cal": rules.Hardest(scores.CAL(RECORDING)),
     "cal_deepcore": rules.Easiest(scores.CALDeepCore(RECORDING)),
-    "cad_epoch_4": rules.Hardest(scores.CAD(epochs=4)),
+    "cad_four_epochs": rules.Hardest(scores.CAD(epochs=4)),
     "dyn_unc": rules.Hardest(scores.DynUnc(RECORDING, window=4)),
     "dual": rules.DUAL(scores.DUALScore(RECORDING, window=4)),
     "ccs": rules.CCS(scores.AUM(RECORDING), drop=0.3),

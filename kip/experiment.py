@@ -13,7 +13,9 @@ import hashlib
 import importlib.resources
 import importlib.util
 import os
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,13 +153,19 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
 
 
-def names() -> list[str]:
-    """Return the names of the configs that come with kip; tables give one `FILE:ROW` for each row."""
-    listed = []
+def configs() -> dict[str, Experiment]:
+    """Return the configs that come with kip by name; tables give one `FILE:ROW` for each row."""
+    by_name: dict[str, Experiment] = {}
     for path in _files():
         content = _run(path)
-        listed += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
-    return listed
+        rows = {f"{path.stem}:{row}": experiment for row, experiment in content.get("rows", {}).items()}
+        by_name |= rows or {path.stem: content["config"]}
+    return by_name
+
+
+def names() -> list[str]:
+    """Return the names of `configs`."""
+    return list(configs())
 
 
 def load(name: str) -> Experiment:
@@ -176,16 +184,18 @@ def load(name: str) -> Experiment:
         raise ConfigError(
             f"no config {stem!r}",
             expected="a name that `kip configs` lists, or a path ending in .py or .json",
-            remedy=did_you_mean(stem, [file.stem for file in _files()]).strip() or None,
+            remedy=_nearest(stem, [file.stem for file in _files()]),
         )
     content = _run(path)
     if "rows" in content:
         if row not in content["rows"]:
             rows = ", ".join(content["rows"])
             raise ConfigError(
-                f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}",
-                remedy=did_you_mean(row, content["rows"]).strip() or None,
-            )  # fmt: skip
+                f"row of the config {stem!r}",
+                got=repr(row),
+                expected=f"{stem}:ROW, with ROW of {rows}",
+                remedy=_nearest(row, content["rows"]),
+            )
         experiment = content["rows"][row]
     else:
         experiment = content.get("config")
@@ -199,10 +209,22 @@ def load(name: str) -> Experiment:
     return experiment
 
 
-def matching(name: str) -> list[str]:
-    """Return the names of the rows that `FILE:PATTERN` stands for, as `coresets:mnist_*_10`; other names as they are.
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    """Return `Did you mean NAME?`, or None; names that differ from the given one in numbers alone come first."""
+    known = list(known)
+    same_words = [name for name in known if _without_numbers(name) == _without_numbers(given)]
+    return did_you_mean(given, same_words or known).strip() or None
 
-    A pattern has `*` for any letters and `?` for one letter.
+
+def _without_numbers(name: str) -> str:
+    """Return `cifar10_dc_10` and `cifar100_dc_ipc10` alike, as `cifar_dc_`."""
+    return re.sub(r"(ipc)?\d+", "", name)
+
+
+def matching(name: str) -> list[str]:
+    """Return the names of the rows that `FILE:PATTERN` stands for; other names as they are.
+
+    A pattern has `*` for any letters and `?` for one letter: `coresets:mnist_*_ipc10`.
 
     Raises:
         ConfigError: if no row of the file matches, or there is no such file.
@@ -214,9 +236,11 @@ def matching(name: str) -> list[str]:
     rows = _run(path).get("rows", {}) if path.is_file() else {}
     if not (found := [f"{stem}:{row}" for row in rows if fnmatch.fnmatchcase(row, pattern)]):
         raise ConfigError(
-            f"rows of the config {stem!r}", got=f"none that match {pattern!r}",
-            expected=", ".join(rows) or "a file with rows", remedy="`kip configs` lists the configs with their rows.",
-        )  # fmt: skip
+            f"rows of the config {stem!r}",
+            got=f"none that match {pattern!r}",
+            expected=", ".join(rows) or "a file with rows",
+            remedy="`kip configs` lists the configs with their rows.",
+        )
     return found
 
 

@@ -15,7 +15,7 @@ LIBRARIES = ("jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "fla
 
 
 CPUINFO = Path("/proc/cpuinfo")
-"""Where Linux describes its processors."""
+"""The file in which Linux describes its processors."""
 
 KEPT_BYTES = 1 << 30
 """Arrays up to this size come from memory that the process keeps; twice as much is kept where nothing is in use."""
@@ -27,9 +27,13 @@ cores, threads that compile would wait for each other."""
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """glibc's names for its settings, `malloc.h`."""
 SETTINGS = (
-    "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_ARENA_MAX",
     "GLIBC_TUNABLES",
-)  # fmt: skip
+)
 """Environment variables by which users set glibc themselves."""
 
 

@@ -1,4 +1,4 @@
-"""What goes on, on stderr: bars on a terminal, and a line now and then in a pipe, a file or a batch system's log.
+"""Progress on stderr: bars on a terminal, and a line now and then in a pipe, a file or a batch system's log.
 
 Work that may take longer than a moment is entered here: a `stage` is work of unknown length, such as the reading of a
 data set, and a `progress_bar` counts. Work within other work forms a stack, whose outermost entry is the command.
@@ -81,7 +81,7 @@ class Work:
         self.stays, self.delay, self.names = stays, delay, names
         self.noted = ""
         self.is_named = False
-        """Whether a line has named it."""
+        """True once a line has named it."""
         self.bar: tqdm[Any] | None = None
         self._board = board
         self.began = 0.0 if board is None else board.clock()
@@ -90,7 +90,7 @@ class Work:
 
     @property
     def is_shown(self) -> bool:
-        """Whether it is entered anywhere."""
+        """Return whether it is entered anywhere."""
         return self._board is not None
 
     def update(self, count: int = 1) -> None:
@@ -149,7 +149,7 @@ class Board:
 
     @property
     def is_going_on(self) -> bool:
-        """Whether any work goes on."""
+        """Return whether any work goes on."""
         return bool(self._works)
 
     def enter(self, work: Work) -> None:
@@ -221,10 +221,17 @@ class Board:
         is_stage = work.total is None
         before = 0.0 if is_stage else self.clock() - work.began
         work.bar = tqdm(
-            total=work.total, initial=work.initial, desc=self._title(work), unit=_spaced(work.unit) or "it",
-            unit_scale=(work.total or 0) >= SCALED, leave=work.stays, file=sys.stderr, dynamic_ncols=True,
-            bar_format=STAGE_FORMAT if is_stage else BAR_FORMAT, mininterval=0.1,
-        )  # fmt: skip
+            total=work.total,
+            initial=work.initial,
+            desc=self._title(work),
+            unit=_spaced(work.unit) or "it",
+            unit_scale=(work.total or 0) >= SCALED,
+            leave=work.stays,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            bar_format=STAGE_FORMAT if is_stage else BAR_FORMAT,
+            mininterval=0.1,
+        )
         work.bar.start_t -= self.clock() - work.began if is_stage else before
         work.bar.n = work.done
         if work.noted:

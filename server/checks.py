@@ -55,7 +55,7 @@ class Opinion(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Which of a task's opinions are right and which are wrong, by place, and whether the bits are proved."""
+    """A verdict on a task: the places of the opinions that are right and wrong, and whether the bits are proved."""
 
     right: tuple[int, ...]
     wrong: tuple[int, ...] = ()
@@ -68,9 +68,9 @@ class Work:
     def __init__(self, place: int, job: Job):
         self.place, self.job = place, job
         self.running: list[Member] = []
-        """Who computes it now, apart from those that are late."""
+        """The workers that compute it now, apart from those that are late."""
         self.overdue: list[Member] = []
-        """Who computes it and is late."""
+        """The workers that compute it and are late."""
         self.lateness = 0
         """The number of late attempts."""
         self.first_sent = 0.0

@@ -73,9 +73,10 @@ class Keyring:
         """
         names = (f"{LOCAL}-{number}" for number in itertools.count())
         usable = (
-            name for name in names
+            name
+            for name in names
             if not self._path("revoked", name).exists() and not trust.is_distrusted(self._run, name)
-        )  # fmt: skip
+        )
         return [self.add(name) for name in itertools.islice(usable, count)]
 
     def revoke(self, name: str) -> None:

@@ -54,9 +54,9 @@ except ImportError as error:
     ) from error
 
 NODES = "launchpad"
-"""Where launchpad's pickles of the nodes are while they run; relative to the run's folder."""
+"""The folder of launchpad's pickles of the nodes while they run, in the run's folder."""
 OUTCOME = "outcome.json"
-"""Where the server node leaves what the launching process is to say; relative to the run's folder."""
+"""The file, in the run's folder, in which the server node leaves what the launching process is to say."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,15 +117,19 @@ def run(
         KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
     callbacks = loggers(log)
-    executor.scheduler.trust.keep_in(out)
+    executor.scheduler.keep_trust_in(out)
     with executor:
         while True:
             lasting = Lasting(executor, out / folder.CHECKPOINTS)
             try:
                 return train.run(
-                    experiment, out, data_dir=data_dir, executor=lasting, callbacks=callbacks,
+                    experiment,
+                    out,
+                    data_dir=data_dir,
+                    executor=lasting,
+                    callbacks=callbacks,
                     show_progress=show_progress,
-                )  # fmt: skip
+                )
             except TaintedError as error:  # each sends a key away for good, so that this ends
                 lasting.go_back(error)
 
@@ -171,9 +175,10 @@ class Lasting:
             path.replace(path.with_suffix(".doubted"))
         LOGGER.warning(
             "%s; the run goes back to %s, and the checkpoints of these steps are set aside as *.doubted: %s",
-            error.problem, "its start" if error.base < 0 else f"step {error.base} or before",
+            error.problem,
+            "its start" if error.base < 0 else f"step {error.base} or before",
             ", ".join(map(str, doubted)) or "none",
-        )  # fmt: skip
+        )
         self._executor.scheduler.go_back(error.base)
 
     def _checkpoints(self) -> dict[int, Path]:

@@ -74,10 +74,11 @@ def executor(
         status(remote)
         if listen is None and remote.scheduler.alone and processes.ended_for_good:
             raise WorkersLostError(
-                "no worker is left", got=f"{workers} that were started here and ended for good",
+                "no worker is left",
+                got=f"{workers} that were started here and ended for good",
                 expected="at least one that computes as the others do",
                 remedy=f"See why in {processes.logs}, and in {out / service.LOG}.",
-            )  # fmt: skip
+            )
 
     remote = RemoteExecutor([], **introduction, settings=settings, on_tick=tick, on_close=close)
     router.open(remote.scheduler.join, remote.scheduler.leave)
@@ -195,9 +196,12 @@ class LocalWorkers:
         with open(self.logs / f"worker-{place}.log", "ab") as log:
             self._processes[place] = subprocess.Popen(
                 [*self._command, "--key-file", self._key_files[place]],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,  # Ctrl-C is for the server, which then tells them
-            )  # fmt: skip
+            )
 
     def _watch(self, workers: int) -> None:
         """Start again those that die; one that dies at once, after a wait that doubles each time."""
@@ -218,8 +222,10 @@ class LocalWorkers:
                     due[place] = now + wait[place]
                     LOGGER.warning(
                         "worker process %d ended (%d); another starts in %.1f s",
-                        process.pid, process.returncode, wait[place],
-                    )  # fmt: skip
+                        process.pid,
+                        process.returncode,
+                        wait[place],
+                    )
                 elif now >= due[place]:
                     del due[place]
                     born[place] = now

@@ -97,8 +97,11 @@ def test_gpu_writes_its_tables_and_a_curve(tmp_path, monkeypatch, capsys):
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert json.loads((tmp_path / "gpu.json").read_text()) == results
     assert [(row["kernel"], row["block"]) for row in results["rows"]] == [
-        ("ConvVec1", 2), ("ConvVec1", 3), ("FC1", 2), ("FC1", 3),
-    ]  # fmt: skip
+        ("ConvVec1", 2),
+        ("ConvVec1", 3),
+        ("FC1", 2),
+        ("FC1", 3),
+    ]
     assert [row["neural_tangents"] is None for row in results["rows"]] == [False, False, True, True]
     assert all(row["forward_us"] > 0 for row in results["rows"])
     assert [row["of_operations"] is None for row in results["rows"]] == [False, False, True, True]

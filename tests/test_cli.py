@@ -108,10 +108,19 @@ def run_copy(finished, tmp_path):
 def shown(finished, monkeypatch):
     """What `kip distill` prints of a result, for changes of the result, without a run."""
     result = loop.Result(
-        test_accuracy=0.8, validation_accuracy=0.8, initial_test_accuracy=0.5, paper_test_accuracy=0.79,
-        paper_test_spread=0.01, paper_steps=[2, 4], exported_step=4, steps=4, seconds=1.0, peak_memory_mib=100,
-        out="run", class_test_accuracies=[0.7, None, 0.9],
-    )  # fmt: skip
+        test_accuracy=0.8,
+        validation_accuracy=0.8,
+        initial_test_accuracy=0.5,
+        paper_test_accuracy=0.79,
+        paper_test_spread=0.01,
+        paper_steps=[2, 4],
+        exported_step=4,
+        steps=4,
+        seconds=1.0,
+        peak_memory_mib=100,
+        out="run",
+        class_test_accuracies=[0.7, None, 0.9],
+    )
 
     def shown(*options, **changes):
         monkeypatch.setattr(runs, "_train", lambda *arguments: result._replace(**changes))
@@ -262,7 +271,7 @@ def test_configs_lists_every_name_with_its_published_result():
     listed = outcome.last_line["configs"]
     assert "quick start" in listed["digits_convnet"]
     assert listed["table_a5:ipc10_plain"].startswith("61.0 +- 0.2 %")
-    assert len(outcome.out.splitlines()) == len(listed) + 1
+    assert len(outcome.out.splitlines()) <= 24 + 1  # a screen of families, and the object
 
 
 # Help

@@ -197,9 +197,12 @@ def test_a_reference_reads_in_percent(reference, text):
 
 
 def test_a_pattern_stands_for_the_rows_that_match_it(tmp_path):
-    assert experiment.matching("coresets:mnist_random_*") == ["coresets:mnist_random_1", "coresets:mnist_random_10"]
+    assert experiment.matching("coresets:mnist_random_*") == [
+        "coresets:mnist_random_ipc1",
+        "coresets:mnist_random_ipc10",
+    ]
     assert len(experiment.matching("coresets:*")) == len(experiment._run(experiment._folder() / "coresets.py")["rows"])
-    for name in ("mnist_fc1_10", "coresets:mnist_random_1", "runs/a set.npz", "mine.py:a"):
+    for name in ("mnist_fc1_10", "coresets:mnist_random_ipc1", "runs/a set.npz", "mine.py:a"):
         assert experiment.matching(name) == [name]
     for name in ("coresets:nothing_*", "mnist_fc1_10:*", "no_such_file:*"):
         with pytest.raises(ConfigError, match="rows of the config"):

@@ -78,9 +78,14 @@ class Targets:
             raise DataError(f"indices of {source.split} images", got=indices.shape, expected=f"0..{len(inputs) - 1}")
         if source.step is not None:
             images = select(
-                self._pixels[source.split], inputs, indices, transform=self._transform, policy=self.recipe.augment,
-                seed=self.recipe.seed, step=source.step,
-            )  # fmt: skip
+                self._pixels[source.split],
+                inputs,
+                indices,
+                transform=self._transform,
+                policy=self.recipe.augment,
+                seed=self.recipe.seed,
+                step=source.step,
+            )
         else:
             images = inputs if source.indices is None else inputs[indices]
         if source.checksum is not None and checksum(images) != source.checksum:

@@ -121,10 +121,15 @@ def as_markdown(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         theirs = row["neural_tangents"] or {}
         cells = [
-            row["kernel"], f"{row['block']}x{row['block']}", f"{row['forward_us']:.4g}", f"{row['vjp_us']:.4g}",
-            f"{row['memory_kib']:.4g}", _share(row["of_operations"]), _share(row["of_bytes"]),
+            row["kernel"],
+            f"{row['block']}x{row['block']}",
+            f"{row['forward_us']:.4g}",
+            f"{row['vjp_us']:.4g}",
+            f"{row['memory_kib']:.4g}",
+            _share(row["of_operations"]),
+            _share(row["of_bytes"]),
             *(f"{theirs[name]:.4g}" if theirs else "" for name in ("forward_us", "vjp_us")),
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -154,10 +159,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels = [
         Panel("loss", "seconds", "loss", {"loss": [Point(row["seconds"], row["loss"]) for row in curve]}),
         Panel(
-            "accuracy of the batch", "seconds", "accuracy, %",
+            "accuracy of the batch",
+            "seconds",
+            "accuracy, %",
             {"batch": [Point(row["seconds"], 100 * row["batch_accuracy"]) for row in curve]},
         ),
-    ]  # fmt: skip
+    ]
     save_panels(path, panels, title=f"KIP on {results['kip']['data']}, {results['device']['kind']}")
 
 

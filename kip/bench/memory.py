@@ -59,9 +59,11 @@ def measure(batches: Sequence[int], image: tuple[int, int, int], updates: int) -
     """
     if not machine.keep_freed_memory():
         raise ConfigError(
-            "kip bench memory", got="a C library that cannot be told, or one that the environment sets",
-            expected="glibc", remedy=f"Unset {', '.join(machine.SETTINGS)}, if they are set.",
-        )  # fmt: skip
+            "kip bench memory",
+            got="a C library that cannot be told, or one that the environment sets",
+            expected="glibc",
+            remedy=f"Unset {', '.join(machine.SETTINGS)}, if they are set.",
+        )
     model = Model(NETWORK, 10)
     variables = model.init(jax.random.key(0), image)
     gradient = jax.jit(jax.grad(lambda variables, images: (model.apply(variables, images).logits ** 2).sum()))

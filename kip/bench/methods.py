@@ -84,8 +84,12 @@ SUBJECTS: dict[tuple[str, Size], Subject] = {
     ),
     ("krr_st", "small"): Subject(
         KRRST(
-            20, teacher=Teacher(_TEACHER, embedding=256, batch=128), network=_SMALL,
-            pool=Pool(max_updates=300, optimizer=_ADAM, loss="mean"), target_batch=256, pretraining=_ADAM,
+            20,
+            teacher=Teacher(_TEACHER, embedding=256, batch=128),
+            network=_SMALL,
+            pool=Pool(max_updates=300, optimizer=_ADAM, loss="mean"),
+            target_batch=256,
+            pretraining=_ADAM,
         ),
         _GREY,
     ),
@@ -98,7 +102,7 @@ SUBJECTS: dict[tuple[str, Size], Subject] = {
     ("krr_st", "paper"): Subject(
         KRRST(100, target_batch=128), _RGB, "100 images in place of 1000, 128 target images in place of 1024"
     ),
-}  # fmt: skip
+}
 """The sizes that are measured: the small sizes are those of this project's configurations for MNIST and EMNIST."""
 
 
@@ -172,6 +176,13 @@ def random_problem(image: tuple[int, int, int]) -> Problem:
     labels = np.arange(len(pixels)) % 10
     transform = fit(Preprocess("standardize"), pixels)
     return Problem(
-        pixels, transform.apply(pixels), labels, 10, ClassIndex(labels, 10), transform, Augment("none"),
-        KernelBlocks(), seed=0,
-    )  # fmt: skip
+        pixels,
+        transform.apply(pixels),
+        labels,
+        10,
+        ClassIndex(labels, 10),
+        transform,
+        Augment("none"),
+        KernelBlocks(),
+        seed=0,
+    )

@@ -88,9 +88,11 @@ def _step(name: str, image: tuple[int, int, int], repeats: int, per_class: int, 
     validation = (time.perf_counter() - begun) / targets * VALIDATION_IMAGES / CHECKPOINT_EVERY
     forward, backward, rest = (float(part) for part in np.median(parts[2:], axis=0))
     return Step(
-        name, per_class, targets,
+        name,
+        per_class,
+        targets,
         {"blocks, forward": forward, "blocks, vjp": backward, "rest": rest, "validation": validation},
-    )  # fmt: skip
+    )
 
 
 def table(steps: Sequence[Step]) -> str:

@@ -26,7 +26,7 @@ from kip.storage.images import Lazy
 ROWS_AT_A_TIME = 4096
 """The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""
 BLOCKS = " blocks"
-"""What bars of a kernel matrix count."""
+"""The unit that bars of a kernel matrix count."""
 
 
 class KernelMatrices(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which tasks a step's kernel matrices are cut into, and which tiles a task is computed in.
+"""The tasks that a step's kernel matrices are cut into, and the tiles that a task is computed in.
 
     K_ts (m, n): all entries.        K_ss (n, n): those on and above the diagonal; the rest is their transpose.
 

@@ -31,7 +31,7 @@ CLOSED_PIPE = 141
 
 
 BEGAN: ContextVar[float] = ContextVar("began")
-"""When the command began, in monotonic time."""
+"""The monotonic time at which the command began, in seconds."""
 
 
 def cost() -> dict[str, float | None]:
@@ -40,14 +40,14 @@ def cost() -> dict[str, float | None]:
 
 
 class Command(NamedTuple):
-    """Where a command's function is, and what `kip --help` says of it."""
+    """A command: the place of its function, and its line in `kip --help`."""
 
     place: str
     """MODULE:FUNCTION within `kip.cli`."""
     summary: str
     """The first line of the function's docstring."""
     is_quiet: bool = False
-    """Whether stderr says nothing of how it goes on: it ends at once, or stays until it is stopped."""
+    """True if stderr says nothing of its progress: it ends at once, or stays until it is stopped."""
 
     def function(self) -> Callable[..., dict[str, Any]]:
         """Import and return the function."""
@@ -59,7 +59,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "run": {
         "distill": Command("runs:distill", "Distil a data set: run any method to its end, and export what it learned."),
         "label-solve": Command("runs:label_solve", "Solve for the labels of fixed natural images in closed form."),
-        "configs": Command("runs:configs", "List the configurations that come with kip, and what each reproduces."),
+        "configs": Command("configurations:configs", "List the configurations that come with kip: families, or names."),
         "choose": Command(
             "choose:choose",
             "Choose a method by three questions, with what each costs and reaches on a small machine.",

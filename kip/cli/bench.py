@@ -33,8 +33,8 @@ def kernel(
         side: The pixels on each side of an image.
         channels: The channels of an image, 1 or 3.
         blocks: The images on each side of a block.
-        repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
-            run for two seconds.
+        repeats: The number of runs of each program; the best time counts. Slow programs stop after ten seconds, and
+            fast ones run for two seconds.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.bench import engine
@@ -89,7 +89,7 @@ def growth(*, repeats: int = 10, out: Out = Path("growth.png"), json: Json = Fal
         kip bench growth --out growth.png
 
     Args:
-        repeats: How often each program runs; the best time counts.
+        repeats: The number of runs of each program; the best time counts.
         out: The file of the picture.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -118,7 +118,7 @@ def methods(
         methods: The methods that are measured: among ld, ld_ridge, frepo, rfad and krr_st. The default is all. The peak
             of memory is that of the process, so that it is true of the largest method alone.
         size: The sizes: the small ones of this project's configurations, or those of the papers.
-        updates: How many updates are timed; none begins after a minute.
+        updates: The number of updates that are timed; none begins after a minute.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.bench import methods as learning
@@ -149,7 +149,7 @@ def matching(
         channels: The channels of an image, 1 or 3.
         width: The channels of the network's layers.
         real_batch: The natural images of each class in a step.
-        updates: How many steps are timed.
+        updates: The number of steps that are timed.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.bench import matching as bench
@@ -197,7 +197,7 @@ def step(
         kernels: The kernels that are measured, such as ConvNet, ConvVec3, Myrtle5, FC1.
         side: The pixels on each side of an image.
         channels: The channels of an image, 1 or 3.
-        repeats: How often each program runs; the best time counts.
+        repeats: The number of runs of each program; the best time counts.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.bench import step as bench
@@ -241,7 +241,7 @@ def memory(
         blocks: The images of a batch.
         side: The pixels on each side of an image.
         channels: The channels of an image, 1 or 3.
-        updates: How many updates each turn times.
+        updates: The number of updates that each turn times.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.bench import memory as bench
@@ -272,7 +272,7 @@ def gpu(
         side: The pixels on each side of an image.
         channels: The channels of an image, 1 or 3.
         blocks: The images on each side of a block.
-        minutes: How long all of it takes; KIP has what the other measurements leave.
+        minutes: The minutes that all of it takes; KIP has those that the other measurements leave.
         data: The data set that KIP runs on.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         out: The folder of the tables and the picture.
@@ -283,9 +283,14 @@ def gpu(
 
     assert out is not None
     results = bench.measure(
-        seconds=60 * minutes, kernels=kernels, blocks=blocks, image=(side, side, channels), of=data,
-        data_dir=data_dir, progress=say,
-    )  # fmt: skip
+        seconds=60 * minutes,
+        kernels=kernels,
+        blocks=blocks,
+        image=(side, side, channels),
+        of=data,
+        data_dir=data_dir,
+        progress=say,
+    )
     text = bench.as_markdown(results)
     save_json(out / "gpu.json", results)
     atomic_write(out / "gpu.md", lambda file: file.write(text.encode()))

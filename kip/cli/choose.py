@@ -46,14 +46,14 @@ class Choice(NamedTuple):
     times: tuple[Time, ...]
     """The times for which it is suggested."""
     config: str
-    """What to begin with: a configuration that comes with kip."""
+    """A configuration to begin with, by its name."""
     row: str | None
     """Its row in the main table; None where it has none."""
     seconds: int | None
-    """What its steps took on one CPU core for 10 images a class of CIFAR-10, by the main table; of 1 where it has no
-    other row."""
+    """The seconds of its steps on one CPU core, by the main table: for 10 images per class of CIFAR-10, or for 1 if it
+    has no other row. None if the table has no row."""
     accuracy: float | None
-    """Percent on test that go with it: under hard labels for networks, by its own judge for kernels."""
+    """The accuracy of that row in percent on test: under hard labels for networks, by its own judge for kernels."""
     why: str
 
     @property
@@ -66,51 +66,51 @@ class Choice(NamedTuple):
 
 TABLE: tuple[Choice, ...] = (
     Choice(
-        "DM", "networks", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_dm_10", "DM", 111, 39.3,
+        "DM", "networks", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_dm_ipc10", "DM", 111, 39.3,
         "the best images for networks that minutes buy; no network is trained while it learns",
     ),
     Choice(
-        "DSA", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_dsa_10", "DSA", 106, 32.0,
+        "DSA", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_dsa_ipc10", "DSA", 106, 32.0,
         "gradients are matched; DC without its augmentation leads with one image a class of CIFAR-10",
     ),
     Choice(
-        "FRePo", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_frepo_10", "FRePo", 346, 32.7,
+        "FRePo", "networks", "images", ("hours", "accelerator"), "main_table:cifar10_frepo_ipc10", "FRePo", 346, 32.7,
         "behind DM after minutes; its paper's accuracy takes its paper's steps",
     ),
     Choice(
-        "MTT", "networks", "images", ("accelerator",), "main_table:cifar10_mtt_1", "MTT", 93, 22.5,
+        "MTT", "networks", "images", ("accelerator",), "main_table:cifar10_mtt_ipc1", "MTT", 93, 22.5,
         "experts are trained first; its paper's accuracy takes many of them and long students",
     ),
     Choice(
-        "LD", "networks", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_ld_10", "LD", 245, 21.7,
+        "LD", "networks", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_ld_ipc10", "LD", 245, 21.7,
         "labels that train networks, also of another data set's images",
     ),
     Choice(
-        "EL2N, easiest", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_el2n_10",
+        "EL2N, easiest", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_el2n_ipc10",
         "EL2N, easiest", 22, 36.9, "the images that a network finds easy; it is recorded first, some 9 minutes",
     ),
     Choice(
-        "RDED", "networks", "nothing", ("minutes", "hours", "accelerator"), "main_table:cifar10_rded_10", "RDED", 28,
+        "RDED", "networks", "nothing", ("minutes", "hours", "accelerator"), "main_table:cifar10_rded_ipc10", "RDED", 28,
         35.8, "crops of natural images, for larger images and many classes; a network learns first, some 9 minutes",
     ),
     Choice(
-        "herding", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_herding_10", "herding",
-        26, 33.1, "images near the mean of their class; the better choice with one image a class of MNIST",
+        "herding", "networks", "nothing", ("minutes", "hours", "accelerator"), "coresets:cifar10_herding_ipc10",
+        "herding", 26, 33.1, "images near the mean of their class; the better choice with one image a class of MNIST",
     ),
     Choice(
-        "KIP, FC1 kernel", "kernels", "images", ("minutes",), "main_table:cifar10_kip_10", "KIP, FC1 kernel", 352, 48.9,
-        "images and labels for regression under a kernel with one hidden layer",
+        "KIP, FC1 kernel", "kernels", "images", ("minutes",), "main_table:cifar10_kip_ipc10", "KIP, FC1 kernel", 352,
+        48.9, "images and labels for regression under a kernel with one hidden layer",
     ),
     Choice(
         "KIP, ConvNet kernel", "kernels", "images", ("hours", "accelerator"), "cifar10_convnet_10",
         "KIP, ConvNet kernel", 6714, 62.4, "the highest accuracy from the fewest images; this is one image a class",
     ),
     Choice(
-        "RFAD", "kernels", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_rfad_10", "RFAD", 368,
+        "RFAD", "kernels", "images", ("minutes", "hours", "accelerator"), "main_table:cifar10_rfad_ipc10", "RFAD", 368,
         48.4, "KIP on the features of random networks; networks learn from its sets too",
     ),
     Choice(
-        "Label Solve", "kernels", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_label_solve_10",
+        "Label Solve", "kernels", "labels", ("minutes", "hours", "accelerator"), "main_table:cifar10_label_solve_ipc10",
         "Label Solve, FC1 kernel", 5, 40.2, "one linear system and no steps",
     ),
     Choice(
@@ -159,10 +159,10 @@ def choose(
         kip choose --reader networks --learned images --time minutes
 
     Args:
-        reader: Who will learn from the set: networks that are trained on it, kernel regression (kernels), or networks
+        reader: The learners of the set: networks that are trained on it, kernel regression (kernels), or networks
             that are pre-trained on it (pretraining). The default is asked for, or any.
-        learned: What may be learned: images, labels alone, or nothing. The default is asked for, or any.
-        time: How long making it may take: minutes or hours on a CPU, or hours on an accelerator. The default is asked
+        learned: The learned part of the set: images, labels alone, or nothing. The default is asked for, or any.
+        time: The time for making it: minutes or hours on a CPU, or hours on an accelerator. The default is asked
             for, or any.
         json: Print one JSON object with the results as the last line of stdout.
     """

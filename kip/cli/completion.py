@@ -11,7 +11,7 @@ import tyro
 
 from kip.cli.options import Json, call
 
-TAKE_CONFIGS = ("distill", "label-solve", "compare", "dcs")
+TAKE_CONFIGS = ("distill", "label-solve", "compare", "dcs", "configs")
 """The commands whose first argument may be the name of a configuration."""
 
 BASH = """_kip() {{
@@ -54,7 +54,7 @@ def completion(shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]], *, j
     zsh finds the file if its folder is in fpath before compinit is run. Make the file again after an update of kip.
 
     Args:
-        shell: The shell.
+        shell: The shell that the text is for.
         json: Print one JSON object with the results as the last line of stdout.
     """
     text = script(shell)

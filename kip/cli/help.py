@@ -81,7 +81,7 @@ def joined(text: str) -> str:
 
 
 class _Page(io.StringIO):
-    """What is printed, held back; it is as much of a terminal as stdout."""
+    """A page of help that is held back while it is printed; it is as much of a terminal as stdout."""
 
     encoding = "utf-8"  # by which tyro draws its boxes
 

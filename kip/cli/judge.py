@@ -56,10 +56,10 @@ def evaluate(
         distilled: The set: an .npz file, or a run's folder.
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         features: Networks whose features, at random initial values, give further kernels, as RFAD judges its sets. The
             result is over five draws of networks.
-        networks_per_draw: How many networks of one kind give the features of one draw.
+        networks_per_draw: The number of networks of one kind that give the features of one draw.
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
             default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
@@ -77,9 +77,11 @@ def evaluate(
     check_out(out)
     if ridge is not None and not kernel and not features:
         raise ConfigError(
-            "--ridge", got=f"{ridge:g}, without --kernel or --features", expected="kernels that it regularises",
+            "--ridge",
+            got=f"{ridge:g}, without --kernel or --features",
+            expected="kernels that it regularises",
             remedy="A set's own judge has its own ridge; name that judge's kernel with --kernel to change it.",
-        )  # fmt: skip
+        )
     permission.permit(*stax)
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel]
@@ -91,9 +93,14 @@ def evaluate(
         (loaded,) = folder.read_sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
-                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
-                data_dir=folder.place_of_data(path, data_dir), show_progress=True,
-            )  # fmt: skip
+                loaded,
+                blocks,
+                kernels=kernels,
+                features=networks,
+                ridge=regulariser,
+                data_dir=folder.place_of_data(path, data_dir),
+                show_progress=True,
+            )
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
@@ -181,13 +188,13 @@ def compare(
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
-        kip compare "coresets:mnist_*_10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
+        kip compare "coresets:mnist_*_ipc10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
 
     Args:
         sets: The sets: .npz files, runs' folders, and configurations by name or file. FILE:PATTERN, with * and ?,
             stands for all rows of a file that match.
-        comparison: What is put into the table, and how it is trained.
+        comparison: Options of the table's rows and of the training.
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
@@ -207,9 +214,15 @@ def compare(
     sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
-            sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
-            progress=functools.partial(print, flush=True), save=functools.partial(save_json, out / measure.TABLE),
-        )  # fmt: skip
+            sets,
+            comparison,
+            out=out,
+            vary=vary,
+            data_dir=data_dir,
+            show_progress=True,
+            progress=functools.partial(print, flush=True),
+            save=functools.partial(save_json, out / measure.TABLE),
+        )
         for path in report.write(table, out):
             print(f"written: {path}")
     return table
@@ -244,9 +257,13 @@ def dcs(
 
     with sole_writer(out):
         results = correlate(
-            configs, correlation, out=out, data_dir=data_dir, show_progress=True,
+            configs,
+            correlation,
+            out=out,
+            data_dir=data_dir,
+            show_progress=True,
             progress=functools.partial(print, flush=True),
-        )  # fmt: skip
+        )
         for name, score in results["scores"].items():
             print(f"{name:32} {report.as_text(score)}")
         save_json(out / "dcs.json", results)
@@ -268,14 +285,14 @@ def scaling(
     The trainings that have seen most images are held out, and the law is held against them. A table that it can be
     fitted to has several sizes and numbers of epochs:
 
-        kip compare coresets:mnist_random_1 coresets:mnist_random_10 --protocols SL+KD --epochs 20 50 100 --out sizes
+        kip compare "coresets:mnist_random_*" --protocols SL+KD --epochs 20 50 100 --out sizes
         kip scaling sizes/comparison.json --protocol SL+KD
 
     Args:
         table: The comparison.json of `kip compare`.
         protocol: The protocol whose trainings are taken, with all of its numbers of epochs.
         method: The method whose sets are taken. The default is all.
-        held_out: How many trainings the law is not fitted to.
+        held_out: The number of trainings that are held out of the fit.
         out: The picture. The default is scaling.png beside the table.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -324,14 +341,14 @@ def natural(
     Args:
         data: The data set: digits, mnist, cifar10, ...
         kernel: The kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         per_class: The sizes of the subsets, in images per class.
-        subsets: How many random subsets of each size are drawn. A draw's smaller subsets are parts of its largest.
-        targets: How many test images the subsets are scored on, class-balanced. The default is all.
-        preprocess: What is done to pixels before a kernel sees them.
-        regularization: What ZCA adds to every eigenvalue of the covariance, in units of their mean. Other preprocessing
-            ignores it.
-        ridge: What is added to the kernel's diagonal, in units of its mean.
+        subsets: The number of random subsets of each size. A draw's smaller subsets are parts of its largest.
+        targets: The number of test images, class-balanced, that the subsets are scored on. The default is all.
+        preprocess: The preprocessing of pixels before a kernel sees them.
+        regularization: The addition to every eigenvalue of the covariance by ZCA, in units of their mean. Other
+            preprocessing ignores it.
+        ridge: The addition to the kernel's diagonal, in units of its mean.
         seed: The seed of the random draws.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
@@ -380,7 +397,7 @@ def pretraining(
 
     Args:
         sets: The sets: .npz files, or runs' folders.
-        comparison: What is compared, and how.
+        comparison: Options of what is compared.
         out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.

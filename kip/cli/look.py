@@ -47,10 +47,10 @@ def analyze(
         distilled: The set: an .npz file, or a run's folder.
         kernel: The kernel whose features and spectrum are measured: FC1, ConvNet, RBF, ... The default is the set's
             own.
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         checkpoints: The steps of a run whose dimensions are measured as well.
-        targets: How many test images bands and subsets are scored on. The default is all.
-        repeats: How many random subsets of each size are drawn.
+        targets: The number of test images that bands and subsets are scored on. The default is all.
+        repeats: The number of random subsets of each size.
         features: A network in whose features the Frechet distance (FID) from the train images is taken, after it has
             learned these. The default takes none.
         feature_steps: The number of updates of that network, in batches of 100.

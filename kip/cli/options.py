@@ -27,6 +27,7 @@ Run = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[RUN ...]")]]
 Set = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SET")]]
 Sets = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="[SET ...]")]]
+Words = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[WORD ...]")]]
 Address = Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")]
 Json = bool
 Stax = Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE:FUNCTION ...]")]
@@ -44,10 +45,10 @@ class RunOptions:
     """The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets loads the
     data set."""
     executor: Executor = "local"
-    """Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors, or in
-    launchpad's processes, which need CPython 3.10."""
+    """The place where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
+    or in launchpad's processes, which need CPython 3.10."""
     workers: int = 1
-    """How many worker processes zmq, ray or launchpad starts."""
+    """The number of worker processes that zmq, ray or launchpad starts."""
     address: Address = None
     """With zmq and launchpad, HOST:PORT to listen on for workers on other machines (`kip worker`); the default is
     loopback and any port. With ray, the address of a cluster that runs, such as auto; the default is a new one on this

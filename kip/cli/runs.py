@@ -83,22 +83,6 @@ def with_overrides(
     return _run(changed, options.out or _default_out(name + suffix), options)
 
 
-def configs(*, json: Json = False) -> dict[str, Any]:
-    """List the configurations that come with kip, with the published result that each reproduces.
-
-    Args:
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import experiment
-
-    listed = {}
-    for name in experiment.names():
-        reference = experiment.load(name).reference
-        listed[name] = str(reference) if reference else experiment.describe(name)
-        print(f"{name:44} {listed[name]}")
-    return {"configs": listed}
-
-
 def status(run: Run, *, watch: bool = False, json: Json = False) -> dict[str, Any]:
     """Tell how far a run is and what its workers do.
 

@@ -105,9 +105,10 @@ def nobody_reads() -> bool:
 def unprinted(error: OSError) -> OutputError:
     """Return the error of a command whose results could not be printed."""
     return OutputError(
-        "the results could not be printed", got=error.strerror or repr(error),
+        "the results could not be printed",
+        got=error.strerror or repr(error),
         remedy="What the command saves is saved: a run's are in RUN/result.json, those of other commands in --out.",
-    )  # fmt: skip
+    )
 
 
 def _occupy() -> None:

@@ -29,8 +29,19 @@ MOST_VALUES = 100_000
 ARRAY, SCALAR = 1, 3
 """Flax's types of extensions."""
 DTYPES = (
-    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
-)  # fmt: skip
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+)
 """The dtypes of arrays that are read."""
 
 
@@ -51,9 +62,10 @@ def read(path: Path) -> Any:
         raise DataError(f"no file {path}", expected="a checkpoint of Flax") from None
     except Exception as error:  # what msgpack raises on a damaged file is no closed list
         raise DataError(
-            f"{path} cannot be read as a checkpoint of Flax", got=f"{type(error).__name__}: {error}",
+            f"{path} cannot be read as a checkpoint of Flax",
+            got=f"{type(error).__name__}: {error}",
             expected="msgpack, as flax.training.checkpoints writes it",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def read_set(path: Path) -> dict[str, np.ndarray]:
@@ -89,10 +101,17 @@ def _unpacked(content: bytes, extension: Callable[[int, bytes], Any]) -> Any:
         return part
 
     return msgpack.unpackb(
-        content, ext_hook=extension, object_hook=counted, list_hook=counted, raw=False,
-        max_array_len=LONGEST_LIST, max_map_len=LARGEST_MAP,
-        max_str_len=len(content), max_bin_len=len(content), max_ext_len=len(content),
-    )  # fmt: skip
+        content,
+        ext_hook=extension,
+        object_hook=counted,
+        list_hook=counted,
+        raw=False,
+        max_array_len=LONGEST_LIST,
+        max_map_len=LARGEST_MAP,
+        max_str_len=len(content),
+        max_bin_len=len(content),
+        max_ext_len=len(content),
+    )
 
 
 def _array(kind: int, content: bytes) -> np.ndarray:
@@ -110,6 +129,7 @@ def _array(kind: int, content: bytes) -> np.ndarray:
     if math.prod(shape) * np.dtype(dtype).itemsize != len(values):
         raise DataError(
             "a checkpoint of Flax with an array that its bytes do not fill",
-            got=f"{len(values)} bytes", expected=f"shape {tuple(shape)} of {dtype}",
-        )  # fmt: skip
+            got=f"{len(values)} bytes",
+            expected=f"shape {tuple(shape)} of {dtype}",
+        )
     return np.frombuffer(values, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)

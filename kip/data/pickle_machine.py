@@ -257,9 +257,14 @@ PUSHED = {
 }  # fmt: skip
 """Instructions that push their own argument."""
 CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "MARK": _Mark,
-}  # fmt: skip
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "MARK": _Mark,
+}
 """Instructions that push a value."""
 ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "POP_MARK": _Machine._pop_mark,

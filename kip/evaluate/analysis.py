@@ -120,7 +120,7 @@ def analyze(
         distilled.images_preprocessed, distilled.class_index, apply(dataset.train.images), dataset.train.labels
     )
     results["nearest_natural"] = {
-        "index": near.index.tolist(),
+        "index": near.rows.tolist(),
         "distance": near.distance.tolist(),
         "own_class": near.own_class,
     }

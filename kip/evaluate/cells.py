@@ -102,15 +102,30 @@ def judge(
     model = Model(network, candidate.labels.shape[1])
     keys = jnp.stack([rng.key(seed, f"protocol {protocol.name}", index) for index in range(seeds)])
     trained = post_train(
-        model, protocol, candidate.images, candidate.labels, keys, mirror_keeps_class=mirror_keeps_class, seed=seed,
-        rate=candidate.rate, teachers=teachers, store=store, show_progress=show_progress,
+        model,
+        protocol,
+        candidate.images,
+        candidate.labels,
+        keys,
+        mirror_keeps_class=mirror_keeps_class,
+        seed=seed,
+        rate=candidate.rate,
+        teachers=teachers,
+        store=store,
+        show_progress=show_progress,
         what=f"{candidate.name}, {protocol.name}",
-    )  # fmt: skip
+    )
     accuracies = [float(accuracy(model, variables, *test)) for variables in trained]
     return Cell(
-        candidate.name, network.label, protocol.name, float(np.mean(accuracies)), deviation(accuracies), accuracies,
-        stored_bytes(candidate, protocol), round(time.monotonic() - begun, 2),
-    )  # fmt: skip
+        candidate.name,
+        network.label,
+        protocol.name,
+        float(np.mean(accuracies)),
+        deviation(accuracies),
+        accuracies,
+        stored_bytes(candidate, protocol),
+        round(time.monotonic() - begun, 2),
+    )
 
 
 def seen_of(candidate: Candidate, protocol: Protocol) -> list[np.ndarray]:
@@ -145,9 +160,11 @@ def stored_bytes(candidate: Candidate, protocol: Protocol) -> int:
         of_labels = bytes_of_views(recipe, count, classes) + hard * (protocol.class_weight > 0)
     else:
         of_labels = {
-            "classes": hard, "own": entries, "teacher": entries,
+            "classes": hard,
+            "own": entries,
+            "teacher": entries,
             "teacher on views": protocol.epochs * entries + hard * (protocol.class_weight > 0),
-        }[protocol.labels]  # fmt: skip
+        }[protocol.labels]
     return NUMBER_BYTES * math.prod(candidate.images.shape) + of_labels
 
 

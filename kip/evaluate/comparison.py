@@ -193,10 +193,16 @@ def compare(
     for members in groups:
         origin = members[0].distilled.origin
         setting = Setting(
-            origin.data, origin.preprocess, cells=out / CELLS, seeds=comparison.seeds, seed=comparison.seed,
-            teacher=comparison.teacher, teacher_epochs=comparison.teacher_epochs, data_dir=data_dir,
+            origin.data,
+            origin.preprocess,
+            cells=out / CELLS,
+            seeds=comparison.seeds,
+            seed=comparison.seed,
+            teacher=comparison.teacher,
+            teacher_epochs=comparison.teacher_epochs,
+            data_dir=data_dir,
             show_progress=show_progress,
-        )  # fmt: skip
+        )
         candidates, rows = [], []
         for entry in members:
             check_data(entry.distilled, setting.dataset)
@@ -267,9 +273,11 @@ def varied(name: str, given: Experiment, vary: Sequence[str]) -> list[tuple[str,
                 place = place.get(key) if isinstance(place, dict) else None
             if not isinstance(place, dict) or last not in place:
                 raise ConfigError(
-                    f"--vary of {name}", got=repr(field), expected="a field of the configuration",
+                    f"--vary of {name}",
+                    got=repr(field),
+                    expected="a field of the configuration",
                     remedy=f"`kip distill {name} --help` lists them.",
-                )  # fmt: skip
+                )
             try:
                 place[last] = json.loads(text)
             except json.JSONDecodeError:
@@ -372,9 +380,12 @@ def fitted_to(
     if protocol.labels == "teacher on views" and len(teachers) > 1:
         protocol = dataclasses.replace(protocol, labels="stored views")
     return for_set(
-        protocol, classes=candidate.labels.shape[1], images_per_class=images_per_class, student=network,
+        protocol,
+        classes=candidate.labels.shape[1],
+        images_per_class=images_per_class,
+        student=network,
         teacher=teachers[0].network if len(teachers) == 1 else None,
-    )  # fmt: skip
+    )
 
 
 def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
@@ -386,9 +397,11 @@ def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
     without += [f"baseline {rule}" for rule in comparison.baselines]
     if without:
         raise ConfigError(
-            f"learning rate under protocol {taking[0].name}", got=f"none of {', '.join(without)}",
-            expected="the rate that the set was learned with", remedy="Give the rate with --rate.",
-        )  # fmt: skip
+            f"learning rate under protocol {taking[0].name}",
+            got=f"none of {', '.join(without)}",
+            expected="the rate that the set was learned with",
+            remedy="Give the rate with --rate.",
+        )
 
 
 def _method(distilled: DistilledSet) -> str:

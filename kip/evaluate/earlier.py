@@ -67,18 +67,20 @@ def join_tables(
         if cell["candidate"] not in names:
             continue
         kept = {
-            **cell, "candidate": names[cell["candidate"]],
+            **cell,
+            "candidate": names[cell["candidate"]],
             "protocol": protocols.get(cell["protocol"], cell["protocol"]),
-        }  # fmt: skip
+        }
         if tuple(kept[field] for field in CELL) not in known:
             cells.append(kept)
     if strange:
         progress(f"{strange} earlier cells are damaged, or of an older kip, and are dropped")
     of_new = [[teacher[field] for field in TEACHER] for teacher in table["teachers"]]
     teachers = [
-        teacher for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))
+        teacher
+        for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))
         if [teacher[field] for field in TEACHER] not in of_new
-    ]  # fmt: skip
+    ]
     return {
         **table,
         "sets": [*sets, *table["sets"]],

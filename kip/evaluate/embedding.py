@@ -21,7 +21,11 @@ from kip.training import self_supervised as teacher
 
 PERPLEXITY = 30.0
 """The perplexity of t-SNE. It is less where there are few points, which have to be more than three times as many."""
-STYLES = {"real images": ("o", 6, "#bdbdbd"), "learned images": ("o", 18, "#2f6db3"), "learned labels": ("x", 18, "#c0504d")}  # fmt: skip  # noqa: E501
+STYLES = {
+    "real images": ("o", 6, "#bdbdbd"),
+    "learned images": ("o", 18, "#2f6db3"),
+    "learned labels": ("x", 18, "#c0504d"),
+}
 
 
 Groups = dict[str, np.ndarray]

@@ -26,15 +26,15 @@ class LearnedDescent(DrawingJudge):
     network: Network
     """The network that is trained."""
     batches: Annotated[int, Field(ge=1)]
-    """Batches of the set: a step takes the next one, and the first comes again after the last."""
+    """The number of batches of the set: a step takes the next one, and the first comes again after the last."""
     loss: Loss = "soft_xent"
     """The loss that a step minimises; see `kip.training.losses`."""
     initial: Literal["random", "fixed"] = "random"
-    """The values that networks begin with: drawn anew, or the very ones that the set was learned for."""
+    """The initial values of networks: drawn anew (`random`), or the ones that the set was learned for (`fixed`)."""
     validation_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks for the accuracy on validation images."""
+    """The number of networks for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """Networks for the accuracy on test images."""
+    """The number of networks for the accuracy on test images."""
     kind: Literal["descent"] = "descent"
 
     @property
@@ -43,7 +43,7 @@ class LearnedDescent(DrawingJudge):
         return self.network.label
 
     def count(self, question: Question) -> int:
-        """Return how many networks are drawn: 1 where there is only one to draw."""
+        """Return the number of networks that are drawn: 1 for fixed initial values."""
         return 1 if self.initial == "fixed" else super().count(question)
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
@@ -70,12 +70,12 @@ class LearnedDescent(DrawingJudge):
 
 
 def in_turn(count: int, batches: int, steps: int) -> list[Draw]:
-    """Return what each step sees: consecutive batches of a set, from the start again after the last.
+    """Return the draw of each step: consecutive batches of a set, from the start again after the last.
 
     Args:
         count: images of the set, a multiple of `batches`.
-        batches: how many the set is cut into, in its order.
-        steps: how many.
+        batches: the number of batches that the set is cut into, in its order.
+        steps: the number of steps.
     """
     unused = key(0, "no augmentation")
     rows = np.arange(count).reshape(batches, -1)

@@ -121,6 +121,4 @@ def _load_function(name: str) -> Callable[..., Any]:
     """Load the function of a Stax kernel; see `kip.kernels.user_function`."""
     with contextlib.suppress(MissingExtraError):
         importlib.import_module("kip.kernels.neural_tangents")  # so that the user's own import of it works
-    return load_function(
-        name, of="a Stax kernel", signature="(x, z, get)", example="_, _, NAME = stax.serial(...)"
-    )  # fmt: skip
+    return load_function(name, of="a Stax kernel", signature="(x, z, get)", example="_, _, NAME = stax.serial(...)")

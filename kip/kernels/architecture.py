@@ -16,8 +16,8 @@ from kip.kernels import permission
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
 Implementation = Literal["auto", "numba", "engine", "neural_tangents"]
-"""Who computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`), neural-tangents, or
-(`auto`) the first of them that can on the device."""
+"""The program that computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`),
+neural-tangents, or (`auto`) the first of them that can on the device."""
 
 DEFAULT_DEPTH = {"FC": 1, "ConvVec": 3, "ConvNet": 3, "ConvNet3": 3, "Myrtle": 5}
 MYRTLE_BLOCKS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
@@ -55,7 +55,7 @@ class Architecture:
     activation: Literal["relu", "erf"] = "relu"
     """The nonlinearity of the hidden layers."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """Which kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
+    """The kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
     kind: Literal["network"] = "network"
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class Stax:
     """
 
     function: str
-    """Where the function is: `package.module:name` or `path/to/file.py:name`."""
+    """The place of the function: `package.module:name` or `path/to/file.py:name`."""
     get: Literal["ntk", "nngp"] = "ntk"
     """The third argument of the function."""
     entry_bytes: Annotated[int, Field(gt=0)] = 1 << 26

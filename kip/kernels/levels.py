@@ -1,4 +1,4 @@
-"""Which position pairs an architecture's kernel needs: its resolutions, and the radius of the shifts at each.
+"""The position pairs that an architecture's kernel needs: its resolutions, and the radius of the shifts at each.
 
 A pair of images has a covariance for every two positions (p, p'). Convolutions, activations and a readout after a
 flatten keep the shift p' - p; only 2x2 pooling mixes it: along an axis,

@@ -1,4 +1,4 @@
-"""Which functions of the user's own may be loaded: those that code or the user names, and none that only data names.
+"""The functions of the user's own that may be loaded: those that code or the user names, and none that only data names.
 
 Loading the function of a `Stax` kernel, or of a generator, runs the file that it is in. A Python configuration is code
 and may name any.

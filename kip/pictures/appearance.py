@@ -80,9 +80,11 @@ def prototypes(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if np.min(labels) < 0:
         raise ShapeError(
-            "labels for prototypes", got=f"a least entry of {np.min(labels):.3g}", expected="probabilities",
+            "labels for prototypes",
+            got=f"a least entry of {np.min(labels):.3g}",
+            expected="probabilities",
             remedy="Label distillation learns such labels; those of KIP are centred.",
-        )  # fmt: skip
+        )
     total = labels.sum(axis=0)
     weights = labels / np.where(total > 0, total, 1)
     return np.tensordot(weights.T, images, axes=1)

@@ -98,9 +98,15 @@ def save_images(
             if place.header is not None:
                 heading = heading_of(place.header, names, most=max(grid.cell[0], grid.pitch[0] - GAP) // LETTER)
                 page.text(
-                    place.x + grid.cell[0] / 2, place.y - 4, heading, size=8, color=INK, ha="center", va="bottom",
+                    place.x + grid.cell[0] / 2,
+                    place.y - 4,
+                    heading,
+                    size=8,
+                    color=INK,
+                    ha="center",
+                    va="bottom",
                     weight="bold",
-                )  # fmt: skip
+                )
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
         if has_heat:
             corner = MARGIN + room, top + grid.height + 50
@@ -121,7 +127,7 @@ def _draw_place(
 ) -> None:
     """Put one image into the canvas, and its headings and caption onto the page."""
     width, height = grid.cell
-    image = before[place.index] if place.is_before and before is not None else images[place.index]
+    image = before[place.row] if place.is_before and before is not None else images[place.row]
     enlarged = displayed(image).repeat(grid.scale, axis=0).repeat(grid.scale, axis=1)
     canvas[place.y : place.y + height, place.x : place.x + width] = enlarged
     middle = place.x + width / 2
@@ -129,7 +135,7 @@ def _draw_place(
         page.text(place.x, place.y - HEADER - 4, place.panel, size=9.5, color=INK, va="bottom")
     if place.is_before and grid.pairs:
         return
-    label, own = labels[place.index], int(class_index[place.index])
+    label, own = labels[place.row], int(class_index[place.row])
     text, color = f"{own}", FAINT
     if labels_learned and not place.is_before:
         top = int(label.argmax())

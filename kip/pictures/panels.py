@@ -71,9 +71,13 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
                     [point.x for point in points],
                     [point.y for point in points],
                     yerr=[point.deviation for point in points],
-                    marker=marks[name], markersize=5, color=colours[name], capsize=2, label=legible(name),
+                    marker=marks[name],
+                    markersize=5,
+                    color=colours[name],
+                    capsize=2,
+                    label=legible(name),
                     linewidth=1.2 if panel.connected else 0,
-                )  # fmt: skip
+                )
             ax.set(xlabel=panel.x, ylabel=panel.y)
             ax.set_title("\n".join(wrapped(legible(panel.title), 520, 7.5)), size=10, loc="left", color=INK)
             with_grid(ax)

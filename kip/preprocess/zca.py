@@ -208,10 +208,11 @@ def fit(images: Images, *, kind: str, regularization: float, cache_dir: Path | N
         regularised = eigenvalues + regularization * eigenvalues.mean()
     if eigenvalues.max() <= 0:
         raise DataError(
-            f"the covariance for {kind} is zero", got=f"{len(images)} images that are all the same",
+            f"the covariance for {kind} is zero",
+            got=f"{len(images)} images that are all the same",
             expected="images that differ",
             remedy="Look at the files: all black or all white ones may be of another depth, or transparent.",
-        )  # fmt: skip
+        )
     if regularised.min() <= features * np.finfo(np.float64).eps * regularised.max():
         raise DataError(
             f"the covariance for {kind} is singular",

@@ -36,7 +36,7 @@ from kip.storage.locks import has_writer
 
 LOGGER = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent
-"""Where `page.html` is."""
+"""The folder of `page.html`."""
 COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
 """The most images that are shown; of larger sets, each class shows as many."""
@@ -111,9 +111,10 @@ def write(run: Path | Sequence[Path], out: Path | None = None) -> Path:
     shown = [_run(each, path) for each in runs]
     environment = _environment()
     text = environment.get_template("page.html").render(
-        title=" · ".join(each.title for each in shown), runs=shown,
+        title=" · ".join(each.title for each in shown),
+        runs=shown,
         refresh=REFRESH if any(has_writer(each) for each in runs) else None,
-    )  # fmt: skip
+    )
     atomic_write(path, lambda file: file.write(text.encode()))
     return path
 

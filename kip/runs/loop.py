@@ -193,9 +193,14 @@ class _Run:
                 told = forecast.forecast(self.experiment, self.problem, self.state.step)
             forecast.tell(told)
         bar = progress_bar(
-            method.steps, self.experiment.data.name, shown=self.show_progress, unit=" steps", initial=self.state.step,
-            stays=True, delay=0,
-        )  # fmt: skip
+            method.steps,
+            self.experiment.data.name,
+            shown=self.show_progress,
+            unit=" steps",
+            initial=self.state.step,
+            stays=True,
+            delay=0,
+        )
         with bar:
             if not self.history.records:
                 self._checkpoint({"step": 0})
@@ -337,10 +342,15 @@ class _Run:
         method, labels = self.experiment.method, np.asarray(state.labels)
         title = title_of(f"{self.experiment.data.name}, {method.label}, {method.name}, step {state.step}")
         save_images(
-            self.out / "images.png", after, labels, shown_class(labels, state.class_index),
-            before=before, representations=method.labels_are == "representations", title=title,
+            self.out / "images.png",
+            after,
+            labels,
+            shown_class(labels, state.class_index),
+            before=before,
+            representations=method.labels_are == "representations",
+            title=title,
             class_names=self.dataset.class_names,
-        )  # fmt: skip
+        )
         save_curves(self.out / "curves.png", self.metrics.rows, reference=self.experiment.reference, title=title)
         self._drawn = time.monotonic()
 

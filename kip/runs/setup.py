@@ -48,11 +48,12 @@ def check_spreads(experiment: Experiment, executor: str) -> None:
     method = experiment.method
     if not method.needs.kernels and not isinstance(method.judge, KernelJudge):
         raise ConfigError(
-            f"--executor {executor} with the method {method.name!r}", got="a method that computes no kernels",
+            f"--executor {executor} with the method {method.name!r}",
+            got="a method that computes no kernels",
             expected="--executor local",
             remedy="Workers compute blocks of kernels and nothing else, and would wait for the whole run. "
             "Leave out --executor: a method with networks uses every device of this process.",
-        )  # fmt: skip
+        )
 
 
 def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
@@ -70,8 +71,11 @@ def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
         return experiment
     LOGGER.warning(
         "method.target_batch is %d instead of %d: the smallest class of %r has %d train images",
-        possible, wanted, dataset.name, np.bincount(dataset.train.labels, minlength=dataset.num_classes).min(),
-    )  # fmt: skip
+        possible,
+        wanted,
+        dataset.name,
+        np.bincount(dataset.train.labels, minlength=dataset.num_classes).min(),
+    )
     return dataclasses.replace(experiment, method=dataclasses.replace(method, target_batch=possible))
 
 
@@ -110,9 +114,10 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
         per_class["method.images_per_class"] = needs.images_per_class
     if not needs.balanced and (needs.target_batch or 0) > len(dataset.train.labels):
         raise ConfigError(
-            "method.target_batch is larger than the train set", got=needs.target_batch,
+            "method.target_batch is larger than the train set",
+            got=needs.target_batch,
             expected=f"at most {len(dataset.train.labels)}",
-        )  # fmt: skip
+        )
     if needs.balanced and needs.target_batch is not None and needs.target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-needs.target_batch // dataset.num_classes)
     for name, wanted in per_class.items():

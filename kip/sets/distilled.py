@@ -324,9 +324,11 @@ def _check_headers(path: Path, headers: dict[str, Header], remedy: str) -> None:
     text = headers["metadata"]
     if text.shape or text.dtype.kind != "U" or text.nbytes > METADATA_BYTES:
         raise DataError(
-            f"metadata of {path}", got=f"{text.dtype} {text.shape}",
-            expected=f"one text of at most {METADATA_BYTES >> 20} MiB", remedy=remedy,
-        )  # fmt: skip
+            f"metadata of {path}",
+            got=f"{text.dtype} {text.shape}",
+            expected=f"one text of at most {METADATA_BYTES >> 20} MiB",
+            remedy=remedy,
+        )
 
 
 def _check_values(path: Path, loaded: DistilledSet, remedy: str) -> None:
@@ -337,9 +339,11 @@ def _check_values(path: Path, loaded: DistilledSet, remedy: str) -> None:
     least, most = int(loaded.class_index.min()), int(loaded.class_index.max())
     if least < 0 or most >= bounds.MOST_CLASSES:
         raise DataError(
-            f"{path}: class_index", got=least if least < 0 else most,
-            expected=f"classes from 0 to {bounds.MOST_CLASSES - 1}", remedy=remedy,
-        )  # fmt: skip
+            f"{path}: class_index",
+            got=least if least < 0 else most,
+            expected=f"classes from 0 to {bounds.MOST_CLASSES - 1}",
+            remedy=remedy,
+        )
     try:
         origin = loaded.origin
         _ = origin.method, origin.data, origin.preprocess, origin.blocks, origin.seed, origin.reference

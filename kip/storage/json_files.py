@@ -48,8 +48,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if bad:
         LOG.warning(
             "%s: %d of %d lines are no rows of metrics and are left out, the first is line %d",
-            path, len(bad), len(lines), bad[0],
-        )  # fmt: skip
+            path,
+            len(bad),
+            len(lines),
+            bad[0],
+        )
     return rows
 
 

@@ -36,7 +36,7 @@ def mean_loss(model: Model, loss: Loss, params: Any, images: Array, labels: Arra
 def gradient_in_parts(
     model: Model, loss: Loss, params: Any, images: Any, labels: Any
 ) -> tuple[tuple[Array, Array], Any]:
-    """Return what `mean_loss` returns, and the gradient of the loss by the parameters; arguments are the same."""
+    """Return the results of `mean_loss`, and the gradient with respect to the parameters; arguments are the same."""
     count, size = len(images), rows_at_once(model, images)
     if count <= size:
         return _weighted(params, images, labels, 1.0, model=model, loss=loss)

@@ -135,7 +135,7 @@ PIECES = st.one_of(
     st.integers(0, 2**32 - 1).map(lambda key: b"r" + struct.pack("<I", key)),
     st.sampled_from(b"(]})aesutld\x85\x86\x8721RbQN\x88\x81\x93\x94.").map(lambda code: bytes([code])),
     st.binary(min_size=1, max_size=2),
-)  # fmt: skip
+)
 
 
 def mutated(draw, content):
@@ -187,9 +187,10 @@ def array_files(draw):
                 "<U999999999",
             ]
             about = {
-                "descr": draw(st.sampled_from(kinds)), "fortran_order": draw(st.booleans()),
+                "descr": draw(st.sampled_from(kinds)),
+                "fortran_order": draw(st.booleans()),
                 "shape": tuple(draw(st.lists(sides, max_size=4))),
-            }  # fmt: skip
+            }
             text = draw(
                 st.sampled_from(
                     [repr(about), repr(about), repr(about), "(" * 9000, "{" + "'a':1," * 999 + "}", "1" * 5000]
@@ -213,12 +214,16 @@ def array_files(draw):
 
 JSON = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.sampled_from([10**400, -1, 2**63, "x" * 300, "\ud800"]),
-        st.floats(), st.text(max_size=5),
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([10**400, -1, 2**63, "x" * 300, "\ud800"]),
+        st.floats(),
+        st.text(max_size=5),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 def replaced(draw, value):
@@ -237,17 +242,27 @@ def replaced(draw, value):
 EXPERIMENT = Experiment(method=KIP())
 ORIGIN = sets.Origin.of(EXPERIMENT)
 METADATA = {
-    "format": 1, "experiment": ORIGIN.experiment, "train_sha256": "0" * 64, "preprocess": {}, "step": 0,
+    "format": 1,
+    "experiment": ORIGIN.experiment,
+    "train_sha256": "0" * 64,
+    "preprocess": {},
+    "step": 0,
     "method": {"label": ORIGIN.label, "labels_are": ORIGIN.labels_are, "judge": config.to_dict(ORIGIN.judge)},
-    "versions": {"kip": "0"}, "class_names": ["a", "b"], "learning_rates": [0.1], "deployment_steps": 3,
-}  # fmt: skip
+    "versions": {"kip": "0"},
+    "class_names": ["a", "b"],
+    "learning_rates": [0.1],
+    "deployment_steps": 3,
+}
 
 
 def set_file(metadata, columns=3):
     arrays = {
-        "images": np.zeros((2, 3, 3, 1), np.float32), "images_preprocessed": np.zeros((2, 3, 3, 1), np.float32),
-        "labels": np.zeros((2, columns), np.float32), "class_index": np.arange(2), "image_statistics": np.zeros((2, 2)),
-    }  # fmt: skip
+        "images": np.zeros((2, 3, 3, 1), np.float32),
+        "images_preprocessed": np.zeros((2, 3, 3, 1), np.float32),
+        "labels": np.zeros((2, columns), np.float32),
+        "class_index": np.arange(2),
+        "image_statistics": np.zeros((2, 2)),
+    }
     out = io.BytesIO()
     np.savez_compressed(out, **arrays, metadata=np.array(metadata))
     return out.getvalue()
@@ -282,11 +297,16 @@ FLAX = st.recursive(
         st.dictionaries(st.sampled_from(["params", "ema_average", "x_proto", "y_proto", "1"]), inner, max_size=4),
     ),
     max_leaves=8,
-)  # fmt: skip
+)
 FLOODS = [
-    b"\x91" * 10**5, b"\x81\x00" * 10**5, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff",
-    b"\xdc\x00\x40" + (b"\xdc\x00\x40" + b"\x80" * 64) * 64, (b"\xdc\x00\x40" * 3 + b"\x80" * 64) * 9999,
-]  # fmt: skip
+    b"\x91" * 10**5,
+    b"\x81\x00" * 10**5,
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdc\x00\x40" + (b"\xdc\x00\x40" + b"\x80" * 64) * 64,
+    (b"\xdc\x00\x40" * 3 + b"\x80" * 64) * 9999,
+]
 """Lists in lists, lengths beyond the file, and more empty maps than any checkpoint has."""
 
 
@@ -386,9 +406,12 @@ def check_picture(path, content):
 
 
 READERS = {
-    ".pt": (torch_files(), check_torch), ".npz": (array_files(), check_arrays), "JSON": (json_files(), check_json),
-    "pictures": (picture_files(), check_picture), "msgpack": (flax_files(), check_flax),
-}  # fmt: skip
+    ".pt": (torch_files(), check_torch),
+    ".npz": (array_files(), check_arrays),
+    "JSON": (json_files(), check_json),
+    "pictures": (picture_files(), check_picture),
+    "msgpack": (flax_files(), check_flax),
+}
 
 
 def fuzz(name, examples, number, folder):
@@ -406,9 +429,12 @@ def fuzz(name, examples, number, folder):
                 raise AssertionError(f"memory without a bound: {error}") from error
 
     options = settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
-    )  # fmt: skip
+    )
     seed(number)(options(given(strategy)(one)))()
     return refused
 

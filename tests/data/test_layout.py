@@ -33,9 +33,16 @@ def values(split):
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("train", "valid"), ("train", "val"), ("train", "validation"), ("Training", "Testing"), ("Train", "Test"),
-     ("training_set", "test_set"), ("TRAIN", "VALID")],
-)  # fmt: skip
+    [
+        ("train", "valid"),
+        ("train", "val"),
+        ("train", "validation"),
+        ("Training", "Testing"),
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAIN", "VALID"),
+    ],
+)
 def test_the_second_part_is_the_test_part_whatever_it_is_called(tmp_path, caplog, train, test):
     fill(tmp_path / "pets" / train, 6)
     fill(tmp_path / "pets" / test, 2, first=50)

@@ -29,9 +29,15 @@ def raw(path, array):
 
 def test_arrays_and_scalars_come_back_as_flax_reads_them(tmp_path, rng):
     given = {
-        "a": rng.standard_normal((2, 3)), "b": {"c": np.arange(4, dtype=np.int32), "d": np.float32(2.5)}, "e": "text",
-        "f": np.array([True, False]), "g": np.float16([[1.5]]), "h": np.zeros((0, 3), np.uint8), "i": 7, "j": None,
-    }  # fmt: skip
+        "a": rng.standard_normal((2, 3)),
+        "b": {"c": np.arange(4, dtype=np.int32), "d": np.float32(2.5)},
+        "e": "text",
+        "f": np.array([True, False]),
+        "g": np.float16([[1.5]]),
+        "h": np.zeros((0, 3), np.uint8),
+        "i": 7,
+        "j": None,
+    }
     path = tmp_path / "x.msgpack"
     path.write_bytes(serialization.msgpack_serialize(given))
     ours, theirs = msgpack_file.read(path), serialization.msgpack_restore(path.read_bytes())

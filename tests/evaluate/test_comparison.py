@@ -145,9 +145,14 @@ def taught(monkeypatch):
 
 # A mirror image of a digit is another one.
 VIEWS = {
-    "HL": [], "SL": ["dsa_no_flip"], "SL+KD": ["dsa_no_flip"], "FKD": ["dsa_no_flip"], "SRe2L": ["shift"],
-    "RDED": ["none"], "G-VBSM": ["resized"],
-}  # fmt: skip
+    "HL": [],
+    "SL": ["dsa_no_flip"],
+    "SL+KD": ["dsa_no_flip"],
+    "FKD": ["dsa_no_flip"],
+    "SRe2L": ["shift"],
+    "RDED": ["none"],
+    "G-VBSM": ["resized"],
+}
 
 
 @pytest.mark.parametrize(
@@ -195,15 +200,21 @@ def test_sets_of_decoupled_methods_are_labelled_by_the_network_that_they_were_ma
         ("FC1 width=6, none, 3 epochs"),
     )
     assert {(cell["candidate"], cell["protocol"]): cell["teachers"] for cell in table["cells"]} == {
-        ("crops", "HL"): [], ("crops", "SL"): [learned], ("crops", "RDED"): [squeezed],
-        ("random 1", "HL"): [], ("random 1", "SL"): [learned], ("random 1", "RDED"): [plain],
-    }  # fmt: skip
+        ("crops", "HL"): [],
+        ("crops", "SL"): [learned],
+        ("crops", "RDED"): [squeezed],
+        ("random 1", "HL"): [],
+        ("random 1", "SL"): [learned],
+        ("random 1", "RDED"): [plain],
+    }
     assert [teacher["label"] for teacher in table["teachers"]] == [learned, squeezed, plain]
     assert all(0 <= teacher["test_accuracy"] <= 1 for teacher in table["teachers"])
     assert [kind[:2] for kind in taught] == [(2, "shift"), (3, "dsa_no_flip"), (3, "none")], "squeezed once, in the run"
     assert {(cell["protocol"], cell["batch"], cell["rate"]) for cell in table["cells"]} == {
-        ("HL", 256, 0.01), ("SL", 256, 1e-3), ("RDED", 10, 1e-3),
-    }  # fmt: skip
+        ("HL", 256, 0.01),
+        ("SL", 256, 1e-3),
+        ("RDED", 10, 1e-3),
+    }
     text = report.as_markdown(table)
     assert "RDED trains in batches of 10 at 0.001 (crops, random 1)." in text
     assert f"{squeezed}: {100 * table['teachers'][1]['test_accuracy']:.2f} % on test" in text
@@ -273,9 +284,14 @@ def table_of(name="a", *, data="digits", method="kip", own=0.5, network="FC1", p
     cell = Cell(name, network, protocol, mean, 0.0, [mean], 1, 1.0)._asdict()
     training = {"batch": 256, "rate": 0.01, "teachers": [network]}
     teacher = {
-        "data": data, "preprocess": "none", "label": network, "network": network, "augment": "dsa", "squeezed": False,
+        "data": data,
+        "preprocess": "none",
+        "label": network,
+        "network": network,
+        "augment": "dsa",
+        "squeezed": False,
         "test_accuracy": mean,
-    }  # fmt: skip
+    }
     cells = [{**cell, **about, **training}]
     return {"sets": [row], "cells": cells, "teachers": [teacher], "epochs": {protocol: epochs}}
 
@@ -417,8 +433,11 @@ def test_the_scores_of_dd_ranking_are_those_of_its_formulas():
 def test_several_numbers_of_epochs_are_columns_of_their_own():
     chosen = Comparison(("HL", "SL"), epochs=(3, 5)).chosen_protocols
     assert [(protocol.name, protocol.epochs) for protocol in chosen] == [
-        ("HL 3", 3), ("HL 5", 5), ("SL 3", 3), ("SL 5", 5),
-    ]  # fmt: skip
+        ("HL 3", 3),
+        ("HL 5", 5),
+        ("SL 3", 3),
+        ("SL 5", 5),
+    ]
     assert [(p.name, p.epochs) for p in Comparison(("HL",), epochs=(3,)).chosen_protocols] == [("HL", 3)]
     with pytest.raises(ConfigError, match="each number once"):
         Comparison(("HL",), epochs=(3, 3))

@@ -37,9 +37,14 @@ def test_accuracies_are_those_of_each_subset_by_itself(digits):
         for result, kept in zip(results, (firsts, slice(None)), strict=True):
             with KernelBlocks(Blocks()) as blocks:
                 expected = krr_accuracy(
-                    blocks, RBF(), krr.Ridge(), apply(dataset.train.images[chosen[kept]]),
-                    data.centred_one_hot(labels[kept], 10), apply(dataset.test.images), dataset.test.labels,
-                )  # fmt: skip
+                    blocks,
+                    RBF(),
+                    krr.Ridge(),
+                    apply(dataset.train.images[chosen[kept]]),
+                    data.centred_one_hot(labels[kept], 10),
+                    apply(dataset.test.images),
+                    dataset.test.labels,
+                )
             assert result.accuracies[draw] == pytest.approx(expected, abs=1 / len(dataset.test.labels))
 
 

@@ -43,11 +43,16 @@ def table():
     sets = [{"name": f"random {images}", "images": images} for images in (10, 50, 200)]
     cells = [
         {
-            "candidate": f"random {images}", "method": "random", "data": "mnist", "preprocess": "none",
-            "network": "LeNet", "protocol": f"SL+KD {epochs}", "mean": 1 - LAW.error(images, epochs),
+            "candidate": f"random {images}",
+            "method": "random",
+            "data": "mnist",
+            "preprocess": "none",
+            "network": "LeNet",
+            "protocol": f"SL+KD {epochs}",
+            "mean": 1 - LAW.error(images, epochs),
         }
         for images, epochs in GRID
-    ]  # fmt: skip
+    ]
     return {"sets": sets, "cells": cells, "epochs": {f"SL+KD {epochs}": epochs for _, epochs in GRID}}
 
 

@@ -21,6 +21,7 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.contract import Method, import_all
+from kip.methods.decoupled.base import Decoupled
 from kip.methods.decoupled.cda import CDA
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.dwa import DWA
@@ -28,7 +29,6 @@ from kip.methods.decoupled.edc import EDC
 from kip.methods.decoupled.fadrm import FADRM
 from kip.methods.decoupled.gvbsm import GVBSM
 from kip.methods.decoupled.rded import RDED
-from kip.methods.decoupled.squeeze import Decoupled
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
@@ -67,45 +67,99 @@ SHORT = dataclasses.replace(PROTOCOLS["DSA"], epochs=5)
 EXPERTS = Experts(2, epochs=3, batch=200, learning_rate=0.1)
 RECORDING = Recording(epochs=4, batch=200, augment="none")
 TRAJECTORIES = {
-    "network": SMALL, "expert_epochs": 1, "last_start": 2, "student_steps": 5, "steps": 5, "learning_rate": 10.0,
-    "student_rate": 0.1, "rate_learning_rate": 1e-4, "protocol": SHORT, **QUICK,
-}  # fmt: skip
+    "network": SMALL,
+    "expert_epochs": 1,
+    "last_start": 2,
+    "student_steps": 5,
+    "steps": 5,
+    "learning_rate": 10.0,
+    "student_rate": 0.1,
+    "rate_learning_rate": 1e-4,
+    "protocol": SHORT,
+    **QUICK,
+}
 SQUEEZED = {
-    "network": Network("FC1", width=16, norm="batch"), "squeeze": Squeeze(epochs=1, batch=200),
-    "evaluation_network": SMALL, "protocol": SHORT, **QUICK,
-}  # fmt: skip
+    "network": Network("FC1", width=16, norm="batch"),
+    "squeeze": Squeeze(epochs=1, batch=200),
+    "evaluation_network": SMALL,
+    "protocol": SHORT,
+    **QUICK,
+}
 TWO_NETWORKS = {
-    "network": Network("ConvVec1", width=4, norm="batch"), "more_networks": (Network("FC1", width=16, norm="batch"),),
-}  # fmt: skip
+    "network": Network("ConvVec1", width=4, norm="batch"),
+    "more_networks": (Network("FC1", width=16, norm="batch"),),
+}
 METHOD_VALUES = {
     "KIP": KIP(1, kernels=(FC,), target_batch=60, steps=5),
     "Label Solve": LabelSolve(1, kernel=FC),
     "LD": LD(
-        1, training=Training(network=SMALL, batch=5), window=2, target_batch=60, steps=5, learning_rate=0.02, **QUICK,
+        1,
+        training=Training(network=SMALL, batch=5),
+        window=2,
+        target_batch=60,
+        steps=5,
+        learning_rate=0.02,
+        **QUICK,
     ),
     "LD RR": LD(
-        1, training=Training("ridge", network=SMALL, batch=5, rate=0.1), window=2, target_batch=60, steps=5,
-        learning_rate=0.02, **QUICK,
+        1,
+        training=Training("ridge", network=SMALL, batch=5, rate=0.1),
+        window=2,
+        target_batch=60,
+        steps=5,
+        learning_rate=0.02,
+        **QUICK,
     ),
     "DD": LD(
-        1, learn="images", training=Training(network=SMALL, batch=5), window=2, target_batch=60, steps=5,
-        learning_rate=0.05, **QUICK,
+        1,
+        learn="images",
+        training=Training(network=SMALL, batch=5),
+        window=2,
+        target_batch=60,
+        steps=5,
+        learning_rate=0.05,
+        **QUICK,
     ),
     "baseline": LabelBaseline(1, training=Training(network=SMALL, batch=5), stride=5, steps=5, **QUICK),
     "FRePo": FRePo(
-        1, network=SMALL, pool=Pool(3, max_updates=2), steps=5, learning_rate=0.01, target_batch=60,
-        evaluation_network=SMALL, evaluation_steps=5, **QUICK,
+        1,
+        network=SMALL,
+        pool=Pool(3, max_updates=2),
+        steps=5,
+        learning_rate=0.01,
+        target_batch=60,
+        evaluation_network=SMALL,
+        evaluation_steps=5,
+        **QUICK,
     ),
     "KRR-ST": KRRST(
-        40, teacher=Teacher(SMALL, embedding=8, steps=5, batch=20, pad=1, flip=False), network=SMALL,
-        pool=Pool(3, max_updates=2, optimizer=Optimizer("sgd", 0.01, momentum=0.9), loss="mean"), steps=5,
-        learning_rate=0.03, target_batch=60, ridge=Ridge(1e-3, "trace_sum"), pretraining=Optimizer("sgd", 0.01),
-        pretraining_steps=5, probe_images=50, **QUICK,
+        40,
+        teacher=Teacher(SMALL, embedding=8, steps=5, batch=20, pad=1, flip=False),
+        network=SMALL,
+        pool=Pool(3, max_updates=2, optimizer=Optimizer("sgd", 0.01, momentum=0.9), loss="mean"),
+        steps=5,
+        learning_rate=0.03,
+        target_batch=60,
+        ridge=Ridge(1e-3, "trace_sum"),
+        pretraining=Optimizer("sgd", 0.01),
+        pretraining_steps=5,
+        probe_images=50,
+        **QUICK,
     ),
     "RCIG": RCIG(
-        1, network=dataclasses.replace(SMALL, activation="softplus"), pool=Pool(3, max_updates=4, loss="mean"),
-        pool_updates=2, target_batch=60, steps=5, learning_rate=0.03, inner_steps=5, solver_steps=5, average=0.5,
-        evaluation_network=SMALL, evaluation_steps=5, **QUICK,
+        1,
+        network=dataclasses.replace(SMALL, activation="softplus"),
+        pool=Pool(3, max_updates=4, loss="mean"),
+        pool_updates=2,
+        target_batch=60,
+        steps=5,
+        learning_rate=0.03,
+        inner_steps=5,
+        solver_steps=5,
+        average=0.5,
+        evaluation_network=SMALL,
+        evaluation_steps=5,
+        **QUICK,
     ),
     "RFAD": RFAD(1, network=SMALL, networks=3, steps=5, learning_rate=0.03, target_batch=60, **QUICK),
     "DC": DC(2, network=SMALL, outer_loop=2, inner_loop=2, real_batch=20, steps=5, protocol=SHORT, **QUICK),
@@ -115,8 +169,12 @@ METHOD_VALUES = {
     "TESLA": TESLA(1, **TRAJECTORIES, experts=EXPERTS),
     "FTD": FTD(1, **TRAJECTORIES, experts=dataclasses.replace(EXPERTS, sharpness=0.01, balance=0.3), average=0.5),
     "DATM": DATM(
-        1, **{**TRAJECTORIES, "protocol": dataclasses.replace(SHORT, labels="own", loss="kl")}, experts=EXPERTS,
-        start_before=1, window_steps=3, label_learning_rate=1.0,
+        1,
+        **{**TRAJECTORIES, "protocol": dataclasses.replace(SHORT, labels="own", loss="kl")},
+        experts=EXPERTS,
+        start_before=1,
+        window_steps=3,
+        label_learning_rate=1.0,
     ),
     "SRe2L": SRe2L(2, iterations=3, **SQUEEZED),
     "CDA": CDA(2, iterations=3, **SQUEEZED),
@@ -129,9 +187,13 @@ METHOD_VALUES = {
     "SLDD": DD(2, network=SMALL, epochs=2, target_batch=60, steps=5, learning_rate=0.05, learn_labels=True, **QUICK),
     "CRAIG": Selection(2, rule=rules.CRAIG(spaces.Gradients(RECORDING)), network=SMALL, protocol=SHORT, **QUICK),
     "D2": Selection(
-        2, rule=rules.D2(scores.Forgetting(RECORDING), drop=0.0), network=SMALL, protocol=SHORT, **QUICK,
+        2,
+        rule=rules.D2(scores.Forgetting(RECORDING), drop=0.0),
+        network=SMALL,
+        protocol=SHORT,
+        **QUICK,
     ),
-}  # fmt: skip
+}
 
 
 def experiment(name):

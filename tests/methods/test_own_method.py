@@ -44,7 +44,8 @@ def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsy
     # The rest happens in a process that has never seen the method, as wherever a set is loaded.
     again = subprocess.run(
         [
-            sys.executable, "-c",
+            sys.executable,
+            "-c",
             "import sys; from kip.cli import main\n"
             "run = sys.argv[1]\n"
             "assert main(['export', run]) == 0\n"
@@ -56,8 +57,11 @@ def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsy
             "assert main(['status', run]) == 0\n",
             str(run),
         ],
-        capture_output=True, text=True, env=os.environ, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     (judged,) = [json.loads(line) for line in again.stdout.splitlines() if line.startswith("{")]
     assert judged["test_accuracy"] == result["test_accuracy"]

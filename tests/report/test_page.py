@@ -124,8 +124,11 @@ def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
     out = run / "evaluation.json"
     assert cli.main(["evaluate", *sets, "--kernel", "FC1", "RBF", "--out", str(out)]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        ["digits", "FC1"], ["digits", "RBF"], ["other", "FC1"], ["other", "RBF"],
-    ]  # fmt: skip
+        ["digits", "FC1"],
+        ["digits", "RBF"],
+        ["other", "FC1"],
+        ["other", "RBF"],
+    ]
     _, text = read(page.write(run, tmp_path / "page.html"))
     evaluation = json.loads(out.read_text())
     out.unlink()

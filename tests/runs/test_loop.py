@@ -62,9 +62,15 @@ def test_a_run_leaves_a_complete_folder(finished):
     out, result = finished
     left = {path.name for path in out.iterdir()}
     assert left - {"data.json"} == {  # which says where $KIP_DATA_DIR was, where that is set
-        "config.json", "metrics.jsonl", "checkpoints", "initial.npz", "distilled.npz", "images.png", "curves.png",
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "initial.npz",
+        "distilled.npz",
+        "images.png",
+        "curves.png",
         "result.json",
-    }  # fmt: skip
+    }
     assert json.loads((out / "result.json").read_text()) == result._asdict()
     assert [row["step"] for row in rows(out)] == list(range(7))
     assert [row["step"] for row in rows(out) if "validation_accuracy" in row] == [0, 2, 4, 6]

@@ -22,9 +22,13 @@ def place(tmp_path_factory):
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), np.arange(60) % 2
     np.savez(
-        root / "sets" / "mine.npz", x_train=x, y_train=y, x_test=x[:10] // 2, y_test=y[:10],
+        root / "sets" / "mine.npz",
+        x_train=x,
+        y_train=y,
+        x_test=x[:10] // 2,
+        y_test=y[:10],
         class_names=["a$b_{$", "cold\x1b[2J"],
-    )  # fmt: skip
+    )
     (root / "config.py").write_text(
         "import kip\n"
         "config = kip.Experiment(\n"

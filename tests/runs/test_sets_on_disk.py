@@ -35,12 +35,16 @@ METHODS = {
     "k_centers": Selection(2, rule=rules.KCenters(), network=NETWORK, **JUDGED),
     "el2n": Selection(2, rule=rules.Hardest(scores.EL2N(RECORDING)), network=NETWORK, **JUDGED),
     "rded": RDED(
-        2, network=Network("ConvNet-D3", width=4, norm="batch"), squeeze=Squeeze(epochs=2, batch=16), crops=Crops(6, 2),
-        evaluation_network=NETWORK, **JUDGED,
+        2,
+        network=Network("ConvNet-D3", width=4, norm="batch"),
+        squeeze=Squeeze(epochs=2, batch=16),
+        crops=Crops(6, 2),
+        evaluation_network=NETWORK,
+        **JUDGED,
     ),
     "kip": kip.KIP(2, kernels=(kip.Architecture("FC", 1),), target_batch=15, steps=3),
     "label_solve": kip.LabelSolve(2, kernel=kip.Architecture("FC", 1)),
-}  # fmt: skip
+}
 LONG, SLOW = ("herding", "rded", "kip"), pytest.mark.slow
 LIMIT_MIB = 1024
 
@@ -95,7 +99,7 @@ LARGE = {
     "dm": kip.DM(1, network=DEEP, real_batch=4, steps=2, **JUDGED),
     "sre2l": kip.SRe2L(1, iterations=2, **SQUEEZED),
     "rded": RDED(1, crops=Crops(6, 2, factor=2), **SQUEEZED),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow

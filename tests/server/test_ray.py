@@ -81,9 +81,13 @@ def distill(config, out, address, environment, seconds=300):
     command = [sys.executable, "-m", "kip.cli", "distill", str(config), "--out", str(out), "--executor", "ray"]
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
-        [*command, "--workers", "2", "--address", address], env={**without, **environment}, capture_output=True,
-        text=True, timeout=seconds, check=False,
-    )  # fmt: skip
+        [*command, "--workers", "2", "--address", address],
+        env={**without, **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
 
 
 @pytest.fixture

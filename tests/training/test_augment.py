@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from kip.data.mirror import mirror_keeps_class
 from kip.training import augment
-from kip.training.augment import augment_siamese, augmented
+from kip.training.augment import augment_images, augment_siamese
 from kip.training.warp import bilinear
 
 
@@ -188,7 +188,7 @@ def test_frepo_cuts_a_square_of_a_quarter_of_the_side_inside_the_image(side):
 @pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise", "frepo", "frepo_no_flip"])
 def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
     images = batch(rng, 8)
-    apply = jax.jit(augmented, static_argnums=0)
+    apply = jax.jit(augment_images, static_argnums=0)
     draws = [apply(kind, jax.random.key(seed), images) for seed in range(8)]
     again = apply(kind, jax.random.key(0), images)
     np.testing.assert_array_equal(draws[0], again)
@@ -202,7 +202,7 @@ def is_mirrored(images, changed):
 
 def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(rng):
     images = batch(rng, 8)
-    apply = jax.jit(augmented, static_argnums=0)
+    apply = jax.jit(augment_images, static_argnums=0)
     for kind, flips in (("dsa", True), ("dsa_no_flip", False), ("frepo", True), ("frepo_no_flip", False)):
         mirrored = [is_mirrored(images, apply(kind, jax.random.key(seed), images)) for seed in range(60)]
         assert any(mirrored) == flips

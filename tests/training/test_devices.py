@@ -15,9 +15,15 @@ from kip.training.supervised import train
 
 pytestmark = pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
 RECIPE = Recipe(
-    "xent", optimizer=Optimizer("sgd", 0.05, momentum=0.9), steps=4, batch=12, augment="shift", evaluations=1,
-    keep="last", spread=True,
-)  # fmt: skip
+    "xent",
+    optimizer=Optimizer("sgd", 0.05, momentum=0.9),
+    steps=4,
+    batch=12,
+    augment="shift",
+    evaluations=1,
+    keep="last",
+    spread=True,
+)
 MODEL = Model(Network("FC1", width=4, norm="batch"), 3)
 
 

@@ -27,9 +27,16 @@ def images(rng):
 
 def make(images, store, gradients_after=(1,), recording=RECORDING, **options):
     return record(
-        recording, SMALL, *images, 3, seed=0, mirror_keeps_class=False, store=store, gradients_after=gradients_after,
+        recording,
+        SMALL,
+        *images,
+        3,
+        seed=0,
+        mirror_keeps_class=False,
+        store=store,
+        gradients_after=gradients_after,
         **options,
-    )  # fmt: skip
+    )
 
 
 def files(records):

@@ -18,9 +18,9 @@ SQUEEZE = Squeeze(epochs=3, batch=200)
 
 
 def squeezed(problem, store):
-    return squeeze(
-        SQUEEZE, NETWORK, problem.inputs, problem.labels, 10, seed=0, mirror_keeps_class=False, store=store
-    )[1]  # fmt: skip
+    return squeeze(SQUEEZE, NETWORK, problem.inputs, problem.labels, 10, seed=0, mirror_keeps_class=False, store=store)[
+        1
+    ]
 
 
 class Killed(BaseException):

@@ -49,9 +49,7 @@ class Dual(NamedTuple):
     rate: float
     point: Callable[[Array, Variance, Variance], Array]
     values: Callable[[Array, Array | None, Variance, Variance], tuple[Array, Array | None]]
-    pull: Callable[
-        [Array, Array | None, Variance, Variance, Array, Array | None], tuple[Array, Array | None, Array]
-    ]  # fmt: skip
+    pull: Callable[[Array, Array | None, Variance, Variance, Array, Array | None], tuple[Array, Array | None, Array]]
     next_variance: Callable[[Array], Array]
 
 

@@ -73,9 +73,16 @@ def _pull_both(bar_k, bar_t, row, out_k, out_t, out, p):
     """Pull a position's cotangents of K' and T' back: write those of K and T, and add up those of log q."""
     saved, s = row.saved.of, row.saved.start + p
     to_k, to_t, to_log = activations.pull(
-        bar_k, bar_t, at(saved.point, s), at(saved.slope, s), at(saved.t, s),
-        row.x.of, row.x.start + p, row.z.of, row.z.start + p,
-    )  # fmt: skip
+        bar_k,
+        bar_t,
+        at(saved.point, s),
+        at(saved.slope, s),
+        at(saved.t, s),
+        row.x.of,
+        row.x.start + p,
+        row.z.of,
+        row.z.start + p,
+    )
     if row.shared:
         put(out_k, out + p, to_k + to_t)
     else:
@@ -124,7 +131,7 @@ def pull_activation(ring_k, ring_t, window, row, out_k, out_t, out):
     t_before = t_here = k_before
     if ring_t is not None:
         t_here = column(ring_t, rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         k_after = column(ring_k, rows, p + 1)
         bar_k = (k_before + k_here + k_after) * weight
         k_before, k_here = k_here, k_after
@@ -141,7 +148,7 @@ def pull_activation(ring_k, ring_t, window, row, out_k, out_t, out):
 def pull_planes(ring, window, out, out_row):
     """Write the cotangents of a level's input planes: those of its first convolution's input."""
     before, here = zeros(ring), column(ring, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(ring, window.rows, p + 1)
         put(out, out_row + p, (before + here + after) * window.weight)
         before, here = here, after
@@ -162,7 +169,7 @@ def pull_products(ring, window, x, z, channels, stride, to_x, to_z):
         to_z: the second images' `ImageSums`, likewise.
     """
     before, here = zeros(ring), column(ring, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(ring, window.rows, p + 1)
         bar = (before + here + after) * window.weight
         before, here = here, after

@@ -30,7 +30,7 @@ class Side(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Which chunks a call computes: first images, groups of second ones, and whether without those of j < i alone."""
+    """The chunks that a call computes: first images, groups of second ones, and whether only those of j >= i count."""
 
     first: int
     stop: int
@@ -103,9 +103,7 @@ def pairs(table, weight, bias, work, x, z, part, out, pull):
 @compiled
 def _image(side, number, level):
     """Return the `Image` of an image (or a group) of a side, with its variances at a level."""
-    return Image(
-        side.pixels, number * side.pixel_count, side.values, number * side.value_count + level.values
-    )  # fmt: skip
+    return Image(side.pixels, number * side.pixel_count, side.values, number * side.value_count + level.values)
 
 
 @compiled

@@ -36,9 +36,10 @@ log = logging.getLogger(__name__)
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ConfigError(
         "$NUMBA_DISABLE_JIT switches off the compiler of the kernels' form for CPUs",
-        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"), expected="0, or unset",
+        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"),
+        expected="0, or unset",
         remedy="Unset it, or take the form without Numba: --blocks.implementation engine.",
-    )  # fmt: skip
+    )
 
 
 def compiled(function: Callable[..., Any]) -> Any:

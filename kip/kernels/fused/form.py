@@ -240,9 +240,17 @@ class _Block:
     def _call_pairs(self, memory: work.Work, part: _Part, out: Buffer, pull: chunk.Pull | None) -> None:
         table, chunks = self._tables, chunk.Part(*part, self._groups, self._triangle)
         chunk.pairs(
-            self._kind(self._form.architecture.get, vjp=pull is not None), table.pairs, table.weight, table.bias,
-            memory, self._x, self._z, chunks, out, pull,
-        )  # fmt: skip
+            self._kind(self._form.architecture.get, vjp=pull is not None),
+            table.pairs,
+            table.weight,
+            table.bias,
+            memory,
+            self._x,
+            self._z,
+            chunks,
+            out,
+            pull,
+        )
 
     def _kind(self, *words: str, vjp: bool) -> str:
         """Return the words that all arguments of the same types share, see `kip.kernels.fused.compiled.entry`."""

@@ -18,7 +18,7 @@ RING = 4
 
 
 class Three(NamedTuple):
-    """Where the three rows of a 3x3 window begin."""
+    """The beginnings of the three rows of a 3x3 window."""
 
     above: int
     here: int
@@ -29,7 +29,7 @@ class Window(NamedTuple):
     """A row of positions that a 3x3 window goes along: its three rows, the positions, and the factor of its sums."""
 
     rows: Three
-    count: int
+    positions: int
     weight: float
 
 
@@ -128,7 +128,7 @@ def activate(ring_k, ring_t, window, bias, x, z, out_k, out_t, out, saved):
     t_before = t_here = k_before
     if ring_t is not None:
         t_here = column(ring_t, rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         k_after = column(ring_k, rows, p + 1)
         k = fma(k_before + k_here + k_after, window.weight, bias)
         k_before, k_here = k_here, k_after

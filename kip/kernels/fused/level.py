@@ -78,8 +78,12 @@ def level_forward(level, first, x, z, k, t, total):
                         products(
                             Row(x.pixels, x.pixel + step * width + left),
                             Row(z.pixels, z.pixel + (step + sy) * width + left + sx),
-                            level.channels, positions, count, k.ring, row,
-                        )  # fmt: skip
+                            level.channels,
+                            positions,
+                            count,
+                            k.ring,
+                            row,
+                        )
                     else:
                         copy(k.planes, plane + step * width + left, count, k.ring, row)
                         if t is not None:

@@ -26,7 +26,7 @@ def _rows(y, height, length):
 def _variances_of_row(plane, window, bias, values, out, out_row):
     """Write what pairs need of a row's variances, to a `Row`, and the variances after the activation."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         v = fma(before + here + after, window.weight, bias)
         before, here = here, after
@@ -63,9 +63,13 @@ def own_forward(table, own, image, work):
             start = image.value + level.values + conv * height * width
             for y in range(height):
                 _variances_of_row(
-                    source, Window(_rows(y, height, length), width, weight), level.bias,
-                    Row(image.values, start + y * width), out, y * length,
-                )  # fmt: skip
+                    source,
+                    Window(_rows(y, height, length), width, weight),
+                    level.bias,
+                    Row(image.values, start + y * width),
+                    out,
+                    y * length,
+                )
         if i < len(own):
             at_level = Image(image.pixels, image.pixel, image.values, image.value + own[i].values)
             level_forward(own[i], i == 0, at_level, at_level, k, None, work.pairs.total)
@@ -90,7 +94,7 @@ def _pull_variances_of_row(plane, window, logs, log, values, out, out_row):
         out: where dL/dv goes, from `out_row` on.
     """
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         of_log, of_next = activations.rates(values.of, values.start + p)
         bar = at(logs, log + p) * of_log
@@ -102,7 +106,7 @@ def _pull_variances_of_row(plane, window, logs, log, values, out, out_row):
 def _add_row(plane, window, out, out_row):
     """Add the window's sums, times its weight, to a row."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         put(out, out_row + p, fma(before + here + after, window.weight, at(out, out_row + p)))
         before, here = here, after
@@ -112,7 +116,7 @@ def _add_row(plane, window, out, out_row):
 def _add_to_pixels(plane, window, pixels, channels, stride, out, out_row):
     """Add to the cotangents of pixels x, a `Row`, what a row's sums over channels of x^2 get."""
     before, here = zeros(plane), column(plane, window.rows, 0)
-    for p in range(window.count):
+    for p in range(window.positions):
         after = column(plane, window.rows, p + 1)
         bar = (before + here + after) * (2.0 * window.weight)
         before, here = here, after
@@ -150,15 +154,25 @@ def own_pull(table, own, image, work, back, to):
             start = level.values + conv * positions
             for y in range(height):
                 _pull_variances_of_row(
-                    above, Window(_rows(y, height, length), width, level.weight), to.sums.logs,
-                    to.log + start + y * width, Row(image.values, image.value + start + y * width), out, y * length,
-                )  # fmt: skip
+                    above,
+                    Window(_rows(y, height, length), width, level.weight),
+                    to.sums.logs,
+                    to.log + start + y * width,
+                    Row(image.values, image.value + start + y * width),
+                    out,
+                    y * length,
+                )
         for y in range(height):
             window = Window(_rows(y, height, length), width, level.first_weight)
             if i == 0:
                 _add_to_pixels(
-                    spare, window, Row(image.pixels, image.pixel + y * width), level.channels, positions,
-                    to.sums.pixels, to.pixel + y * width,
-                )  # fmt: skip
+                    spare,
+                    window,
+                    Row(image.pixels, image.pixel + y * width),
+                    level.channels,
+                    positions,
+                    to.sums.pixels,
+                    to.pixel + y * width,
+                )
             else:
                 _add_row(spare, window, back.pairs.k.planes, _centre(own[i - 1]) + y * width)

@@ -72,9 +72,14 @@ def level_pull(level, first, x, z, k, t, back, to_x, to_z):
                     row = step % 3 * length
                     if first:
                         products(
-                            Row(x.pixels, x.pixel + here), Row(z.pixels, z.pixel + partner),
-                            level.channels, positions, count, k.ring, row,
-                        )  # fmt: skip
+                            Row(x.pixels, x.pixel + here),
+                            Row(z.pixels, z.pixel + partner),
+                            level.channels,
+                            positions,
+                            count,
+                            k.ring,
+                            row,
+                        )
                     else:
                         copy(k.planes, plane + here, count, k.ring, row)
                         if t is not None:
@@ -104,11 +109,12 @@ def level_pull(level, first, x, z, k, t, back, to_x, to_z):
                     at_z = (conv * height + y + sy) * width + left + sx
                     activated = Activated(
                         Row(saved, (conv * kept + y % kept) * length),
-                        Row(x.values, x.value + at_x), Row(z.values, z.value + at_z),
+                        Row(x.values, x.value + at_x),
+                        Row(z.values, z.value + at_z),
                         ImageSums(to_x.sums, to_x.pixel, to_x.log + at_x),
                         ImageSums(to_z.sums, to_z.pixel, to_z.log + at_z),
                         first and conv == 0,
-                    )  # fmt: skip
+                    )
                     out = (conv * RING + y % 3) * length
                     if conv < convs - 1:
                         window = Window(ring_rows(conv + 1, y, top, bottom, length), count, level.weight)
@@ -129,11 +135,15 @@ def level_pull(level, first, x, z, k, t, back, to_x, to_z):
                 here, partner = y * width + left, (y + sy) * width + left + sx
                 if first:
                     pull_products(
-                        back_k.ring, window, Row(x.pixels, x.pixel + here), Row(z.pixels, z.pixel + partner),
-                        level.channels, positions,
+                        back_k.ring,
+                        window,
+                        Row(x.pixels, x.pixel + here),
+                        Row(z.pixels, z.pixel + partner),
+                        level.channels,
+                        positions,
                         ImageSums(to_x.sums, to_x.pixel + here, to_x.log),
                         ImageSums(to_z.sums, to_z.pixel + partner, to_z.log),
-                    )  # fmt: skip
+                    )
                 else:
                     pull_planes(back_k.ring, window, back_k.planes, plane + here)
                     if t is not None:

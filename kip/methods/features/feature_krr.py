@@ -1,7 +1,7 @@
-"""KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient by the set.
+"""KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient.
 
-With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, and a factor g and an offset b
-that are the caller's,
+With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, and with a factor g and an
+offset b of the caller,
 
     K_ss = g F_s F_s^T + b,   K_ts = g F_t F_s^T + b,   L = the loss of `kip.krr`,
     dL/dF_s = g ((Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t),   dL/dX_s = (df/dX_s)^T dL/dF_s.

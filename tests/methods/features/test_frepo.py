@@ -48,9 +48,17 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
 
         def at(images, labels, ridge):
             return feature_krr.gradient(
-                MODEL, [variables], images, labels, target, target_labels, ridge=ridge, reduction="sum", bias=bias,
+                MODEL,
+                [variables],
+                images,
+                labels,
+                target,
+                target_labels,
+                ridge=ridge,
+                reduction="sum",
+                bias=bias,
                 mirror=mirror,
-            )  # fmt: skip
+            )
 
         loss_and_grads = at(images, labels, ridge)
         if scale == "trace_sum":
@@ -70,9 +78,14 @@ def of_colours(problem, classes=10):
     tinted = problem.inputs * np.array([1.0, 0.5, -0.5], np.float32)
     index = ClassIndex(problem.labels % classes, classes)
     return problem._replace(
-        pixels=pixels, inputs=tinted, mirror_keeps_class=True, labels=problem.labels % classes, num_classes=classes,
-        classes=index, transform=preprocess.fit(preprocess.Preprocess("standardize"), pixels),
-    )  # fmt: skip
+        pixels=pixels,
+        inputs=tinted,
+        mirror_keeps_class=True,
+        labels=problem.labels % classes,
+        num_classes=classes,
+        classes=index,
+        transform=preprocess.fit(preprocess.Preprocess("standardize"), pixels),
+    )
 
 
 @pytest.mark.parametrize("mirror", [None, False])
@@ -81,9 +94,15 @@ def test_the_loss_is_that_of_a_direct_computation(problem, store, mirror):
     problem = of_colours(problem, 5)
     network = Network("FC1", width=6, norm="none")
     config = frepo.FRePo(
-        2, mirror=mirror, network=network, evaluation_network=network, pool=Pool(1, max_updates=2), steps=3,
-        target_batch=20, ridge=Ridge(1e-2),
-    )  # fmt: skip
+        2,
+        mirror=mirror,
+        network=network,
+        evaluation_network=network,
+        pool=Pool(1, max_updates=2),
+        steps=3,
+        target_batch=20,
+        ridge=Ridge(1e-2),
+    )
     state = config.init(problem, config.prepare(problem, store))
     labels = np.float64(state.labels)
     one_hot = np.eye(5)[state.class_index]
@@ -127,8 +146,9 @@ def test_mirror_images_of_another_class_are_refused(problem, store):
 def test_the_defaults_are_those_of_the_public_code():
     config = frepo.FRePo()
     assert (config.network, config.evaluation_network) == (
-        Network("FRePo-D3", w_std=1.0), Network("FRePo-D3", norm="none", w_std=1.0),
-    )  # fmt: skip
+        Network("FRePo-D3", w_std=1.0),
+        Network("FRePo-D3", norm="none", w_std=1.0),
+    )
     assert config.network.batch_normalised
     assert (config.judge.augment, config.judge.average, config.judge.steps) == ("frepo", 0.995, 1000)
     assert (config.learning_rate, config.ridge, config.target_batch) == (3e-4, Ridge(1e-6), 1024)

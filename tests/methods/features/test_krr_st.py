@@ -29,9 +29,13 @@ TEACHER = Teacher(SMALL, embedding=8, steps=30, batch=40, pad=1, flip=False, lea
 @pytest.fixture
 def config():
     return KRRST(
-        20, teacher=TEACHER, network=SMALL, pool=Pool(2, max_updates=3, optimizer=Optimizer("sgd", 0.01), loss="mean"),
-        steps=20, target_batch=50,
-    )  # fmt: skip
+        20,
+        teacher=TEACHER,
+        network=SMALL,
+        pool=Pool(2, max_updates=3, optimizer=Optimizer("sgd", 0.01), loss="mean"),
+        steps=20,
+        target_batch=50,
+    )
 
 
 def test_barlow_twins_of_equal_views_leaves_the_correlation_of_different_features(rng):

@@ -22,10 +22,16 @@ from kip.precision import float64
 
 TINY = Network("FC1", width=5, activation="softplus")
 SMALL = RCIG(
-    1, network=Network("FC1", width=16, activation="softplus"), pool=Pool(3, max_updates=4, loss="mean"),
-    pool_updates=3, target_batch=60, evaluation_network=Network("FC1", width=16), evaluation_steps=50,
-    inner_rate=0.01, solver_rate=0.1,
-)  # fmt: skip
+    1,
+    network=Network("FC1", width=16, activation="softplus"),
+    pool=Pool(3, max_updates=4, loss="mean"),
+    pool_updates=3,
+    target_batch=60,
+    evaluation_network=Network("FC1", width=16),
+    evaluation_steps=50,
+    inner_rate=0.01,
+    solver_rate=0.1,
+)
 
 
 class Case:
@@ -36,8 +42,9 @@ class Case:
         self.base = self.student.model.init(jax.random.key(1), (3, 3, 1))
         self.set = {
             "images": jnp.asarray(rng.standard_normal((count, 3, 3, 1))),
-            "labels": jnp.asarray(rng.standard_normal((count, 3))), "scale": jnp.asarray(0.3),
-        }  # fmt: skip
+            "labels": jnp.asarray(rng.standard_normal((count, 3))),
+            "scale": jnp.asarray(0.3),
+        }
         self.target = jnp.asarray(rng.standard_normal((10, 3, 3, 1)))
         self.target_labels = jnp.asarray(np.eye(3)[rng.integers(3, size=10)])
         self.start, self.unravel = ravel_pytree(solver.moving(self.base["params"]))
@@ -108,10 +115,11 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
     hessian = jax.hessian(case.inner)(case.start, case.set)
     gradient = jax.grad(case.outer)(case.solved(case.set), case.set)
     quadratics = {
-        "learned": lambda t: case.inner(case.start, case.set)
-        + jax.grad(case.inner)(case.start, case.set) @ t + t @ hessian @ t / 2,
+        "learned": lambda t: (
+            case.inner(case.start, case.set) + jax.grad(case.inner)(case.start, case.set) @ t + t @ hessian @ t / 2
+        ),
         "product": lambda v: v @ hessian @ v / 2 - gradient @ v,
-    }  # fmt: skip
+    }
     descents = {
         "learned": lambda steps, rate: solver.learn(case.student, case.base, *shown, rate, steps=steps),
         "product": lambda steps, rate: solver.inverse_product(
@@ -157,9 +165,17 @@ def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_stud
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
         implicit = solver.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
         by_descents = solver.hypergradient(
-            case.student, case.base, case.set, case.target, case.target_labels, 0.1, 0.1,
-            inner_steps=500, solver_steps=500, clip=False,
-        )  # fmt: skip
+            case.student,
+            case.base,
+            case.set,
+            case.target,
+            case.target_labels,
+            0.1,
+            0.1,
+            inner_steps=500,
+            solver_steps=500,
+            clip=False,
+        )
         for name in case.set:
             direction = jnp.asarray(rng.standard_normal(case.set[name].shape))
             plus, minus = ({**case.set, name: case.set[name] + s * direction} for s in (2e-6, -2e-6))
@@ -300,10 +316,17 @@ def test_a_student_that_diverges_is_said_so(problem, store):
 def test_learning_beats_natural_images(problem, store):
     network = Network("FC1", width=64, activation="softplus")
     config = dataclasses.replace(
-        SMALL, network=network, evaluation_network=Network("FC1", width=64), evaluation_steps=300,
-        evaluation_optimizer=Optimizer(learning_rate=1e-2), target_batch=500, learning_rate=0.02,
-        inner_rate=None, solver_rate=None, test_networks=3,
-    )  # fmt: skip
+        SMALL,
+        network=network,
+        evaluation_network=Network("FC1", width=64),
+        evaluation_steps=300,
+        evaluation_optimizer=Optimizer(learning_rate=1e-2),
+        target_batch=500,
+        learning_rate=0.02,
+        inner_rate=None,
+        solver_rate=None,
+        test_networks=3,
+    )
     prepared = config.prepare(problem, store)
     state = config.init(problem, prepared)
     judge, question = config.judge, Question(problem.inputs, problem.labels, "test")

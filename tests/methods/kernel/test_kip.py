@@ -138,9 +138,8 @@ def test_kip_gradient_is_the_derivative_of_its_loss(scale):
     for _ in range(3):
         di, dl = rng.standard_normal(images.shape), rng.standard_normal(labels.shape)
         plus, minus = (
-            loss(images + by * di, labels + by * dl, None if scale is None else scale + by).loss
-            for by in (step, -step)
-        )  # fmt: skip
+            loss(images + by * di, labels + by * dl, None if scale is None else scale + by).loss for by in (step, -step)
+        )
         expected = np.vdot(to_images, di) + np.vdot(bars.y_s, dl) + bars.scale
         np.testing.assert_allclose(expected, (plus - minus) / (2 * step), rtol=1e-6)
 

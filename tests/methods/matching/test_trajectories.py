@@ -106,9 +106,16 @@ def test_the_flat_gradient_is_gsams_written_out(problem):
 
 def datm(**options):
     settings = {
-        "network": SMALL, "experts": TWO, "expert_epochs": 1, "last_start": 3, "student_steps": 3,
-        "learning_rate": 10.0, "student_rate": 0.1, "rate_learning_rate": 1e-4, **options,
-    }  # fmt: skip
+        "network": SMALL,
+        "experts": TWO,
+        "expert_epochs": 1,
+        "last_start": 3,
+        "student_steps": 3,
+        "learning_rate": 10.0,
+        "student_rate": 0.1,
+        "rate_learning_rate": 1e-4,
+        **options,
+    }
     return DATM(2, **settings)
 
 

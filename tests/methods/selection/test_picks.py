@@ -185,10 +185,13 @@ def test_glister_takes_gradients_that_lower_the_loss_of_all_images_or_of_their_c
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (rules.Hardest, {}), (rules.Easiest, {}), (rules.Window, {}), (rules.CCS, {"drop": 0.0}),
+        (rules.Hardest, {}),
+        (rules.Easiest, {}),
+        (rules.Window, {}),
+        (rules.CCS, {"drop": 0.0}),
         (rules.D2, {"drop": 0.0, "neighbours": 3}),
     ],
-)  # fmt: skip
+)
 def test_images_that_are_equally_hard_are_chosen_by_the_seed(toy, kind, options):
     toy.record._logits[0][:] = 0
     rule = kind(scores.Forgetting(Recording(epochs=EPOCHS)), **options)

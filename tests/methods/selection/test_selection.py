@@ -27,9 +27,11 @@ from kip.training.records import Recording
 SMALL = Network("FC1", width=16)
 RECORDING = Recording(epochs=6, batch=200, seeds=2, augment="none")
 QUICK = {
-    "network": SMALL, "protocol": dataclasses.replace(PROTOCOLS["HL"], epochs=3), "validation_networks": 1,
+    "network": SMALL,
+    "protocol": dataclasses.replace(PROTOCOLS["HL"], epochs=3),
+    "validation_networks": 1,
     "test_networks": 1,
-}  # fmt: skip
+}
 FEATURES = spaces.Features(RECORDING)
 FC = spaces.KernelSpace(Architecture("FC", 1))
 RULES = {
@@ -270,8 +272,13 @@ def test_the_command_line_offers_a_rule_s_own_options_and_no_others(capsys):
     shown = capsys.readouterr().out
     options = set(re.findall(r"--method\.rule\.([\w.-]+)", shown))
     assert {name for name in options if "." not in name} == {
-        "drop", "neighbours", "gamma", "balanced", "no-balanced", "kind",
-    }  # fmt: skip
+        "drop",
+        "neighbours",
+        "gamma",
+        "balanced",
+        "no-balanced",
+        "kind",
+    }
     assert "score.last-epoch" in options
     assert "D2: the hardest images in turn" in shown
 

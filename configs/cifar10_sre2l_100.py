@@ -1,13 +1,13 @@
-"""CIFAR-10, SRe2L, 10 images a class, recovered from and judged by narrow ConvNet-D3s.
+"""CIFAR-10, SRe2L, 100 images, recovered from and judged by narrow ConvNet-D3s.
 
 Published: 27.2 +- 0.4 % on ResNet-18, as other papers report it, by a teacher's labels of every view; no figure of
 ConvNet-D3.
-Not run yet; `main_table:cifar10_sre2l_10`, with 8 epochs of squeezing, was measured at 19.9 +- 2.7 % by a teacher's
+Not run yet; `main_table:cifar10_sre2l_ipc10`, with 8 epochs of squeezing, was measured at 19.9 +- 2.7 % by a teacher's
 labels of every view (SL+KD, a teacher of 10 epochs without augmentation) and at 19.7 +- 0.3 % by hard labels.
 Meant for two CPU cores: ConvNet-D3 of a quarter of the width, 10 epochs of squeezing, 250 iterations.
 Command:
 
-    kip distill cifar10_sre2l_10
+    kip distill cifar10_sre2l_100
 """
 
 import dataclasses
