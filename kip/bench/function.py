@@ -100,9 +100,15 @@ def _row(architecture: Architecture, image: tuple[int, int, int], side: int, rep
         pairs = [(runs[place](), runs[place + 4]()) for place in (0, 1)]
         difference = max(float(jnp.abs(ours - theirs).max() / jnp.abs(theirs).max()) for ours, theirs in pairs)
     return Row(
-        architecture.label, image, side, Times(*best[2:4]), Times(*best[:2]),
-        Times(*best[4:]) if reference else None, first, difference,
-    )  # fmt: skip
+        architecture.label,
+        image,
+        side,
+        Times(*best[2:4]),
+        Times(*best[:2]),
+        Times(*best[4:]) if reference else None,
+        first,
+        difference,
+    )
 
 
 def _programs(function: Any) -> tuple[Any, Any]:

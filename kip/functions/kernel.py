@@ -100,9 +100,11 @@ class KernelFn:
         """
         if not self.takes_images and len(np.shape(x1)) != 2:
             raise ShapeError(
-                "x1 of a stax network without Flatten", got=f"shape {np.shape(x1)}", expected="vectors (N, d)",
+                "x1 of a stax network without Flatten",
+                got=f"shape {np.shape(x1)}",
+                expected="vectors (N, d)",
                 remedy="Put stax.Flatten() before the first dense layer.",
-            )  # fmt: skip
+            )
         if isinstance(get, str):
             return kernel(x1, x2, kernel=self.kernel, get=_get(get))
         named = ("nngp", "ntk") if get is None else tuple(map(_get, get))
@@ -136,9 +138,11 @@ def kernel_fn(kernel: str | Architecture | Stax = "ConvNet", *, takes_images: bo
     value = _value(kernel, None)
     if not isinstance(value, (Architecture, Stax)):
         raise ConfigError(
-            "the kernel of kip.kernel_fn", got=value.label, expected="a network, such as 'FC1' or kip.Architecture()",
+            "the kernel of kip.kernel_fn",
+            got=value.label,
+            expected="a network, such as 'FC1' or kip.Architecture()",
             remedy="RBF and Laplace have neither an NTK nor an NNGP: kip.kernel(x, z, kernel='RBF').",
-        )  # fmt: skip
+        )
     return _kernel_fn(value, takes_images)
 
 
@@ -165,11 +169,12 @@ def _value(kernel: Any, get: Any) -> Kernel:
         kernel = kernel_named(kernel)
     if not isinstance(kernel, KERNELS):
         raise ConfigError(
-            "kernel", got=f"a {type(kernel).__name__}",
+            "kernel",
+            got=f"a {type(kernel).__name__}",
             expected="a name such as 'ConvNet', or a value such as kip.Architecture('ConvNet')",
             remedy="A network of neural-tangents cannot be looked into: write it with kip.stax, or name it in "
             "kip.Stax('my_network.py:kernel_fn').",
-        )  # fmt: skip
+        )
     if get is None:
         return kernel
     if isinstance(kernel, (RBF, Laplace)):
@@ -192,24 +197,31 @@ def _batches(kernel: Kernel, x: Any, z: Any) -> tuple[Any, Any]:
     for name, batch in read.items():
         if batch.dtype not in (np.float32, np.float64):
             raise ShapeError(
-                f"{name} of a kernel", got=f"{batch.dtype}", expected="float32 or float64",
+                f"{name} of a kernel",
+                got=f"{batch.dtype}",
+                expected="float32 or float64",
                 remedy=f"{name}.astype('float32'), after the preprocessing that the kernel is to see: pixels of 0 to "
                 "255 are divided by 255 and standardised.",
-            )  # fmt: skip
+            )
     first = read["x"].shape[1:]
     if any(batch.shape[1:] != first for batch in read.values()):
-        raise ShapeError("x and z of a kernel", got=" and ".join(str(batch.shape) for batch in read.values()),
-                         expected="images of one shape (H, W, C), or vectors of one length")  # fmt: skip
+        raise ShapeError(
+            "x and z of a kernel",
+            got=" and ".join(str(batch.shape) for batch in read.values()),
+            expected="images of one shape (H, W, C), or vectors of one length",
+        )
     takes_vectors = isinstance(kernel, (RBF, Laplace)) or (isinstance(kernel, Architecture) and kernel.family == "FC")
     if len(first) == 1 and takes_vectors:
         read = {name: batch.reshape(len(batch), 1, 1, -1) for name, batch in read.items()}
     elif len(first) != 3:
         raise ShapeError(
-            f"x of the kernel {kernel.label}", got=f"shape {read['x'].shape}",
+            f"x of the kernel {kernel.label}",
+            got=f"shape {read['x'].shape}",
             expected="images (N, H, W, C)" + (" or vectors (N, d)" if takes_vectors else ""),
-            remedy=None if takes_vectors or len(first) != 1 else
-            "Vectors are for FC, RBF and Laplace: reshape them to images, or choose another kernel.",
-        )  # fmt: skip
+            remedy=None
+            if takes_vectors or len(first) != 1
+            else "Vectors are for FC, RBF and Laplace: reshape them to images, or choose another kernel.",
+        )
     kernel.check_images(*read["x"].shape[1:3])
     return read["x"], read.get("z")
 
@@ -232,8 +244,8 @@ def _eager(kernel: Kernel, x: Any, z: Any, config: Blocks, show_progress: bool) 
 def _takes_callback(implementation: Implementation) -> bool:
     """Return whether a program that is traced now takes the form for CPUs."""
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
-    platform = getattr(device, "platform", device) or jax.default_backend()
-    return implementation == "numba" or (implementation == "auto" and platform == "cpu")
+    platform = str(getattr(device, "platform", device) or jax.default_backend())
+    return implementation == "numba" or (implementation == "auto" and platform.startswith("cpu"))
 
 
 def _in_blocks(kernel: Kernel, implementation: Implementation, memory: int, x: Any, z: Any) -> jax.Array:

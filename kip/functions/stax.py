@@ -113,9 +113,11 @@ def serial(*layers: Layer | Network) -> Network:
     for layer in layers:
         if not isinstance(layer, (Layer, Network)):
             raise ConfigError(
-                "a layer of kip.stax.serial", got=f"a {type(layer).__name__}", expected="a layer of kip.stax",
+                "a layer of kip.stax.serial",
+                got=f"a {type(layer).__name__}",
+                expected="a layer of kip.stax",
                 remedy="A layer of neural-tangents cannot be looked into: import stax from kip alone.",
-            )  # fmt: skip
+            )
         flat += [layer] if isinstance(layer, Layer) else layer.layers
     return Network(flat)
 
@@ -208,8 +210,12 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or not name[:1].isupper():
         raise AttributeError(f"module 'kip.stax' has no attribute {name!r}")
     hint = did_you_mean(name, __all__)
-    raise ConfigError(f"the layer stax.{name}", got="a layer that kip.stax does not have",
-                      expected=", ".join(__all__), remedy=hint + _REMEDY)  # fmt: skip
+    raise ConfigError(
+        f"the layer stax.{name}",
+        got="a layer that kip.stax does not have",
+        expected=", ".join(__all__),
+        remedy=hint + _REMEDY,
+    )
 
 
 def _only(layer: str, option: str, given: Any, known: Any) -> None:
@@ -219,9 +225,11 @@ def _only(layer: str, option: str, given: Any, known: Any) -> None:
 
 def _refuse_finite(name: str) -> NoReturn:
     raise ConfigError(
-        f"{name} of a network of kip.stax", got="an infinitely wide network", expected="its kernel_fn",
+        f"{name} of a network of kip.stax",
+        got="an infinitely wide network",
+        expected="its kernel_fn",
         remedy="Finite networks are kip.network's, or those of neural_tangents.stax.",
-    )  # fmt: skip
+    )
 
 
 def _architecture(layers: Sequence[Layer]) -> Architecture:
@@ -240,13 +248,19 @@ def _family(letters: str, layers: Sequence[Layer]) -> tuple[Any, int]:
         if letters == "CA" * (1 + first) + "P" + "CA" * second + "P" + "CA" * third + "GD":
             return "Myrtle", depth
     raise ConfigError(
-        "the order of the layers of a stax network", got=", ".join(layer.name for layer in layers) or "no layer",
-        expected="that of FC, ConvVec, ConvNet, ConvNet3 or Myrtle, as kip.Architecture lists them", remedy=_REMEDY,
-    )  # fmt: skip
+        "the order of the layers of a stax network",
+        got=", ".join(layer.name for layer in layers) or "no layer",
+        expected="that of FC, ConvVec, ConvNet, ConvNet3 or Myrtle, as kip.Architecture lists them",
+        remedy=_REMEDY,
+    )
 
 
 def _shared(values: list[Any], what: str, layers: Sequence[Layer]) -> Any:
     if len(set(values)) > 1:
-        raise ConfigError(f"{what} of a stax network's layers", got=" and ".join(map(str, sorted(set(values)))),
-                          expected="the same in all layers, the last one included", remedy=_REMEDY)  # fmt: skip
+        raise ConfigError(
+            f"{what} of a stax network's layers",
+            got=" and ".join(map(str, sorted(set(values)))),
+            expected="the same in all layers, the last one included",
+            remedy=_REMEDY,
+        )
     return values[0]

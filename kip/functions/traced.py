@@ -198,7 +198,7 @@ def _lowered(ctx: Any, *arguments: Any, name: str, host: Host, results: tuple[Sh
 
     return mlir.emit_python_callback(
         ctx, call, None, list(arguments), ctx.avals_in, ctx.avals_out, has_side_effect=False
-    )[0]  # fmt: skip
+    )[0]
 
 
 mlir.register_lowering(_PRIMITIVE, _lowered)

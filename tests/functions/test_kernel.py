@@ -120,8 +120,9 @@ def test_vmap_scan_and_jacrev_go_through_their_batch():
     kernel = functools.partial(kip.kernel, kernel=CONV)
     each = np.stack([kernel(part, Z) for part in batch])
     np.testing.assert_array_equal(jax.jit(jax.vmap(kernel, (0, None)))(batch, Z), each)
-    np.testing.assert_array_equal(jax.vmap(kernel, (None, 1), 2)(X[:3], np.moveaxis(batch, 0, 1))[..., 1],
-                                  kernel(X[:3], batch[1]))  # fmt: skip
+    np.testing.assert_array_equal(
+        jax.vmap(kernel, (None, 1), 2)(X[:3], np.moveaxis(batch, 0, 1))[..., 1], kernel(X[:3], batch[1])
+    )
     np.testing.assert_array_equal(jax.lax.scan(lambda c, part: (c, kernel(part, Z)), 0, batch)[1], each)
     rows = jax.jacrev(lambda x: kernel(x, Z)[0, 1])(X[:2])
     whole_jacobian = jax.jacrev(lambda x: kernel(x, Z))(X[:2])
@@ -231,9 +232,10 @@ def test_a_long_call_shows_a_bar_and_a_quiet_one_none(monkeypatch, capsys):
     made = []
     bar = functions.KernelBlocks.matrix.__globals__["progress_bar"]
     monkeypatch.setitem(
-        functions.KernelBlocks.matrix.__globals__, "progress_bar",
+        functions.KernelBlocks.matrix.__globals__,
+        "progress_bar",
         lambda total, *a, **options: (made.append((total, options["shown"])), bar(total, *a, **options))[1],
-    )  # fmt: skip
+    )
     kip.kernel(X, Z, kernel="FC1")
     kip.kernel(X, kernel="FC1", show_progress=False)
     assert made == [(4 * 3, True), (4 * 5 // 2, False)]
@@ -274,5 +276,6 @@ def test_values_and_gradients_in_float64_are_neural_tangents():
             ours, expected = (jax.jit(jax.value_and_grad(f, (0, 1)))(x, z) for f in loss)
             assert ours[1][0].dtype == np.float64
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), ours, expected)
-    np.testing.assert_allclose(kip.kernel(x, z, kernel=architecture), jax.jit(theirs, static_argnums=2)(x, z, "ntk"),
-                               rtol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        kip.kernel(x, z, kernel=architecture), jax.jit(theirs, static_argnums=2)(x, z, "ntk"), rtol=1e-5
+    )

@@ -18,20 +18,29 @@ def built(module, words, **scale):
     """A network of either library from a letter for each layer."""
     scale = scale or SCALE
     layers = {
-        "C": lambda: module.Conv(8, (3, 3), padding="SAME", **scale), "D": lambda: module.Dense(8, **scale),
-        "A": module.Relu, "E": module.Erf, "P": lambda: module.AvgPool((2, 2), (2, 2)),
-        "F": module.Flatten, "G": module.GlobalAvgPool,
-    }  # fmt: skip
+        "C": lambda: module.Conv(8, (3, 3), padding="SAME", **scale),
+        "D": lambda: module.Dense(8, **scale),
+        "A": module.Relu,
+        "E": module.Erf,
+        "P": lambda: module.AvgPool((2, 2), (2, 2)),
+        "F": module.Flatten,
+        "G": module.GlobalAvgPool,
+    }
     return module.serial(*(layers[word]() for word in words))
 
 
 @pytest.mark.parametrize(
     ("words", "label"),
     [
-        ("DAD", "FC1"), ("FDADAD", "FC2"), ("CACAFD", "ConvVec2"), ("CACAPCAPFD", "ConvNet2"),
-        ("CAPCAPCAPFD", "ConvNet3"), ("CACAPCAPCAGD", "Myrtle5"), ("CACAPCACAPCACAGD", "Myrtle7"),
+        ("DAD", "FC1"),
+        ("FDADAD", "FC2"),
+        ("CACAFD", "ConvVec2"),
+        ("CACAPCAPFD", "ConvNet2"),
+        ("CAPCAPCAPFD", "ConvNet3"),
+        ("CACAPCAPCAGD", "Myrtle5"),
+        ("CACAPCACAPCACAGD", "Myrtle7"),
     ],
-)  # fmt: skip
+)
 def test_a_network_becomes_the_architecture_of_its_layers(words, label):
     value = built(stax, words).architecture
     assert value.label == label
