@@ -1,6 +1,7 @@
 """Dataset distillation with infinitely wide networks: KIP and Label Solve in JAX.
 
 The public names, by stage of the pipeline. They are imported when first used, so that `import kip` costs nothing.
+`__init__.pyi` says the same to type checkers and editors.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    # name: module, or module:name where it has another name there; "module:" is the module itself
     # what to run
     "Experiment": "kip.experiment",
     "Reference": "kip.experiment",
@@ -27,12 +29,16 @@ _PUBLIC = {
     "RBF": "kip.kernels.architecture",
     "Laplace": "kip.kernels.architecture",
     "Stax": "kip.kernels.architecture",
-    "kernel_function": "kip.kernels",
+    "kernel": "kip.functions.kernel",
+    "kernel_fn": "kip.functions.kernel",
+    "KernelFn": "kip.functions.kernel",
+    "stax": "kip.functions.stax:",
     "permit_stax": "kip.kernels.permission:permit",
     # kernel matrices in tiles, and kernel ridge regression on them
     "Blocks": "kip.blocks",
     "KernelBlocks": "kip.blocks",
     "LocalExecutor": "kip.blocks",
+    "krr": "kip.krr:",
     "Ridge": "kip.krr",
     "LabelSolver": "kip.krr",
     # methods
@@ -108,6 +114,8 @@ _PUBLIC = {
     "WorkerError": "kip.errors",
     "WorkersLostError": "kip.errors",
 }
+_FORMER = {"kernel_function": "kip.kernel(x, z, kernel=...), or kip.kernels.kernel_function for the form of XLA alone"}
+"""Names of an older kip, and what stands for them."""
 
 __all__ = sorted(_PUBLIC)
 
@@ -117,10 +125,13 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("kip-distillation")
+    if name in _FORMER:
+        raise AttributeError(f"kip.{name} is not there any more; use {_FORMER[name]}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kip' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute or name)
+    module, colon, attribute = _PUBLIC[name].partition(":")
+    loaded = importlib.import_module(module)
+    return loaded if colon and not attribute else getattr(loaded, attribute or name)
 
 
 def __dir__() -> list[str]:

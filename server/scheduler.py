@@ -30,6 +30,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -178,6 +179,13 @@ class Scheduler:
         self._note_use()
         for place in range(count):
             yield self._works[place].opinions[0].result
+
+    def keep_trust_in(self, run: Path) -> None:
+        """Believe keys as a run's folder says, which may know those of workers that are here already."""
+        self.trust.keep_in(run)
+        for member in self.members.values():
+            if member.witness.distrusted:
+                self._send_away(member, "distrusted", member.witness.distrusted)
 
     def go_back(self, base: int) -> None:
         """Forget what was computed after a checkpoint, which the run goes back to."""

@@ -117,7 +117,7 @@ def run(
         KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
     callbacks = loggers(log)
-    executor.scheduler.trust.keep_in(out)
+    executor.scheduler.keep_trust_in(out)
     with executor:
         while True:
             lasting = Lasting(executor, out / folder.CHECKPOINTS)

@@ -32,6 +32,19 @@ def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
     assert any("FC1" in line and "2x2" in line for line in out)
 
 
+def test_the_function_is_measured_beside_the_blocks_and_neural_tangents(capsys, monkeypatch):
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
+    command = "bench function --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"
+    assert cli.main(command.split()) == 0
+    out = capsys.readouterr().out.splitlines()
+    (row,) = json.loads(out[-1])["rows"]
+    assert row["difference"] < 1e-5
+    for name in ("value_s", "gradient_s"):
+        assert row["ratios"][name] == pytest.approx(row["function"][name] / row["blocks"][name])
+        assert row["neural_tangents"][name] > 0
+    assert any(line.startswith("FC1") and "2x2" in line for line in out)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system cannot be told to keep memory")
 def test_the_command_measures_memory_that_is_kept(capsys, monkeypatch):
     for name in machine.SETTINGS:

@@ -20,6 +20,7 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 TUTORIALS = [name for name in PAGES if name.startswith("docs/tutorials/")]
+GUIDES = [name for name in PAGES if name.startswith("docs/guides/")]
 EXTRAS = ("torch", "datasets")
 """Libraries that a block of a page may need and that a test machine may lack."""
 PLACEHOLDERS = {"CONFIG", "SET", "OTHER", "FILE.py", "drift.py", "..."}
@@ -220,6 +221,15 @@ def test_a_tutorial_runs_as_it_stands(name, user_folder, monkeypatch):
         assert (user_folder / "grid/comparison.md").is_file()
     if said:
         pytest.skip(f"all but the blocks that need {', '.join(sorted(set(said)))}, which are not installed")
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_python_of_a_guide_runs_as_it_stands(name, user_folder):
+    blocks, _ = python_of(PAGES[name])
+    assert blocks
+    names = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
 
 
 @pytest.mark.slow

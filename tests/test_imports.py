@@ -16,6 +16,7 @@ ORDER = [
     ["data", "preprocess", "kernels", "krr"],
     ["networks"],
     ["blocks"],
+    ["functions"],
     ["training"],
     ["judges"],
     ["methods"],

@@ -15,12 +15,12 @@ import numpy as np
 
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import Blocks, Plan, Task, plan, tiles
+from kip.blocks.plan import Blocks, Plan, Task, plan, tiles, whole
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
 from kip.kernels import Kernel, entry_bytes
-from kip.progress import inner_bar
+from kip.progress import BOARD, inner_bar, progress_bar
 from kip.storage.images import Lazy
 
 ROWS_AT_A_TIME = 4096
@@ -155,21 +155,63 @@ class KernelBlocks:
                 tasks = _within(full.ts, len(part))
                 yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_block)
 
+    def matrix(
+        self, kernel: Kernel, x: np.ndarray, z: np.ndarray | None = None, *, show_progress: bool = False
+    ) -> np.ndarray:
+        """Return K(x, z), (N, M), in the dtype of the computation; beside it, memory holds a few blocks of it.
+
+        Args:
+            kernel: the kernel.
+            x: images (N, H, W, C), preprocessed.
+            z: images (M, H, W, C); None: the same as x. Then half of the matrix is computed, and it is symmetric to
+                the last bit.
+            show_progress: whether work of more than a moment shows a bar; it does within work that is shown.
+
+        Raises:
+            ShapeError: if the images do not fit each other or the kernel's poolings.
+        """
+        self._images = None  # the executor forgets the last forward's
+        columns, rows = (x, x[:0]) if z is None else (z, x)
+        self._check(kernel, columns, rows)
+        matrix = np.zeros((len(x), len(columns)), self._config.dtype)
+        if not matrix.size:
+            return matrix
+        per_entry, memory = self._entry_bytes(kernel, columns), self._config.memory_mib << 20
+        made = whole(len(columns), None if z is None else len(rows), per_entry, memory)
+        images = Images(kernel, self._cast(columns), self._cast(rows), made.size, self._config.implementation)
+        self._executor.begin(images)
+        tasks = [*made.ss, *made.ts]
+        with progress_bar(len(tasks), "kernel", shown=show_progress or BOARD.is_going_on, unit=BLOCKS) as bar:
+            for task, block in zip(tasks, self._executor.forward(tasks)):
+                if z is None and task.rows == task.columns:
+                    block = np.triu(block) + np.triu(block, 1).T
+                elif z is None:
+                    matrix[task.where[::-1]] = block.T
+                matrix[task.where] = block
+                bar.update()
+        return matrix
+
     def _begin(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
     ) -> tuple[Plan, Images]:
+        self._check(kernel, support, target)
+        made = self._plan_of(kernel, support, num_target)
+        return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
+
+    def _check(self, kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
+        """Refuse images that do not fit each other or the kernel."""
         for name, images in (("support", support), ("target", target)):
             if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
                 raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
         kernel.check_images(*support.shape[1:3])
-        made = self._plan_of(kernel, support, num_target)
-        return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
 
     def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
-        itemsize = np.dtype(self._config.dtype).itemsize
-        per_entry = entry_bytes(kernel, support.shape[1:], itemsize, self._config.implementation)
-        memory = self._config.memory_mib << 20
+        per_entry, memory = self._entry_bytes(kernel, support), self._config.memory_mib << 20
         return plan(len(support), num_target, per_entry, memory, task_columns=self._config.task_columns)
+
+    def _entry_bytes(self, kernel: Kernel, images: np.ndarray) -> int:
+        itemsize = np.dtype(self._config.dtype).itemsize
+        return entry_bytes(kernel, images.shape[1:], itemsize, self._config.implementation)
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)

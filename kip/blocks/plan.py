@@ -31,6 +31,9 @@ COLUMN_RUNS = 25
 LEAST_COLUMNS = 4
 """The fewest support columns of a task, where `Blocks.task_columns` does not say otherwise: narrower tiles waste work
 that is done once for each image."""
+WHOLE_SIDE = 256
+"""The most images on each side of a task of a whole matrix, see `whole`: from here on an image's own work is little
+beside its pairs', and one device has many tasks to report and others to share."""
 TASK_BYTES = 1 << 30
 """Temporary memory, summed over all its entries, below which a task is not worth sending: it stands for work."""
 
@@ -146,6 +149,29 @@ def plan(
     return Plan(ss, ts, size)
 
 
+def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes: int) -> Plan:
+    """Return the tasks of a whole matrix, each of one tile: of K_ts, or of the upper triangle of K_ss.
+
+    Tasks are as square as the sides allow, so that memory holds little beside the matrix. Their sides are multiples of
+    `ROWS_TOGETHER` where the memory has room for as many.
+
+    Args:
+        num_columns: n, at least 1.
+        num_rows: m, at least 1; None: the rows are the columns' images, and the matrix is symmetric.
+        entry_bytes: temporary memory of forward and vjp for one kernel entry, in bytes.
+        memory_bytes: what a tile may take. One entry is computed even if it does not fit.
+    """
+    most = min(WHOLE_SIDE, math.isqrt(max(1, memory_bytes // entry_bytes)))
+    columns = _side(num_columns, most)
+    across = _split(num_columns, columns)
+    if num_rows is None:
+        pairs = [(rows, run) for rows in across for run in across if rows[0] <= run[0]]
+        return Plan([Task("ss", *pair) for pair in pairs], [], TileSize(columns, columns, columns))
+    rows = _side(num_rows, most)
+    ts = [Task("ts", run, columns) for run in _split(num_rows, rows) for columns in across]
+    return Plan([], ts, TileSize(rows, columns, columns))
+
+
 def tiles(task: Task, size: TileSize) -> list[Tile]:
     """Return the tiles of a task, in the order in which their results are summed: row by row."""
     height, width = (size.side, size.side) if task.matrix == "ss" else (size.rows, size.columns)
@@ -178,6 +204,10 @@ def _even_rows(length: int, most: int, *, round_up: bool = True) -> int:
         return _even(length, most)
     rounded = math.ceil if round_up else math.floor
     return ROWS_TOGETHER * _even(math.ceil(length / ROWS_TOGETHER), rounded(most / ROWS_TOGETHER))
+
+
+def _side(length: int, most: int) -> int:
+    return length if length <= most else _even_rows(length, most, round_up=False)
 
 
 def _split(stop: int, size: int, start: int = 0) -> list[tuple[int, int]]:

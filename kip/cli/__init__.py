@@ -96,6 +96,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "measure": {
         "bench kernel": Command("bench:kernel", "Measure kernel blocks beside neural-tangents."),
+        "bench function": Command("bench:function", "Measure kip.kernel inside JAX programs beside KIP's blocks."),
         "bench growth": Command("bench:growth", "Draw how an entry's time grows with side, depth and block."),
         "bench step": Command("bench:step", "Measure the parts of a KIP step."),
         "bench methods": Command("bench:methods", "Measure updates and memory of methods with finite networks."),

@@ -50,6 +50,39 @@ def kernel(
     return {"rows": [row._asdict() | {name: getattr(row, name)._asdict() for name in nested} for row in rows]}
 
 
+def function(
+    *,
+    kernels: Names = ("ConvNet",),
+    side: int = 32,
+    channels: int = 3,
+    blocks: Numbers = (16,),
+    repeats: int = 10,
+    reference: bool = True,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Measure kip.kernel inside JAX programs beside the blocks of KIP and neural-tangents: a table.
+
+        kip bench function --kernels ConvNet --blocks 16
+
+    Args:
+        kernels: The kernels that are measured, such as ConvNet, ConvVec3, Myrtle5, FC1.
+        side: The pixels on each side of an image.
+        channels: The channels of an image, 1 or 3.
+        blocks: The images on each side of a block.
+        repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
+            run for two seconds.
+        reference: Measure neural-tangents too.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.bench import function as bench
+
+    measured = bench.measure(kernels, (side, side, channels), blocks, repeats, reference)
+    rows = list(counted(measured, len(kernels) * len(blocks), "kernels"))
+    print(bench.table(rows))
+    print("ms of a block, value / gradient; ratio: kip.kernel's time through the blocks'.")
+    return {"rows": [_nested(row) | {"ratios": row.ratios._asdict()} for row in rows]}
+
+
 def growth(*, repeats: int = 10, out: Out = Path("growth.png"), json: Json = False) -> dict[str, Any]:
     """Draw how an entry's time grows with the image's side, the depth and the block.
 
@@ -265,6 +298,11 @@ def gpu(
     print(text)
     print(f"written: {out}/gpu.json, gpu.md, gpu.png")
     return results
+
+
+def _nested(row: Any) -> dict[str, Any]:
+    """Return a named tuple, and those within it, as JSON-ready dictionaries."""
+    return {name: part._asdict() if hasattr(part, "_asdict") else part for name, part in row._asdict().items()}
 
 
 def _known(names: tuple[str, ...] | None, known: list[str]) -> list[str]:

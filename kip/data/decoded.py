@@ -36,7 +36,7 @@ from kip.storage.images import Images, Stored, in_memory_bytes
 from kip.storage.json_files import read_object
 from kip.storage.locks import has_writer, sole_writer
 
-VERSION = 2
+VERSION = 3
 """A number that is raised whenever the same files would give other pixels."""
 CHUNK_BYTES = 2**25
 """Bytes of the pictures that are decoded and written at once."""
@@ -108,6 +108,8 @@ def pictures(paths: Sequence[Path], look: Look) -> Decoded:
     notes = []
     if clear := sum(header.is_transparent for header in headers):
         notes.append(f"{clear} have transparency, which is laid over {look.background} (--data.background)")
+    if several := sum(header.has_frames for header in headers):
+        notes.append(f"{several} have several frames or pages, of which the first is taken")
     if deep := [path for path, header in zip(others, headers) if header.is_deep]:
         if look.depth is None:
             look = look._replace(depth=_depth(deep))

@@ -42,6 +42,8 @@ SUFFIXES = (
 """Endings of the names of images, in lower case."""
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN")
 """Folders that archives and file systems leave behind; no class is called so."""
+PHOTOMETRIC = 262
+"""The tag of a TIFF file that says whether zero is black (1) or white (0, as in scans and X-ray pictures)."""
 Resize = Literal["crop", "pad", "stretch"]
 """The ways in which an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its
 longer side and puts it in the middle of black; `stretch` scales both sides."""
@@ -76,11 +78,13 @@ class Header(NamedTuple):
         is_grey: whether it has one channel; a file that cannot be read counts as grey.
         is_deep: whether it holds integers of more than 8 bits.
         is_transparent: whether it has an alpha channel, or a colour that is transparent.
+        has_frames: whether it has more than one frame or page.
     """
 
     is_grey: bool
     is_deep: bool
     is_transparent: bool
+    has_frames: bool
 
 
 class Listing(NamedTuple):
@@ -124,10 +128,12 @@ def listing(folder: Path, *, recursive: bool = False) -> Listing:
                     f"the folder {_shown(of_class)}",
                     got=f"no image in it, and {deeper} in folders within it" if deeper else "no image in it",
                     expected=f"files in {', '.join(SUFFIXES)}",
-                    remedy="Take those too, with --data.recursive True." if deeper else None,
+                    remedy="Take those too, with --data.recursive True."
+                    if deeper
+                    else "Put pictures into it, or move it out of the folder of the classes.",
                 )
             above = len(of_class.parts)
-            files.append(sorted(images, key=lambda path: [_natural(part) for part in path.parts[above:]]))
+            files.append(sorted(images, key=lambda path: [natural(part) for part in path.parts[above:]]))
             nested += deeper
     except OSError as error:
         raise DataError(f"cannot read the folder {_shown(folder)}", got=error.strerror or repr(error)) from error
@@ -143,13 +149,13 @@ def listing(folder: Path, *, recursive: bool = False) -> Listing:
 def folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, in the order of classes, without those that are hidden or left behind."""
     inner = (path for path in folder.iterdir() if not _is_passed_over(path) and path.is_dir())
-    return sorted(inner, key=lambda path: _natural(path.name))
+    return sorted(inner, key=lambda path: natural(path.name))
 
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images that lie in a folder itself, in the order of their names."""
     inner = (path for path in folder.iterdir() if not _is_passed_over(path) and path.is_file())
-    return sorted((p for p in inner if p.suffix.lower() in SUFFIXES), key=lambda path: _natural(path.name))
+    return sorted((p for p in inner if p.suffix.lower() in SUFFIXES), key=lambda path: natural(path.name))
 
 
 def header(path: Path) -> Header:
@@ -159,9 +165,10 @@ def header(path: Path) -> Header:
             warnings.simplefilter("ignore")
             with picture_file.opened(path) as file:
                 is_grey = file.mode in ("1", "L", "LA", "F") or file.mode.startswith("I")
-                return Header(is_grey, file.mode.startswith("I"), file.has_transparency_data)
+                has_frames = bool(getattr(file, "is_animated", False))
+                return Header(is_grey, file.mode.startswith("I"), file.has_transparency_data, has_frames)
     except Exception:  # Pillow's readers raise whatever they like at a damaged file
-        return Header(is_grey=True, is_deep=False, is_transparent=False)
+        return Header(is_grey=True, is_deep=False, is_transparent=False, has_frames=False)
 
 
 def largest(path: Path) -> int:
@@ -211,9 +218,10 @@ def decoded_in_thread(path: Path, channels: int, look: Look) -> np.ndarray:
 
     try:
         with picture_file.decoding(path) as file:
+            white_is_zero = file.format == "TIFF" and getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == 0
             picture = ImageOps.exif_transpose(file)
             if picture.mode == "F" or picture.mode.startswith("I"):
-                picture = _of_values(path, picture, look.depth or 16)
+                picture = _of_values(path, picture, look.depth or 16, white_is_zero=white_is_zero)
             else:
                 if picture.has_transparency_data:
                     over = picture.convert("RGBA")
@@ -240,14 +248,18 @@ def _square(picture: Any, side: int, resize: Resize) -> Any:
     return ImageOps.pad(picture, size, lanczos) if resize == "pad" else picture.resize(size, lanczos)
 
 
-def _of_values(path: Path, picture: Any, depth: int) -> Any:
-    """Return a picture of integers of more than 8 bits, or of floats in [0, 1], as one of floats in 0..255."""
+def _of_values(path: Path, picture: Any, depth: int, *, white_is_zero: bool) -> Any:
+    """Return a picture of integers of more than 8 bits, or of floats in [0, 1], as one of floats in 0..255.
+
+    Pillow turns the values of TIFF files whose white is zero if they have up to 8 bits, and not if they have more.
+    """
     from PIL import Image
 
     values = np.asarray(picture)
     if picture.mode != "F":
         _check_range(path, values, depth)
-        return Image.fromarray((values * (255 / (2**depth - 1))).astype(np.float32))
+        most = 2**depth - 1
+        return Image.fromarray(((most - values if white_is_zero else values) * (255 / most)).astype(np.float32))
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # which is so of NaN too
         raise ValuesError(
@@ -289,7 +301,7 @@ def _shown(path: Path) -> str:
     return printable(str(path))
 
 
-def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a key that compares numbers in names as numbers; names that differ in zeros alone keep an order."""
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sorting key by which numbers in names are numbers; names that differ in zeros alone keep an order."""
     parts = re.findall(r"\d+|\D+", name)
     return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))

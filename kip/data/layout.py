@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.data import image_folder
+from kip.data.class_order import plain
 from kip.data.image_folder import Listing
 from kip.errors import DataError, printable
 
@@ -134,8 +135,8 @@ def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
 
 def _has_classes(part: Path, names: tuple[str, ...]) -> bool:
     """Return whether a part has folders for classes: one folder of another name holds pictures without classes."""
-    inner = [printable(path.name) for path in image_folder.folders(part)]
-    return len(inner) > 1 or any(name in names for name in inner)
+    inner = [plain(printable(path.name)) for path in image_folder.folders(part)]
+    return len(inner) > 1 or any(name in map(plain, names) for name in inner)
 
 
 def _annotated(part: Path, names: tuple[str, ...]) -> Listing:

@@ -17,13 +17,15 @@ from kip.data import folder as folder_source
 from kip.data import npz, tfds
 from kip.data.image_folder import Look, Resize
 from kip.data.mirror import mirror_keeps_class
-from kip.errors import DataError, did_you_mean
+from kip.errors import DataError, did_you_mean, printable
 from kip.progress import inner_stage
 from kip.storage.images import Held, Images, Lazy, chosen, in_memory_bytes, parts
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
 USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
 """Names of tensorflow-datasets that a mistyped one may stand for."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+"""Endings of files that hold other files."""
 
 
 @value
@@ -267,16 +269,33 @@ def _read(data: Data, data_dir: Path | None) -> Source:
         arrays, class_names = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
-        files = [] if folder is None else sorted(folder.glob("*.npz"))
-        hint = did_you_mean(name, ["digits", *(file.stem for file in files), *USUAL])
+        hint = _nearest(name, folder)
+        name = name.removesuffix(".npz")
         raise DataError(
-            f"no data set named {name!r}",
+            f"no data set named {data.name!r}",
             got="nothing from " + ", ".join(looked),
             remedy=f"{hint}Put {name}.npz with x_train, y_train, x_test, y_test, or a folder {name} with a folder of "
             f"pictures for each class, into a folder, and name it with --data-dir or ${DATA_DIR_VARIABLE}. Or use "
             "digits or a tensorflow-datasets name such as cifar10.",
         ) from None
     return _parts(f"tensorflow-datasets {name}", arrays, class_names)
+
+
+def _nearest(name: str, folder: Path | None) -> str:
+    """Return what a name may stand for: a set of nearly that name, or a file of that name that is no set."""
+    sets, files = ["digits", *USUAL], []
+    if folder is not None and folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".npz" or (path.is_dir() and not path.name.startswith(".")):
+                sets.append(path.name.removesuffix(".npz"))
+            elif path.is_file() and name in (path.name, path.stem):
+                files.append(path)
+    if files:
+        stem = files[0].name.partition(".")[0]
+        is_archive = files[0].suffix.lower() in ARCHIVES
+        how = f"unpack it into a folder {stem}" if is_archive else f"write its arrays into {stem}.npz"
+        return f"{printable(files[0].name)} lies in the data folder: {how}. "
+    return did_you_mean(name.removesuffix(".npz"), sets)
 
 
 def _parts(source: object, arrays: npz.Arrays, class_names: tuple[str, ...]) -> Source:

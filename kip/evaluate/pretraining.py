@@ -144,14 +144,7 @@ def pretraining(
     """
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
-    for network in config.networks:
-        if is_own(network.name):
-            raise ConfigError(
-                "networks of a pre-training",
-                got=network.label,
-                expected="networks of the table",
-                remedy="Their last layer is exchanged, which in a network of your own is not known.",
-            )
+    _refuse_own(config.networks)
     second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Labeller] = {}
@@ -190,6 +183,7 @@ def _cells(
         if not isinstance(method, KRRST):
             raise ConfigError("random images with a teacher's representations", got=origin.method, expected="krr_st")
         represent = _representation(method.teacher, source, apply, origin.seed)
+    _refuse_own(config.networks or (settings.network,))
     if "data-free-kd" in config.how:
         preprocessing = origin.data, origin.preprocess
         if preprocessing not in teachers:
@@ -264,7 +258,18 @@ def _pretrained(config: Probe, support: Support, second: _Second, start: Start, 
         # The values that the other starts begin their pre-training with.
         drawn = jax.random.fold_in(key(seed, "pretraining", 0), 0)
         return fresh(model, drawn, second.train[0].shape[1:])
-    return config.pretrained(*support, keys=key(seed, "pretraining", 0)[None])[0]
+    return config.pretrain(*support, keys=key(seed, "pretraining", 0)[None])[0]
+
+
+def _refuse_own(networks: Sequence[Network]) -> None:
+    for network in networks:
+        if is_own(network.name):
+            raise ConfigError(
+                "networks of a pre-training",
+                got=network.label,
+                expected="networks of the table",
+                remedy="Their last layer is exchanged, which in a network of your own is not known.",
+            )
 
 
 def _judged(

@@ -36,15 +36,14 @@ class TrainedNetworks(DrawingJudge):
     loss: Loss = "half_sum"
     """The loss that the network minimises; see `kip.training.losses`."""
     augment: Augmentation = "none"
-    """The variation of the set's images at each update. There are no flips where a mirror image has another
-    class."""
+    """The augmentation of the set's images at each update, without flips where a mirror image has another class."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which classifies in their place. 0 means that the
     variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """Networks that are trained for the accuracy on validation images."""
+    """The number of networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks that are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     kind: Literal["networks"] = "networks"
 
     @property
@@ -53,7 +52,7 @@ class TrainedNetworks(DrawingJudge):
         return self.network.label
 
     def trained_images(self, part: Part, size: int) -> int:
-        """Return the images of all updates; see `Judge`."""
+        """Return the number of images in all updates; see `Judge`."""
         return self.count_of(part) * self.steps * min(size, FULL_BATCH)
 
     def within(self, images: float, size: int) -> TrainedNetworks:
@@ -65,9 +64,15 @@ class TrainedNetworks(DrawingJudge):
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         networks = train_on_set(
-            model, self.optimizer, support.inputs, support.labels, steps=self.steps, loss=self.loss,
+            model,
+            self.optimizer,
+            support.inputs,
+            support.labels,
+            steps=self.steps,
+            loss=self.loss,
             keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
-            augment=for_classes(self.augment, tools.mirror_keeps_class), average=self.average,
+            augment=for_classes(self.augment, tools.mirror_keeps_class),
+            average=self.average,
             show_progress=tools.show_progress,
-        )  # fmt: skip
+        )
         return np.stack([are_right(model, variables, question.inputs, question.classes) for variables in networks])

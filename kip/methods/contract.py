@@ -1,4 +1,4 @@
-"""The contract of a method: a frozen configuration value that says what is learned and takes the steps.
+"""The contract of a method: a frozen configuration value that prepares, begins and takes the steps.
 
 A method is one file with one class:
 
@@ -11,12 +11,12 @@ A method is one file with one class:
         steps: int = 100
         name: Literal["mine"] = "mine"
 
-        label, labels_are, judge, needs    what titles, readers of its sets, the loop and checks of the data ask
+        label, labels_are, judge, needs    the answers to titles, readers of its sets, the loop and checks of the data
         prepare(problem, store)            a `Prepared`, made once (a teacher, a pool), saved part by part by `store`
         init(problem, prepared)            a `State[Owned]`, step 0; cheap
         step(problem, prepared, state)     the next `State[Owned]`, and metrics
 
-`None` stands for what a method has not: one that makes nothing first and keeps nothing is a `Method[None, None]`.
+`None` stands for what is absent: a method that prepares nothing and keeps nothing is a `Method[None, None]`.
 
 The class is final and inherits from `Method`, or through one abstract class of its family. It overrides nothing: its
 members are abstract above it. Three have a default that a class may replace: `schedule_ends`, `step_images` and
@@ -43,15 +43,15 @@ from kip.storage.artefacts import Store
 
 Prepared = TypeVar("Prepared", default=Any)
 LabelsAre = Literal["classes", "scores", "representations"]
-"""What the labels of a set are: one-hot or centred one-hot `classes`; learned `scores`, one for each class, whose
-largest is at the class; or `representations`, whose entries are no classes and are never read as such."""
+"""The meaning of a set's labels: one-hot or centred one-hot `classes`; learned `scores`, one for each class, of which
+the largest is at the class; or `representations`, whose entries are no classes and are never read as such."""
 Metrics = Mapping[str, float | int | str]
-"""What a step tells, by name, for a line of metrics.jsonl: `loss`, and where they are known `batch_accuracy` (a
+"""The metrics of a step, by name, for a line of metrics.jsonl: `loss`, and where they are known `batch_accuracy` (a
 fraction) and `condition` (the condition number of K_ss with its ridge)."""
 
 
 class Needs(NamedTuple):
-    """What a method asks of a data set; it is checked before anything is compiled.
+    """The demands of a method on a data set; they are checked before anything is compiled.
 
     Attributes:
         images_per_class: train images that the set takes of each class; None: it does not draw by class.
@@ -79,7 +79,7 @@ class Needs(NamedTuple):
 class Method(abc.ABC, Generic[Prepared, Owned]):
     """Base of every method's configuration. Subclasses are frozen values (`kip.config.value`) with a literal `name`.
 
-    `Prepared` is what `prepare` makes, `Owned` what the method keeps between steps (`State.owned`).
+    `Prepared` is the type of what `prepare` makes, `Owned` that of what the method keeps between steps (`State.owned`).
     """
 
     name: str
@@ -110,23 +110,23 @@ class Method(abc.ABC, Generic[Prepared, Owned]):
     @property
     @abc.abstractmethod
     def labels_are(self) -> LabelsAre:
-        """What the labels of its sets are."""
+        """The meaning of the labels of its sets."""
 
     @property
     @abc.abstractmethod
     def judge(self) -> Judge:
-        """How its sets are scored, in the loop and wherever they are loaded."""
+        """The judge that scores its sets, in the loop and wherever they are loaded."""
 
     @property
     @abc.abstractmethod
     def needs(self) -> Needs:
-        """What it asks of a data set."""
+        """The demands on a data set."""
 
     def step_images(self, num_classes: int) -> float:
-        """Return how many images pass through a network in a step at the least; forward and back counts as three.
+        """Return the least number of images that pass through a network in a step; forward and back counts as three.
 
-        It bounds what judging may cost (`kip.runs.judging`). A step that is not described otherwise learns from its
-        target batch and its own images.
+        It bounds the cost of judging (`kip.runs.judging`). By default, a step learns from its target batch and its own
+        images.
 
         Args:
             num_classes: C.
@@ -136,12 +136,12 @@ class Method(abc.ABC, Generic[Prepared, Owned]):
 
     @property
     def schedule_ends(self) -> bool:
-        """Whether the learning rate depends on `steps`, so that a run of more steps is another run."""
+        """True if the learning rate depends on `steps`, so that a run of more steps is another run."""
         return False
 
     @abc.abstractmethod
     def prepare(self, problem: Problem, store: Store) -> Prepared:
-        """Return what is made once before the steps, through `store`; None where there is nothing."""
+        """Return the parts that are made once before the steps, through `store`; None where there are none."""
 
     @abc.abstractmethod
     def init(self, problem: Problem, prepared: Prepared) -> State[Owned]:
@@ -152,7 +152,7 @@ class Method(abc.ABC, Generic[Prepared, Owned]):
         """Return the state after one update, and the metrics before it.
 
         Raises:
-            NonFiniteError, NotPositiveDefiniteError: where there is no number to go on with.
+            NonFiniteError, NotPositiveDefiniteError: if the update is not finite, or a kernel has no Cholesky factor.
         """
 
     def natural(self, initial: State[Owned], exported: State[Owned]) -> State[Owned] | None:

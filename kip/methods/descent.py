@@ -1,4 +1,4 @@
-"""One step of an optimiser on what a method learns: images, and labels or whatever else, as a dict of arrays.
+"""One step of an optimiser on the parameters of a set: images, labels and others, as a dict of arrays.
 
 A method gives its optimiser as a function of its configuration, `rule(config)`, and keeps the state alone: one compiled
 step serves a whole run, and a checkpoint holds nothing but arrays.
@@ -18,32 +18,32 @@ from kip.precision import AnyArray
 Config = TypeVar("Config")
 Rule = Callable[[Config], optax.GradientTransformation]
 Parameters = dict[str, AnyArray]
-"""What an optimiser moves, by name: `images`, `labels`, `rates`, ..."""
+"""The arrays that an optimiser moves, by name: `images`, `labels`, `rates`, ..."""
 
 
-def begin(rule: Rule[Config], config: Config, learned: Parameters) -> optax.OptState:
+def begin(rule: Rule[Config], config: Config, parameters: Parameters) -> optax.OptState:
     """Return the optimiser's state before its first step, a pytree of arrays."""
-    return rule(config).init(learned)
+    return rule(config).init(parameters)
 
 
 def descend(
-    rule: Rule[Config], config: Config, gradient: Parameters, state: optax.OptState, learned: Parameters
+    rule: Rule[Config], config: Config, gradient: Parameters, state: optax.OptState, parameters: Parameters
 ) -> tuple[Parameters, optax.OptState]:
-    """Return what is learned after one step, and the optimiser's state; both stay on their device.
+    """Return the parameters after one step, and the optimiser's state; both stay on their device.
 
     Args:
-        rule: makes the optimiser; a function of a module, since it is part of what the compiled step is known by.
+        rule: makes the optimiser; a function of a module, since it identifies the compiled step.
         config: its argument, hashable.
-        gradient: the gradient of the loss, with the keys and shapes of `learned`.
+        gradient: the gradient of the loss, with the keys and shapes of `parameters`.
         state: the optimiser's, of `begin` or of the step before.
-        learned: what is learned, by name, before the step.
+        parameters: those before the step.
     """
-    return _step(gradient, state, learned, rule=rule, config=config)
+    return _step(gradient, state, parameters, rule=rule, config=config)
 
 
 @partial(jax.jit, static_argnames=("rule", "config"))
 def _step(
-    gradient: Parameters, state: optax.OptState, learned: Parameters, *, rule: Rule[Config], config: Config
+    gradient: Parameters, state: optax.OptState, parameters: Parameters, *, rule: Rule[Config], config: Config
 ) -> tuple[Parameters, optax.OptState]:
-    updates, state = rule(config).update(gradient, state, learned)
-    return optax.apply_updates(learned, updates), state
+    updates, state = rule(config).update(gradient, state, parameters)
+    return optax.apply_updates(parameters, updates), state

@@ -1,4 +1,4 @@
-"""What every method is given, and the state that every method keeps."""
+"""The problem that every method is given, and the state that every method keeps."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Other = TypeVar("Other")
 class State(NamedTuple, Generic[Owned]):
     """A distilled set in the making; a checkpoint is exactly this, and resuming needs nothing else.
 
-    `State[Owned]` is the state of a method that keeps an `Owned` between its steps. None is what a method has not.
+    `State[Owned]` is the state of a method that keeps an `Owned` between its steps. None stands for what is absent.
 
     Attributes:
-        step: updates made.
+        step: the number of updates so far.
         inputs: X_s (n, H, W, C), the images as kernels and networks see them: preprocessed, float32.
         labels: y_s (n, c), float32.
         class_index: (n,) int64, the class that each image started from.
@@ -42,8 +42,8 @@ class State(NamedTuple, Generic[Owned]):
         indices: where the images are in the train split, (n,) int64, for sets that are chosen and not learned.
         weights: weights of chosen images, (n,) float32.
         latents: latents that a generator makes the images of, (n, ...) float32.
-        owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
-            whose structure and shapes never change.
+        owned: all that a method keeps besides between its steps (networks, their optimisers, counters), a pytree of
+            arrays of constant structure and shapes.
     """
 
     step: int
@@ -65,16 +65,18 @@ class State(NamedTuple, Generic[Owned]):
 
     @property
     def support(self) -> Support:
-        """The set as a judge sees it, on the host."""
+        """The set in the form that judges take, on the host."""
         steps, rates = self.deployment_steps, self.learning_rates
         return Support(
-            np.asarray(self.inputs), np.asarray(self.labels), None if steps is None else int(steps),
+            np.asarray(self.inputs),
+            np.asarray(self.labels),
+            None if steps is None else int(steps),
             None if rates is None else np.asarray(rates),
-        )  # fmt: skip
+        )
 
 
 class Batch(NamedTuple):
-    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and where they come from."""
+    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and their source."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -94,7 +96,7 @@ class Problem(NamedTuple):
         num_classes: C.
         classes: the images of each class, for balanced draws.
         transform: the fitted preprocessing.
-        augment: how target batches are augmented.
+        augment: the augmentation of target batches.
         blocks: computes kernels.
         seed: the root seed.
         base: another data set's train images, for methods that learn labels of those (`base` in their configuration).
@@ -187,7 +189,7 @@ class Problem(NamedTuple):
         Args:
             label: the class.
             count: images; all of the class where it has fewer.
-            purpose: what they are for; other purposes draw other images.
+            purpose: the purpose of the draw; other purposes draw other images.
             step: the step that they are for.
         """
         members = np.flatnonzero(self.labels == label)

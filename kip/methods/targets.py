@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kip.methods.contract import LabelsAre, Method, Needs, Prepared
+from kip.methods.answers import label_of_network, scores_if_learned
+from kip.methods.contract import Method, Needs, Prepared
 from kip.methods.problem import Owned
 from kip.networks.model import Network
 
@@ -13,21 +14,14 @@ class TargetMethod(Method[Prepared, Owned]):
     images_per_class: int
     """The number of images of each class."""
     learn_labels: bool
-    """Whether labels are learned with the images."""
+    """Learn labels with the images."""
     network: Network
     """The network that the method works with."""
     target_batch: int | None
     """The number of target images of each step; None means the whole train set."""
 
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
+    label = label_of_network
+    labels_are = scores_if_learned
 
     @property
     def needs(self) -> Needs:

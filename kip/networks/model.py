@@ -33,28 +33,28 @@ Variables = dict[str, Any]
 READOUT = "readout"
 """The name of every network's last dense layer in its parameters."""
 CACHED = 2**19
-"""Numbers in the largest layer of what a network sees at once on a CPU: 2 MiB of float32 stay in its cache. On a core,
+"""The numbers in the largest layer of a part of a batch on a CPU: 2 MiB of float32 stay in its cache. On a core,
 ConvNet-D3 of width 32 takes 111 ms for the loss of 100 images of 32x32 and its gradient, and 84 ms in parts of 20."""
 OWN_CHANNELS = 64
-"""The channels that a network of the user's own is taken to have at full resolution."""
+"""The channels that are assumed of a network of the user's own at full resolution."""
 MOST_PIECES = 8
-"""Parts of a batch at the most, as each is compiled by itself."""
+"""The largest number of parts of a batch, as each is compiled by itself."""
 
 
 @value
 class Network:
-    """A finite network by name, with what can be varied; None stands for the table's value."""
+    """A finite network by name, with its options; None stands for the table's value."""
 
     name: str = "ConvNet"
     """The network: a row of the table in `kip.networks.architectures`, or FILE.py:NAME for a Flax module of your own
     (`kip.networks.own`)."""
     width: Annotated[int, Field(ge=1)] | None = None
-    """The number of channels of the first layer."""
+    """The number of channels of the first layer. None means the table's."""
     norm: Norm | None = None
     """The normalisation after each convolution (FC: after each hidden layer; FRePo-D: before each convolution but the
-    first)."""
+    first). None means the table's."""
     parameterization: Parameterization = "standard"
-    """Where the scale of the weights is: in their initial values (`standard`), or in the forward pass (`ntk`)."""
+    """The place of the weights' scale: their initial values (`standard`), or the forward pass (`ntk`)."""
     w_std: Annotated[float, Field(gt=0)] = math.sqrt(2.0)
     """The standard deviation of the initial weights, before the 1/sqrt(fan-in)."""
     b_std: Annotated[float, Field(ge=0)] | None = None
@@ -87,9 +87,11 @@ class Network:
         for field in dataclasses.fields(self):
             if field.name not in ("name", "source", "w_std", "b_std") and getattr(self, field.name) != field.default:
                 raise ConfigError(
-                    field.name, got=f"{getattr(self, field.name)!r} with {self.name}", expected="no option",
+                    field.name,
+                    got=f"{getattr(self, field.name)!r} with {self.name}",
+                    expected="no option",
                     remedy="A network of your own has its sizes in its file.",
-                )  # fmt: skip
+                )
         if self.source is None:
             object.__setattr__(self, "source", own.source_of(self.name))
 
@@ -111,21 +113,22 @@ class Network:
 
     @property
     def batch_normalised(self) -> bool:
-        """Whether it has batch normalisation.
+        """True if the network has batch normalisation.
 
         Raises:
-            ConfigError: if it is the user's own, of which that is not known.
+            ConfigError: if it is the user's own, whose layers are not known.
         """
         if own.is_own(self.name):
             raise ConfigError(
-                f"a method with the network {self.name!r}", got="a network of your own",
+                f"a method with the network {self.name!r}",
+                got="a network of your own",
                 expected="one of the table of networks",
                 remedy="Networks of your own judge sets: in transfer, compare, evaluate and a judge.",
-            )  # fmt: skip
+            )
         return (self.norm or builder_of(self.name).norm) == "batch"
 
     def largest_layer(self, height: int, width: int) -> int:
-        """Return about how many numbers the largest layer holds for one image of that size."""
+        """Return an estimate of the numbers that the largest layer holds for one image of that size."""
         if own.is_own(self.name):
             return OWN_CHANNELS * height * width
         builder = builder_of(self.name)
@@ -140,14 +143,14 @@ class Network:
 
 
 class Outputs(NamedTuple):
-    """What a network gives for a batch."""
+    """The outputs of a network for a batch."""
 
     logits: Array
     """The logits, (N, c)."""
     features: Array
-    """What the last dense layer sees, (N, d)."""
+    """The inputs of the last dense layer, (N, d)."""
     variables: Variables
-    """The variables, running statistics moved if `train`; else those that were given."""
+    """The variables; with `train`, after an update of the running statistics."""
 
 
 class _Classifier(nn.Module):
@@ -187,7 +190,7 @@ class Model:
         """Return logits, features and variables for images (N, H, W, C).
 
         Args:
-            variables: what `init` or an earlier `apply` returned.
+            variables: those of `init` or of an earlier `apply`.
             images: preprocessed.
             train: normalise by the batch's statistics and move the running ones; matters for batch normalisation only.
                 To test by batch statistics, pass True and drop the variables.
@@ -200,18 +203,18 @@ class Model:
         (logits, features), moved = module.apply(variables, images, True, mutable=["batch_stats"])
         return Outputs(logits, features, {**variables, **moved})
 
-    def moments(self, variables: Variables, images: Array, *, train: bool = False) -> dict[str, Any]:
-        """Return the batch mean and variance of the input of each batch normalisation, nested by layer.
+    def moments(self, variables: Variables, images: Array) -> dict[str, Any]:
+        """Return, in test mode, the batch mean and variance of the input of each batch normalisation, nested by layer.
 
         The tree has `mean` and `var` where `variables["batch_stats"]` has a layer's running `mean` and `var` under
         `batch`; it is empty for networks without batch normalisation.
         """
         module: Any = self._module
-        _, collections = module.apply(variables, images, train, mutable=["moments", "batch_stats"])
+        _, collections = module.apply(variables, images, False, mutable=["moments", "batch_stats"])
         return dict(collections.get("moments", {}))
 
-    def observed(self, variables: Variables, images: Array) -> tuple[Outputs, dict[str, Array]]:
-        """Return the outputs in test mode, and what comes into each convolution and batch normalisation, by its name.
+    def observe(self, variables: Variables, images: Array) -> tuple[Outputs, dict[str, Array]]:
+        """Return the outputs in test mode, and the input of each convolution and batch normalisation, by its name.
 
         Names are `Conv_0`, `Conv_1`, ... and `Normalise_0`, ..., numbered in the order in which images pass them.
         """
@@ -221,7 +224,7 @@ class Model:
         return Outputs(logits, features, variables), seen
 
     def check_images(self, height: int, width: int) -> None:
-        """Refuse images of which the pools, or an instance normalisation of single pixels, would leave nothing.
+        """Refuse images that are too small for the pools, or for an instance normalisation of more than single pixels.
 
         Raises:
             ShapeError: if a side is too short.

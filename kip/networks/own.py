@@ -8,11 +8,11 @@
             features = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
             return nn.Dense(self.num_outputs)(features), features
 
-It is made with the number of outputs, called with images (N, H, W, C) and whether it is trained, and returns logits
-(N, num_outputs) and what the last layer sees, (N, d). Running statistics are those of Flax's `nn.BatchNorm`, in the
+It is made with the number of outputs and called with images (N, H, W, C) and the flag `train`. It returns logits
+(N, num_outputs) and the inputs of the last layer, (N, d). Running statistics are those of Flax's `nn.BatchNorm`, in the
 collection `batch_stats`; other collections, and dropout, are not taken.
 
-Loading it runs its file: what only data names has to be permitted, see `kip.kernels.permission`.
+Loading it runs its file. A network that is named by data alone has to be permitted; see `kip.kernels.permission`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIGNATURE = "of num_outputs that returns a Flax module, such as the module's cla
 
 
 def is_own(name: str) -> bool:
-    """Return whether a network's name says where one of the user's own is."""
+    """Return True for the name of a network of the user's own."""
     return ":" in name
 
 
@@ -57,10 +57,10 @@ def source_of(name: str) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def load(name: str, source: str | None) -> Callable[..., nn.Module]:
-    """Return what makes the network.
+    """Return the function that makes the network.
 
     Args:
-        name: where it is.
+        name: `FILE.py:NAME` or `package.module:NAME`.
         source: the SHA-256 that its file had when the network was named; None: it is not known.
 
     Raises:
@@ -69,9 +69,11 @@ def load(name: str, source: str | None) -> Callable[..., nn.Module]:
     permission.check(name, of="network")
     if source is not None and source_of(name) != source:
         raise ConfigError(
-            f"network {name!r}", got="a file that has changed", expected=f"the one with the SHA-256 {source[:16]}...",
+            f"network {name!r}",
+            got="a file that has changed",
+            expected=f"the one with the SHA-256 {source[:16]}...",
             remedy="Take the file as it was, or name the network anew.",
-        )  # fmt: skip
+        )
     return load_function(
         name, of="a network", signature=SIGNATURE, example="class NAME(flax.linen.Module): num_outputs: int; ..."
     )

@@ -1,5 +1,8 @@
 """The cost of judging while a run goes on: a share of the work of its steps, whatever the machine's speed.
 
+A run is judged before its first step too, and so one time more than it has checkpoints after steps: each judging has
+half of the share of the steps between two checkpoints, and all together cost the share at most.
+
 Work is counted in images that pass through a network, a pass forward and back as three, so that the same configuration
 is judged alike everywhere and a resumed run as if it had not been stopped. At the end of a run the whole protocol
 judges what is exported.
@@ -14,7 +17,8 @@ from kip.judges import Judge
 from kip.judges.judge import Part
 
 FEW_STEPS = 5
-"""Methods with fewer steps, such as selections, are judged by the whole protocol at each checkpoint."""
+"""Methods with fewer steps, such as selections, are judged by the shortest training at each checkpoint: their work lies
+before the steps, and there is next to nothing to choose."""
 
 
 class Judging(NamedTuple):
@@ -56,7 +60,7 @@ def judging(experiment: Experiment, *, size: int, num_classes: int) -> Judging:
     """
     method, share = experiment.method, experiment.judging_share
     whole = method.judge
-    if share is None or method.steps < FEW_STEPS:
+    if share is None:
         return Judging(whole, whole, size)
-    between = min(experiment.checkpoint_every, method.steps)
-    return Judging(whole.within(share * between * method.step_images(num_classes), size), whole, size)
+    between = 0 if method.steps < FEW_STEPS else min(experiment.checkpoint_every, method.steps)
+    return Judging(whole.within(share / 2 * between * method.step_images(num_classes), size), whole, size)

@@ -16,7 +16,7 @@ from kip.training.augment import UNFLIPPED, for_classes
 from kip.training.batches import Batches
 from kip.training.losses import per_example
 from kip.training.protocols import PROTOCOLS, for_set
-from kip.training.recipe import scheduled
+from kip.training.recipe import rate_fraction
 from kip.training.supervised import Labeller, Trained
 
 FC = Network("FC1", width=16)
@@ -234,7 +234,7 @@ def test_the_public_loop_of_dc_and_dsa_is_followed_to_the_pass(name, epochs):
     assert [batches.length(step) for step in range(4)] == [256, 244, 256, 244]
     assert recipe.steps == len(rates)
     steps = range(recipe.steps)
-    ours = [0.01 * float(scheduled("halfway", step, recipe.steps, recipe.restart_at)) for step in steps]
+    ours = [0.01 * float(rate_fraction("halfway", step, recipe.steps, recipe.restart_at)) for step in steps]
     np.testing.assert_allclose(ours, rates, rtol=1e-6)
     assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.loss) == (0.9, 5e-4, "xent")
 

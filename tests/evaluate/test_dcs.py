@@ -16,7 +16,7 @@ from kip.blocks import KernelBlocks
 from kip.errors import ConfigError
 from kip.evaluate import dcs, setting
 from kip.evaluate.dcs import Correlation, own_loss, partial_spearman, spearman, subsets
-from kip.methods.decoupled.recovery import recovery_loss, rolled
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.networks.model import Model
 from kip.rng import key
 from kip.runs.setup import problem_of
@@ -102,7 +102,7 @@ def test_sre2ls_loss_of_a_subset_is_that_of_its_groups_of_one_image_a_class(data
     expected = []
     for group in range(2):
         step = 3 * group
-        images = rolled(key(0, "roll", step), jnp.asarray(problem.inputs[indices[group::2]]), method.roll)
+        images = roll_images(key(0, "roll", step), jnp.asarray(problem.inputs[indices[group::2]]), method.roll)
         labels, squeezed = jax.nn.one_hot(jnp.arange(10), 10), prepared.variables[0]
         loss, _ = recovery_loss(Model(network, 10), squeezed, images, labels, strength=method.strength)
         expected.append(float(loss))

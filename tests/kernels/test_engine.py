@@ -115,6 +115,16 @@ def test_similar_and_equal_images_agree_with_neural_tangents(architecture):
     compare(architecture, x, z, exact=1e-7, close=1e-5)
 
 
+@pytest.mark.parametrize("get", ["ntk", "nngp"])
+def test_a_fully_connected_networks_diagonal_keeps_its_digits_in_float32(get):
+    x = images(60, (28, 28, 3), 0)
+    function = kernel_function(A("FC", 2, get=get))
+    single = np.diag(jax.jit(function)(x.astype(np.float32), x.astype(np.float32)))
+    with float64():
+        double = np.diag(jax.jit(function)(x, x))
+    np.testing.assert_allclose(single, double, rtol=2e-6)
+
+
 def test_values_of_nearly_equal_images_keep_their_digits_in_float32():
     architecture, shape = A("ConvNet", 2), (8, 16, 3)
     x = images(4, shape, 0)

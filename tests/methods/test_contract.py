@@ -23,6 +23,7 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.contract import Method, import_all
+from kip.methods.decoupled.base import Decoupled
 from kip.methods.decoupled.cda import CDA
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.dwa import DWA
@@ -30,7 +31,6 @@ from kip.methods.decoupled.edc import EDC
 from kip.methods.decoupled.fadrm import FADRM
 from kip.methods.decoupled.gvbsm import GVBSM
 from kip.methods.decoupled.rded import RDED
-from kip.methods.decoupled.squeeze import Decoupled
 from kip.methods.decoupled.sre2l import SRe2L
 from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST

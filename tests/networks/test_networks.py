@@ -13,7 +13,7 @@ from kip import config
 from kip.errors import ConfigError, ShapeError
 from kip.judges import TrainedNetworks
 from kip.networks import NETWORKS, Network, network
-from kip.networks.layers import Norm, Normalise, product_of_patches, shuffled
+from kip.networks.layers import Norm, Normalise, product_of_patches, shuffle_channels
 from kip.precision import float64
 
 NAMES = [*NETWORKS, "FC1", "FC3", "ConvVec3", "ConvVec8"]
@@ -67,7 +67,7 @@ def test_the_number_of_parameters_is_the_known_one(name):
 
 def test_halves_of_shuffled_channels_hold_some_of_both():
     x = jnp.arange(12.0).reshape(1, 1, 2, 6)
-    np.testing.assert_array_equal(shuffled(x)[0, 0], [[0, 3, 1, 4, 2, 5], [6, 9, 7, 10, 8, 11]])
+    np.testing.assert_array_equal(shuffle_channels(x)[0, 0], [[0, 3, 1, 4, 2, 5], [6, 9, 7, 10, 8, 11]])
 
 
 @functools.cache
@@ -285,7 +285,7 @@ def test_softplus_is_smooth_and_almost_relu(name, rng):
 
 def test_softplus_is_that_of_its_formula():
     x = np.array([-1.0, -0.01, 0.0, 0.02, 1.0])
-    ours = network("FC1", 1, activation="softplus")._style.activated(jnp.asarray(x))
+    ours = network("FC1", 1, activation="softplus")._style.activate(jnp.asarray(x))
     np.testing.assert_allclose(ours, np.log1p(np.exp(60 * x)) / 60, rtol=1e-5)
 
 

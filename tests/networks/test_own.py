@@ -13,11 +13,14 @@ import pytest
 from kip import config
 from kip.cli import options
 from kip.errors import ConfigError
+from kip.experiment import Experiment
 from kip.judges import Students
 from kip.judges.judge import Question, Support, Tools
 from kip.kernels import permission
+from kip.methods.features.rcig import RCIG
 from kip.methods.matching.dm import DM
 from kip.networks import Network, network
+from kip.runs import loop
 from kip.training.protocols import PROTOCOLS
 
 NET = """
@@ -40,6 +43,16 @@ class LogitsAlone(Net):
 
 def a_number(num_outputs):
     return num_outputs
+"""
+
+DENSE = """
+class Dense(nn.Module):
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        features = nn.softplus(nn.Dense(8)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_outputs)(features), features
 """
 
 
@@ -142,3 +155,14 @@ def test_a_method_that_must_know_the_normalisation_refuses_it(file):
     permission.permit(f"{file}:Net")
     with pytest.raises(ConfigError, match="judge sets"):
         assert DM(network=Network(f"{file}:Net")).network.batch_normalised
+
+
+@pytest.mark.parametrize("network", ["Net", "Dense"])
+def test_a_method_that_solves_the_last_layer_refuses_it_before_it_learns(file, network, tmp_path):
+    """It was a KeyError on the name of the last layer."""
+    file.write_text(NET + DENSE)
+    method = RCIG(network=Network(f"{file}:{network}"), target_batch=60, steps=1)
+    with pytest.raises(ConfigError, match=r"the network of rcig; got .*my_net.py.*may judge the set"):
+        loop.run(Experiment(method), tmp_path / "run", show_progress=False)
+    judged = RCIG(evaluation_network=Network(f"{file}:{network}"))
+    assert judged.judge.network.label.endswith(network)

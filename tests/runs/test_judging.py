@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kip import data
-from kip.experiment import Experiment
+from kip.experiment import Experiment, load, names
 from kip.judges import Students, TrainedNetworks
 from kip.methods.features.frepo import FRePo
 from kip.methods.kernel.kip import KIP
@@ -22,6 +22,8 @@ from kip.runs import forecast, loop
 from kip.runs.judging import judging
 from kip.training.protocols import PROTOCOLS
 
+MAIN_TABLE = [name for name in names() if name.startswith("main_table:")]
+
 
 def during(method: Any, per_class: int, *, share: float | None = 0.2, classes: int = 10) -> Any:
     experiment = Experiment(method, judging_share=share)
@@ -30,19 +32,22 @@ def during(method: Any, per_class: int, *, share: float | None = 0.2, classes: i
 
 @pytest.mark.parametrize("per_class", [1, 10, 50])
 def test_dm_is_judged_for_a_fifth_of_its_steps_at_most(per_class):
-    """A step passes 256 natural images of each class forward, and the learned ones forward and back."""
+    """A step passes 256 natural images of each class forward, and the learned ones forward and back.
+
+    The judging before the first step counts too: of one interval between checkpoints, two judgings take the fifth.
+    """
     method = DM(per_class)
     judges = during(method, per_class)
     of_steps = 50 * 10 * (256 + 3 * per_class)
     of_judge = 3 * judges.during.trained_images("validation", 10 * per_class)
-    assert of_judge <= of_steps / 5
+    assert 2 * of_judge <= of_steps / 5
     assert judges.whole == method.judge
-    assert judges.during.protocol.epochs == min(1000, int(of_steps / 5 / (30 * per_class)))
+    assert judges.during.protocol.epochs == min(1000, int(of_steps / 10 / (30 * per_class)))
 
 
 def test_networks_become_fewer_before_their_training_becomes_shorter_than_its_least():
     judges = during(DM(10, validation_networks=8), 10)
-    assert judges.during.validation_networks == 4  # 95 epochs of work
+    assert judges.during.validation_networks == 2  # 47 epochs of work
     assert judges.during.protocol.epochs == 23
     assert judges.during.test_networks == judges.whole.test_networks == 5
 
@@ -56,12 +61,33 @@ def test_updates_are_cut_where_a_judge_counts_them():
     method = FRePo(10)
     judges = during(method, 10)
     assert isinstance(judges.during, TrainedNetworks)
-    assert judges.during.steps == int(0.2 * 50 * 3 * (1024 + 100) / 300)
+    assert judges.during.steps == int(0.1 * 50 * 3 * (1024 + 100) / 300)
     assert judges.whole.steps == 1000
 
 
-@pytest.mark.parametrize("method", [KIP(1), Selection(1), MTT(1, student_steps=5000)])
-def test_cheap_judges_few_steps_and_long_steps_keep_the_whole_protocol(method):
+def test_a_choice_is_judged_by_the_shortest_training_until_its_end():
+    """It has one step: nothing hangs on the judging at step 0, which is what was there before the choice."""
+    judges = during(Selection(1), 1)
+    assert (judges.during.protocol.epochs, judges.during.validation_networks) == (20, 1)
+    assert judges.whole == Selection(1).judge
+
+
+@pytest.mark.parametrize("name", MAIN_TABLE)
+def test_rows_of_the_main_table_are_judged_for_a_fifth_of_their_steps_at_most(name):
+    """Beside the shortest trainings, where the steps are fewer than they would cost."""
+    of_row = load(name)
+    method, size = of_row.method, 10 * int(name.rpartition("ipc")[2])
+    judges = judging(of_row, size=size, num_classes=10)
+    checkpoints = 1 + -(-method.steps // of_row.checkpoint_every)
+    cost = 3 * checkpoints * judges.during.trained_images("validation", size)
+    of_steps = method.steps * method.step_images(10)
+    shortest = judges.whole.within(0, size)
+    assert cost <= of_steps / 5 or judges.during == shortest
+    assert judges.whole == method.judge
+
+
+@pytest.mark.parametrize("method", [KIP(1), MTT(1, student_steps=5000)])
+def test_cheap_judges_and_long_steps_keep_the_whole_protocol(method):
     judges = during(method, 1)
     assert judges.during == judges.whole
     assert not judges.is_brief

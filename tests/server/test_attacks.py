@@ -11,6 +11,7 @@ from helpers import links
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import WorkerError
 from kip.kernels import Architecture
+from kip.server import trust
 from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
@@ -177,6 +178,18 @@ def test_a_distrusted_key_that_comes_back_is_told_why_and_counts_for_nothing(exp
         assert again.asked == []
         assert "is not what others compute" in again.why
         assert "liar/2" not in executor.scheduler.members
+
+
+def test_a_key_that_lied_in_an_earlier_life_of_the_server_is_given_nothing(expected, tmp_path):
+    """Its worker was here before the run's folder was read, as those of ray and launchpad are, and stayed."""
+    (tmp_path / trust.FILE).write_text('{"keys": {"liar": {"unchecked": 0, "base": null, "distrusted": "it lied"}}}')
+    liar = Changed("liar", task=lying)
+    with RemoteExecutor([liar, honest()], settings=PATIENT) as executor:
+        executor.scheduler.keep_trust_in(tmp_path)
+        check(executor, expected)
+        assert executor.scheduler.members["liar"].state == "distrusted"
+        assert executor.scheduler.sent_away == {"liar": "it lied"}
+    assert liar.asked == []
 
 
 def test_two_results_of_one_key_that_differ_are_a_proof_against_it(expected):

@@ -199,7 +199,7 @@ def test_twenty_steps_give_the_same_set_to_the_bit_for_any_number_of_workers(tra
     target_batch = 150 if kernel is FC else 60
     made = processes.experiment(kernel=kernel, data=data, steps=20, target_batch=target_batch, columns=3)
     expected = processes.run_locally(made, tmp_path / "local")
-    for count in (1, 2, 4):
+    for count in (1, 2, 4) if kernel is FC else (2,):
         assert distill(made, tmp_path / str(count), transport, count) == expected, count
 
 

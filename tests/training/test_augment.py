@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from kip.data.mirror import mirror_keeps_class
 from kip.training import augment
-from kip.training.augment import augment_siamese, augmented
+from kip.training.augment import augment_alike, augment_images
 from kip.training.warp import bilinear
 
 
@@ -188,7 +188,7 @@ def test_frepo_cuts_a_square_of_a_quarter_of_the_side_inside_the_image(side):
 @pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise", "frepo", "frepo_no_flip"])
 def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
     images = batch(rng, 8)
-    apply = jax.jit(augmented, static_argnums=0)
+    apply = jax.jit(augment_images, static_argnums=0)
     draws = [apply(kind, jax.random.key(seed), images) for seed in range(8)]
     again = apply(kind, jax.random.key(0), images)
     np.testing.assert_array_equal(draws[0], again)
@@ -202,7 +202,7 @@ def is_mirrored(images, changed):
 
 def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(rng):
     images = batch(rng, 8)
-    apply = jax.jit(augmented, static_argnums=0)
+    apply = jax.jit(augment_images, static_argnums=0)
     for kind, flips in (("dsa", True), ("dsa_no_flip", False), ("frepo", True), ("frepo_no_flip", False)):
         mirrored = [is_mirrored(images, apply(kind, jax.random.key(seed), images)) for seed in range(60)]
         assert any(mirrored) == flips
@@ -211,13 +211,13 @@ def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(
 def test_siamese_batches_are_the_same_view_of_their_images(rng):
     real = batch(rng, 8, 7)
     synthetic = real[[4, 2]]
-    apply = jax.jit(augment_siamese, static_argnums=0)
+    apply = jax.jit(augment_alike, static_argnums=0)
     changed, kinds = 0, set()
     for seed in range(40):
-        ours, theirs = map(np.asarray, apply("dsa", jax.random.key(seed), real, synthetic))
+        ours, theirs = (np.asarray(apply("dsa", jax.random.key(seed), images)) for images in (real, synthetic))
         np.testing.assert_allclose(ours[[4, 2]], theirs, atol=1e-6)
         changed += not np.array_equal(ours, real)
-        repeated = apply("dsa", jax.random.key(seed), np.tile(real[:1], (7, 1, 1, 1)), synthetic)[0]
+        repeated = apply("dsa", jax.random.key(seed), np.tile(real[:1], (7, 1, 1, 1)))
         np.testing.assert_allclose(repeated, np.tile(repeated[:1], (7, 1, 1, 1)), atol=1e-6)
         kinds.add(str(ours.round(3).tobytes()))
     assert changed > 30, "all but some of the flips"
@@ -228,7 +228,7 @@ def test_a_siamese_view_lets_the_gradient_through(rng):
     real, synthetic = batch(rng, 8, 3), batch(rng, 8, 2)
 
     def loss(synthetic, key):
-        ours, theirs = augment_siamese("dsa", key, real, synthetic)
+        ours, theirs = (augment_alike("dsa", key, images) for images in (real, synthetic))
         return jnp.sum(jnp.sin(theirs)) + jnp.sum(ours)
 
     value_and_gradient = jax.jit(jax.value_and_grad(loss))

@@ -14,7 +14,7 @@ from kip.training.batches import Batches
 from kip.training.ensembles import train_all
 from kip.training.loop import Hooks
 from kip.training.predict import accuracy
-from kip.training.prefetch import AHEAD, gathered
+from kip.training.prefetch import AHEAD, gather_batches
 from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import Labeller, train, train_teacher
 
@@ -292,7 +292,7 @@ def test_batches_gathered_on_the_host_are_those_on_the_device(rng, drawn, size, 
     steps = range(3, 11)
     for given in (keys[0], keys):
         for step, batch in zip(
-            steps, gathered(Held(images), (labels, Held(labels)), batches, given, steps), strict=True
+            steps, gather_batches(Held(images), (labels, Held(labels)), batches, given, steps), strict=True
         ):
             one = [batches.indices(key, jnp.asarray(step), batches.length(step)) for key in keys]
             expected = np.stack(one) if given.ndim else np.asarray(one[0])
@@ -311,7 +311,7 @@ def test_no_more_batches_are_made_ahead_than_were_agreed(rng):
             return super().take(indices)
 
     images, labels, _ = toy(rng, 30)
-    updates = gathered(Counted(images), labels, Batches(30, 3), jax.random.key(0), range(1000))
+    updates = gather_batches(Counted(images), labels, Batches(30, 3), jax.random.key(0), range(1000))
     for _ in range(3):
         next(updates)
     updates.close()

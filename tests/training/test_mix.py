@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from kip.networks.model import Model, Network
-from kip.training.mix import MIXUP, mixed
+from kip.training.mix import MIXUP, mix_images
 from kip.training.supervised import Supervised
 from kip.training.update import Batch
 
 MODEL = Model(Network("FC1", width=8), 3)
-MIXED = jax.jit(mixed, static_argnums=0)
+MIXED = jax.jit(mix_images, static_argnums=0)
 
 
 def images(count=6):

@@ -13,9 +13,9 @@ from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.storage.artefacts import Artefact
 from kip.training import relabel as module
-from kip.training.augment import augmented
+from kip.training.augment import augment_images
 from kip.training.batches import Batches
-from kip.training.mix import mixed
+from kip.training.mix import mix_images
 from kip.training.post_training import post_train
 from kip.training.protocols import PROTOCOLS
 from kip.training.relabel import of_update, relabel
@@ -51,8 +51,8 @@ def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
     for step in (0, 5, 35):
         indices = batches.indices(jax.random.fold_in(views, 1), jnp.asarray(step), 8 if step == 0 else 4)
         drawing = of_update(views, step)
-        seen = augmented("flip_shift", drawing, jnp.asarray(images())[indices])
-        seen = mixed("cutmix", jax.random.fold_in(drawing, MIXING), seen).images
+        seen = augment_images("flip_shift", drawing, jnp.asarray(images())[indices])
+        seen = mix_images("cutmix", jax.random.fold_in(drawing, MIXING), seen).images
         expected = MODEL.apply(taught.variables, seen).logits
         labels = read(step)
         assert labels.dtype == jnp.float16

@@ -13,7 +13,7 @@ Reference: Yin and Shen 2023, "Dataset Distillation in Large Data Era"; public c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +22,14 @@ from pydantic import Field
 from typing_extensions import final
 
 from kip.config import value
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Prepared, Start, first_inputs, fresh_adam, group_of, recover
-from kip.methods.decoupled.recovery import recovery_loss, rolled
-from kip.methods.decoupled.squeeze import Decoupled, needs_of
+from kip.methods.contract import Metrics
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Prepared, Start, recover
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
-from kip.training.augment import SMALLEST_AREA, STRETCH, cropped, flip
+from kip.training.augment import SMALLEST_AREA, STRETCH, crop_randomly, flip
 
 
 @final
@@ -45,48 +44,22 @@ class CDA(Decoupled[Prepared, None]):
     """The number of steps of Adam for each group of images."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.25
     """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
-    strength: Annotated[float, Field(ge=0)] = 0.01
-    """The weight of the statistics' distance, beside the cross-entropy."""
-    spread: bool = False
-    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
-    those of one device in their last digits."""
     roll: Annotated[int, Field(ge=0)] = 4
     """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     milestone: Annotated[float, Field(gt=0, le=1)] = 1.0
     """The fraction of a group's iterations after which crops are as small as they get."""
     name: Literal["cda"] = "cda"
 
+    together: ClassVar[int] = 1
+    """A group has one image of each class."""
+
     def __post_init__(self) -> None:
-        groups.check(self.networks, self.images_per_class)
+        self.check()
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """The squeezed network."""
         return (self.network,)
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
-
-    @property
-    def steps(self) -> int:
-        """Iterations of all groups."""
-        return self.images_per_class * self.iterations
-
-    @property
-    def schedule_ends(self) -> bool:
-        """The cosine ends with each group, wherever the run ends."""
-        return True
-
-    @property
-    def pace(self) -> groups.Pace:
-        """The steps of a group."""
-        return groups.Pace(self.learning_rate, self.iterations)
-
-    def natural(self, initial: State[None], exported: State[None]) -> State[None] | None:
-        """Return the natural images that recovery started from; None if it started from noise or crops."""
-        return initial if self.start == "real" else None
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return the squeezed network, and crops if recovery starts from them.
@@ -94,15 +67,11 @@ class CDA(Decoupled[Prepared, None]):
         Raises:
             ConfigError: if preprocessing mixes pixels, which then have no range.
         """
-        crops = self.crops if self.start == "patches" else None
-        return groups.prepare(
-            self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class
-        )
+        return self.prepare_networks(problem, store)
 
     def init(self, problem: Problem, prepared: Prepared) -> State[None]:
         """Return step 0: groups of one image of every class, and the first group's optimiser."""
-        state = first_inputs(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
-        return state._replace(optimizer=fresh_adam(self.pace, state.inputs[: problem.num_classes]))
+        return self.first_state(problem, prepared)
 
     def step(self, problem: Problem, prepared: Prepared, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
@@ -110,23 +79,18 @@ class CDA(Decoupled[Prepared, None]):
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        group = group_of(state.step, problem.num_classes, iterations=self.iterations)
-        if state.step and group.iteration == 0:
-            state = state._replace(optimizer=fresh_adam(self.pace, state.inputs[group.rows]))
-        after, _, metrics = recover(
-            view, loss, self, problem, state, prepared.variables[0], group, self.pace, network=self.network,
-            spread=self.spread,
-        )  # fmt: skip
+        group, state = self.enter_group(problem, state)
+        after, _, metrics = recover(view, loss, self, problem, state, prepared.variables[0], group, self.network)
         return after, metrics
 
 
 def view(method: CDA, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as the network sees them: cropped, flipped and rolled."""
     of_crop, of_flip, of_roll = jax.random.split(key, 3)
-    images = cropped(of_crop, images, smallest=smallest_area(method, iteration), stretch=STRETCH)
+    images = crop_randomly(of_crop, images, smallest=smallest_area(method, iteration), stretch=STRETCH)
     if mirror:
         images = flip(of_flip, images, len(images))
-    return rolled(of_roll, images, method.roll)
+    return roll_images(of_roll, images, method.roll)
 
 
 def smallest_area(method: CDA, iteration: Array) -> Array:

@@ -15,7 +15,7 @@ Adjustment"; public code.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,10 @@ from pydantic import Field
 from typing_extensions import final
 
 from kip.config import value
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Group, Prepared, Start, first_inputs, fresh_adam, group_of, recover
-from kip.methods.decoupled.recovery import recovery_loss, rolled
-from kip.methods.decoupled.squeeze import Decoupled, needs_of
+from kip.methods.contract import Metrics
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Group, Prepared, Start, recover
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.storage.artefacts import Store
@@ -50,11 +49,6 @@ class DWA(Decoupled[Prepared, Variables]):
     """The number of steps of Adam for each group of images."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.25
     """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
-    strength: Annotated[float, Field(ge=0)] = 0.01
-    """The weight of the statistics' distance, beside the cross-entropy."""
-    spread: bool = False
-    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
-    those of one device in their last digits."""
     roll: Annotated[int, Field(ge=0)] = 4
     """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     ascents: Annotated[int, Field(ge=1)] = 12
@@ -63,37 +57,16 @@ class DWA(Decoupled[Prepared, Variables]):
     """The distance that the parameters go in all K steps together."""
     name: Literal["dwa"] = "dwa"
 
+    together: ClassVar[int] = 1
+    """A group has one image of each class."""
+
     def __post_init__(self) -> None:
-        groups.check(self.networks, self.images_per_class)
+        self.check()
 
     @property
     def networks(self) -> tuple[Network, ...]:
         """The squeezed network."""
         return (self.network,)
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
-
-    @property
-    def steps(self) -> int:
-        """Iterations of all groups."""
-        return self.images_per_class * self.iterations
-
-    @property
-    def schedule_ends(self) -> bool:
-        """The cosine ends with each group, wherever the run ends."""
-        return True
-
-    @property
-    def pace(self) -> groups.Pace:
-        """The steps of a group."""
-        return groups.Pace(self.learning_rate, self.iterations)
-
-    def natural(self, initial: State[Variables], exported: State[Variables]) -> State[Variables] | None:
-        """Return the natural images that recovery started from; None if it started from noise or crops."""
-        return initial if self.start == "real" else None
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return the squeezed network, and crops if recovery starts from them.
@@ -101,15 +74,12 @@ class DWA(Decoupled[Prepared, Variables]):
         Raises:
             ConfigError: if preprocessing mixes pixels, which then have no range.
         """
-        crops = self.crops if self.start == "patches" else None
-        return groups.prepare(
-            self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class
-        )
+        return self.prepare_networks(problem, store)
 
     def init(self, problem: Problem, prepared: Prepared) -> State[Variables]:
         """Return step 0: groups of one image of every class, and the first group's optimiser and parameters."""
-        state = first_inputs(problem, self.start, prepared.patches, images_per_class=self.images_per_class)
-        return self._begin(problem, prepared, state, group_of(0, problem.num_classes, iterations=self.iterations))
+        state = self.first_state(problem, prepared)
+        return state.with_owned(self._adjust_weights(problem, prepared, state, self.group_at(problem, 0)))
 
     def step(self, problem: Problem, prepared: Prepared, state: State[Variables]) -> tuple[State[Variables], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
@@ -117,31 +87,26 @@ class DWA(Decoupled[Prepared, Variables]):
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        group = group_of(state.step, problem.num_classes, iterations=self.iterations)
-        if state.step and group.iteration == 0:
-            state = self._begin(problem, prepared, state, group)
+        group, state = self.enter_group(problem, state)
+        if group.is_new:
+            state = state._replace(owned=self._adjust_weights(problem, prepared, state, group))
         variables = {**prepared.variables[0], **state.owned}
-        after, _, metrics = recover(
-            view, loss, self, problem, state, variables, group, self.pace, network=self.network, spread=self.spread
-        )
+        after, _, metrics = recover(view, loss, self, problem, state, variables, group, self.network)
         return after, metrics
 
-    def _begin(self, problem: Problem, prepared: Prepared, state: State[Any], group: Group) -> State[Variables]:
-        """Return the state with a new optimiser, and the parameters for the group that begins."""
-        images, classes = state.inputs[group.rows], state.class_index[group.rows]
+    def _adjust_weights(self, problem: Problem, prepared: Prepared, state: State[Any], group: Group) -> Variables:
+        """Return the parameters for the group that begins."""
+        images, classes = jnp.asarray(state.inputs[group.rows]), jnp.asarray(state.class_index[group.rows])
         variables, model = prepared.variables[0], Model(self.network, problem.num_classes)
         params = variables["params"]
         for _ in range(self.ascents):
-            params = _ascended(
-                {**variables, "params": params}, jnp.asarray(images), jnp.asarray(classes),
-                self.radius / self.ascents, model=model,
-            )  # fmt: skip
-        return state._replace(optimizer=fresh_adam(self.pace, images)).with_owned({"params": params})
+            params = _ascend({**variables, "params": params}, images, classes, self.radius / self.ascents, model=model)
+        return {"params": params}
 
 
 def view(method: DWA, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as the network sees them: rolled."""
-    return rolled(key, images, method.roll)
+    return roll_images(key, images, method.roll)
 
 
 def loss(
@@ -153,7 +118,7 @@ def loss(
 
 
 @partial(jax.jit, static_argnames=("model",))
-def _ascended(variables: Variables, images: Array, classes: Array, length: Array, *, model: Model) -> Any:
+def _ascend(variables: Variables, images: Array, classes: Array, length: Array, *, model: Model) -> Any:
     """Return the parameters after a step of a given length up the cross-entropy."""
 
     def loss(params: Any) -> Array:

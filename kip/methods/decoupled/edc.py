@@ -19,21 +19,21 @@ from pydantic import Field
 from typing_extensions import final
 
 from kip.config import value
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Start, first_inputs, fresh_adam, group_of, recover
-from kip.methods.decoupled.running import OTHERS, Given, Known, Matching, Memories, empty_memories, running_loss, wanted
-from kip.methods.decoupled.squeeze import Decoupled, needs_of
+from kip.methods.contract import Metrics
+from kip.methods.decoupled import running
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Start
+from kip.methods.decoupled.running import OTHERS, Matching, Memories, Prepared, Turn, running_loss
 from kip.methods.decoupled.statistics import Layers
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network
 from kip.storage.artefacts import Store
-from kip.training.augment import STRETCH, cropped, flip
+from kip.training.augment import STRETCH, crop_randomly, flip
 
 
 @final
 @value
-class EDC(Decoupled[Known, Memories]):
+class EDC(Decoupled[Prepared, Memories]):
     """Matching of all images' and of classes' statistics: learn images from several networks' statistics."""
 
     start: Start = "real"
@@ -43,11 +43,6 @@ class EDC(Decoupled[Known, Memories]):
     """The number of steps of Adam for each group of images."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
-    strength: Annotated[float, Field(ge=0)] = 0.01
-    """The weight of the statistics' distance, beside the cross-entropy."""
-    spread: bool = False
-    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
-    those of one device in their last digits."""
     more_networks: tuple[Network, ...] = OTHERS
     """The networks that follow the first one in turn, an iteration each."""
     together: Annotated[int, Field(ge=1)] = 1
@@ -64,7 +59,7 @@ class EDC(Decoupled[Known, Memories]):
     name: Literal["edc"] = "edc"
 
     def __post_init__(self) -> None:
-        groups.check(self.networks, self.images_per_class, self.together)
+        self.check()
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -72,84 +67,40 @@ class EDC(Decoupled[Known, Memories]):
         return (self.network, *self.more_networks)
 
     @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        return needs_of(self.images_per_class, self.crops if self.start == "patches" else None)
-
-    @property
-    def steps(self) -> int:
-        """Iterations of all groups."""
-        return self.images_per_class // self.together * self.iterations
-
-    @property
-    def schedule_ends(self) -> bool:
-        """The cosine ends with each group, wherever the run ends."""
-        return True
-
-    @property
-    def pace(self) -> groups.Pace:
-        """The steps of a group."""
-        return groups.Pace(self.learning_rate, self.iterations)
-
-    def natural(self, initial: State[Memories], exported: State[Memories]) -> State[Memories] | None:
-        """Return the natural images that recovery started from; None if it started from noise or crops."""
-        return initial if self.start == "real" else None
-
-    @property
     def matching(self) -> Matching:
         """The weights of the running statistics, and the memory of those of the images."""
         return Matching(self.strength, self.momentum, self.running == "corrected", self.drop, self.class_share)
 
-    def prepare(self, problem: Problem, store: Store) -> Known:
+    def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return the squeezed networks, the statistics of the train images in each, and crops if it starts from them.
 
         Raises:
             ConfigError: if preprocessing mixes pixels, which then have no range.
         """
-        crops = self.crops if self.start == "patches" else None
-        variables, patches = groups.prepare(
-            self.squeeze, self.networks, crops, problem, store, images_per_class=self.images_per_class,
-            together=self.together,
-        )  # fmt: skip
-        return Known(
-            variables, patches, wanted(self.networks, variables, problem, store, of_classes=self.class_share > 0)
-        )
+        return running.prepare(self, problem, store, of_classes=self.class_share > 0)
 
-    def init(self, problem: Problem, prepared: Known) -> State[Memories]:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Memories]:
         """Return step 0: groups of images, the first group's optimiser, and empty memories of their statistics."""
-        state = first_inputs(
-            problem, self.start, prepared.patches, images_per_class=self.images_per_class, together=self.together
-        )
-        first = state.inputs[: self.together * problem.num_classes]
-        memories = empty_memories(self.networks, prepared.variables, first, problem.num_classes)
-        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(memories)
+        return running.first_state(self, problem, prepared)
 
-    def step(self, problem: Problem, prepared: Known, state: State[Memories]) -> tuple[State[Memories], Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Memories]) -> tuple[State[Memories], Metrics]:
         """Return the state after one iteration of one group by the network whose turn it is, with the loss before it.
 
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        group = group_of(state.step, problem.num_classes, iterations=self.iterations, together=self.together)
-        if state.step and group.iteration == 0:
-            state = state._replace(optimizer=fresh_adam(self.pace, state.inputs[group.rows]))
-        turn = state.step % len(self.networks)
-        given = Given(prepared.variables[turn], prepared.wanted[turn], state.owned[turn])
-        after, memory, metrics = recover(
-            view, loss, self, problem, state, given, group, self.pace, network=self.networks[turn], spread=self.spread
-        )
-        return after._replace(owned=(*state.owned[:turn], memory, *state.owned[turn + 1 :])), metrics
+        return running.take_turn(view, loss, self, problem, prepared, state)
 
 
 def view(method: EDC, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as a network sees them: cropped and flipped."""
     of_crop, of_flip = jax.random.split(key)
-    images = cropped(of_crop, images, stretch=STRETCH)
+    images = crop_randomly(of_crop, images, stretch=STRETCH)
     return flip(of_flip, images, len(images)) if mirror else images
 
 
 def loss(
-    method: EDC, model: Model, given: Given, images: Array, labels: Array, key: Array
+    method: EDC, model: Model, turn: Turn, images: Array, labels: Array, key: Array
 ) -> tuple[Array, tuple[Array, Layers]]:
     """Return the loss, (), with the logits and the memory after these images."""
-    return running_loss(method.matching, model, given, images, labels, key)
+    return running_loss(method.matching, model, turn, images, labels, key)

@@ -1,4 +1,4 @@
-"""FADRM, data residual matching: recovery in stages, of which each brings back some of the natural crops it began with.
+"""FADRM, data residual matching: recovery in stages, each of which mixes in the natural crops that it began with.
 
 Groups begin as the crops that RDED would choose. `iterations` are cut into stages of equal length; before each stage
 but the first,
@@ -18,7 +18,7 @@ Reference: Cui et al. 2025, "FADRM: Fast and Accurate Data Residual Matching for
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +29,15 @@ from typing_extensions import final
 
 from kip.config import value
 from kip.errors import ConfigError, ShapeError
-from kip.methods.contract import Metrics, Needs
-from kip.methods.decoupled import groups
-from kip.methods.decoupled.groups import Prepared, descended, first_inputs, fresh_adam, group_of, slope_of
-from kip.methods.decoupled.recovery import recovery_loss, rolled
-from kip.methods.decoupled.squeeze import Decoupled, needs_of
+from kip.methods.contract import Metrics
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Prepared, descend_within_range, fresh_adam, slope_of
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.methods.problem import Problem, State
 from kip.networks.model import Model, Network, Variables
 from kip.precision import AnyArray
 from kip.storage.artefacts import Store
-from kip.training.augment import STRETCH, cropped, flip
+from kip.training.augment import STRETCH, crop_randomly, flip
 
 Small = dict[str, AnyArray] | None
 """`small`, the images of the group at the side of its stage, in the first rows and columns of zeros (b, H, H, C); None
@@ -56,16 +55,11 @@ class FADRM(Decoupled[Prepared, Small]):
     """The number of steps of Adam for each group of images, over all stages."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.25
     """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
-    strength: Annotated[float, Field(ge=0)] = 0.01
-    """The weight of the statistics' distance, beside the cross-entropy."""
-    spread: bool = False
-    """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
-    those of one device in their last digits."""
     stages: Annotated[int, Field(ge=1)] = 4
     """The number of stages of a group; it divides the iterations."""
     sides: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """The side of the images in each stage, in pixels; the last one is the data set's. None given takes the data set's
-    for all stages."""
+    """The side of the images in each stage, in pixels; the last one is the data set's. An empty list takes the data
+    set's side for all stages."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The fraction of the images that is kept between two stages; the rest comes from the crops."""
     roll: Annotated[int, Field(ge=0)] = 4
@@ -74,8 +68,11 @@ class FADRM(Decoupled[Prepared, Small]):
     """The images that recovery begins with: the crops of natural images that RDED would choose."""
     name: Literal["fadrm"] = "fadrm"
 
+    together: ClassVar[int] = 1
+    """A group has one image of each class."""
+
     def __post_init__(self) -> None:
-        groups.check(self.networks, self.images_per_class)
+        self.check()
         if self.iterations % self.stages:
             raise ConfigError("stages", got=self.stages, expected=f"a divisor of iterations, {self.iterations}")
         if self.sides and len(self.sides) != self.stages:
@@ -85,30 +82,6 @@ class FADRM(Decoupled[Prepared, Small]):
     def networks(self) -> tuple[Network, ...]:
         """All networks, in their order."""
         return (self.network, *self.more_networks)
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class: for the set, or for the crops that it begins as."""
-        return needs_of(self.images_per_class, self.crops)
-
-    @property
-    def steps(self) -> int:
-        """Iterations of all groups."""
-        return self.images_per_class * self.iterations
-
-    @property
-    def schedule_ends(self) -> bool:
-        """The cosine ends with each group, wherever the run ends."""
-        return True
-
-    @property
-    def pace(self) -> groups.Pace:
-        """The steps of a group."""
-        return groups.Pace(self.learning_rate, self.iterations)
-
-    def natural(self, initial: State[Small], exported: State[Small]) -> State[Small] | None:
-        """Return None: recovery starts from crops."""
-        return None
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return the squeezed networks and the crops.
@@ -120,12 +93,12 @@ class FADRM(Decoupled[Prepared, Small]):
         height, width = problem.inputs.shape[1:3]
         if self.sides and (height != width or self.sides[-1] != height or max(self.sides) > height):
             raise ShapeError(
-                f"images of {self.name}", got=f"{height}x{width}", expected=f"squares of side {max(self.sides)}",
+                f"images of {self.name}",
+                got=f"{height}x{width}",
+                expected=f"squares of side {max(self.sides)}",
                 remedy="Give `sides` that end with the images' own, or none.",
-            )  # fmt: skip
-        prepared = groups.prepare(
-            self.squeeze, self.networks, self.crops, problem, store, images_per_class=self.images_per_class
-        )
+            )
+        prepared = self.prepare_networks(problem, store)
         for network, variables in zip(self.networks, prepared.variables):
             for side in set(self.sides):
                 check_side(Model(network, problem.num_classes), variables, side, problem.inputs.shape[3])
@@ -133,10 +106,10 @@ class FADRM(Decoupled[Prepared, Small]):
 
     def init(self, problem: Problem, prepared: Prepared) -> State[Small]:
         """Return step 0: groups of one crop of every class, and room for images of other sides if there are any."""
-        state = first_inputs(problem, "patches", prepared.patches, images_per_class=self.images_per_class)
-        first = state.inputs[: problem.num_classes]
-        small: Small = {"small": np.zeros(first.shape, np.float32)} if self.sides else None
-        return state._replace(optimizer=fresh_adam(self.pace, first)).with_owned(small)
+        state = self.first_state(problem, prepared)
+        shape = (problem.num_classes, *state.inputs.shape[1:])
+        small: Small = {"small": np.zeros(shape, np.float32)} if self.sides else None
+        return state.with_owned(small)
 
     def step(self, problem: Problem, prepared: Prepared, state: State[Small]) -> tuple[State[Small], Metrics]:
         """Return the state after one iteration of one group, with the loss before it.
@@ -144,29 +117,24 @@ class FADRM(Decoupled[Prepared, Small]):
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        group = group_of(state.step, problem.num_classes, iterations=self.iterations)
+        group, state = self.enter_group(problem, state)
         of_stage, whole = self.iterations // self.stages, problem.inputs.shape[1]
         side = self.side(group.iteration, whole)
         optimizer, turn = state.optimizer, state.step % len(self.networks)
         if group.iteration and group.iteration % of_stage == 0:
             before = self.inputs(state, group.rows, self.side(group.iteration - 1, whole))
-            images = returned(before, jnp.asarray(prepared.patches)[group.rows], side, share=self.share)
+            images = blend(before, jnp.asarray(prepared.patches)[group.rows], side, share=self.share)
             optimizer = (fresh_adam(self.pace, state.inputs[group.rows])[0], *optimizer[1:])  # the rate goes on
         else:
             images = self.inputs(state, group.rows, side)
-            if state.step and group.iteration == 0:
-                optimizer = fresh_adam(self.pace, state.inputs[group.rows])
-        slope = slope_of(
-            view, loss, self, problem, state, prepared.variables[turn], group, images, network=self.networks[turn],
-            spread=self.spread,
-        )  # fmt: skip
-        moved, optimizer = descended(
-            self.pace, problem, optimizer, placed(images, whole), placed(slope.gradient, whole)
+        slope = slope_of(view, loss, self, problem, state, prepared.variables[turn], group, images, self.networks[turn])
+        new_images, optimizer = descend_within_range(
+            self.pace, problem, optimizer, place(images, whole), place(slope.gradient, whole)
         )
-        moved = moved[:, :side, :side]
+        new_images = new_images[:, :side, :side]
         recovered = np.array(state.inputs)
-        recovered[group.rows] = resized(moved, whole)
-        owned = {"small": placed(moved, whole)} if self.sides else state.owned
+        recovered[group.rows] = resize(new_images, whole)
+        owned = {"small": place(new_images, whole)} if self.sides else state.owned
         after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer, owned=owned)
         return after, {"loss": slope.loss, "batch_accuracy": slope.accuracy}
 
@@ -175,26 +143,26 @@ class FADRM(Decoupled[Prepared, Small]):
         return self.sides[iteration // (self.iterations // self.stages)] if self.sides else whole
 
     def inputs(self, state: State[Small], rows: slice, side: int) -> Array:
-        """Return the images of a group at the side at which they are recovered, (b, side, side, C).
+        """Return the images of a group at the side of their stage, (b, side, side, C).
 
-        Those of the set are the truth: where they are not what the kept ones give, as at a group's beginning, or where
-        someone asks for the loss of other images, they are brought to the side.
+        The images of the set are the truth. Where the kept ones do not give them, as at a group's beginning, or where
+        a caller asks for the loss of other images, the images of the set are brought to the side.
         """
         whole = jnp.asarray(state.inputs[rows])
         if state.owned is None:
             return whole
         kept = jnp.asarray(state.owned["small"])[:, :side, :side]
-        known = np.array_equal(resized(kept, whole.shape[1]), whole)
-        return kept if known else resized(whole, side)
+        known = np.array_equal(resize(kept, whole.shape[1]), whole)
+        return kept if known else resize(whole, side)
 
 
 def view(method: FADRM, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
     """Return the images of a group as a network sees them: cropped, flipped and rolled."""
     of_crop, of_flip, of_roll = jax.random.split(key, 3)
-    images = cropped(of_crop, images, stretch=STRETCH)
+    images = crop_randomly(of_crop, images, stretch=STRETCH)
     if mirror:
         images = flip(of_flip, images, len(images))
-    return rolled(of_roll, images, method.roll)
+    return roll_images(of_roll, images, method.roll)
 
 
 def loss(
@@ -205,8 +173,8 @@ def loss(
     return value, (logits, None)
 
 
-def returned(images: Array, patches: Array, side: int, *, share: float) -> Array:
-    """Return images with a part of the natural crops that they began as, at the side of the stage that begins.
+def blend(images: Array, patches: Array, side: int, *, share: float) -> Array:
+    """Return images mixed with the natural crops that they began as, at the side of the next stage.
 
     Args:
         images: at the end of a stage, (b, s, s, C).
@@ -214,7 +182,7 @@ def returned(images: Array, patches: Array, side: int, *, share: float) -> Array
         side: the side in the next stage, in pixels.
         share: the fraction of the images that is kept.
     """
-    return share * resized(images, side) + (1 - share) * resized(patches, side)
+    return share * resize(images, side) + (1 - share) * resize(patches, side)
 
 
 def check_side(model: Model, variables: Variables, side: int, channels: int) -> None:
@@ -228,19 +196,21 @@ def check_side(model: Model, variables: Variables, side: int, channels: int) -> 
         jax.eval_shape(model.apply, variables, small)
     except Exception as error:  # Flax and JAX raise several kinds where shapes do not fit
         raise ConfigError(
-            "sides", got=f"{side} pixels", expected=f"the side that {model.network.label} has learned",
+            "sides",
+            got=f"{side} pixels",
+            expected=f"the side that {model.network.label} has learned",
             remedy="Take a network that averages over positions, such as ResNet18, or one side for all.",
-        ) from error  # fmt: skip
+        ) from error
 
 
-def resized(images: Array, side: int) -> Array:
+def resize(images: Array, side: int) -> Array:
     """Return square images at another side, by linear interpolation; the same where they have it."""
     if images.shape[1] == side:
         return images
     return jax.image.resize(images, (len(images), side, side, images.shape[3]), "linear", antialias=False)
 
 
-def placed(images: Array, side: int) -> Array:
+def place(images: Array, side: int) -> Array:
     """Return images (N, s, s, C) in the first rows and columns of zeros (N, side, side, C)."""
     pad = side - images.shape[1]
     return jnp.pad(images, ((0, 0), (0, pad), (0, pad), (0, 0)))

@@ -1,22 +1,22 @@
-"""Recovery in groups: images that begin as noise or natural images, and steps of Adam on a loss of a squeezed network.
+"""Recovery in groups: steps of Adam that bring a group of images to a low loss of a squeezed network.
 
 Images are recovered a group at a time, each of `together` images of every class. A step of the run is one iteration of
-one group. Pixels stay within what an image can have, and what the last iteration of a group leaves is kept. Labels are
-the classes.
+one group. Pixels stay within the range of images, and the images after the last iteration of a group are kept. Labels
+are the classes.
 
 A method gives two functions of its module, which take its configuration first and are compiled together:
 
     view(config, key, images, iteration, mirror)            the images as a network sees them in an iteration
-    loss(config, model, given, images, labels, key)         the loss; with it the logits and what the method remembers
+    loss(config, model, arrays, images, labels, key)         the loss, with the logits and the method's memory
 
-`given` is a pytree of arrays: a network's variables, and whatever else the loss needs.
+`arrays` is a pytree of arrays: a network's variables, and all else that the loss needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,24 +25,29 @@ import optax
 from jax import Array
 from typing_extensions import NamedTuple  # typing's is not generic on CPython 3.10
 
-from kip.errors import ConfigError, NonFiniteError
+from kip.errors import NonFiniteError
 from kip.methods.contract import Metrics
-from kip.methods.decoupled.crops import Crops
-from kip.methods.decoupled.squeeze import squeezed
 from kip.methods.descent import begin, descend
 from kip.methods.problem import Owned, Problem, State
 from kip.networks.model import Model, Network, Variables
-from kip.rng import generator, key
-from kip.storage.artefacts import Store
+from kip.rng import key
 from kip.training.devices import free_devices, spread
-from kip.training.squeeze import Squeeze
 
-Config = TypeVar("Config")
-Given = TypeVar("Given")
-Memory = TypeVar("Memory")
-View = Callable[[Config, Array, Array, Array, bool], Array]
-Loss = Callable[[Config, Model, Given, Array, Array, Array], tuple[Array, tuple[Array, Memory]]]
 Start = Literal["noise", "real", "patches"]
+
+
+class Recovering(Protocol):
+    """A method that recovers images: a group's steps, and whether the group is spread over devices."""
+
+    @property
+    def pace(self) -> Pace:
+        """The steps of a group."""
+        ...
+
+    @property
+    def spread(self) -> bool:
+        """Spread a group over the devices of the machine."""
+        ...
 
 
 class Prepared(NamedTuple):
@@ -63,10 +68,12 @@ class Group(NamedTuple):
     Attributes:
         rows: its images.
         iteration: of the group, from 0.
+        is_new: whether the group begins in this step, and is not the run's first.
     """
 
     rows: slice
     iteration: int
+    is_new: bool
 
 
 class Pace(NamedTuple):
@@ -81,8 +88,16 @@ class Pace(NamedTuple):
     iterations: int
 
 
+Config = TypeVar("Config", bound=Recovering)
+Arrays = TypeVar("Arrays")
+Memory = TypeVar("Memory")
+Options = TypeVar("Options")
+View = Callable[[Options, Array, Array, Array, bool], Array]
+Loss = Callable[[Options, Model, Arrays, Array, Array, Array], tuple[Array, tuple[Array, Memory]]]
+
+
 class Recovered(NamedTuple, Generic[Memory, Owned]):
-    """The state after an iteration, what the loss remembers of it, and the metrics before it."""
+    """The state after an iteration, the memory of the loss, and the metrics before the iteration."""
 
     state: State[Owned]
     memory: Memory
@@ -98,149 +113,62 @@ class Slope(NamedTuple, Generic[Memory]):
     gradient: Array
 
 
-def check(networks: tuple[Network, ...], images_per_class: int, together: int = 1) -> None:
-    """Refuse networks without batch normalisation, and groups that do not divide the images of a class.
-
-    Raises:
-        ConfigError: if there are such.
-    """
-    for network in networks:
-        if not network.batch_normalised:
-            raise ConfigError(
-                "network", got=network.label, expected="batch normalisation, whose statistics are recovered",
-                remedy="Add `norm=batch` to the network.",
-            )  # fmt: skip
-    if images_per_class % together:
-        raise ConfigError("together", got=together, expected=f"a divisor of images_per_class, {images_per_class}")
-
-
-def prepare(
-    squeeze: Squeeze,
-    networks: tuple[Network, ...],
-    crops: Crops | None,
-    problem: Problem,
-    store: Store,
-    *,
-    images_per_class: int,
-    together: int = 1,
-) -> Prepared:
-    """Return the squeezed networks and the crops, made or found.
-
-    Args:
-        squeeze: how networks are trained.
-        networks: all of them.
-        crops: how crops are chosen, by the first network; None: none are wanted.
-        problem: the train set.
-        store: keeps them.
-        images_per_class: images of each class.
-        together: images of each class in a group.
-
-    Raises:
-        ConfigError: if preprocessing mixes pixels, which then have no range.
-        ShapeError: if images cannot be cut into crops.
-    """
-    problem.pixel_range()
-    variables = tuple(squeezed(squeeze, network, problem, store)[1] for network in networks)
-    if crops is None:
-        return Prepared(variables, None)
-    model = Model(networks[0], problem.num_classes)
-    by_class = crops.of_classes(model, variables[0], problem, images_per_class, store)
-    patches = by_class.reshape(-1, *by_class.shape[2:])
-    return Prepared(variables, patches[_order(problem.num_classes, images_per_class, together)])
-
-
-def first_inputs(
-    problem: Problem, start: Start, patches: np.ndarray | None, *, images_per_class: int, together: int = 1
-) -> State[None]:
-    """Return step 0 without an optimiser: groups of images of every class.
-
-    Args:
-        problem: the train set.
-        start: the images that recovery begins with.
-        patches: those of `Prepared`, for the start of this name.
-        images_per_class: images of each class.
-        together: images of each class in a group.
-    """
-    state = problem.natural_support(images_per_class)
-    order = np.argsort(state.class_index, kind="stable")[_order(problem.num_classes, images_per_class, together)]
-    state = state._replace(
-        inputs=state.inputs[order],
-        labels=state.labels[order],
-        class_index=state.class_index[order],
-        statistics=state.statistics[order],
-    )
-    if start == "noise":
-        noise = generator(problem.seed, "initial noise").standard_normal(state.inputs.shape)
-        return state._replace(inputs=np.clip(noise, *problem.pixel_range()).astype(np.float32))
-    if start == "patches":
-        assert patches is not None
-        return state._replace(inputs=patches)
-    return state
-
-
-def group_of(step: int, num_classes: int, *, iterations: int, together: int = 1) -> Group:
+def group_of(step: int, num_classes: int, *, iterations: int, together: int) -> Group:
     """Return the group that a step of the run recovers, and the iteration of the group that the step is."""
     count = together * num_classes
-    first = step // iterations * count
-    return Group(slice(first, first + count), step % iterations)
+    first, iteration = step // iterations * count, step % iterations
+    return Group(slice(first, first + count), iteration, step > 0 and iteration == 0)
 
 
 def fresh_adam(pace: Pace, images: Any) -> Any:
-    """Return the optimiser's state before the first iteration of a group, whose images are given."""
+    """Return the optimiser's state before the first iteration of a group of images."""
     return begin(adam, pace, {"images": images})
 
 
 def recover(
     view: View[Config],
-    loss: Loss[Config, Given, Memory],
+    loss: Loss[Config, Arrays, Memory],
     config: Config,
     problem: Problem,
     state: State[Owned],
-    given: Given,
+    arrays: Arrays,
     group: Group,
-    pace: Pace,
-    *,
     network: Network,
-    spread: bool,
 ) -> Recovered[Memory, Owned]:
     """Return the state after one iteration of a group.
 
     Args:
         view: the images as the network sees them.
-        loss: what is minimised.
+        loss: the loss.
         config: the method, which both functions take.
         problem: the train set, the seed, and the range of pixels.
         state: before the iteration.
-        given: what the loss needs of the network.
+        arrays: the arrays that the loss needs.
         group: the group, of `group_of`.
-        pace: the steps of the group.
         network: the network whose turn it is.
-        spread: whether the group is spread over the devices of the machine.
 
     Raises:
         NonFiniteError: if the loss is not finite.
     """
     images = state.inputs[group.rows]
-    slope = slope_of(view, loss, config, problem, state, given, group, images, network=network, spread=spread)
-    moved, optimizer = descended(pace, problem, state.optimizer, images, slope.gradient)
+    slope = slope_of(view, loss, config, problem, state, arrays, group, images, network)
+    new_images, optimizer = descend_within_range(config.pace, problem, state.optimizer, images, slope.gradient)
     recovered = np.array(state.inputs)
-    recovered[group.rows] = moved
+    recovered[group.rows] = new_images
     after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer)
     return Recovered(after, slope.memory, {"loss": slope.loss, "batch_accuracy": slope.accuracy})
 
 
 def slope_of(
     view: View[Config],
-    loss: Loss[Config, Given, Memory],
+    loss: Loss[Config, Arrays, Memory],
     config: Config,
     problem: Problem,
     state: State[Owned],
-    given: Given,
+    arrays: Arrays,
     group: Group,
     images: Any,
-    *,
     network: Network,
-    spread: bool,
 ) -> Slope[Memory]:
     """Return the loss of a group's images, (b, H, W, C), and its gradient with respect to them; see `recover`.
 
@@ -248,16 +176,26 @@ def slope_of(
         NonFiniteError: if the loss is not finite.
     """
     (value, (accuracy, memory)), gradient = _gradient(
-        given, images, jnp.asarray(state.class_index[group.rows]), key(problem.seed, "roll", state.step),
-        group.iteration, view=view, loss=loss, config=config, model=Model(network, problem.num_classes),
-        mirror=problem.mirror_keeps_class, devices=free_devices() if spread else 1,
-    )  # fmt: skip
+        arrays,
+        images,
+        jnp.asarray(state.class_index[group.rows]),
+        key(problem.seed, "roll", state.step),
+        group.iteration,
+        view=view,
+        loss=loss,
+        config=config,
+        model=Model(network, problem.num_classes),
+        mirror=problem.mirror_keeps_class,
+        devices=free_devices() if config.spread else 1,
+    )
     if not np.isfinite(value):
         raise NonFiniteError("the loss of the recovery is NaN or infinite", remedy="Lower the learning rate.")
     return Slope(float(value), float(accuracy), memory, gradient)
 
 
-def descended(pace: Pace, problem: Problem, optimizer: Any, images: Any, gradient: Array) -> tuple[Array, Any]:
+def descend_within_range(
+    pace: Pace, problem: Problem, optimizer: Any, images: Any, gradient: Array
+) -> tuple[Array, Any]:
     """Return images after a step of Adam, within the range of pixels, and the optimiser's state."""
     after, optimizer = descend(adam, pace, {"images": gradient}, optimizer, {"images": images})
     return jnp.clip(after["images"], *problem.pixel_range()), optimizer
@@ -270,7 +208,7 @@ def adam(pace: Pace) -> optax.GradientTransformation:
 
 @partial(jax.jit, static_argnames=("view", "loss", "config", "model", "mirror", "devices"))
 def _gradient(
-    given: Any,
+    arrays: Any,
     images: Array,
     classes: Array,
     key: Array,
@@ -283,18 +221,12 @@ def _gradient(
     mirror: bool,
     devices: int,
 ) -> tuple[tuple[Array, tuple[Array, Any]], Array]:
-    """Return the loss, the accuracy of a group and what the loss remembers, and the gradient."""
+    """Return the loss, the accuracy of a group, the memory of the loss, and the gradient."""
     labels = jax.nn.one_hot(classes, model.num_outputs)
 
     def of_images(images: Array) -> tuple[Array, tuple[Array, Any]]:
-        seen = spread(view(config, key, images, iteration, mirror), devices)
-        value, (logits, memory) = loss(config, model, given, seen, labels, jax.random.fold_in(key, 1 << 16))
+        views = spread(view(config, key, images, iteration, mirror), devices)
+        value, (logits, memory) = loss(config, model, arrays, views, labels, jax.random.fold_in(key, 1 << 16))
         return value, (jnp.mean(logits.argmax(1) == classes), memory)
 
     return jax.value_and_grad(of_images, has_aux=True)(images)
-
-
-def _order(num_classes: int, images_per_class: int, together: int) -> np.ndarray:
-    """Return the places of images sorted by class, group after group, each in the order of the classes."""
-    places = np.arange(num_classes * images_per_class).reshape(num_classes, -1, together)
-    return places.transpose(1, 0, 2).reshape(-1)

@@ -25,7 +25,7 @@ from kip.precision import AnyArray
 from kip.training.predict import device_parts
 
 Tangents = Variables
-"""A pytree of arrays in the structure of `moving(parameters)`."""
+"""A pytree of arrays in the structure of `tangent_parameters(parameters)`."""
 Scalar = Union[float, np.floating, AnyArray]
 """A number, or an array of one."""
 Pull = Callable[[Array], tuple[Tangents]]
@@ -33,7 +33,7 @@ Pull = Callable[[Array], tuple[Tangents]]
 
 
 class Student(NamedTuple):
-    """What a student is; hashable, since it is static in compiled functions.
+    """A student; hashable, since it is static in compiled functions.
 
     Attributes:
         model: the network that is linearised.
@@ -46,7 +46,7 @@ class Student(NamedTuple):
     mirror: bool = False
 
     def see(self, images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
-        """Return the images and labels that it learns: the set, and where asked its mirror images after it."""
+        """Return the images and labels that the student learns: the set, followed by its mirror images if `mirror`."""
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         if not self.mirror:
             return images, labels
@@ -63,21 +63,21 @@ class Student(NamedTuple):
 
         def outputs(parameters: Variables) -> tuple[Array, Array]:
             readout = {**parameters[READOUT], "kernel": kernel}
-            given = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
-            return given.logits, given.features
+            result = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
+            return result.logits, result.features
 
-        (_, features), push = jax.linearize(outputs, moving(base["params"]))
+        (_, features), push = jax.linearize(outputs, tangent_parameters(base["params"]))
         return features, lambda tangents: push(tangents)[0]
 
 
-def moving(parameters: Variables) -> Tangents:
-    """Return the parameters that tangents are of: all but the last layer's kernel."""
+def tangent_parameters(parameters: Variables) -> Tangents:
+    """Return the parameters that have tangents: all but the last layer's kernel."""
     readout = {name: leaf for name, leaf in parameters[READOUT].items() if name != "kernel"}
     return {**parameters, READOUT: readout}
 
 
 def inner_loss(student: Student, base: Variables, images: Array, labels: Array, tangents: Tangents) -> Array:
-    """Return l(t, S) of the images that the student is shown (`Student.see`)."""
+    """Return l(t, S) of the images that the student learns (`Student.see`)."""
     features, push = student.linearise(base, images)
     residual = labels - push(tangents)
     alpha = krr.solve(features @ features.T, residual, student.ridge)
@@ -102,7 +102,7 @@ def outer_loss(
 
 
 class Descent(NamedTuple):
-    """Where a descent ends, and the value before each of its steps, a tuple of scalars on the device."""
+    """The end of a descent, and the value before each of its steps, a tuple of scalars on the device."""
 
     at: Tangents
     values: tuple[Array, ...]
@@ -114,12 +114,12 @@ def learn(student: Student, base: Variables, images: Array, labels: Array, rate:
     Args:
         student: the student.
         base: the variables of its network.
-        images: what it is shown (`Student.see`).
-        labels: likewise.
+        images: the images that it learns, of `Student.see`.
+        labels: their labels.
         rate: the learning rate.
         steps: the number of steps.
     """
-    nothing = jax.tree.map(jnp.zeros_like, moving(base["params"]))
+    nothing = jax.tree.map(jnp.zeros_like, tangent_parameters(base["params"]))
     return _descend(student, base, images, labels, nothing, rate, steps)
 
 
@@ -136,10 +136,10 @@ class Outer(NamedTuple):
     Attributes:
         loss: L.
         are_right: which target images are classified right, (m,) bool.
-        k_ss: K, (n, n), of the images that the student is shown.
-        direct: the gradient by the set at fixed tangents: `images`, `labels` and `scale`.
-        tangents: g, that by the tangents.
-        outputs: that by the outputs o of the target images alone, (m, c).
+        k_ss: K, (n, n), of the images that the student learns.
+        direct: the gradient with respect to the set at fixed tangents: `images`, `labels` and `scale`.
+        tangents: g, the gradient with respect to the tangents.
+        outputs: the gradient with respect to the outputs o of the target images alone, (m, c).
     """
 
     loss: Array
@@ -169,11 +169,11 @@ def outer_gradients(
 def implicit_gradient(
     student: Student, base: Variables, set_: Parameters, tangents: Tangents, product: Tangents
 ) -> Parameters:
-    """Return -(d2l/dS dt) v by images, labels and scale, for v = H^-1 g; that by the scale is 0."""
+    """Return -(d2l/dS dt) v for images, labels and scale, with v = H^-1 g; that of the scale is 0."""
 
     def along(set_: Parameters) -> Array:
-        shown = student.see(set_["images"], set_["labels"])
-        slope = jax.jvp(lambda tangents: inner_loss(student, base, *shown, tangents), (tangents,), (product,))[1]
+        lesson = student.see(set_["images"], set_["labels"])
+        slope = jax.jvp(lambda tangents: inner_loss(student, base, *lesson, tangents), (tangents,), (product,))[1]
         return -slope
 
     return jax.grad(along)(set_)
@@ -184,9 +184,9 @@ class Hypergradient(NamedTuple):
 
     Attributes:
         loss: L.
-        gradient: by `images`, `labels` and `scale`.
+        gradient: with respect to `images`, `labels` and `scale`.
         are_right: which target images are classified right, (m,) bool.
-        k_ss: K, (n, n), of the images that the student is shown.
+        k_ss: K, (n, n), of the images that the student learns.
         inner_losses: the inner loss before each step of the tangents, (inner steps,), on the host.
         solver_losses: 1/2 v.Hv - g.v before each step of v, likewise.
     """
@@ -228,20 +228,25 @@ def hypergradient(
     """
     # Features go into a regression that float32's last digits decide.
     with jax.default_matmul_precision("highest"):
-        shown = student.see(set_["images"], set_["labels"])
-        tangents, inner_losses = learn(student, base, *shown, inner_rate, steps=inner_steps)
+        lesson = student.see(set_["images"], set_["labels"])
+        tangents, inner_losses = learn(student, base, *lesson, inner_rate, steps=inner_steps)
         outer = outer_gradients(student, base, set_, tangents, target, target_labels)
         product, values = inverse_product(
-            student, base, shown[0], outer.tangents, shown[1].shape[1], solver_rate, steps=solver_steps
+            student, base, lesson[0], outer.tangents, lesson[1].shape[1], solver_rate, steps=solver_steps
         )
         whole = _add_implicit(student, base, set_, tangents, product, outer.direct, clip)
     return Hypergradient(outer.loss, whole, outer.are_right, outer.k_ss, np.stack(inner_losses), np.stack(values))
 
 
 def _of_features(
-    student: Student, base: Variables, set_: Parameters, tangents: Tangents, features: Array, outputs: Array,
+    student: Student,
+    base: Variables,
+    set_: Parameters,
+    tangents: Tangents,
+    features: Array,
+    outputs: Array,
     target_labels: AnyArray,
-) -> tuple[Array, tuple[Array, Array]]:  # fmt: skip
+) -> tuple[Array, tuple[Array, Array]]:
     """Return L, given the features and outputs o of the target images, with the predictions and K."""
     images, labels = student.see(set_["images"], set_["labels"])
     support, push = student.linearise(base, images)
@@ -258,10 +263,15 @@ def _of_features(
 
 @partial(jax.jit, static_argnames=("student",))
 def _head(
-    student: Student, base: Variables, set_: Parameters, tangents: Tangents, features: Array, outputs: Array,
+    student: Student,
+    base: Variables,
+    set_: Parameters,
+    tangents: Tangents,
+    features: Array,
+    outputs: Array,
     target_labels: AnyArray,
-) -> Outer:  # fmt: skip
-    """Return L and its gradients by the set, by the tangents through the set alone, and by the targets' outputs."""
+) -> Outer:
+    """Return L and its gradients: of the set, of the tangents through the set alone, and of the targets' outputs."""
     (loss, (predictions, k_ss)), gradients = jax.value_and_grad(_of_features, argnums=(2, 3, 5), has_aux=True)(
         student, base, set_, tangents, features, outputs, target_labels
     )
@@ -278,7 +288,7 @@ def _features_and_outputs(student: Student, base: Variables, tangents: Tangents,
 def _pull_to_tangents(
     student: Student, base: Variables, images: Array, to_outputs: Array, gradient: Tangents
 ) -> Tangents:
-    """Return the gradient by the tangents after that through the outputs of some target images is added."""
+    """Return a gradient of the tangents with the part through the outputs of some target images added."""
     (more,) = jax.linear_transpose(student.linearise(base, images)[1], gradient)(to_outputs)
     return jax.tree.map(jnp.add, gradient, more)
 
@@ -316,7 +326,7 @@ def _descend(
 def _kernel_and_pull(student: Student, base: Variables, images: Array) -> tuple[Array, Pull]:
     """Return K, and the function that pulls a cotangent of outputs o back to tangents, a pytree."""
     features, push = student.linearise(base, images)
-    _, pull = jax.vjp(push, jax.tree.map(jnp.zeros_like, moving(base["params"])))
+    _, pull = jax.vjp(push, jax.tree.map(jnp.zeros_like, tangent_parameters(base["params"])))
     return features @ features.T, pull
 
 

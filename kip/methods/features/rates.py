@@ -14,13 +14,13 @@ import numpy as np
 from kip.methods.features.hypergradient import Descent, Scalar
 
 WATCHED = 50
-"""Steps after which a learning rate is adapted."""
+"""The number of descents after which a learning rate is adapted."""
 LARGEST_RATE = 1e3
-"""Where the search for a first rate ends at the latest."""
+"""The rate at which the search for a first rate ends at the latest."""
 
 
 class Rate(NamedTuple):
-    """A learning rate that adapts, with what has been seen since it last did; all arrays, part of a checkpoint.
+    """A learning rate that adapts, and the descents since it last did; all arrays, part of a checkpoint.
 
     Attributes:
         value: the learning rate, float32.
@@ -36,7 +36,7 @@ class Rate(NamedTuple):
 
 
 def first(rate: Scalar) -> Rate:
-    """Return a learning rate of which nothing has been seen."""
+    """Return a learning rate before its first descent."""
     zero = np.zeros((), np.int32)
     return Rate(np.asarray(rate, np.float32), zero, zero, zero)
 

@@ -1,4 +1,4 @@
-"""RCIG, reparameterised convexified implicit gradients: images and labels learned through a student that is solved.
+"""RCIG, reparameterised convexified implicit gradients: images and labels learned through a solved student.
 
 The student of a set (X_s, Y_s) of n images is a network of a pool, linearised at its parameters w. The part of its
 outputs that its last dense layer adds, h(x) W with the last hidden features h (n, d), is solved by KRR; what it learns
@@ -22,8 +22,8 @@ v with labels 0. Both learning rates adapt (`kip.methods.features.rates`). Then 
 updates, and the moving average of the set is what is validated and exported.
 
 Where the paper and the public code leave a choice, this follows the code: predictions without the network's own
-outputs, the clipped implicit gradient, the margin of labels, the search for the first rates. It departs from what the
-code does by omission: there, tangents of the last layer move by their raw gradient and take part in H, and the network
+outputs, the clipped implicit gradient, the margin of labels, the search for the first rates. It departs from omissions
+of the code: there, tangents of the last layer move by their raw gradient and take part in H, and the network
 moves on by its optimiser's momentum while the tangents are learned.
 
 `kip.methods.features.hypergradient` has the student and its gradient.
@@ -48,6 +48,7 @@ from kip import krr
 from kip.config import to_dict, value
 from kip.errors import NonFiniteError
 from kip.judges import TrainedNetworks
+from kip.methods.checks import refuse_own
 from kip.methods.contract import Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.features import pool
@@ -59,7 +60,7 @@ from kip.methods.features.hypergradient import (
     inverse_product,
     learn,
     outer_gradients,
-)  # fmt: skip
+)
 from kip.methods.features.pool import Optimizer, Pool, Slots
 from kip.methods.features.rates import Rate, find_rate, first, watch
 from kip.methods.problem import Problem, State
@@ -69,11 +70,11 @@ from kip.precision import AnyArray
 from kip.storage.artefacts import Store, digest
 
 FIRST_INNER_RATE, FIRST_SOLVER_RATE = 1e-5, 5e-5
-"""Where the search for the first learning rates begins."""
+"""The rates at which the search for the first learning rates begins."""
 
 
 class Prepared(NamedTuple):
-    """What is made before the steps.
+    """The pool and the first learning rates, made once before the steps.
 
     Attributes:
         pool: networks that have learned the natural images.
@@ -105,9 +106,9 @@ class RCIG(TargetMethod[Prepared, Owned]):
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     learn_labels: bool = True
-    """Whether labels are learned with the images."""
+    """Learn labels with the images. Off keeps the labels of step 0."""
     mirror: bool = True
-    """Whether the student learns the mirror images of RGB sets too, where a mirror keeps the class."""
+    """Let the student learn the mirror images of RGB sets too, where a mirror keeps the class."""
     network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2, activation="softplus")
     """The networks of the pool. Their activation is smooth, since it is differentiated twice."""
     pool: Pool = Pool(30, optimizer=Optimizer(learning_rate=5e-5), loss="mean")
@@ -131,45 +132,51 @@ class RCIG(TargetMethod[Prepared, Owned]):
     solver_steps: Annotated[int, Field(ge=1)] = 20
     """The number of Adam steps that approximate the inverse Hessian's product with the gradient."""
     solver_rate: Annotated[float, Field(gt=0)] | None = None
-    """The first learning rate of that product. None means that it is searched for, as in the public code."""
+    """The first learning rate of the inverse Hessian's product. None means that it is searched for, as in the public
+    code."""
     clip: bool = True
-    """Whether the implicit gradient of images, and that of labels, is at most as long as the direct one."""
+    """Shorten the implicit gradient of images, and that of labels, to the length of the direct one."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """The weight of the past in the moving average of images and labels that is exported. 0 exports the set itself."""
     evaluation_network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2)
     """The network that is trained on the set to judge it."""
     evaluation_optimizer: Optimizer = Optimizer(learning_rate=1e-4, schedule="cosine")
-    """The optimiser of that network."""
+    """The optimiser of the network that judges the set."""
     evaluation_steps: Annotated[int, Field(ge=1)] = 1000
-    """The number of updates of that network, in full batches up to 500 images."""
+    """The number of updates of the judge's network, in full batches up to 500 images."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     name: Literal["rcig"] = "rcig"
 
     @property
     def judge(self) -> TrainedNetworks:
         """Fresh networks, trained on the set by Adam on the squared error."""
         return TrainedNetworks(
-            self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network,
+            self.evaluation_optimizer,
+            self.evaluation_steps,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> Prepared:
         """Return a pool that has learned from the natural images, and the first learning rates.
 
         A rate that is not given is found on those images and the pool's first network: it rises by a fifth until a
-        descent does not fall at each of its steps, and is then 0.84 times that rate.
+        descent fails to fall at a step, and the first learning rate is 0.84 times that rate.
 
         Raises:
+            ConfigError: if the network of the pool is one of the user's own.
             ShapeError: if the images are too small for a network.
         """
+        refuse_own(self.network, "the network of rcig", why="Its last layer is solved apart, and has to be known.")
         state = problem.natural_support(self.images_per_class)
         Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
         student = self._student(problem)
-        shown = student.see(state.inputs, state.labels)
-        slots = pool.start(self.pool, student.model, *map(np.asarray, shown), seed=problem.seed, store=store)
+        lesson = student.see(state.inputs, state.labels)
+        slots = pool.start(self.pool, student.model, *map(np.asarray, lesson), seed=problem.seed, store=store)
         artefact = store.artefact(
             "rates",
             {
@@ -190,22 +197,22 @@ class RCIG(TargetMethod[Prepared, Owned]):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the first learning rates, given or found, of the tangents and of H^-1 g."""
         student = self._student(problem)
-        shown, classes = student.see(state.inputs, state.labels), problem.num_classes
+        lesson, classes = student.see(state.inputs, state.labels), problem.num_classes
         inner_rate, solver_rate = self.inner_rate, self.solver_rate
         with jax.default_matmul_precision("highest"):
             if inner_rate is None:
                 inner_rate = find_rate(
-                    lambda rate: learn(student, base, *shown, rate, steps=self.inner_steps), FIRST_INNER_RATE
+                    lambda rate: learn(student, base, *lesson, rate, steps=self.inner_steps), FIRST_INNER_RATE
                 )
             on_rate()
             if solver_rate is None:
                 set_ = {"images": state.inputs, "labels": state.labels, "scale": np.zeros((), np.float32)}
                 target = problem.target_batch(self.target_batch, step=0)
-                tangents = learn(student, base, *shown, np.float32(inner_rate), steps=self.inner_steps).at
+                tangents = learn(student, base, *lesson, np.float32(inner_rate), steps=self.inner_steps).at
                 g = outer_gradients(student, base, set_, tangents, target.images, target.labels).tangents
                 steps = self.solver_steps
                 solver_rate = find_rate(
-                    lambda rate: inverse_product(student, base, shown[0], g, classes, rate, steps=steps),
+                    lambda rate: inverse_product(student, base, lesson[0], g, classes, rate, steps=steps),
                     FIRST_SOLVER_RATE,
                 )
             on_rate()
@@ -215,9 +222,13 @@ class RCIG(TargetMethod[Prepared, Owned]):
         """Return step 0: class-balanced natural images, centred labels, s = 0, the pool and the learning rates."""
         state = problem.natural_support(self.images_per_class)
         owned = Owned(
-            images=state.inputs, labels=state.labels, scale=np.zeros((), np.float32), pool=prepared.pool,
-            inner=first(prepared.inner_rate), solver=first(prepared.solver_rate),
-        )  # fmt: skip
+            images=state.inputs,
+            labels=state.labels,
+            scale=np.zeros((), np.float32),
+            pool=prepared.pool,
+            inner=first(prepared.inner_rate),
+            solver=first(prepared.solver_rate),
+        )
         return state._replace(optimizer=begin(_optimizer, self, self._parameters(owned))).with_owned(owned)
 
     def step(self, problem: Problem, prepared: Prepared, state: State[Owned]) -> tuple[State[Owned], Metrics]:
@@ -230,25 +241,30 @@ class RCIG(TargetMethod[Prepared, Owned]):
         student, owned = self._student(problem), state.owned
         index = problem.draw("pool", self.pool.size, step=state.step)
         found = self._hypergradient(
-            problem, state.step, owned["pool"][index].variables,
+            problem,
+            state.step,
+            owned["pool"][index].variables,
             {"images": owned["images"], "labels": owned["labels"], "scale": owned["scale"]},
-            owned["inner"].value, owned["solver"].value,
-        )  # fmt: skip
+            owned["inner"].value,
+            owned["solver"].value,
+        )
         gradient = {name: found.gradient[name] for name in self._parameters(owned)}
         _check_finite("the kernel of the student's features", found.k_ss)
         condition = krr.condition_number(found.k_ss, student.ridge)
         _check_finite("the loss of the student, or its gradient,", found.loss, *gradient.values())
-        moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._parameters(owned))
-        moved = {"labels": owned["labels"], **moved}
+        after, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._parameters(owned))
+        after = {"labels": owned["labels"], **after}
         newest = (1 - self.average) / (1 - self.average ** (state.step + 1))
-        images = _averaged(state.inputs, moved["images"], np.float32(newest))
-        labels = _averaged(state.labels, moved["labels"], np.float32(newest))
+        images = _update_average(state.inputs, after["images"], np.float32(newest))
+        labels = _update_average(state.labels, after["labels"], np.float32(newest))
         owned = Owned(
-            images=moved["images"], labels=moved["labels"], scale=moved["scale"],
-            pool=self._advance(problem, state, index, student.see(moved["images"], moved["labels"])),
+            images=after["images"],
+            labels=after["labels"],
+            scale=after["scale"],
+            pool=self._advance(problem, state, index, student.see(after["images"], after["labels"])),
             inner=watch(owned["inner"], found.inner_losses),
             solver=watch(owned["solver"], found.solver_losses),
-        )  # fmt: skip
+        )
         metrics = {
             "loss": float(found.loss),
             "batch_accuracy": float(np.mean(np.asarray(found.are_right))),
@@ -259,15 +275,15 @@ class RCIG(TargetMethod[Prepared, Owned]):
         averaged = state._replace(inputs=images, labels=labels)
         return averaged._replace(step=state.step + 1, optimizer=optimizer, owned=owned), metrics
 
-    def _advance(self, problem: Problem, state: State[Owned], index: int, shown: tuple[Array, Array]) -> Slots:
+    def _advance(self, problem: Problem, state: State[Owned], index: int, lesson: tuple[Array, Array]) -> Slots:
         """Return the pool after the drawn network has learned the set, renewed where it has had all its updates."""
         slots = state.owned["pool"]
         model = self._student(problem).model
         for _ in range(1 + problem.draw("pool updates", self.pool_updates, step=state.step)):
             if int(slots[index].updates) < self.pool.max_updates:
-                slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)
+                slots = pool.advance(self.pool, model, slots, index, *lesson, seed=problem.seed)
         if int(slots[index].updates) >= self.pool.max_updates:
-            slots = pool.advance(self.pool, model, slots, index, *shown, seed=problem.seed)
+            slots = pool.advance(self.pool, model, slots, index, *lesson, seed=problem.seed)
         return slots
 
     def _student(self, problem: Problem) -> Student:
@@ -281,12 +297,19 @@ class RCIG(TargetMethod[Prepared, Owned]):
         target = problem.target_batch(self.target_batch, step=step)
         rates = (np.float32(rate) for rate in (inner_rate, solver_rate))
         return hypergradient(
-            self._student(problem), base, set_, target.images, target.labels, *rates,
-            inner_steps=self.inner_steps, solver_steps=self.solver_steps, clip=self.clip,
-        )  # fmt: skip
+            self._student(problem),
+            base,
+            set_,
+            target.images,
+            target.labels,
+            *rates,
+            inner_steps=self.inner_steps,
+            solver_steps=self.solver_steps,
+            clip=self.clip,
+        )
 
     def _parameters(self, owned: Owned) -> Parameters:
-        """Return what an optimiser moves, by name."""
+        """Return the arrays that the optimiser moves, by name."""
         learned: Parameters = {"images": owned["images"], "scale": owned["scale"]}
         return {**learned, "labels": owned["labels"]} if self.learn_labels else learned
 
@@ -300,12 +323,12 @@ def _check_finite(what: str, *arrays: AnyArray) -> None:
 
 
 @jax.jit
-def _averaged(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
+def _update_average(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
     return average + weight * (newest - average)
 
 
 def _optimizer(config: RCIG) -> optax.GradientTransformation:
-    """Return one rule for what is learned, with a rate of its own for the scale."""
+    """Return one rule for all parameters, with a rate of its own for the scale."""
     names = ("images", "labels", "scale") if config.learn_labels else ("images", "scale")
     rates = {name: config.scale_learning_rate if name == "scale" else config.learning_rate for name in names}
     rules = {name: optax.adabelief(rate) for name, rate in rates.items()}

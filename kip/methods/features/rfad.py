@@ -66,12 +66,12 @@ class RFAD(TargetMethod[None, Owned]):
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     learn_labels: bool = True
-    """Whether labels are learned with the images."""
+    """Learn labels with the images. Off keeps the labels of step 0."""
     network: Network = Network("ConvNet-D3", width=256, norm="none", b_std=0.1)
     """The network whose features give the kernel. The infinite network's kernel is approached as width times `networks`
     grows."""
     networks: Annotated[int, Field(ge=1)] = 8
-    """N, the number of networks, which are drawn anew at each step."""
+    """The number of networks, N, which are drawn anew at each step."""
     loss: Literal["platt", "squared"] = "platt"
     """The loss: cross-entropy of scaled predictions, or the squared error."""
     steps: Annotated[int, Field(ge=1)] = 5000
@@ -88,20 +88,23 @@ class RFAD(TargetMethod[None, Owned]):
     ridge: krr.Ridge = krr.Ridge(5e-3)
     """The regulariser of the KRR."""
     evaluation_network: Network | None = None
-    """The network whose features judge the set. None means that of the learning; the authors' is of width 256."""
+    """The network whose features judge the set. None means `network`; the authors' is of width 256."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many draws of N networks give the accuracy on validation images, at each checkpoint."""
+    """The number of draws of N networks for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many draws of N networks give the accuracy on test images."""
+    """The number of draws of N networks for the accuracy on test images."""
     name: Literal["rfad"] = "rfad"
 
     @property
     def judge(self) -> RandomFeatures:
         """The regression under fresh random networks."""
         return RandomFeatures(
-            self.evaluation_network or self.network, self.networks, self.ridge,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network or self.network,
+            self.networks,
+            self.ridge,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
@@ -159,7 +162,7 @@ class RFAD(TargetMethod[None, Owned]):
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
             "condition": loss_and_grads.condition,
         }
-        images = mapped(learned["base"], learned["map"]) if self.map_rate is not None else learned["images"]
+        images = apply_map(learned["base"], learned["map"]) if self.map_rate is not None else learned["images"]
         owned = Owned(scale=learned.get("scale", state.owned["scale"]))
         if self.map_rate is not None:
             owned["base"], owned["map"] = learned["base"], learned["map"]
@@ -168,7 +171,7 @@ class RFAD(TargetMethod[None, Owned]):
         return state._replace(step=step, inputs=images, labels=labels, optimizer=optimizer, owned=owned), metrics
 
     def _parameters(self, state: State[Owned]) -> Parameters:
-        """Return what an optimiser moves, by name: images or their base and map, and where asked labels and scale."""
+        """Return the arrays that the optimiser moves: images or their base and map, labels, and the scale."""
         learned: Parameters = {}
         if "base" in state.owned and "map" in state.owned:
             learned |= {"base": state.owned["base"], "map": state.owned["map"]}
@@ -180,7 +183,7 @@ class RFAD(TargetMethod[None, Owned]):
 
 
 @jax.jit
-def mapped(base: AnyArray, linear: AnyArray) -> Array:
+def apply_map(base: AnyArray, linear: AnyArray) -> Array:
     """Return base images (n, H, W, C) after a linear map (D, D), B M as images."""
     flat = base.reshape(len(base), -1)
     return jnp.matmul(flat, linear, precision="highest").reshape(base.shape)
@@ -188,8 +191,8 @@ def mapped(base: AnyArray, linear: AnyArray) -> Array:
 
 @jax.jit
 def pull_back(base: AnyArray, linear: AnyArray, images: Array) -> tuple[Array, Array]:
-    """Return the gradients with respect to base images and map, given that with respect to the images `mapped`."""
-    pull = jax.vjp(mapped, base, linear)[1]
+    """Return the gradients with respect to base images and map, given that with respect to the images."""
+    pull = jax.vjp(apply_map, base, linear)[1]
     return pull(images)
 
 

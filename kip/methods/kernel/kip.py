@@ -1,7 +1,7 @@
 """KIP, kernel inducing points: support images (and labels) learned by gradient descent on the KRR loss.
 
 Each step draws a target batch and a kernel, computes K_ss and K_ts in tiles, takes the cotangents of the KRR loss with
-respect to both, pulls them back tile by tile, and lets Adam move the images and, where asked, the labels.
+respect to both, and pulls them back tile by tile. Adam moves the images and, where asked, the labels.
 
 The loss is the paper's squared error, or the cross-entropy of softmax(e^s f) with the classes, f the predictions and s
 a learned scale (Platt scaling): wrong predictions then weigh more than right ones that are not exactly one.
@@ -24,7 +24,8 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.answers import scores_if_learned
+from kip.methods.contract import Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
 from kip.precision import AnyArray
@@ -45,30 +46,32 @@ class KIP(Method[None, Owned | None]):
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of support images of each class."""
     learn_labels: bool = True
-    """Whether labels are learned with the images. Otherwise they stay mean-centred one-hot."""
+    """Learn labels with the images. Off keeps mean-centred one-hot labels."""
     steps: Annotated[int, Field(ge=1)] = 1000
     """The largest number of updates."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.04
     """The learning rate of Adam, for images and labels. The paper takes 0.04 for CIFAR and 0.01 for the rest."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate falls: not at all (`constant`, as in the paper), or as a `cosine` to 0 at `steps`, which
+    """The schedule of the learning rate: `constant`, as in the paper, or a `cosine` that falls to 0 at `steps`, which
     suits short runs."""
     target_batch: Annotated[int, Field(ge=1)] | None = 5000
     """The number of target images of each step, class-balanced and without replacement. None means the whole train
     set."""
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] = (Architecture(),)
-    """The kernel, or several kernels, of which each step draws one (sampling KIP, section 3.2)."""
+    """The kernel, or several; each step draws one of them (sampling KIP, section 3.2)."""
     ridge: krr.Ridge = krr.Ridge()
     """The regulariser of the KRR, in the loss and in evaluation."""
     loss: Literal["squared", "platt"] = "squared"
     """The loss: the squared error (equation 1), or the cross-entropy of scaled predictions."""
     reduction: krr.Reduction = "mean"
-    """How the loss is reduced: by its `mean` over the batch, and of the squared error over classes too (the authors'
-    notebook), or by its `sum` (equation 1)."""
+    """The reduction of the loss: its `mean` over the batch, and of the squared error over classes too (the authors'
+    notebook), or its `sum` (equation 1)."""
     balanced_targets: bool = True
-    """Whether target batches have an equal share of each class. Otherwise they have the shares of the train set, which
-    suits data whose classes differ in size and whose test images do too."""
+    """Draw an equal share of each class for target batches. Off draws the shares of the train set, which suits data
+    whose classes differ in size, in the test split too."""
     name: Literal["kip"] = "kip"
+
+    labels_are = scores_if_learned
 
     def __post_init__(self) -> None:
         if len(set(self.kernels)) < len(self.kernels):
@@ -80,22 +83,20 @@ class KIP(Method[None, Owned | None]):
         return self.kernels[0].label
 
     @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
-
-    @property
     def judge(self) -> KernelJudge:
-        """The regression that it learns under."""
+        """The regression of the loss."""
         return KernelJudge(self.kernels, self.ridge)
 
     @property
     def needs(self) -> Needs:
         """The set takes images of each class, which fit the kernels."""
         return Needs(
-            self.images_per_class, self.target_batch, kernels=self.kernels, balanced=self.balanced_targets,
+            self.images_per_class,
+            self.target_batch,
+            kernels=self.kernels,
+            balanced=self.balanced_targets,
             whole_set=self.target_batch is None,
-        )  # fmt: skip
+        )
 
     @property
     def schedule_ends(self) -> bool:
@@ -122,9 +123,14 @@ class KIP(Method[None, Owned | None]):
         target = problem.target_batch(self.target_batch, step=state.step, balanced=self.balanced_targets)
         k_ss, k_ts = problem.blocks.forward(kernel, np.asarray(state.inputs), target.images, source=target.source)
         bars = krr.cotangents(
-            k_ss, k_ts, np.asarray(state.labels), target.labels, self.ridge, self.reduction,
+            k_ss,
+            k_ts,
+            np.asarray(state.labels),
+            target.labels,
+            self.ridge,
+            self.reduction,
             None if state.owned is None else float(state.owned["scale"]),
-        )  # fmt: skip
+        )
         gradient: Parameters = {
             "images": problem.blocks.backward(bars.k_ss, bars.k_ts).astype(np.float32),
             "labels": bars.y_s.astype(np.float32),
@@ -138,25 +144,23 @@ class KIP(Method[None, Owned | None]):
         if len(self.kernels) > 1:
             metrics["kernel"] = kernel.label
         before = self._parameters(state)
-        learned, optimizer = descend(
-            _optimizer, self, {name: gradient[name] for name in before}, state.optimizer, before
-        )
+        after, optimizer = descend(_optimizer, self, {name: gradient[name] for name in before}, state.optimizer, before)
         return state._replace(
             step=state.step + 1,
-            inputs=learned["images"],
-            labels=learned.get("labels", state.labels),
+            inputs=after["images"],
+            labels=after.get("labels", state.labels),
             optimizer=optimizer,
-            owned=Owned(scale=learned["scale"]) if "scale" in learned else None,
+            owned=Owned(scale=after["scale"]) if "scale" in after else None,
         ), metrics
 
     def _parameters(self, state: State[Owned | None]) -> Parameters:
-        """Return what an optimiser moves, by name."""
-        learned: Parameters = {"images": state.inputs}
+        """Return the arrays that the optimiser moves, by name."""
+        parameters: Parameters = {"images": state.inputs}
         if self.learn_labels:
-            learned["labels"] = state.labels
+            parameters["labels"] = state.labels
         if state.owned is not None:
-            learned["scale"] = state.owned["scale"]
-        return learned
+            parameters["scale"] = state.owned["scale"]
+        return parameters
 
 
 def _optimizer(config: KIP) -> optax.GradientTransformation:

@@ -23,7 +23,7 @@ AT_ONCE = 10
 
 
 def places(class_index: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return where the images of each class are in a balanced set, (C, n / C)."""
+    """Return the positions of the images of each class in a balanced set, (C, n / C)."""
     return np.argsort(class_index, kind="stable").reshape(num_classes, -1)
 
 
@@ -42,7 +42,7 @@ def over_classes(
 
     Args:
         function: hashable, jit-composable; returns a distance and a gradient.
-        in_parts: gives the same for one class in a way that suits a CPU; compiles itself.
+        in_parts: gives the same for one class in a way that suits a CPU; it compiles itself.
         shared: arguments that are the same for all classes, pytrees of arrays.
         of_classes: arguments with one entry for each class.
     """
@@ -54,7 +54,7 @@ def over_classes(
 
 
 def by_image(per_class: Array, where: np.ndarray) -> Array:
-    """Return what belongs to each image, (n, ...), from what belongs to each image of each class, (C, n / C, ...)."""
+    """Return an array by image, (n, ...), given by class and image, (C, n / C, ...), and the positions of `places`."""
     flat = per_class.reshape(-1, *per_class.shape[2:])
     return flat[np.argsort(where.reshape(-1))]
 

@@ -1,8 +1,8 @@
 """DATM, difficulty-aligned trajectory matching: soft labels, and a window of the experts' epochs that grows.
 
-Learning starts from natural images that the first expert classifies right after its last epoch, taken in random order,
-and others where these are too few. Labels are logits z and start as the mean of the last logits of those experts that
-classify the image right; where none does, of all. Students minimise
+Learning starts from natural images, drawn in a random order from those that the first expert classifies right after
+its last epoch, and from the others where these are too few. Labels are logits z. They start as the mean of the last
+logits of the experts that classify the image right, or of all experts where none does. Students minimise
 
     -sum_j softmax(z)_j log softmax(f)_j,
 
@@ -10,7 +10,7 @@ and z is learned with the images. In step k a student begins at an epoch in
 
     first_start <= t < min(last_start, start_before + int((last_start - start_before) k / window_steps)),
 
-so that what is easy comes first. Steps whose loss is above `threshold` change nothing.
+so that easy epochs come first. Steps whose loss is above `threshold` change nothing.
 
 `learn_labels=False` is the same with the classes as labels, for comparison.
 
@@ -31,8 +31,9 @@ from typing_extensions import final
 
 from kip.config import value
 from kip.judges import Students
+from kip.methods.answers import images_of_each_class, label_of_network, scores_if_learned, students_under
 from kip.methods.checks import refuse_batch_norm
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.matching import trajectory_matching as matching
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -44,7 +45,7 @@ from kip.rng import generator
 from kip.storage.artefacts import Store
 from kip.training.predict import logits
 from kip.training.protocols import PROTOCOLS, Protocol
-from kip.training.unrolled import Learned
+from kip.training.unrolled import LearnedSet
 
 PROTOCOL = dataclasses.replace(
     PROTOCOLS["MTT"], name="DATM", paper="Guo et al. 2024", labels="own", loss="kl", batch=128
@@ -62,12 +63,12 @@ class DATM(Method[Trajectories, Unaveraged]):
     network: Network = CONVNET
     """The networks that are matched, and those that judge the set. They have no batch normalisation."""
     protocol: Protocol = PROTOCOL
-    """The protocol by which networks are trained that judge the set, with the set's rate and its labels. With
-    `learn_labels` off, classes take the place of the labels."""
+    """The protocol by which the judge's networks are trained, with the set's rate and its labels. With `learn_labels`
+    off, classes take the place of the labels."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     experts: Experts = Experts(epochs=100, sharpness=0.01, balance=0.3)
     """The experts that students follow."""
     expert_epochs: Annotated[int, Field(ge=1)] = 2
@@ -86,9 +87,9 @@ class DATM(Method[Trajectories, Unaveraged]):
     student_batch: Annotated[int, Field(ge=1)] | None = None
     """The number of learned images in an update of the student. None means all of them."""
     gradient: Literal["exact", "truncated"] = "exact"
-    """Gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
+    """The gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
     siamese: bool = True
-    """Whether the images that a student sees are augmented by DSA."""
+    """Augment by DSA the images that a student sees."""
     steps: Annotated[int, Field(ge=1)] = 10_000
     """The largest number of updates."""
     learning_rate: Annotated[float, Field(gt=0)] = 100.0
@@ -96,7 +97,7 @@ class DATM(Method[Trajectories, Unaveraged]):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """The momentum of SGD, for the images and the student's rate."""
     learn_labels: bool = True
-    """Whether labels are soft and learned. Otherwise they are the classes."""
+    """Learn soft labels. Off keeps the classes as labels."""
     label_learning_rate: Annotated[float, Field(gt=0)] = 5.0
     """The learning rate of SGD for the labels."""
     label_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -111,35 +112,21 @@ class DATM(Method[Trajectories, Unaveraged]):
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
     name: Literal["datm"] = "datm"
 
+    label = label_of_network
+    labels_are = scores_if_learned
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         matching.check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> Students:
         """Fresh networks, trained under the protocol with the set's rate and labels."""
         of_classes = dataclasses.replace(self.protocol, labels="classes", loss="xent")
-        return Students(
-            self.network, self.protocol if self.learn_labels else of_classes,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
+        return students_under(self.protocol if self.learn_labels else of_classes, self)
 
     def step_images(self, num_classes: int) -> float:
-        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        """Return the number of learned images in all the student's steps, whose gradient is differentiated again."""
         return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
@@ -183,29 +170,34 @@ class DATM(Method[Trajectories, Unaveraged]):
         """Return the state after one update, with the loss before it and the student's rate.
 
         Raises:
-            NonFiniteError: if the loss or what is learned is not finite, or the student's rate is not above zero.
+            NonFiniteError: if the loss or a parameter is not finite, or the student's rate is not above zero.
         """
-        learned, loss_name = self._parameters(state), "kl" if self.learn_labels else "soft_xent"
-        loss, gradient = matching.matched(
+        before, loss_name = self._parameters(state), "kl" if self.learn_labels else "soft_xent"
+        loss, gradient = matching.match_trajectory(
             matching.student_of(problem, self.network, loss_name, siamese=self.siamese),
-            Learned(learned["images"], learned.get("labels", matching.one_hot_of(state)), learned["rates"]),
+            LearnedSet(before["images"], before.get("labels", matching.one_hot_of(state)), before["rates"]),
             matching.batches_of_step(problem, state, self.student_batch, self.student_steps),
             *matching.begin_and_end(
-                problem, prepared, self.experts, self.first_start, self.end_of_window(state.step), self.expert_epochs,
+                problem,
+                prepared,
+                self.experts,
+                self.first_start,
+                self.end_of_window(state.step),
+                self.expert_epochs,
                 step=state.step,
             ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         matching.check_loss(loss)
-        metrics = {"loss": float(loss), "student_rate": float(learned["rates"][0])}
+        metrics = {"loss": float(loss), "student_rate": float(before["rates"][0])}
         if float(loss) > self.threshold:
             return state._replace(step=state.step + 1), metrics
-        moves = {name: gradient._asdict()[name] for name in learned}
-        after, optimizer = descend(_optimizer, self, moves, state.optimizer, learned)
-        matching.check_learned(float(loss), after)
-        moved = matching.write_back(state, after, self.average)
+        moves = {name: gradient._asdict()[name] for name in before}
+        after, optimizer = descend(_optimizer, self, moves, state.optimizer, before)
+        matching.check_update(float(loss), after)
+        new_state = matching.write_back(state, after, self.average)
         labels = after.get("labels", state.labels)
-        return moved._replace(step=state.step + 1, labels=labels, optimizer=optimizer), metrics
+        return new_state._replace(step=state.step + 1, labels=labels, optimizer=optimizer), metrics
 
     def natural(self, initial: State[Unaveraged], exported: State[Unaveraged]) -> State[Unaveraged]:
         """Return the images that learning started from, with the first labels and the exported set's rate."""
@@ -221,7 +213,7 @@ class DATM(Method[Trajectories, Unaveraged]):
     def _expert_labels(
         self, model: Model, prepared: Trajectories, inputs: AnyArray, class_index: np.ndarray
     ) -> np.ndarray:
-        """Return the mean logits of the experts that are right, (n, C); of all where none is."""
+        """Return the mean logits of the experts that are right, (n, C), or of all where none is."""
         outputs = []
         for expert in range(self.experts.count):
             last = jax.tree.map(lambda leaf: leaf[-1], prepared[expert])
@@ -232,13 +224,13 @@ class DATM(Method[Trajectories, Unaveraged]):
         return ((stacked * weight).sum(0) / weight.sum(0)).astype(np.float32)
 
     def _parameters(self, state: State[Unaveraged]) -> Parameters:
-        """Return what an optimiser moves, by name."""
-        learned = {"images": matching.seen_images(state), "rates": matching.rates_of(state)}
-        return {**learned, "labels": state.labels} if self.learn_labels else learned
+        """Return the arrays that the optimiser moves, by name."""
+        fixed = {"images": matching.student_inputs(state), "rates": matching.rates_of(state)}
+        return {**fixed, "labels": state.labels} if self.learn_labels else fixed
 
 
 def _optimizer(config: DATM) -> optax.GradientTransformation:
-    """Return one rule for what is learned, each part with its own rate, and labels with their own momentum."""
+    """Return one rule for all parameters, each part with its own rate, and labels with their own momentum."""
     rules = {
         "images": optax.sgd(config.learning_rate, momentum=config.momentum),
         "rates": optax.sgd(config.rate_learning_rate, momentum=config.momentum),

@@ -23,10 +23,9 @@ class DC(GradientMatching):
     """Gradient matching: learn images whose gradients are those of natural images."""
 
     start: Start = "noise"
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     protocol: Protocol = PROTOCOLS["DC"]
-    """The protocol by which networks are trained that judge the set. The paper takes `DC`, and `DC-MNIST` for
-    digits."""
+    """The protocol by which the judge's networks are trained. The paper takes `DC`, and `DC-MNIST` for digits."""
     name: Literal["dc"] = "dc"
 
     siamese: ClassVar[bool] = False

@@ -6,7 +6,7 @@ Each step draws a fresh network and, with its features f (the last block, flatte
     that over the number of classes                                            `reduction` mean: the paper
 
 by SGD with momentum; A is one augmentation of DSA, drawn for each class and step and the same for both sides. No
-network is ever trained, so that a step is one pass over natural images, and one there and back over learned ones.
+network is ever trained: a step is a forward pass over natural images, and one there and back over learned ones.
 
 The public code keeps the set of the last iteration and reports it on test; here the checkpoint is chosen on validation
 images.
@@ -29,9 +29,9 @@ from pydantic import Field
 from typing_extensions import final
 
 from kip.config import value
-from kip.judges import Students
+from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
 from kip.methods.checks import check_finite
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.classes import by_image, over_classes, places, real_batches
@@ -44,7 +44,7 @@ from kip.methods.matching.images import (
     parameters,
     pull_back,
     render,
-)  # fmt: skip
+)
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables, fresh
 from kip.rng import key
@@ -64,13 +64,13 @@ class DM(Method[None, None]):
     network: Network = CONVNET
     """The networks that are matched, and those that judge the set. They have no batch normalisation."""
     protocol: Protocol = PROTOCOLS["DSA"]
-    """The protocol by which networks are trained that judge the set."""
+    """The protocol by which the judge's networks are trained."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     start: Start = "real"
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     latents: Latents | None = None
     """A generator of the user's own whose latents are learned in place of the images (GLaD). None learns the images."""
     real_batch: Annotated[int, Field(ge=1)] = 256
@@ -78,7 +78,7 @@ class DM(Method[None, None]):
     reduction: Literal["sum", "mean"] = "sum"
     """The reduction over classes: the public code's sum, or the paper's mean."""
     siamese: bool = True
-    """Whether natural and learned images are augmented alike, by one operation of DSA."""
+    """Augment natural and learned images alike, by one operation of DSA."""
     steps: Annotated[int, Field(ge=1)] = 20_000
     """The largest number of updates of the images."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
@@ -87,34 +87,16 @@ class DM(Method[None, None]):
     """The momentum of SGD."""
     name: Literal["dm"] = "dm"
 
+    label = label_of_network
+    labels_are = fixed_classes
+    judge = students
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)
 
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes: labels are fixed."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
-
     def step_images(self, num_classes: int) -> float:
-        """Return the natural images, forward, and the learned ones, forward and back."""
+        """Return the number of natural images, forward, and of learned ones, forward and back."""
         return num_classes * (self.real_batch + 3 * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> None:
@@ -154,11 +136,11 @@ class DM(Method[None, None]):
         share = 1.0 if self.reduction == "sum" else 1 / problem.num_classes
         gradient = pull_back(problem, state, self.latents, share * by_image(gradients, where))
         after, optimizer = descend(_optimizer, self, gradient, state.optimizer, parameters(state, self.latents))
-        learned = render(problem, state, self.latents, after)
+        after = render(problem, state, self.latents, after)
         loss = share * float(distances.sum())
-        check_finite(loss, learned)
+        check_finite(loss, after)
         after_step = state._replace(
-            step=state.step + 1, optimizer=optimizer, inputs=learned["images"], latents=learned.get("latents")
+            step=state.step + 1, optimizer=optimizer, inputs=after["images"], latents=after.get("latents")
         )
         return after_step, {"loss": loss}
 
@@ -169,7 +151,7 @@ class DM(Method[None, None]):
 
 @dataclasses.dataclass(frozen=True)
 class FeatureDistance:
-    """The distance of one class and its gradient by the learned images; hashable.
+    """The distance of one class and its gradient with respect to the learned images; hashable.
 
     Attributes:
         model: the network.
@@ -180,10 +162,10 @@ class FeatureDistance:
     strategy: Strategy | None
 
     def __call__(self, params: Variables, real: Array, learned: Array, key: Array) -> tuple[Array, Array]:
-        """Return |mean f(A(X_c)) - mean f(A(S_c))|^2, (), and its gradient by S_c.
+        """Return |mean f(A(X_c)) - mean f(A(S_c))|^2, (), and its gradient with respect to S_c.
 
         Args:
-            params: the network's.
+            params: the parameters of the network.
             real: X_c (N, H, W, C).
             learned: S_c (n, H, W, C).
             key: of the augmentation.
@@ -197,7 +179,7 @@ class FeatureDistance:
         return _to(wanted, params, learned, key, match=self)
 
     def to(self, wanted: Array, params: Variables, learned: Array, key: Array) -> tuple[Array, Array]:
-        """Return the squared distance to a mean that is known, and its gradient by S_c."""
+        """Return the squared distance to a known mean, and its gradient with respect to S_c."""
 
         def distance(learned: Array) -> Array:
             return jnp.sum((wanted - self.features(params, self.augment(learned, key)).mean(0)) ** 2)
@@ -209,7 +191,7 @@ class FeatureDistance:
         return self.model.apply({"params": params}, images, train=True).features
 
     def augment(self, images: Array, key: Array) -> Array:
-        """Return images as the network sees them."""
+        """Return the images that the network sees."""
         return images if self.strategy is None else augment_alike(self.strategy, key, images)
 
 

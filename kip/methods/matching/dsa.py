@@ -26,9 +26,9 @@ class DSA(GradientMatching):
     """Gradient matching under one augmentation of both sides: learn images."""
 
     start: Start = "real"
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     protocol: Protocol = PROTOCOLS["DSA"]
-    """The protocol by which networks are trained that judge the set."""
+    """The protocol by which the judge's networks are trained."""
     name: Literal["dsa"] = "dsa"
 
     siamese: ClassVar[bool] = True

@@ -46,12 +46,12 @@ from kip.training.update import Batch, Evaluated
 
 LOGGER = logging.getLogger(__name__)
 KEPT_BYTES = 2**31
-"""Trajectories that stay in memory, in bytes; others are read again when they are needed."""
+"""The size of the trajectories that stay in memory, in bytes; others are read again when they are needed."""
 
 
 @value
 class Experts:
-    """The experts: how many, and how they learn."""
+    """The experts: their number and their training."""
 
     count: Annotated[int, Field(ge=1)] = 100
     """The number of experts."""
@@ -62,7 +62,7 @@ class Experts:
     batch: Annotated[int, Field(ge=1)] = 256
     """The number of images in an update."""
     augment: bool = True
-    """Whether training images are augmented by DSA."""
+    """Augment training images by DSA."""
     sharpness: Annotated[float, Field(ge=0)] = 0.0
     """The distance that GSAM looks ahead, relative to the parameters. 0 is plain SGD. FTD's script takes 0.01."""
     balance: Annotated[float, Field(ge=0)] = 0.0
@@ -96,25 +96,29 @@ class Trajectories:
 
 
 def trajectories(config: Experts, model: Model, problem: Problem, store: Store) -> Trajectories:
-    """Return the experts' trajectories, those that are not there yet made first.
+    """Return the experts' trajectories; those that are not there yet are made first.
 
     Args:
         config: the experts.
         model: their network, without batch normalisation.
-        problem: its train images are learned.
+        problem: gives the train images.
         store: keeps them, shared between runs.
 
     Raises:
         NonFiniteError: if an expert diverges.
-        DataError: if trajectories cannot be kept, for a step could not read them.
+        DataError: if trajectories cannot be kept, so that a step could not read them.
     """
     recipe = Recipe(batch=config.batch)
     size = runs_at_once(model, recipe, problem.inputs, config.count)
     size = max(divisor for divisor in range(1, size + 1) if config.count % divisor == 0)
     identity = {
-        "experts": {**to_dict(config), "count": None}, "network": to_dict(model.network), "seed": problem.seed,
-        "set": digest(problem.inputs, problem.labels), "mirror": problem.mirror_keeps_class, "at_once": size,
-    }  # fmt: skip
+        "experts": {**to_dict(config), "count": None},
+        "network": to_dict(model.network),
+        "seed": problem.seed,
+        "set": digest(problem.inputs, problem.labels),
+        "mirror": problem.mirror_keeps_class,
+        "at_once": size,
+    }
     groups, like = [], None
     with store.progress(config.count, "experts") as bar:
         for first in range(0, config.count, size):
@@ -129,7 +133,7 @@ def trajectories(config: Experts, model: Model, problem: Problem, store: Store) 
 def _train(
     config: Experts, model: Model, problem: Problem, first: int, size: int, artefact: Artefact, show_progress: bool
 ) -> Progress:
-    """Train a group of experts, or what a killed process left of it; return its state on the host."""
+    """Train a group of experts, going on where a killed process stopped; return its state on the host."""
     keys = jnp.stack([key(problem.seed, "expert", first + place) for place in range(size)])
     objective: Supervised | Flat = Supervised(
         model, "xent", augment=strategy_for(problem.mirror_keeps_class) if config.augment else "none"
@@ -158,20 +162,27 @@ def _train(
 
     data = Batch(on_device(problem.inputs), one_hot(problem.labels, problem.num_classes, problem.inputs))
     return fit(
-        rule, learning, data, keys,
-        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)), at_mark=with_snapshot,
-        owned=snapshots, artefact=artefact, save_every=batches.of_epoch, show_progress=show_progress,
+        rule,
+        learning,
+        data,
+        keys,
+        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)),
+        at_mark=with_snapshot,
+        owned=snapshots,
+        artefact=artefact,
+        save_every=batches.of_epoch,
+        show_progress=show_progress,
         what=f"expert {first}" if size == 1 else f"experts {first} to {first + size - 1}",
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """An objective whose gradient is GSAM's of another one: see above.
+    """An objective whose gradient is GSAM's of another one, as the head of this file has it.
 
     Attributes:
         objective: the other one.
-        sharpness: how far it looks.
+        sharpness: the distance that it looks ahead, relative to the parameters.
         balance: the weight of the surrogate gap.
     """
 

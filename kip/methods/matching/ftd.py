@@ -1,7 +1,7 @@
 """FTD, flat trajectory distillation: trajectory matching of experts that learned by GSAM, and averaged images.
 
-Flat experts let a student that is a little beside their path come out near them. What is exported is the moving average
-of the images, with the weight `average` of the past.
+With flat experts, a student that is a little beside their path comes out near them. The exported set is the moving
+average of the images, with the weight `average` of the past.
 
 Reference: Du et al. 2023, "Minimizing the Accumulated Trajectory Error to Improve Dataset Distillation"; public code.
 """
@@ -29,7 +29,7 @@ class FTD(TrajectoryMatching):
     experts: Experts = FLAT
     """The experts that students follow."""
     gradient: Literal["exact", "truncated"] = "exact"
-    """Gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
+    """The gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
     name: Literal["ftd"] = "ftd"

@@ -5,8 +5,8 @@ In each step, for each class c, with natural images X_c, learned images S_c and 
     D_c = sum_layers sum_rows 1 - <g, g'> / (|g| |g'| + 1e-6),    g = grad_theta CE(theta; A(X_c)),  g' that of A(S_c),
 
 and S follows the gradient of sum_c D_c by SGD with momentum. A is the identity (DC), or one augmentation for both sides
-(DSA). Then the network learns from S for some epochs by SGD without momentum, and after `outer_loop` steps, the last of
-which no learning follows, a fresh one takes its place. With one image a class, every step has a fresh network.
+(DSA). Then the network learns from S for some epochs by SGD without momentum. After `outer_loop` steps a fresh network
+takes its place; it learns nothing after the last of them. With one image a class, every step has a fresh network.
 
 The public code of both methods keeps the sets of its last iteration, and the published figures are theirs. Here the
 checkpoint is chosen on validation images. A step here is one update of the images; the papers' 1000 iterations are
@@ -29,9 +29,9 @@ from jax import Array
 from pydantic import Field
 
 from kip.config import value
-from kip.judges import Students
+from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
 from kip.methods.checks import check_finite
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.classes import by_image, over_classes, places, real_batches
@@ -45,7 +45,7 @@ from kip.methods.matching.images import (
     parameters,
     pull_back,
     render,
-)  # fmt: skip
+)
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables, fresh
 from kip.rng import key
@@ -72,13 +72,13 @@ class GradientMatching(Method[None, Variables]):
     network: Network = CONVNET
     """The networks that are matched, and those that judge the set. They have no batch normalisation."""
     protocol: Protocol = dataclasses.field(kw_only=True)
-    """The protocol by which networks are trained that judge the set."""
+    """The protocol by which the judge's networks are trained."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     start: Start = dataclasses.field(kw_only=True)
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     latents: Latents | None = None
     """A generator of the user's own whose latents are learned in place of the images (GLaD). None learns the images."""
     outer_loop: Annotated[int, Field(ge=1)] | None = None
@@ -101,37 +101,19 @@ class GradientMatching(Method[None, Variables]):
     """The number of learned images in an update of the networks."""
 
     siamese: ClassVar[bool]
-    """Whether natural and learned images are augmented alike, and the images that networks learn from too."""
+    """Augment natural and learned images alike, and the images that networks learn from too."""
+
+    label = label_of_network
+    labels_are = fixed_classes
+    judge = students
+    needs = images_of_each_class
 
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)
 
     @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes: labels are fixed."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
-
-    @property
     def loops(self) -> tuple[int, int]:
-        """Steps with one network, and epochs between two of them."""
+        """The number of steps with one network, and of epochs between two of them."""
         ipc = self.images_per_class
         outer, inner = LOOPS.get(ipc, (ipc, max(1, 500 // ipc)))
         return self.outer_loop or outer, self.inner_loop or inner
@@ -145,7 +127,7 @@ class GradientMatching(Method[None, Variables]):
         check_fits(problem, self.network, self.latents, method=self.name)
 
     def step_images(self, num_classes: int) -> float:
-        """Return the images whose gradients are matched, and those that the network learns from after it."""
+        """Return the number of images whose gradients are matched, and of those that the network learns from."""
         outer, inner = self.loops
         learned = num_classes * self.images_per_class * (2 + inner * (outer - 1) / outer)
         return 3 * (num_classes * self.real_batch + learned)
@@ -181,11 +163,11 @@ class GradientMatching(Method[None, Variables]):
         )
         gradient = pull_back(problem, state, self.latents, by_image(gradients, where))
         after, optimizer = descend(_optimizer, self, gradient, state.optimizer, parameters(state, self.latents))
-        learned = render(problem, state, self.latents, after)
+        after = render(problem, state, self.latents, after)
         loss = float(distances.mean())
-        check_finite(loss, learned)
+        check_finite(loss, after)
         after_step = state._replace(
-            step=state.step + 1, optimizer=optimizer, inputs=learned["images"], latents=learned.get("latents")
+            step=state.step + 1, optimizer=optimizer, inputs=after["images"], latents=after.get("latents")
         )
         if position < outer - 1:
             variables = self._after_inner_loop(problem, variables, after_step)
@@ -209,14 +191,17 @@ class GradientMatching(Method[None, Variables]):
         objective = Supervised(model, "xent", augment=self._augmentation(problem))
         rule = Rule(objective, Optimizer("sgd", self.inner_learning_rate), self.loops[1] * batches.of_epoch, batches)
         return fit(
-            rule, rule.begin(variables), Batch(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
-            key(problem.seed, "inner loop", state.step), may_diverge=True,
-        ).learning.variables  # fmt: skip
+            rule,
+            rule.begin(variables),
+            Batch(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
+            key(problem.seed, "inner loop", state.step),
+            may_diverge=True,
+        ).learning.variables
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassDistance:
-    """The distance of one class and its gradient by the learned images; hashable.
+    """The distance of one class and its gradient with respect to the learned images; hashable.
 
     Attributes:
         model: the network.
@@ -227,7 +212,7 @@ class ClassDistance:
     augmentation: Strategy | Literal["none"]
 
     def __call__(self, params: Variables, real: Array, learned: Array, label: Array, key: Array) -> tuple[Array, Array]:
-        """Return D_c, (), and its gradient by S_c.
+        """Return D_c, (), and its gradient with respect to S_c.
 
         Args:
             params: theta.
@@ -241,15 +226,15 @@ class ClassDistance:
 
     def in_parts(self, params: Variables, real: Array, learned: Array, label: int, key: Array) -> tuple[Array, Array]:
         """Return the same, the natural images' gradient taken in parts; see `kip.training.microbatches`."""
-        seen = real if self.augmentation == "none" else _augment(real, key, match=self)
+        views = real if self.augmentation == "none" else _augment(real, key, match=self)
         labels = np.eye(self.model.num_outputs, dtype=np.float32)[[label] * len(real)]
-        _, wanted = gradient_in_parts(self.model, "xent", params, seen, labels)
+        _, wanted = gradient_in_parts(self.model, "xent", params, views, labels)
         return _to(wanted, params, learned, label, key, match=self)
 
     def to(
         self, wanted: Variables, params: Variables, learned: Array, label: Array | int, key: Array
     ) -> tuple[Array, Array]:
-        """Return the distance to a gradient that is known, and its gradient by S_c."""
+        """Return the distance to a known gradient, and its derivative with respect to S_c."""
 
         def loss(params: Variables, learned: Array) -> Array:
             return self._loss(params, self.augment(learned, key), label)
@@ -261,7 +246,7 @@ class ClassDistance:
         return mean_loss(self.model, "xent", params, images, labels)[0]
 
     def augment(self, images: Array, key: Array) -> Array:
-        """Return images as the network sees them."""
+        """Return the images that the network sees."""
         return images if self.augmentation == "none" else augment_alike(self.augmentation, key, images)
 
 

@@ -1,7 +1,7 @@
 """Images that a matching method learns, or the latents of a user's generator that are learned in their place (GLaD).
 
-Every function takes the method's `latents`. None means that the images are learned themselves; otherwise an optimiser
-moves the latents, and what the generator makes of them are the images.
+Every function takes the method's `latents`. None means that the images themselves are learned; otherwise an optimiser
+moves the latents, and the generator makes the images of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kip.precision import AnyArray
 from kip.rng import generator
 
 Start = Literal["noise", "real"]
-"""What images begin as: normal noise, or natural images."""
+"""The images at step 0: normal noise, or natural images."""
 
 
 def check_start(start: Start, latents: Latents | None) -> None:
@@ -38,7 +38,7 @@ def check_fits(problem: Problem, network: Network, latents: Latents | None, *, m
 
     Raises:
         ConfigError: if the network has batch normalisation, or a generator cannot be loaded.
-        ShapeError: if the images are too small for it, or a generator's are others.
+        ShapeError: if the images are too small for it, or a generator's have another shape.
     """
     refuse_batch_norm(network, f"the network of {method}")
     Model(network, problem.num_classes).check_images(*problem.inputs.shape[1:3])
@@ -64,7 +64,7 @@ def natural_start(initial: State[Owned], exported: State[Owned], start: Start) -
 
 
 def parameters(state: State[Owned], latents: Latents | None) -> Parameters:
-    """Return what an optimiser moves, by name: the images, or the latents that make them."""
+    """Return the arrays that the optimiser moves, by name: the images, or the latents that make them."""
     if latents is None:
         return {"images": state.inputs}
     assert state.latents is not None
@@ -79,8 +79,8 @@ def pull_back(problem: Problem, state: State[Owned], latents: Latents | None, gr
     return {"latents": latents.pull_back(problem, state.latents, state.class_index, gradient)}
 
 
-def render(problem: Problem, state: State[Owned], latents: Latents | None, learned: Parameters) -> Parameters:
-    """Return what was learned, with the images of its latents where it has latents."""
+def render(problem: Problem, state: State[Owned], latents: Latents | None, after: Parameters) -> Parameters:
+    """Return the parameters after an update, with the images of their latents where they have latents."""
     if latents is None:
-        return learned
-    return {**learned, "images": latents.images(problem, learned["latents"], state.class_index)}
+        return after
+    return {**after, "images": latents.images(problem, after["latents"], state.class_index)}

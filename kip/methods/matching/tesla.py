@@ -28,7 +28,7 @@ class TESLA(TrajectoryMatching):
     experts: Experts = Experts()
     """The experts that students follow."""
     gradient: Literal["exact", "truncated"] = "truncated"
-    """Gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
+    """The gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
     name: Literal["tesla"] = "tesla"

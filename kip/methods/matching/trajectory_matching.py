@@ -10,16 +10,16 @@ A one augmentation of DSA a batch, and images and r follow, by SGD with momentum
 
     L = |theta_N - theta*|^2 / |theta_t - theta*|^2,          theta* = the expert's parameters `expert_epochs` later,
 
-by `kip.training.unrolled`. `gradient` says which one:
+by `kip.training.unrolled`. `gradient` chooses it:
 
 - `exact`: that of L.
-- `truncated`: TESLA's. It drops how an image moves the parameters that later steps begin from, v_i = v_N in
-  `kip.training.unrolled`, and so is exact for the last step alone. The identity that TESLA is derived from holds where
-  the parameters of the steps are constants; its memory, all theta_i, is what the exact gradient needs too.
+- `truncated`: TESLA's. It ignores that an image moves the parameters from which later steps begin, v_i = v_N in
+  `kip.training.unrolled`, and so is exact for the last step alone. The identity behind TESLA holds where the parameters
+  of the steps are constants. It needs the memory of all theta_i, as the exact gradient does.
 
-What is exported is the moving average of the images where `average` is above 0 (FTD). The networks that judge a set are
-trained under the protocol `MTT`, with the set's own rate r. The public code keeps the checkpoint that is best on test;
-here it is chosen on validation images.
+The exported set is the moving average of the images where `average` is above 0 (FTD). The judge's networks are trained
+under the protocol `MTT`, with the set's own rate r. The public code keeps the checkpoint that is best on test; here it
+is chosen on validation images.
 
 A student's batches are cut from random orders of the set. Where their size does not divide the set, the smaller batch
 is the first of its order, as the public code takes it.
@@ -43,9 +43,9 @@ from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
-from kip.judges import Students
+from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
 from kip.methods.checks import check_finite
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.contract import Method, Metrics
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -58,7 +58,7 @@ from kip.methods.matching.images import (
     parameters,
     pull_back,
     render,
-)  # fmt: skip
+)
 from kip.methods.problem import Problem, State
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.precision import AnyArray
@@ -67,7 +67,7 @@ from kip.storage.artefacts import Store
 from kip.training.augment import strategy_for
 from kip.training.losses import Loss
 from kip.training.protocols import PROTOCOLS, Protocol
-from kip.training.unrolled import Draw, Learned, Student, pulled_back, unroll
+from kip.training.unrolled import Draw, LearnedSet, Student, pull_back_path, unroll
 
 Unaveraged = AnyArray | None
 """The images that students see, where those of the state are their moving average; None where there is no average."""
@@ -82,13 +82,13 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     network: Network = CONVNET
     """The networks that are matched, and those that judge the set. They have no batch normalisation."""
     protocol: Protocol = PROTOCOLS["MTT"]
-    """The protocol by which networks are trained that judge the set. `MTT` trains them at the set's own rate."""
+    """The protocol by which the judge's networks are trained. `MTT` trains them at the set's own rate."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     start: Start = "real"
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     latents: Latents | None = None
     """A generator of the user's own whose latents are learned in place of the images (GLaD). None learns the images."""
     experts: Experts = dataclasses.field(kw_only=True)
@@ -104,9 +104,9 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     student_batch: Annotated[int, Field(ge=1)] | None = None
     """The number of learned images in an update of the student. None means all of them."""
     gradient: Literal["exact", "truncated"] = dataclasses.field(kw_only=True)
-    """Gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
+    """The gradient of the matching loss: `exact`, or `truncated` as TESLA takes it."""
     siamese: bool = True
-    """Whether the images that a student sees are augmented by DSA."""
+    """Augment by DSA the images that a student sees."""
     steps: Annotated[int, Field(ge=1)] = 5000
     """The largest number of updates of the images."""
     learning_rate: Annotated[float, Field(gt=0)] = 100.0
@@ -120,35 +120,17 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     average: Annotated[float, Field(ge=0, lt=1)] = dataclasses.field(kw_only=True)
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
 
+    label = label_of_network
+    labels_are = fixed_classes
+    judge = students
+    needs = images_of_each_class
+
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)
         check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
 
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Classes: labels are fixed."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
-        return Needs(self.images_per_class, augmentation=False)
-
     def step_images(self, num_classes: int) -> float:
-        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        """Return the number of learned images in all the student's steps, whose gradient is differentiated again."""
         return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
@@ -173,33 +155,34 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
         """Return the state after one update, with the loss before it and the student's rate.
 
         Raises:
-            NonFiniteError: if the loss or what is learned is not finite, or the student's rate is not above zero.
+            NonFiniteError: if the loss or a parameter is not finite, or the student's rate is not above zero.
         """
-        learned = self._parameters(state)
-        loss, gradient = matched(
+        before = self._parameters(state)
+        loss, gradient = match_trajectory(
             student_of(problem, self.network, "soft_xent", siamese=self.siamese),
-            Learned(seen_images(state), one_hot_of(state), learned["rates"]),
+            LearnedSet(student_inputs(state), one_hot_of(state), before["rates"]),
             batches_of_step(problem, state, self.student_batch, self.student_steps),
-            *begin_and_end(problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs,
-                           step=state.step),
+            *begin_and_end(
+                problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs, step=state.step
+            ),
             exact=self.gradient == "exact",
-        )  # fmt: skip
+        )
         check_loss(loss)
         moves = {"rates": gradient.rates, **pull_back(problem, state, self.latents, gradient.images)}
-        after, optimizer = descend(_optimizer, self, moves, state.optimizer, learned)
+        after, optimizer = descend(_optimizer, self, moves, state.optimizer, before)
         after = render(problem, state, self.latents, after)
-        check_learned(float(loss), after)
-        moved = write_back(state, after, self.average)
-        metrics = {"loss": float(loss), "student_rate": float(learned["rates"][0])}
-        return moved._replace(step=state.step + 1, latents=after.get("latents"), optimizer=optimizer), metrics
+        check_update(float(loss), after)
+        new_state = write_back(state, after, self.average)
+        metrics = {"loss": float(loss), "student_rate": float(before["rates"][0])}
+        return new_state._replace(step=state.step + 1, latents=after.get("latents"), optimizer=optimizer), metrics
 
     def natural(self, initial: State[Unaveraged], exported: State[Unaveraged]) -> State[Unaveraged] | None:
         """Return the natural images that learning started from, with the exported rate; None where it was noise."""
         return natural_start(initial, exported, self.start)
 
     def _parameters(self, state: State[Unaveraged]) -> Parameters:
-        """Return what an optimiser moves, by name."""
-        images = {"images": seen_images(state)} if self.latents is None else parameters(state, self.latents)
+        """Return the arrays that the optimiser moves, by name."""
+        images = {"images": student_inputs(state)} if self.latents is None else parameters(state, self.latents)
         return {**images, "rates": rates_of(state)}
 
 
@@ -212,18 +195,19 @@ def check_epochs(experts: Experts, expert_epochs: int, first_start: int, last_st
     last = experts.epochs - expert_epochs + 1
     if not first_start < last_start <= last:
         raise ConfigError(
-            "first_start and last_start", got=f"{first_start} and {last_start}",
+            "first_start and last_start",
+            got=f"{first_start} and {last_start}",
             expected=f"first_start < last_start <= {last}, experts.epochs - expert_epochs + 1",
-        )  # fmt: skip
+        )
 
 
 def with_rate(state: State[None], rate: float, average: float) -> State[Unaveraged]:
-    """Return step 0 with the student's rate, and with the images that are averaged, where they are."""
+    """Return step 0 with the student's rate, and with the images beside their average if `average` is above 0."""
     state = state._replace(learning_rates=np.array([rate], np.float32))
     return state.with_owned(state.inputs if average else None)
 
 
-def seen_images(state: State[Unaveraged]) -> AnyArray:
+def student_inputs(state: State[Unaveraged]) -> AnyArray:
     """Return the images that students see, before they are averaged."""
     return state.inputs if state.owned is None else state.owned
 
@@ -240,7 +224,7 @@ def one_hot_of(state: State[Unaveraged]) -> np.ndarray:
 
 
 def student_of(problem: Problem, network: Network, loss: Loss, *, siamese: bool) -> Student:
-    """Return the loss of a student's step, on images that are augmented by DSA where `siamese` says so."""
+    """Return the loss of a student's step, on images that are augmented by DSA if `siamese`."""
     augment = strategy_for(problem.mirror_keeps_class) if siamese else "none"
     return Student(Model(network, problem.num_classes), loss, augment)
 
@@ -248,7 +232,7 @@ def student_of(problem: Problem, network: Network, loss: Loss, *, siamese: bool)
 def begin_and_end(
     problem: Problem, prepared: Trajectories, experts: Experts, first: int, before: int, epochs: int, *, step: int
 ) -> tuple[Variables, Variables]:
-    """Return the parameters that a student begins with, and those that it should reach.
+    """Return the parameters that a student begins with, and those that it has to reach.
 
     Args:
         problem: gives the seed.
@@ -270,7 +254,7 @@ def begin_and_end(
 
 
 def batches_of_step(problem: Problem, state: State[Unaveraged], batch: int | None, steps: int) -> list[Draw]:
-    """Return what each of a student's steps sees: batches of random orders of the set.
+    """Return the draw of each of a student's steps: batches of random orders of the set.
 
     Args:
         problem: gives the seed.
@@ -290,7 +274,7 @@ def batches_of_step(problem: Problem, state: State[Unaveraged], batch: int | Non
 
 
 def check_loss(loss: Array) -> None:
-    """Refuse to go on from a loss that is not finite.
+    """Refuse a loss that is not finite.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.
@@ -299,43 +283,43 @@ def check_loss(loss: Array) -> None:
         raise NonFiniteError("the matching loss is NaN or infinite", remedy="Lower the learning rates.")
 
 
-def check_learned(loss: float, learned: Parameters) -> None:
-    """Refuse to go on from what is not finite, or from a student's rate that is not above zero.
+def check_update(loss: float, after: Parameters) -> None:
+    """Refuse an update that is not finite, or a student's rate that is not above zero.
 
     Raises:
         NonFiniteError: if the loss or an array is not finite, or the rate is not above zero.
     """
-    check_finite(loss, learned)
-    if not float(learned["rates"][0]) > 0:
+    check_finite(loss, after)
+    if not float(after["rates"][0]) > 0:
         raise NonFiniteError("the student's rate is not above zero", remedy="Lower rate_learning_rate.")
 
 
-def write_back(state: State[Unaveraged], learned: Parameters, average: float) -> State[Unaveraged]:
-    """Return the state with learned `images` and `rates`, the images averaged where they are."""
-    images = learned["images"]
-    state = state._replace(learning_rates=learned["rates"])
+def write_back(state: State[Unaveraged], after: Parameters, average: float) -> State[Unaveraged]:
+    """Return the state with `images` and `rates` after an update; the images are averaged if `average` is above 0."""
+    images = after["images"]
+    state = state._replace(learning_rates=after["rates"])
     if not average:
         return state._replace(inputs=images)
     return state._replace(inputs=average * jnp.asarray(state.inputs) + (1 - average) * images, owned=images)
 
 
-def matched(
-    student: Student, learned: Learned, draws: list[Draw], begins: Variables, wanted: Variables, *, exact: bool
-) -> tuple[Array, Learned]:
-    """Return L = |theta_N - theta*|^2 / |theta_0 - theta*|^2 and its gradient by images, labels and rate.
+def match_trajectory(
+    student: Student, learned: LearnedSet, draws: list[Draw], begins: Variables, wanted: Variables, *, exact: bool
+) -> tuple[Array, LearnedSet]:
+    """Return L = |theta_N - theta*|^2 / |theta_0 - theta*|^2 and its gradient with respect to images, labels and rate.
 
     Args:
         student: the loss of a student's step.
         learned: images, labels and the rate.
-        draws: what each step sees.
+        draws: the batch and the view of each step.
         begins: theta_0.
         wanted: theta*.
         exact: whether the gradient is that of L; otherwise TESLA's.
     """
-    learned = Learned(*(jnp.asarray(part) for part in learned))
+    learned = LearnedSet(*(jnp.asarray(part) for part in learned))
     path = unroll(student, begins, learned, draws)
     loss, cotangent = _distance(path[-1], begins, wanted)
-    return loss, pulled_back(student, path, learned, draws, cotangent, through_parameters=exact)
+    return loss, pull_back_path(student, path, learned, draws, cotangent, through_parameters=exact)
 
 
 @jax.jit
@@ -348,7 +332,7 @@ def _distance(params: Variables, begins: Variables, wanted: Variables) -> tuple[
 
 
 def _optimizer(config: TrajectoryMatching) -> optax.GradientTransformation:
-    """Return one rule for what is learned, each part with its own rate."""
+    """Return one rule for all parameters, each part with its own rate."""
     rules = {
         "images" if config.latents is None else "latents": optax.sgd(config.learning_rate, momentum=config.momentum),
         "rates": optax.sgd(config.rate_learning_rate, momentum=config.momentum),

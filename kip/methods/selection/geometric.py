@@ -1,4 +1,4 @@
-"""Rules that choose images by where they are in a space (`kip.methods.selection.spaces`), or at random.
+"""Rules that choose images by their position in a space (`kip.methods.selection.spaces`), or at random.
 
 Each rule is a frozen value; `choose(task)` returns its choice. The formulas are computed by the pure functions of
 `kip.methods.selection.greedy`. All rules choose in each class on its own, but for `GLISTER` with `on` "all" and
@@ -22,13 +22,13 @@ from kip.methods.contract import Needs
 from kip.methods.selection import greedy
 from kip.methods.selection.points import Points
 from kip.methods.selection.spaces import Pixels, Space, VectorSpace
-from kip.methods.selection.task import Choice, Task, by_class, kept, random_images, unweighted
+from kip.methods.selection.task import Choice, Task, by_class, keep_choice, random_images, with_equal_weights
 from kip.rng import generator
 from kip.training.records import Recording, Records
 
 Candidates = Annotated[int, Field(ge=1)]
 Draw = Callable[[str], np.random.Generator]
-"""Returns a generator for the draws of a purpose, for one class."""
+"""A function of a purpose that returns a generator for the draws of one class."""
 
 
 @final
@@ -44,10 +44,10 @@ class Random:
         """Return the choice; balanced, it is what learning methods begin with."""
         problem = task.problem
         if self.balanced:
-            return unweighted(random_images(problem, task.per_class, task.budgets))
+            return with_equal_weights(random_images(problem, task.per_class, task.budgets))
         draw = generator(problem.seed, "random choice")
         drawn = draw.choice(len(problem.labels), int(task.budgets.sum()), replace=False)
-        return unweighted(by_class(drawn, problem.labels))
+        return with_equal_weights(by_class(drawn, problem.labels))
 
 
 @value
@@ -97,7 +97,7 @@ class Herding(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.herding(points, count))
+        return with_equal_weights(greedy.herding(points, count))
 
 
 @final
@@ -116,7 +116,7 @@ class KCenters(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.k_centers(points, count))
+        return with_equal_weights(greedy.k_centers(points, count))
 
 
 @final
@@ -144,7 +144,7 @@ class Medoids:
 
         def of_class(members: np.ndarray, count: int, label: int) -> Choice:
             seed = int(draws_of(task, label)("k-means").integers(2**31))
-            return unweighted(members[greedy.medoids(points(members).vectors, count, seed)])
+            return with_equal_weights(members[greedy.medoids(points(members).vectors, count, seed)])
 
         return class_by_class(task, self.candidates, of_class)
 
@@ -165,7 +165,7 @@ class FacilityLocation(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.facility_location(greedy.cosine_similarity(points), count))
+        return with_equal_weights(greedy.facility_location(greedy.cosine_similarity(points), count))
 
 
 @final
@@ -188,7 +188,7 @@ class GraphCut(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.graph_cut(greedy.cosine_similarity(points), count, self.trade_off))
+        return with_equal_weights(greedy.graph_cut(greedy.cosine_similarity(points), count, self.trade_off))
 
 
 @final
@@ -231,7 +231,7 @@ class Leverage(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.leverage(points.gram(), count, self.ridge, draw("leverage")))
+        return with_equal_weights(greedy.leverage(points.gram(), count, self.ridge, draw("leverage")))
 
 
 @final
@@ -249,7 +249,7 @@ class Determinantal(InSpace):
 
     def pick(self, points: Points, count: int, draw: Draw) -> Choice:
         """Return the positions of `count` chosen points, and their weights."""
-        return unweighted(greedy.determinantal(points, count))
+        return with_equal_weights(greedy.determinantal(points, count))
 
 
 @final
@@ -270,7 +270,7 @@ class GLISTER:
     """
 
     recording: Recording = Recording()
-    """The network, as it learns the train set."""
+    """The network that learns the train set, and its training."""
     candidates: Candidates | None = None
     """The number of images of each class, drawn at random, that are chosen from. None means all."""
     on: Literal["all", "class"] = "all"
@@ -286,17 +286,19 @@ class GLISTER:
 
     def choose(self, task: Task) -> Choice:
         """Return the choice, from all images at once or class by class."""
-        problem, records = task.problem, task.recorded(self.recording)
+        problem, records = task.problem, task.records_of(self.recording)
         if self.on == "all":
             groups = enumerate(task.groups())
             members = np.concatenate(
                 [candidates_of(task, members, label, self.candidates) for label, (members, _) in groups]
             )
-            return unweighted(by_class(self._downhill(problem.labels, records, members, task.budgets), problem.labels))
+            return with_equal_weights(
+                by_class(self._downhill(problem.labels, records, members, task.budgets), problem.labels)
+            )
 
         def of_class(members: np.ndarray, count: int, label: int) -> Choice:
             budgets = np.where(np.arange(problem.num_classes) == label, count, 0)
-            return unweighted(self._downhill(problem.labels, records, members, budgets))
+            return with_equal_weights(self._downhill(problem.labels, records, members, budgets))
 
         return class_by_class(task, self.candidates, of_class)
 
@@ -321,7 +323,7 @@ def class_by_class(task: Task, candidates: int | None, of_class: Callable[[np.nd
         for label, (members, budget) in enumerate(task.groups()):
             some = candidates_of(task, members, label, candidates)
             artefact = task.store.artefact(f"choice-{label}", task.identity)
-            choices.append(kept(artefact, budget, partial(of_class, some, budget, label)))
+            choices.append(keep_choice(artefact, budget, partial(of_class, some, budget, label)))
             bar.update()
     return Choice(*(np.concatenate(field) for field in zip(*choices)))
 

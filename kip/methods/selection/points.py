@@ -108,7 +108,7 @@ class Gram(Points):
 
 
 def last_layer_gradients(features: np.ndarray, residuals: np.ndarray) -> Gram:
-    """Return the gradients of cross-entropy by the last dense layer, of each image, as points.
+    """Return each image's gradient of cross-entropy with respect to the last dense layer, as points.
 
     With the features f and r = softmax(logits) - y they are (r, r f^T), for bias and weights, so that
 

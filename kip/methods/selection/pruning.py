@@ -1,8 +1,8 @@
-"""Rules that choose images by how hard they are to networks that learn the train set.
+"""Rules that choose images by their difficulty to networks that learn the train set.
 
-A rule takes a score (`kip.methods.selection.scores`) and says which difficulties are kept. Each applies to each class,
-or to all images together with `balanced` off. Images of the same difficulty are in an order that the seed draws, so
-that no choice follows the order of a file. The formulas are computed by the pure functions of
+A rule takes a score (`kip.methods.selection.scores`) and chooses the difficulties that are kept, in each class, or in
+all images together with `balanced` off. The seed draws the order of images of the same difficulty, so that no choice
+follows the order of a file. The formulas are computed by the pure functions of
 `kip.methods.selection.budgets`.
 """
 
@@ -19,12 +19,13 @@ from kip.config import value
 from kip.methods.selection import budgets
 from kip.methods.selection.neighbours import nearest
 from kip.methods.selection.scores import AUM, EL2N, DUALScore, Forgetting, Score, check_neighbours
-from kip.methods.selection.task import Choice, Group, Task, by_class, unweighted
+from kip.methods.selection.task import Choice, Group, Task, by_class, with_equal_weights
 from kip.rng import generator
 from kip.training.records import Records
 
 Keep = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-"""Returns which of some images (m,) are kept, as positions (budget,): from their indices, the budget and draws."""
+"""A function of the indices of some images (m,), the budget and a generator that returns the positions of the images
+that are kept, (budget,)."""
 Drop = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -49,7 +50,7 @@ class Hardest:
 @final
 @value
 class Easiest:
-    """The easiest images by a score, the very easiest first, which is better where few images are kept.
+    """The easiest images by a score, the very easiest first: the better choice where few images are kept.
 
     Reference: Sorscher et al. 2022, "Beyond neural scaling laws: beating power law scaling via data pruning".
     """
@@ -165,7 +166,7 @@ class D2:
     """
 
     score: Score = Forgetting()
-    """The difficulty of an image, which its neighbours add to."""
+    """The difficulty of an image, to which that of its neighbours is added."""
     drop: Drop = 0.4
     """The fraction of all train images, the hardest by AUM, that is left out before any are chosen; each class keeps
     its budget."""
@@ -201,15 +202,15 @@ def of_groups(task: Task, groups: list[Group], keep: Keep) -> Choice:
     kept = []
     for number, (members, budget) in enumerate(groups):
         kept.append(members[keep(members, budget, generator(task.problem.seed, "pruning", number))])
-    return unweighted(by_class(np.concatenate(kept), task.problem.labels))
+    return with_equal_weights(by_class(np.concatenate(kept), task.problem.labels))
 
 
 def without_hardest(task: Task, records: Records, groups: list[Group], drop: float) -> list[Group]:
     """Return the groups without the hardest images of them all by AUM; see `kip.methods.selection.budgets`.
 
     Args:
-        task: whose seed draws the order of equals.
-        records: of the networks.
+        task: its seed draws the order of equals.
+        records: those of the networks.
         groups: images that are chosen from together.
         drop: the fraction of all images that is left out.
     """

@@ -35,11 +35,25 @@ from kip.methods.selection.pruning import CCS, D2, DUAL, Easiest, Hardest, Windo
 
 Rule = Annotated[
     Union[
-        Random, Herding, KCenters, Medoids, FacilityLocation, GraphCut, CRAIG, GLISTER, Leverage, Determinantal,
-        Hardest, Easiest, Window, CCS, DUAL, D2,
+        Random,
+        Herding,
+        KCenters,
+        Medoids,
+        FacilityLocation,
+        GraphCut,
+        CRAIG,
+        GLISTER,
+        Leverage,
+        Determinantal,
+        Hardest,
+        Easiest,
+        Window,
+        CCS,
+        DUAL,
+        D2,
     ],
     Field(discriminator="kind"),
-]  # fmt: skip
+]
 """A rule: its JSON form is tagged by `kind`."""
 
 
@@ -48,7 +62,7 @@ PARTS = ("hardest", "easiest", "window")
 
 
 def title(rule: Rule) -> str:
-    """Return what titles call a rule, with its space or score."""
+    """Return the name of a rule in titles, with its space or score."""
     if isinstance(rule, (InSpace, Medoids)):
         return f"{rule.kind} in {rule.space.label}"
     if isinstance(rule, (Hardest, Easiest, Window, CCS, D2)):
@@ -57,12 +71,29 @@ def title(rule: Rule) -> str:
 
 
 def name(rule: Mapping[str, Any]) -> str:
-    """Return what tables call a rule, from its JSON form: its kind, or that of the score of which it takes a part."""
+    """Return the name of a rule in tables, from its JSON form: its kind, or that of its score where it takes a part."""
     kind, score = rule.get("kind"), rule.get("score")
     return str(score.get("kind") if kind in PARTS and isinstance(score, dict) else kind)
 
 
 __all__ = [
-    "CCS", "CRAIG", "D2", "DUAL", "GLISTER", "Determinantal", "Easiest", "FacilityLocation", "GraphCut", "Hardest",
-    "Herding", "KCenters", "Leverage", "Medoids", "Random", "Rule", "Window", "name", "title",
-]  # fmt: skip
+    "CCS",
+    "CRAIG",
+    "D2",
+    "DUAL",
+    "GLISTER",
+    "Determinantal",
+    "Easiest",
+    "FacilityLocation",
+    "GraphCut",
+    "Hardest",
+    "Herding",
+    "KCenters",
+    "Leverage",
+    "Medoids",
+    "Random",
+    "Rule",
+    "Window",
+    "name",
+    "title",
+]

@@ -1,4 +1,4 @@
-"""Scores of how hard images are to networks that learn the train set: frozen values that rules of pruning take.
+"""Scores of the difficulty of images to networks that learn the train set: frozen values that rules of pruning take.
 
 `of(task, groups)` records the networks (`kip.training.records`; recordings are shared between runs), and returns the
 difficulty of every train image, the hardest the highest. The formulas are computed by the pure functions of
@@ -33,11 +33,11 @@ Epoch = Annotated[int, Field(ge=1)]
 
 
 class Scored(NamedTuple):
-    """Train images with their score.
+    """The score of all train images.
 
     Attributes:
-        difficulty: of every train image, (N,) float64, the hardest the highest.
-        records: those of the networks that it is from.
+        difficulty: the score of every train image, (N,) float64, the hardest the highest.
+        records: the records that the score is computed from.
     """
 
     difficulty: np.ndarray
@@ -46,14 +46,14 @@ class Scored(NamedTuple):
 
 @value
 class OfRecords(abc.ABC):
-    """A score that needs nothing but the logits of a recording."""
+    """A score that takes the logits of a recording alone."""
 
     recording: Recording = Recording()
-    """The networks, as they learn the train set."""
+    """The networks that learn the train set, and their training."""
 
     def of(self, task: Task, groups: list[Group]) -> Scored:
         """Return the difficulty of every train image."""
-        records = task.recorded(self.recording)
+        records = task.records_of(self.recording)
         return Scored(self.difficulty(records), records)
 
     @abc.abstractmethod
@@ -113,7 +113,7 @@ class EL2NSL:
 
     def of(self, task: Task, groups: list[Group]) -> Scored:
         """Return the difficulty of every train image."""
-        records, teacher = task.recorded(self.recording), task.recorded(self.teacher, purpose="teacher")
+        records, teacher = task.records_of(self.recording), task.records_of(self.teacher, purpose="teacher")
         epoch = self.epoch or min(EARLY, records.epochs)
         score = records.scores(lambda f, y, q: uncertainty.el2n_sl(f, q, self.temperature, epoch), teacher)
         return Scored(score, records)
@@ -131,7 +131,7 @@ class GraNd:
     """
 
     recording: Recording = Recording()
-    """The networks, as they learn the train set."""
+    """The networks that learn the train set, and their training."""
     epoch: Epoch | None = None
     """The epoch after which gradients are taken. None means 10, or the last one of a shorter recording."""
     kind: Literal["grand"] = "grand"
@@ -142,7 +142,7 @@ class GraNd:
     def of(self, task: Task, groups: list[Group]) -> Scored:
         """Return the difficulty of every train image."""
         epoch = self.epoch or min(EARLY, self.recording.epochs)
-        records = task.recorded(self.recording, gradients_after=(epoch,))
+        records = task.records_of(self.recording, gradients_after=(epoch,))
         return Scored(records.gradient_norms()[:, 0].mean(0).astype(np.float64), records)
 
 
@@ -219,7 +219,7 @@ class CAL:
     """
 
     recording: Recording = Recording()
-    """The network, as it learns the train set."""
+    """The network that learns the train set, and its training."""
     neighbours: Annotated[int, Field(ge=1)] = 10
     """The number k of neighbours of an image."""
     kind: Literal["cal"] = "cal"
@@ -227,7 +227,7 @@ class CAL:
     def of(self, task: Task, groups: list[Group]) -> Scored:
         """Return the difficulty of every train image."""
         check_neighbours(self.neighbours, len(task.problem.labels))
-        records = task.recorded(self.recording)
+        records = task.records_of(self.recording)
         return Scored(uncertainty.cal(records.last(), nearest(records.features(), self.neighbours).indices), records)
 
 
@@ -245,7 +245,7 @@ class CALDeepCore:
     """
 
     recording: Recording = Recording()
-    """The network, as it learns the train set."""
+    """The network that learns the train set, and its training."""
     neighbours: Annotated[int, Field(ge=1)] = 10
     """The number k of neighbours of an image."""
     kind: Literal["cal_deepcore"] = "cal_deepcore"
@@ -253,7 +253,7 @@ class CALDeepCore:
     def of(self, task: Task, groups: list[Group]) -> Scored:
         """Return the difficulty of every train image."""
         check_neighbours(self.neighbours, min(len(members) for members, _ in groups))
-        records = task.recorded(self.recording)
+        records = task.records_of(self.recording)
         difficulty = np.empty(len(records.classes))
         for members, _ in groups:
             near = nearest(records.features(members), self.neighbours).indices
@@ -352,20 +352,20 @@ class DUALScore(OfRecords):
 
     def __post_init__(self) -> None:
         check_epoch(self.last_epoch, self.recording)
-        check_window(self.kind, self.window, self.counted)
+        check_window(self.kind, self.window, self.last_counted)
 
     @property
-    def counted(self) -> int:
+    def last_counted(self) -> int:
         """The last epoch that counts."""
         return self.last_epoch or min(DUAL_EPOCHS, self.recording.epochs)
 
     def difficulty(self, records: Records) -> np.ndarray:
         """Return the difficulty of every recorded image, (N,) float64."""
-        return records.scores(lambda f, y: dynamics.dual(f, y, self.window, self.counted))
+        return records.scores(lambda f, y: dynamics.dual(f, y, self.window, self.last_counted))
 
     def probability(self, records: Records) -> np.ndarray:
         """Return the mean over the epochs that count of each image's probability of the true class, (N,) float64."""
-        return records.scores(lambda f, y: dynamics.mean_probability(f, y, self.counted))
+        return records.scores(lambda f, y: dynamics.mean_probability(f, y, self.last_counted))
 
 
 @final
@@ -411,7 +411,7 @@ class CAD:
             ConfigError: if K is smaller than the windows need.
         """
         aligned = aligned_epochs(task, self.epochs, self.window, self.windows)
-        records = task.recorded(compute_aligned(aligned, network=self.network, seeds=self.seeds))
+        records = task.records_of(compute_aligned(aligned, network=self.network, seeds=self.seeds))
         return Scored(deviation(records, aligned, self.window, self.windows, self.varies), records)
 
 
@@ -424,7 +424,7 @@ class EarlyCAD:
     """
 
     recording: Recording = Recording()
-    """The networks, as they learn the train set."""
+    """The networks that learn the train set, and their training."""
     epochs: Epoch | None = None
     """The number K of epochs. None means the compute-aligned one."""
     window: Annotated[int, Field(ge=2)] | None = None
@@ -454,18 +454,30 @@ class EarlyCAD:
                 expected=f"at least {aligned}, the epochs that cad is compute-aligned with",
                 remedy="Record more epochs, or give the score fewer (epochs).",
             )
-        records = task.recorded(self.recording)
+        records = task.records_of(self.recording)
         return Scored(deviation(records, aligned, self.window, self.windows, self.varies), records)
 
 
 Score = Annotated[
     Union[
-        EL2N, EL2NSL, GraNd, Entropy, LeastConfidence, Margin, CAL, CALDeepCore, Forgetting, AUM, DynUnc, DUALScore,
-        CAD, EarlyCAD,
+        EL2N,
+        EL2NSL,
+        GraNd,
+        Entropy,
+        LeastConfidence,
+        Margin,
+        CAL,
+        CALDeepCore,
+        Forgetting,
+        AUM,
+        DynUnc,
+        DUALScore,
+        CAD,
+        EarlyCAD,
     ],
     Field(discriminator="kind"),
-]  # fmt: skip
-"""A score of how hard an image is."""
+]
+"""A score of the difficulty of an image."""
 
 
 def check_epoch(epoch: int | None, recording: Recording) -> None:
@@ -533,9 +545,11 @@ def aligned_epochs(task: Task, epochs: int | None, window: int | None, windows: 
     count, chosen = len(task.problem.labels), int(task.budgets.sum())
     aligned = dynamics.aligned_epochs(count, chosen, task.epochs)
     check_aligned(
-        aligned, window, windows,
+        aligned,
+        window,
+        windows,
         f"{aligned:.2g}: {task.epochs} epochs of {chosen} chosen images are as much work as that on {count} images",
-    )  # fmt: skip
+    )
     return round(aligned)
 
 

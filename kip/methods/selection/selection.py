@@ -4,7 +4,7 @@ Step 0 is a random choice of as many images of each class, and the step puts the
 report compares the two. The state's `indices` say where the chosen images are in the train split, and an exported set
 has them in its metadata. Labels are mean-centred one-hot classes.
 
-A set is judged by fresh networks that are trained on it under the protocol HL of paper 003, if nothing else is said.
+By default, a set is judged by fresh networks that are trained on it under the protocol HL of paper 003.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing_extensions import final
 from kip.config import to_dict, value
 from kip.data import centred_one_hot
 from kip.errors import ConfigError
-from kip.judges import Students
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
+from kip.methods.answers import fixed_classes, students
+from kip.methods.contract import Method, Metrics, Needs
 from kip.methods.problem import Problem, State
 from kip.methods.selection import rules
 from kip.methods.selection.geometric import GLISTER, InSpace, Medoids, Random
-from kip.methods.selection.task import Choice, Task, kept, random_images, unweighted
+from kip.methods.selection.task import Choice, Task, keep_choice, random_images, with_equal_weights
 from kip.networks.model import CONVNET, Model, Network
 from kip.storage.artefacts import Store, digest
 from kip.training.protocols import PROTOCOLS, Protocol
@@ -32,14 +32,14 @@ from kip.training.protocols import PROTOCOLS, Protocol
 @final
 @value
 class Selection(Method[Choice, None]):
-    """Choose natural images by a rule: at random, by where they are in a space, or by how hard they are to networks."""
+    """Choose natural images by a rule: at random, by their position in a space, or by their difficulty to networks."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     rule: rules.Rule = Random()
     """The rule by which images are chosen, with its own options."""
     pruned: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The fraction of each class that is left out, in place of `images_per_class`. None keeps that number of images."""
+    """The fraction of each class that is left out, in place of `images_per_class`. None takes `images_per_class`."""
     network: Network = CONVNET
     """The network that judges the set."""
     protocol: Protocol = PROTOCOLS["HL"]
@@ -49,6 +49,9 @@ class Selection(Method[Choice, None]):
     test_networks: Annotated[int, Field(ge=1)] = 5
     """The number of networks that are trained for the accuracy on test images."""
     name: Literal["selection"] = "selection"
+
+    labels_are = fixed_classes
+    judge = students
 
     def __post_init__(self) -> None:
         rule = self.rule
@@ -72,20 +75,8 @@ class Selection(Method[Choice, None]):
         return f"{rules.title(self.rule)} ({self.network.label})"
 
     @property
-    def labels_are(self) -> LabelsAre:
-        """Classes."""
-        return "classes"
-
-    @property
-    def judge(self) -> Students:
-        """Fresh networks, trained under the protocol."""
-        return Students(
-            self.network, self.protocol, validation_networks=self.validation_networks, test_networks=self.test_networks
-        )
-
-    @property
     def needs(self) -> Needs:
-        """Images of each class, of which none is augmented, and what the rule's space asks."""
+        """Images of each class, none of them augmented, and the demands of the rule's space."""
         of_space = self.rule.needs if isinstance(self.rule, (InSpace, Medoids)) else Needs()
         return of_space._replace(images_per_class=None if self.pruned else self.images_per_class, augmentation=False)
 
@@ -101,18 +92,20 @@ class Selection(Method[Choice, None]):
         Model(self.network, problem.num_classes).check_images(*problem.inputs.shape[1:3])
         task = self.task(problem, store)
         count = int(task.budgets.sum())
-        return kept(store.artefact("choice", task.identity), count, lambda: self.rule.choose(task))
+        return keep_choice(store.artefact("choice", task.identity), count, lambda: self.rule.choose(task))
 
     def init(self, problem: Problem, prepared: Choice) -> State[None]:
         """Return step 0: as many images of each class, drawn at random."""
-        return _state(problem, unweighted(random_images(problem, self._per_class, self.budgets(problem))), step=0)
+        return _state(
+            problem, with_equal_weights(random_images(problem, self._per_class, self.budgets(problem))), step=0
+        )
 
     def step(self, problem: Problem, prepared: Choice, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the chosen images."""
         return _state(problem, prepared, step=1), {}
 
     def task(self, problem: Problem, store: Store) -> Task:
-        """Return what the rule is given."""
+        """Return the task of the rule."""
         identity = {"method": to_dict(self), "seed": problem.seed, "set": digest(problem.inputs, problem.labels)}
         return Task(
             problem, store, self._per_class, self.budgets(problem), self.network, self.protocol.epochs, identity

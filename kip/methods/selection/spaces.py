@@ -1,7 +1,7 @@
 """Spaces in which images are points: pixels, a trained network's features or gradients, a kernel's features.
 
-A space is a frozen value. `points(task)` makes what it needs once, a recording for instance, and returns the function
-that gives some images as points. Rules of `kip.methods.selection.geometric` choose among them.
+A space is a frozen value. `points(task)` makes its parts once, such as a recording, and returns the function that
+gives some images as points. Rules of `kip.methods.selection.geometric` choose among them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pixels:
         return "pixels"
 
     def needs(self, candidates: int | None) -> Needs:
-        """Return what choosing from some images of a class (None: all) asks of a data set."""
+        """Return the demands on a data set of a choice from some images of a class (None: all)."""
         return Needs(class_images=candidates or math.inf)
 
     def points(self, task: Task) -> Callable[[np.ndarray], Vectors]:
@@ -54,7 +54,7 @@ class Features:
     """The last features of a network that learned the train set: of the first network of the recording."""
 
     recording: Recording = Recording()
-    """The network, as it learns the train set."""
+    """The network that learns the train set, and its training."""
     kind: Literal["features"] = "features"
 
     @property
@@ -63,12 +63,12 @@ class Features:
         return "features"
 
     def needs(self, candidates: int | None) -> Needs:
-        """Return what choosing from some images of a class (None: all) asks of a data set."""
+        """Return the demands on a data set of a choice from some images of a class (None: all)."""
         return Needs()
 
     def points(self, task: Task) -> Callable[[np.ndarray], Vectors]:
         """Return the function that gives the images of some indices (m,) as points."""
-        records = task.recorded(self.recording)
+        records = task.records_of(self.recording)
         return lambda members: Vectors(records.features(members))
 
 
@@ -82,7 +82,7 @@ class Gradients:
     """
 
     recording: Recording = Recording()
-    """The network, as it learns the train set."""
+    """The network that learns the train set, and its training."""
     kind: Literal["gradients"] = "gradients"
 
     @property
@@ -91,12 +91,12 @@ class Gradients:
         return "gradients"
 
     def needs(self, candidates: int | None) -> Needs:
-        """Return what choosing from some images of a class (None: all) asks of a data set."""
+        """Return the demands on a data set of a choice from some images of a class (None: all)."""
         return Needs()
 
     def points(self, task: Task) -> Callable[[np.ndarray], Gram]:
         """Return the function that gives the images of some indices (m,) as points."""
-        records, problem = task.recorded(self.recording), task.problem
+        records, problem = task.records_of(self.recording), task.problem
 
         def of_members(members: np.ndarray) -> Gram:
             one_hot = np.eye(problem.num_classes)[problem.labels[members]]
@@ -120,7 +120,7 @@ class KernelSpace:
         return self.kernel.label
 
     def needs(self, candidates: int | None) -> Needs:
-        """Return what choosing from some images of a class (None: all) asks of a data set."""
+        """Return the demands on a data set of a choice from some images of a class (None: all)."""
         return Needs(kernels=(self.kernel,), class_images=candidates or math.inf)
 
     def points(self, task: Task) -> Callable[[np.ndarray], Gram]:

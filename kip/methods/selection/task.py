@@ -1,4 +1,4 @@
-"""What a rule of selection is given, and what it gives back."""
+"""The task that a rule of selection is given, and the choice that it returns."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Task(NamedTuple):
         store: keeps recordings, and the choices of classes as they are made.
         per_class: images of each class that are chosen; None: a fraction of each class, so that `budgets` may differ.
         budgets: images of each class that are chosen, (C,); a rule that is not balanced takes their sum.
-        network: the network that judges the set, which recordings take if they name none.
+        network: the network that judges the set, for recordings that name none.
         epochs: the epochs of a training on the chosen images by the judge's protocol.
-        identity: JSON-ready; what the choice is known by in the store.
+        identity: the identity of the choice in the store, JSON-ready.
     """
 
     problem: Problem
@@ -58,19 +58,26 @@ class Task(NamedTuple):
             return [(np.arange(len(labels)), int(self.budgets.sum()))]
         return [(np.flatnonzero(labels == label), int(budget)) for label, budget in enumerate(self.budgets)]
 
-    def recorded(
+    def records_of(
         self, recording: Recording, *, gradients_after: tuple[int, ...] = (), purpose: Purpose = "record"
     ) -> Records:
         """Return a recording of the train set, made or found; see `kip.training.records.record`."""
         problem = self.problem
         return record(
-            recording, self.network, problem.inputs, problem.labels, problem.num_classes, seed=problem.seed,
-            mirror_keeps_class=problem.mirror_keeps_class, store=self.store, gradients_after=gradients_after,
+            recording,
+            self.network,
+            problem.inputs,
+            problem.labels,
+            problem.num_classes,
+            seed=problem.seed,
+            mirror_keeps_class=problem.mirror_keeps_class,
+            store=self.store,
+            gradients_after=gradients_after,
             purpose=purpose,
-        )  # fmt: skip
+        )
 
 
-def unweighted(indices: np.ndarray) -> Choice:
+def with_equal_weights(indices: np.ndarray) -> Choice:
     """Return a choice whose images all have the weight 1."""
     return Choice(indices, np.ones(len(indices), np.float32))
 
@@ -85,7 +92,7 @@ def random_images(problem: Problem, per_class: int | None, budgets: np.ndarray) 
 
     Args:
         problem: the train set, and the seed.
-        per_class: images of each class, for those that learning methods begin with; None: as `budgets` says.
+        per_class: images of each class, to draw the images that learning methods begin with; None: as `budgets` says.
         budgets: images of each class, (C,).
     """
     if per_class is not None:
@@ -95,8 +102,8 @@ def random_images(problem: Problem, per_class: int | None, budgets: np.ndarray) 
     return np.concatenate([draw.choice(some, budget, replace=False) for some, budget in zip(members, budgets)])
 
 
-def kept(artefact: Artefact, count: int, choose: Callable[[], Choice]) -> Choice:
-    """Return the choice of `count` images that an artefact holds; one that is not there yet is made and saved first."""
+def keep_choice(artefact: Artefact, count: int, choose: Callable[[], Choice]) -> Choice:
+    """Return the choice of `count` images that an artefact holds; a choice that is not there yet is made and saved."""
     saved = artefact.load(Choice(np.zeros(count, np.int64), np.zeros(count, np.float32)))
     if saved is None:
         saved = choose()

@@ -5,11 +5,11 @@ A network takes `epochs` passes of one step for each of the set's batches, in a 
     theta_{i+1} = theta_i - r_i grad CE(theta_i; x_b, y_b),       b = i modulo the number of batches,
 
 and the images x and the rates r follow, by Adam, the gradient of the loss of theta_N on a batch of natural images,
-through all steps (`kip.training.unrolled`). Rates are softplus of what is learned, so that they stay above zero. With
-`learn_labels`, the labels are learned too: SLDD.
+through all steps (`kip.training.unrolled`). Rates are the softplus of learned numbers, so that they stay above zero.
+With `learn_labels`, the labels are learned too: SLDD.
 
 Initial values are drawn anew in each step (`random`: the set works for any network of its kind), or are the same in all
-(`fixed`: it works for these). A set is judged by networks that take its own steps.
+(`fixed`: the set works for these values). A set is judged by networks that take its own steps.
 
 The public code of DD draws images from a normal distribution and halves Adam's rate every 40 of its 400 epochs.
 
@@ -42,7 +42,7 @@ from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store
 from kip.training.microbatches import gradient_in_parts
-from kip.training.unrolled import Learned, Student, pulled_back, unroll
+from kip.training.unrolled import LearnedSet, Student, pull_back_path, unroll
 
 
 @final
@@ -62,14 +62,14 @@ class DD(TargetMethod[None, AnyArray]):
     networks: Annotated[int, Field(ge=1)] = 1
     """The number of initial values that a step averages over. `fixed` has one."""
     learn_labels: bool = False
-    """Whether labels are learned with the images (SLDD)."""
+    """Learn labels with the images (SLDD). Off keeps one-hot labels."""
     start: Literal["noise", "real"] = "noise"
-    """What the images begin as: normal noise, or natural images."""
+    """The images at step 0: normal noise (`noise`), or natural images (`real`)."""
     first_rate: Annotated[float, Field(gt=0)] = 0.02
     """The learning rate of every step of a training, before it is learned."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
-    """The number of natural images of each step, on which the trained network's loss is taken. None means the whole
-    train set."""
+    """The number of natural images of each step, which give the loss of the trained network. None means the whole train
+    set."""
     steps: Annotated[int, Field(ge=1)] = 20_000
     """The largest number of updates."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
@@ -77,22 +77,25 @@ class DD(TargetMethod[None, AnyArray]):
     halve_every: Annotated[int, Field(ge=1)] | None = None
     """The number of updates after which the learning rate of Adam is halved, again and again. None keeps it."""
     clip: Annotated[float, Field(gt=0)] | None = 0.2
-    """The largest norm of a network's gradient with respect to all that is learned. A longer one is shortened to it: a
-    few networks in a hundred have gradients a hundred times as long as the others'. None leaves gradients as they
-    are."""
+    """The largest norm of a network's gradient with respect to all parameters of the set. A longer one is shortened to
+    it: a few networks in a hundred have gradients a hundred times as long as the others'. None leaves gradients as
+    they are."""
     validation_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     name: Literal["dd"] = "dd"
 
     @property
     def judge(self) -> LearnedDescent:
         """Networks that take the set's own steps."""
         return LearnedDescent(
-            self.network, self.images_per_class, initial=self.initial,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.network,
+            self.images_per_class,
+            initial=self.initial,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Check that the images fit the network; nothing is made.
@@ -126,7 +129,7 @@ class DD(TargetMethod[None, AnyArray]):
         """Return the state after one update, with the loss on the target batch before it.
 
         Raises:
-            NonFiniteError: if the loss or what is learned is not finite.
+            NonFiniteError: if the loss or a parameter is not finite.
         """
         target = problem.target_batch(self.target_batch, step=state.step)
         student = Student(Model(self.network, problem.num_classes), "soft_xent")
@@ -134,32 +137,40 @@ class DD(TargetMethod[None, AnyArray]):
         losses, accuracies, gradients = [], [], []
         for params in self._initial_values(problem, state.step, student.model):
             loss, accuracy, gradient = gradient_through_training(
-                student, params, Learned(state.inputs, state.labels, learned["rates"]),
-                self.images_per_class, target.images, target.labels.argmax(1),
-            )  # fmt: skip
+                student,
+                params,
+                LearnedSet(state.inputs, state.labels, learned["rates"]),
+                self.images_per_class,
+                target.images,
+                target.labels.argmax(1),
+            )
             losses.append(loss)
             accuracies.append(accuracy)
-            gradients.append(self._clipped({name: gradient._asdict()[name] for name in learned}))
+            gradients.append(self._clip({name: gradient._asdict()[name] for name in learned}))
         mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *gradients)
         after, optimizer = descend(_optimizer, self, mean, state.optimizer, learned)
         loss = float(np.mean(losses))
         check_finite(loss, after)
-        moved = state._replace(
-            step=state.step + 1, inputs=after["images"], labels=after.get("labels", state.labels), owned=after["rates"],
-            learning_rates=jax.nn.softplus(after["rates"]), optimizer=optimizer,
-        )  # fmt: skip
-        return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
+        new_state = state._replace(
+            step=state.step + 1,
+            inputs=after["images"],
+            labels=after.get("labels", state.labels),
+            owned=after["rates"],
+            learning_rates=jax.nn.softplus(after["rates"]),
+            optimizer=optimizer,
+        )
+        return new_state, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
 
     def natural(self, initial: State[AnyArray], exported: State[AnyArray]) -> State[AnyArray] | None:
         """Return the natural images that learning started from, with the exported rates; None where it was noise."""
         return initial._replace(learning_rates=exported.learning_rates) if self.start == "real" else None
 
     def _parameters(self, state: State[AnyArray]) -> Parameters:
-        """Return what an optimiser moves, by name; `rates` are what softplus makes the rates of."""
-        learned = {"images": state.inputs, "rates": state.owned}
-        return {**learned, "labels": state.labels} if self.learn_labels else learned
+        """Return the arrays that the optimiser moves, by name; the rates of the steps are the softplus of `rates`."""
+        fixed = {"images": state.inputs, "rates": state.owned}
+        return {**fixed, "labels": state.labels} if self.learn_labels else fixed
 
-    def _clipped(self, gradient: Parameters) -> Parameters:
+    def _clip(self, gradient: Parameters) -> Parameters:
         if self.clip is None:
             return gradient
         return optax.clip_by_global_norm(self.clip).update(gradient, optax.EmptyState())[0]
@@ -173,25 +184,25 @@ class DD(TargetMethod[None, AnyArray]):
 
 
 def gradient_through_training(
-    student: Student, params: Variables, learned: Learned, batches: int, target: np.ndarray, classes: np.ndarray
-) -> tuple[Array, Array, Learned]:
-    """Return the loss on target images after the training, its accuracy, and the loss' gradient by what is learned.
+    student: Student, params: Variables, learned: LearnedSet, batches: int, target: np.ndarray, classes: np.ndarray
+) -> tuple[Array, Array, LearnedSet]:
+    """Return the loss on target images after the training, the accuracy, and the gradient of the loss.
 
     Args:
         student: the loss of a step.
         params: initial values.
-        learned: images, labels, and what the rates are softplus of.
-        batches: of the set.
+        learned: images, labels, and the numbers whose softplus are the rates.
+        batches: the number of batches of the set.
         target: natural images (m, H, W, C).
-        classes: theirs, (m,).
+        classes: their classes, (m,).
     """
     rates, to_raw = jax.vjp(jax.nn.softplus, jnp.asarray(learned.rates))
-    learned = Learned(jnp.asarray(learned.images), jnp.asarray(learned.labels), rates)
+    learned = LearnedSet(jnp.asarray(learned.images), jnp.asarray(learned.labels), rates)
     draws = in_turn(len(learned.images), batches, len(rates))
     path = unroll(student, params, learned, draws)
     labels = np.eye(student.model.num_outputs, dtype=np.float32)[classes]
     (loss, accuracy), cotangent = gradient_in_parts(student.model, "xent", path[-1], target, labels)
-    gradient = pulled_back(student, path, learned, draws, cotangent)
+    gradient = pull_back_path(student, path, learned, draws, cotangent)
     return loss, accuracy, gradient._replace(rates=to_raw(gradient.rates)[0])
 
 

@@ -1,7 +1,7 @@
 """The baselines of label distillation: true or smoothed labels under the same training and the same evaluation.
 
-Nothing is learned. What LD gets from its restarts, the number of training steps, is chosen here on validation images: a
-step of this method is `stride` more steps of training, each has a checkpoint, and the best on validation is exported.
+Nothing is learned. The number of training steps, which LD gets from its restarts, is chosen here on validation images:
+a step of this method is `stride` more steps of training, each has a checkpoint, and the best on validation is exported.
 
 Reference: Bohdal et al. 2020, the baselines `Baseline` and `Baseline LS` of its tables; 50 to 1000 steps, section D.
 """
@@ -31,17 +31,17 @@ class LabelBaseline(Method[None, None]):
     images_per_class: Annotated[int, Field(ge=1)] = 10
     """The number of images of each class."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """s in y = (1 - s) one-hot + s / C. The paper's `Baseline LS` takes 0.1."""
+    """The smoothing s of labels, y = (1 - s) one-hot + s / C. The paper's `Baseline LS` takes 0.1."""
     training: Training = Training()
-    """How networks learn from the set."""
+    """The training by which networks learn from the set."""
     steps: Annotated[int, Field(ge=1)] = 20
-    """How many numbers of training steps are tried: stride, 2 stride, ..."""
+    """The count of numbers of training steps that are tried: stride, 2 stride, ..."""
     stride: Annotated[int, Field(ge=1)] = 50
     """The distance between two numbers of training steps that are tried."""
     validation_networks: Annotated[int, Field(ge=1)] = 3
-    """How many fresh networks are trained for the accuracy on validation images."""
+    """The number of fresh networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """How many fresh networks are trained for the accuracy on test images."""
+    """The number of fresh networks that are trained for the accuracy on test images."""
     name: Literal["label_baseline"] = "label_baseline"
 
     @property

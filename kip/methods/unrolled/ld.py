@@ -1,4 +1,4 @@
-"""LD, label distillation: soft labels for natural images, such that a network that trains on them knows the target set.
+"""LD, label distillation: soft labels for natural images, which teach a network the target set.
 
 A network learns on minibatches of base examples x~ with labels y~, and at each step the labels follow the gradient of
 the loss on a target batch (x, y) through that step:
@@ -67,24 +67,23 @@ class LD(Method[None, Owned]):
     """The data set of the base examples, which are drawn without a look at classes. None takes the target set,
     class-balanced."""
     learn: Literal["labels", "images"] = "labels"
-    """What is learned: `labels` (LD), or `images` (DD and DD RR), by the same gradients with respect to the images of
-    one-hot labels."""
+    """The learned part: `labels` (LD), or `images` with one-hot labels (DD and DD RR), by the same gradients."""
     training: Training = Training()
-    """How networks learn from the set. Its `head` selects the form: second order or ridge regression."""
+    """The training by which networks learn from the set. Its `head` selects second order or ridge regression."""
     steps: Annotated[int, Field(ge=1)] = 20000
     """The largest number of updates. The paper takes 400 epochs of 50 000 images."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """The learning rate of Adam, for the labels or images."""
     inner_learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """lr, the learning rate of the step that the second-order gradient goes through. Only the head `dense` uses it."""
+    """The learning rate, lr, of the step that the second-order gradient goes through. Only the head `dense` uses it."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
     """The number of target images of each step. None means the whole train set."""
     window: Annotated[int, Field(ge=1)] = 50
     """The number of steps of the moving average of the error, and of the wait for a lower average before a restart."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many fresh networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of fresh networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """How many fresh networks are trained for the accuracy on test images."""
+    """The number of fresh networks that are trained for the accuracy on test images."""
     name: Literal["ld"] = "ld"
 
     @property
@@ -106,9 +105,11 @@ class LD(Method[None, Owned]):
     def needs(self) -> Needs:
         """The set takes images of each class of the target set, or images of another data set."""
         return Needs(
-            None if self.base else self.images_per_class, self.target_batch, self.base,
+            None if self.base else self.images_per_class,
+            self.target_batch,
+            self.base,
             whole_set=self.target_batch is None,
-        )  # fmt: skip
+        )
 
     def prepare(self, problem: Problem, store: Store) -> None:
         """Make nothing."""
@@ -144,17 +145,21 @@ class LD(Method[None, Owned]):
         """Return the state after one update of the labels or images and one of the network.
 
         Raises:
-            NonFiniteError: if the loss or what is learned is not finite.
+            NonFiniteError: if the loss or the learned part is not finite.
         """
         target = problem.target_batch(self.target_batch, step=state.step)
         chosen = learner.minibatch(
             len(state.inputs), self.training.batch, key=(problem.seed, "base examples", 0), step=state.step
         )
         moved = _step(
-            state.owned["learner"], Examples(jnp.asarray(state.inputs), jnp.asarray(state.labels)), state.optimizer,
+            state.owned["learner"],
+            Examples(jnp.asarray(state.inputs), jnp.asarray(state.labels)),
+            state.optimizer,
             chosen,
-            jnp.asarray(target.images), jnp.asarray(target.labels.argmax(axis=1)), config=self,
-        )  # fmt: skip
+            jnp.asarray(target.images),
+            jnp.asarray(target.labels.argmax(axis=1)),
+            config=self,
+        )
         network, learned, optimizer, loss, accuracy = moved
         if not (np.isfinite(loss) and np.isfinite(np.asarray(learned)).all()):
             raise NonFiniteError(
@@ -176,7 +181,7 @@ class LD(Method[None, Owned]):
     def natural(self, initial: State[Owned], exported: State[Owned]) -> State[Owned] | None:
         """Return the base examples with their true classes, deployed as long as the exported set.
 
-        None where they are of another data set: they have no class here.
+        None if they are of another data set: they have no class here.
         """
         if self.base:
             return None
@@ -198,7 +203,7 @@ def through_update(
     learned: Array,
     learning_rate: float,
 ) -> tuple[tuple[Array, Array], Array]:
-    """Return outer(theta') with its second result, and its derivative by what is learned, l (y~ or x~), through
+    """Return outer(theta') with its second result, and its derivative with respect to l, y~ or x~, through
 
         theta' = theta - lr grad_theta inner(theta, l).
 
@@ -245,20 +250,23 @@ def learned_gradient(
     learned, variables = getattr(examples, config.learn), learner.network_of(training, network)
     if training.head == "dense":
         return through_update(
-            inner, lambda variables: loss(model.apply(variables, target).logits), variables, learned,
+            inner,
+            lambda variables: loss(model.apply(variables, target).logits),
+            variables,
+            learned,
             config.inner_learning_rate,
-        )  # fmt: skip
+        )
     z = learner.with_bias(model.apply(variables, target).features)
 
     def ridge(learned: Array) -> tuple[Array, Array]:
         before = network.variables["weights"]
-        weights = learner.moved_weights(training, variables, before, *with_learned(learned))
+        weights = learner.move_weights(training, variables, before, *with_learned(learned))
         return loss(network.variables["params"]["scale"] * (z @ weights))
 
     return jax.value_and_grad(ridge, has_aux=True)(learned)
 
 
-def constrained(labels: Array) -> Array:
+def constrain(labels: Array) -> Array:
     """Return labels clipped to [0, 1], each row divided by its sum; a row of zeros becomes uniform."""
     clipped = jnp.clip(labels, 0, 1)
     total = clipped.sum(axis=1, keepdims=True)
@@ -276,7 +284,7 @@ def _step(
     *,
     config: LD,
 ) -> tuple[Learning, Array, optax.OptState, Array, Array]:
-    """One update on the device: the network, what is learned and its optimiser after it; loss and target accuracy."""
+    """Return the network, the learned part and its optimiser after an update, the loss, and the accuracy on targets."""
     before = Examples(*(part[chosen] for part in examples))
     # Gradients through an update and through a ridge solution need float32's last digits. All is in one precision,
     # since XLA computes the inner gradient, which is the network's own too, only once where both agree.
@@ -287,14 +295,14 @@ def _step(
         updates, optimizer = optax.adam(config.learning_rate).update(gradient, optimizer)
         learned = learned + updates
         if config.learn == "labels":
-            learned = constrained(learned)
+            learned = constrain(learned)
         labels_after = (learned if config.learn == "labels" else examples.labels)[chosen]
         network = learner.learn(config.training, network, *before, labels_of_loss=labels_after)
     return network, learned, optimizer, loss, jnp.mean(logits.argmax(axis=1) == classes)
 
 
 def _network(config: LD, problem: Problem, number: int) -> Learning:
-    """The network after `number` restarts, on the host."""
+    """Return the network after `number` restarts, on the host."""
     shape = problem.inputs.shape[1:]
     return _host(learner.start(config.training, shape, problem.num_classes, key=(problem.seed, "network", number)))
 

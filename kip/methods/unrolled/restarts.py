@@ -1,9 +1,9 @@
-"""When to start a network anew, and how long it is worth training: the bookkeeping of label distillation.
+"""The restarts of the network of label distillation, and the number of steps that one is worth training.
 
 The network that learns beside the labels overfits the few base examples. Its error on target batches, averaged over the
 last `window` steps, falls, reaches its lowest, and rises; once it has not been lower for `window` steps more, the
-network is replaced by a fresh one, and the step of the lowest average is noted. The mean of the last three such
-steps is how long to train a network on the distilled set.
+network is replaced by a fresh one, and the step of the lowest average is noted. The mean of the last three such steps
+is the number of steps for which a network is trained on the distilled set.
 
 Reference: Bohdal et al. 2020, and the public code, `label_distillation_or2.py`, whose counters these are.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 REMEMBERED = 3
-"""Restarts whose counts are averaged."""
+"""The number of restarts whose counts are averaged."""
 
 
 class Restarts(NamedTuple):
@@ -39,7 +39,7 @@ class Restarts(NamedTuple):
 
     @property
     def deployment_steps(self) -> int:
-        """How long to train a network: the mean of the last three counts, or, before any restart, the steps so far."""
+        """The number of steps of a training: the mean of the last three counts, or the steps so far."""
         known = self.counts[self.counts >= 0]
         return int(known.mean()) if len(known) else int(self.steps)
 
@@ -57,7 +57,7 @@ def start(window: int) -> Restarts:
 
 
 def note(restarts: Restarts, error: float) -> tuple[Restarts, bool]:
-    """Count one update and its error rate on the target batch; return the counters, and whether to start anew.
+    """Count one update and its error rate on the target batch; return the counters, and True for a restart.
 
     Args:
         restarts: the counters before.

@@ -10,12 +10,12 @@ import pytest
 from kip import preprocess
 from kip.errors import ConfigError, ShapeError
 from kip.methods.decoupled import cda, crops, dwa, fadrm, groups, rded, recovery, sre2l
-from kip.methods.decoupled.squeeze import squeezed
+from kip.methods.decoupled.squeeze import squeeze_network
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
 from kip.training import devices as devices_of
-from kip.training.augment import cropped
+from kip.training.augment import crop_randomly
 from kip.training.predict import accuracy, logits
 from kip.training.squeeze import Squeeze
 
@@ -78,20 +78,20 @@ def test_the_gradient_of_recovery_is_that_of_finite_differences():
 
 def test_images_are_rolled_around_their_borders():
     images = drawn(2, 6, 6, 1).astype(np.float32)
-    moved = np.asarray(recovery.rolled(jax.random.key(3), jnp.asarray(images), 4))
+    moved = np.asarray(recovery.roll_images(jax.random.key(3), jnp.asarray(images), 4))
     shifts = [(a, b) for a in range(-4, 5) for b in range(-4, 5) if np.allclose(np.roll(images, (a, b), (1, 2)), moved)]
     assert len(shifts) >= 1
-    np.testing.assert_array_equal(recovery.rolled(jax.random.key(0), jnp.asarray(images), 0), images)
+    np.testing.assert_array_equal(recovery.roll_images(jax.random.key(0), jnp.asarray(images), 0), images)
 
 
 def test_a_squeezed_network_knows_the_images_and_is_found_again(problem, store, monkeypatch):
-    model, made = squeezed(SQUEEZE, NETWORK, problem, store)
+    model, made = squeeze_network(SQUEEZE, NETWORK, problem, store)
     assert accuracy(model, made, problem.inputs, problem.labels) > 0.5
     assert not np.allclose(made["batch_stats"]["Normalise_0"]["batch"]["mean"], 0)
     monkeypatch.setattr(
         "kip.training.loop.compiled_update", lambda *arguments: lambda *state: pytest.fail("it was trained again")
     )
-    again = squeezed(SQUEEZE, NETWORK, problem, store)[1]
+    again = squeeze_network(SQUEEZE, NETWORK, problem, store)[1]
     jax.tree.map(np.testing.assert_array_equal, made, again)
 
 
@@ -188,7 +188,7 @@ def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
         of_image = []
         for number in range(3):
             drawn_key = jax.random.fold_in(key(0, "crops", label), number)
-            crop = np.asarray(cropped(drawn_key, images, side=side))[place]
+            crop = np.asarray(crop_randomly(drawn_key, images, side=side))[place]
             pad = (8 - side) // 2
             padded = np.pad(crop, ((pad, 8 - side - pad), (pad, 8 - side - pad), (0, 0)))
             outputs = logits(MODEL, prepared, padded[None])[0]
@@ -249,13 +249,13 @@ def test_stages_bring_back_the_crops_that_a_group_began_with(problem, store, mon
     np.testing.assert_array_equal(state.inputs, prepared.patches)
     for _ in range(2):
         state, _ = method.step(problem, prepared, state)
-    before, begun, original = np.asarray(state.inputs), [], fadrm.descended
+    before, begun, original = np.asarray(state.inputs), [], fadrm.descend_within_range
 
     def descended(pace, problem, optimizer, images, gradient):
         begun.append((np.asarray(images), optimizer))
         return original(pace, problem, optimizer, images, gradient)
 
-    monkeypatch.setattr(fadrm, "descended", descended)
+    monkeypatch.setattr(fadrm, "descend_within_range", descended)
     after, _ = method.step(problem, prepared, state)
     ((images, (moments, schedule)),) = begun
     np.testing.assert_allclose(images, 0.5 * before + 0.5 * np.asarray(prepared.patches), rtol=1e-6)
@@ -279,15 +279,15 @@ def test_stages_may_have_sides_of_their_own(problem, store):
     assert states[2].owned is not None
     small = jnp.asarray(states[2].owned["small"])[:, :4, :4]
     assert not np.any(np.asarray(states[2].owned["small"])[:, 4:])
-    np.testing.assert_array_equal(states[2].inputs, fadrm.resized(small, 8))
-    assert not np.array_equal(states[3].inputs, fadrm.resized(fadrm.resized(jnp.asarray(states[3].inputs), 4), 8)), (
+    np.testing.assert_array_equal(states[2].inputs, fadrm.resize(small, 8))
+    assert not np.array_equal(states[3].inputs, fadrm.resize(fadrm.resize(jnp.asarray(states[3].inputs), 4), 8)), (
         "of full side"
     )
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[4])
     for a, b in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[4])):
         assert np.shape(a) == np.shape(b)
     other = states[1]._replace(inputs=np.asarray(states[0].inputs))
-    np.testing.assert_array_equal(method.inputs(other, slice(0, 10), 4), fadrm.resized(jnp.asarray(other.inputs), 4))
+    np.testing.assert_array_equal(method.inputs(other, slice(0, 10), 4), fadrm.resize(jnp.asarray(other.inputs), 4))
 
 
 def test_stages_that_do_not_fit_are_refused(problem, store):

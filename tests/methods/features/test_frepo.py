@@ -66,8 +66,8 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
         loss_and_grads = at(images, labels, ridge)
         if scale == "trace_sum":
             both = feature_krr.with_mirrors(images, labels)[0] if mirror else images
-            features = side_by_side(MODEL, [variables], np.asarray(both), bias=bias)
-            ridge = Ridge(1e-2 * float(np.sum(features**2)), "absolute")
+            features = side_by_side(MODEL, [variables], np.asarray(both))
+            ridge = Ridge(1e-2 * float(np.sum(features**2) + bias * len(features)), "absolute")
             np.testing.assert_allclose(at(images, labels, ridge).loss, loss_and_grads.loss, rtol=1e-9)
         di, dl, step = rng.standard_normal(images.shape), rng.standard_normal(labels.shape), 1e-6
         plus, minus = (at(images + s * di, labels + s * dl, ridge).loss for s in (step, -step))

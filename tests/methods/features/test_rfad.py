@@ -12,7 +12,7 @@ from kip.judges.random_features import draw, side_by_side
 from kip.kernels import Architecture, kernel_function
 from kip.krr import Ridge
 from kip.methods.features import feature_krr
-from kip.methods.features.rfad import RFAD, mapped, pull_back
+from kip.methods.features.rfad import RFAD, apply_map, pull_back
 from kip.networks.model import Model, Network
 from kip.precision import float64
 
@@ -108,7 +108,7 @@ def test_the_gradient_by_several_networks_is_that_of_finite_differences(rng, sca
         weight, bias = model.readout_variances
 
         def at(base, linear, labels, scale):
-            images = mapped(base, linear)
+            images = apply_map(base, linear)
             return feature_krr.gradient(
                 model,
                 networks,

@@ -14,8 +14,8 @@ from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.training import microbatches as parts
-from kip.training.augment import Augmentation, augment_siamese
-from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
+from kip.training.augment import Augmentation, augment_alike
+from kip.training.unrolled import Draw, LearnedSet, Student, pull_back_path, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
 MODEL = Model(Network("ConvVec1", width=4, norm="instance"), CLASSES)
@@ -121,9 +121,9 @@ def test_reverse_over_forward_is_reverse_over_reverse():
 
 def test_both_sides_of_a_siamese_augmentation_are_alike():
     images = drawn(1, *SHAPE)
-    augment = jax.jit(augment_siamese, static_argnums=0)
+    augment = jax.jit(augment_alike, static_argnums=0)
     for seed in range(12):
-        real, learned = augment("dsa", jax.random.key(seed), jnp.repeat(images, 5, 0), images)
+        real, learned = (augment("dsa", jax.random.key(seed), each) for each in (jnp.repeat(images, 5, 0), images))
         for image in real:
             np.testing.assert_allclose(image, learned[0], rtol=1e-6)
 
@@ -132,7 +132,7 @@ def setting(steps=4, labels="classes", augment: Augmentation = "none"):
     """A student, what it learns, what it sees, where it begins and where it should go."""
     student = Student(MODEL, "soft_xent" if labels == "classes" else "kl", augment)
     one_hot = jnp.eye(CLASSES)[jnp.arange(6) % CLASSES]
-    learned = Learned(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
+    learned = LearnedSet(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
     draws = [Draw(np.roll(np.arange(6), step)[:4], jax.random.key(step)) for step in range(steps)]
     return student, learned, draws, params(), params(seed=1)
 
@@ -143,13 +143,13 @@ def setting(steps=4, labels="classes", augment: Augmentation = "none"):
 def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
     with float64():
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)
-        loss, gradient = trajectory_matching.matched(student, learned, draws, begins, wanted, exact=True)
+        loss, gradient = trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=True)
         assert loss > 0
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 changed = learned._replace(**{name: part})
-                return trajectory_matching.matched(student, changed, draws, begins, wanted, exact=True)[0]
+                return trajectory_matching.match_trajectory(student, changed, draws, begins, wanted, exact=True)[0]
 
             check(value, getattr(learned, name), getattr(gradient, name))
 
@@ -169,7 +169,7 @@ def test_the_unrolled_gradient_is_that_of_a_scan():
             return trajectory_matching._distance(end, begins, wanted)[0]
 
         plain_loss, plain = jax.jit(jax.value_and_grad(loss))(learned)
-        ours_loss, ours = trajectory_matching.matched(student, learned, draws, begins, wanted, exact=True)
+        ours_loss, ours = trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=True)
         np.testing.assert_allclose(ours_loss, plain_loss, rtol=1e-10)
         for a, b in zip(ours, plain, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
@@ -182,7 +182,7 @@ def test_the_truncated_gradient_is_teslas_and_exact_for_the_last_step_alone():
         student, learned, draws, begins, wanted = setting()
         draws = [draw._replace(indices=np.array([step])) for step, draw in enumerate(draws)]  # an image a step
         exact, truncated = (
-            trajectory_matching.matched(student, learned, draws, begins, wanted, exact=which)[1]
+            trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=which)[1]
             for which in (True, False)
         )
         path, rate = unroll(student, begins, learned, draws), learned.rates[0]
@@ -220,14 +220,14 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
     with float64():
         model = Model(Network(network), CLASSES)
         student, theta = Student(model, "soft_xent"), params(model)
-        learned = Learned(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
+        learned = LearnedSet(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
         target, classes = np.asarray(drawn(9, *SHAPE, seed=5)), np.arange(9) % CLASSES
 
         def whole(learned):
             return dd.gradient_through_training(student, theta, learned, 2, target, classes)
 
         _, _, gradient = whole(learned)
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 return whole(learned._replace(**{name: part}))[0]
@@ -238,7 +238,7 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
 def test_a_gradient_without_cotangent_is_zero():
     student, learned, draws, begins, _ = setting()
     nothing = jax.tree.map(jnp.zeros_like, begins)
-    gradient = pulled_back(student, unroll(student, begins, learned, draws), learned, draws, nothing)
+    gradient = pull_back_path(student, unroll(student, begins, learned, draws), learned, draws, nothing)
     assert all(not np.any(part) for part in gradient)
 
 

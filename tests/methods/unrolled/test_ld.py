@@ -133,7 +133,7 @@ def test_labels_stay_probabilities_and_the_target_loss_falls(head, problem):
 
 
 def test_a_row_of_labels_that_is_clipped_to_zero_becomes_uniform():
-    labels = method.constrained(jnp.asarray([[-1.0, -2.0], [0.5, 1.5], [0.2, 0.6]]))
+    labels = method.constrain(jnp.asarray([[-1.0, -2.0], [0.5, 1.5], [0.2, 0.6]]))
     np.testing.assert_allclose(labels, [[0.5, 0.5], [1 / 3, 2 / 3], [0.25, 0.75]], rtol=1e-6)
 
 
@@ -146,7 +146,7 @@ def test_the_ridge_weights_are_the_primal_ridge_solution(problem):
         before = rng.standard_normal(network.variables["weights"].shape)
         variables = learner.network_of(training, network)
         images, labels = jnp.asarray(problem.inputs[:8], jnp.float64), rng.random((8, 10))
-        after = learner.moved_weights(training, variables, before, images, jnp.asarray(labels))
+        after = learner.move_weights(training, variables, before, images, jnp.asarray(labels))
         z = np.asarray(learner.with_bias(training.model(10).apply(variables, images).features))
     primal = np.linalg.solve(z.T @ z + np.eye(z.shape[1]), z.T @ labels)
     np.testing.assert_allclose(after, 0.75 * before + 0.25 * primal, rtol=1e-9)
