@@ -130,6 +130,7 @@ def shown(finished, monkeypatch):
     return shown
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_with_its_memory_and_without_a_deviation_of_one(shown):
     outcome = shown()
     assert "mean of 2          79.00 +- 1.00 %  (checkpoints of lowest train loss)" in outcome.out

@@ -56,6 +56,7 @@ def steps(out):
     return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_bad_lines_in_the_metrics_do_not_stop_a_run_and_are_gone_afterwards(damaged, caplog):
     """Each of them ended `kip distill` with a traceback, at every start."""
     run(tiny(8), damaged, show_progress=False)

@@ -60,7 +60,10 @@ def whole(kernel, support, target, k_ss_bar, k_ts_bar):
 
 # One, a prime, the tile less one, the tile, the tile plus one. Once is enough for the other kernels: what depends on
 # the size is the plan, which is the same for every kernel.
-@pytest.mark.parametrize(("kernel", "count"), [*((FC, count) for count in (1, 7, 2, 3, 4)), (RBF(), 4), (CONV, 4)])
+@pytest.mark.parametrize(
+    ("kernel", "count"),
+    [*((FC, count) for count in (1, 7, 2, 3, 4)), (RBF(), 4), pytest.param(CONV, 4, marks=pytest.mark.slow)],
+)
 def test_tiled_values_and_gradients_equal_the_whole_kernels(rng, executor, kernel, count):
     support, target = images(rng, count), images(rng, count + 4)
     k_ss_bar, k_ts_bar = rng.standard_normal((count, count)), rng.standard_normal((count + 4, count))

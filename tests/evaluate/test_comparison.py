@@ -112,6 +112,7 @@ SHARED = {
 @pytest.mark.parametrize(
     "protocols", [("HL", "SL", "OWN"), pytest.param(("SL+KD", "EDC"), marks=pytest.mark.slow)], ids=" ".join
 )
+@pytest.mark.slow
 def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path, trainings, protocols):
     data = Data("digits")
     judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_epochs=1)
@@ -384,6 +385,7 @@ def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_chosen_images_are_called_by_their_rule(tmp_path):
     path = tmp_path / "chosen.py"
     path.write_text(

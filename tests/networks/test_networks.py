@@ -239,6 +239,7 @@ def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, mo
         jax.tree.map(np.testing.assert_array_equal, results(), whole)
 
 
+@pytest.mark.slow
 def test_frepo_normalises_before_every_convolution_but_the_first(rng):
     """By hand, in float64, in training: images of three channels keep their size, grey ones get two pixels of zeros."""
     with float64():
@@ -273,7 +274,9 @@ def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
     np.testing.assert_allclose(moved["var"], 0.1 + 0.9 * moments["var"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["FC1", "ConvNet-D3", "ResNet10", "WRN-16-2"])
+@pytest.mark.parametrize(
+    "name", ["FC1", "ConvNet-D3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet10", "WRN-16-2"))]
+)
 def test_softplus_is_smooth_and_almost_relu(name, rng):
     images = jnp.asarray(rng.standard_normal((3, 8, 8, 1)), jnp.float32)
     relu, smooth = (network(name, 3, width=8, norm="none", activation=each) for each in ("relu", "softplus"))

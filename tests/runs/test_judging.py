@@ -110,6 +110,7 @@ def test_the_share_is_part_of_what_a_run_is_where_networks_are_trained():
     assert "judging_share" not in Experiment(KIP(1)).identity()
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_whole_protocol(tmp_path, monkeypatch):
     asked = []
 

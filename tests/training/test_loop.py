@@ -89,7 +89,7 @@ def test_training_is_plain_momentum_gradient_descent(rng, loss):
         np.testing.assert_allclose(ours, plain, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
 def test_many_at_once_are_what_each_is_alone(rng, kind):
     images, labels, classes = toy(rng, 30)
     optimizer = Optimizer(kind, momentum=0.9 if kind == "sgd" else 0.0, schedule="cosine")
@@ -107,6 +107,7 @@ def test_many_at_once_are_what_each_is_alone(rng, kind):
 
 
 @pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
+@pytest.mark.slow
 def test_groups_on_several_devices_give_the_bits_of_each_alone_in_order(rng):
     images, labels, classes = toy(rng, 30)
     recipe = Recipe(optimizer=SGD, steps=6, batch=7, evaluations=1)
