@@ -940,3 +940,15 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
 def test_the_version_is_printed():
     outcome = kip("--version")
     assert outcome.out == f"kip {importlib.metadata.version('kip-distillation')}\n"
+
+
+def test_the_end_of_a_process_looks_at_no_object_again():
+    """What is registered first runs last, when the objects of the command are frozen."""
+    program = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "from kip import cli\n"
+        "cli.main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -253,7 +253,7 @@ def test_dcs_own_augmentation_takes_one_operation_an_image(rng):
 
 
 def test_dcs_scale_is_nearest_neighbours_in_the_middle():
-    resized = jax.jit(augment._resized, static_argnums=1)
+    resized = jax.jit(augment._source_pixels, static_argnums=1)
     for side, length in ((28, 23), (28, 28), (28, 33), (8, 7)):
         canvas = max(side, length)
         nearest = [int(np.floor(i * side / length)) for i in range(length)]

@@ -48,7 +48,7 @@ class Case:
         }
         self.target = jnp.asarray(rng.standard_normal((10, 3, 3, 1)))
         self.target_labels = jnp.asarray(np.eye(3)[rng.integers(3, size=10)])
-        self.start, self.unravel = ravel_pytree(solver.moving(self.base["params"]))
+        self.start, self.unravel = ravel_pytree(solver.tangent_parameters(self.base["params"]))
         self.start = jnp.zeros_like(self.start)
 
     def inner(self, flat, set_):
