@@ -304,6 +304,7 @@ def test_steps_lower_the_loss(name, problem, store):
         method = dataclasses.replace(method, steps=steps)
         if isinstance(method, LD):
             method = dataclasses.replace(method, window=50)
+    method = untyped(method)
     prepared = method.prepare(problem, store)
     state, losses = method.init(problem, prepared), []
     for _ in range(steps):
