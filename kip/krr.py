@@ -40,7 +40,7 @@ class Ridge:
     """The regulariser lam of A = K_ss + lam I."""
 
     strength: Annotated[float, Field(ge=0)] = 1e-6
-    """lam_0, which is relative to the mean of the diagonal (`trace`) or to its sum (`trace_sum`), or is lam itself
+    """The strength lam_0, relative to the mean of the diagonal (`trace`) or to its sum (`trace_sum`), or lam itself
     (`absolute`)."""
     scale: Literal["trace", "trace_sum", "absolute"] = "trace"
     """The rule by which lam follows from lam_0. `trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam =

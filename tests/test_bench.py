@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import cli, machine
 from kip.bench import engine, matching, memory, methods, step
 from kip.kernels import Architecture
@@ -140,7 +141,7 @@ def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
 
 def test_the_methods_are_measured(capsys, monkeypatch):
     small = methods.SUBJECTS["ld", "small"]
-    tiny = small._replace(method=dataclasses.replace(small.method, images_per_class=1, target_batch=10))
+    tiny = small._replace(method=dataclasses.replace(untyped(small.method), images_per_class=1, target_batch=10))
     monkeypatch.setitem(methods.SUBJECTS, ("ld", "small"), tiny)
     assert cli.main(["bench", "methods", "--methods", "ld", "--updates", "1", "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()

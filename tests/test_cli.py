@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from helpers import interpreter
+from helpers.kinds import some
 from kip import cli
 from kip.cli import runs
 from kip.data import tfds
@@ -129,6 +130,7 @@ def shown(finished, monkeypatch):
     return shown
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_with_its_memory_and_without_a_deviation_of_one(shown):
     outcome = shown()
     assert "mean of 2          79.00 +- 1.00 %  (checkpoints of lowest train loss)" in outcome.out
@@ -914,7 +916,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 12):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, some(process.stderr).read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
@@ -939,3 +941,15 @@ def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, 
 def test_the_version_is_printed():
     outcome = kip("--version")
     assert outcome.out == f"kip {importlib.metadata.version('kip-distillation')}\n"
+
+
+def test_the_end_of_a_process_looks_at_no_object_again():
+    """What is registered first runs last, when the objects of the command are frozen."""
+    program = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "from kip import cli\n"
+        "cli.main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.kinds import some
 from helpers.links import ThreadLink
 from kip import cli, sets
 from kip.data import Data
@@ -55,6 +56,7 @@ def steps(out):
     return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_bad_lines_in_the_metrics_do_not_stop_a_run_and_are_gone_afterwards(damaged, caplog):
     """Each of them ended `kip distill` with a traceback, at every start."""
     run(tiny(8), damaged, show_progress=False)
@@ -201,7 +203,7 @@ def test_a_killed_run_leaves_no_lock_and_its_temporary_files_go_at_the_next_star
     command = [sys.executable, "-c", DISTIL, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("checkpoints/*2.npz")):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, some(process.stderr).read()
         with pytest.raises(OutputError, match=f"process {process.pid} on "):
             run(tiny(8), tmp_path, show_progress=False)
         process.send_signal(signal.SIGKILL)

@@ -223,7 +223,9 @@ def test_a_tutorial_runs_as_it_stands(name, user_folder, monkeypatch):
         pytest.skip(f"all but the blocks that need {', '.join(sorted(set(said)))}, which are not installed")
 
 
-@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.endswith("/kernel.md") else name for name in GUIDES]
+)
 def test_the_python_of_a_guide_runs_as_it_stands(name, user_folder):
     blocks, _ = python_of(PAGES[name])
     assert blocks

@@ -1,21 +1,22 @@
 """What a run notes of its machine, also where the system does not say."""
 
+import importlib.metadata
 import os
 import platform
 import sys
 
-import jax
 import numpy as np
 import pytest
 
 from helpers.interpreter import printed
+from helpers.kinds import some
 from kip import machine
 
 
 def test_peak_memory_grows_with_what_is_held():
-    before = machine.peak_memory_mib()
+    before = some(machine.peak_memory_mib())
     held = np.ones(before * 2**20 // 8 + 2**24)
-    assert machine.peak_memory_mib() >= before + 100
+    assert some(machine.peak_memory_mib()) >= before + 100
     assert held[0] == 1
 
 
@@ -72,8 +73,8 @@ def in_a_process(code):
 def test_versions_name_all_that_equal_bits_depend_on():
     versions = machine.versions()
     assert {"python", "kip", "jax", "jaxlib", "numpy", "device"} <= versions.keys()
-    assert versions["jaxlib"] == jax.lib.__version__
-    assert versions["device"].startswith("cpu: ")
+    assert versions["jaxlib"] == importlib.metadata.version("jaxlib")
+    assert some(versions["device"]).startswith("cpu: ")
     assert versions == machine.versions()
 
 

@@ -6,7 +6,9 @@ imported when it is run, so that `kip --help` answers at once.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -118,6 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     BEGAN.set(time.monotonic())
+    atexit.unregister(gc.freeze)
+    # A last look at some 200 000 objects of JAX's would keep the shell waiting for a second after the result.
+    atexit.register(gc.freeze)
     with streams.lasting() as out:
         logging.basicConfig(format="kip: %(levelname)s: %(message)s", level=logging.WARNING, handlers=[_BesideBars()])
         logging.getLogger("kip.data").setLevel(logging.INFO)  # one line says what a folder of pictures holds

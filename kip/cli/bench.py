@@ -69,8 +69,8 @@ def function(
         side: The pixels on each side of an image.
         channels: The channels of an image, 1 or 3.
         blocks: The images on each side of a block.
-        repeats: How often each program runs; the best time counts. Slow programs stop after ten seconds, and fast ones
-            run for two seconds.
+        repeats: The number of runs of each program; the best time counts. Slow programs stop after ten seconds, and
+            fast ones run for two seconds.
         reference: Measure neural-tangents too.
         json: Print one JSON object with the results as the last line of stdout.
     """

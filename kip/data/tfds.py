@@ -69,7 +69,8 @@ def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str
             "NAME.npz.",
         ) from error
     except ValueError as error:  # DatasetNotFoundError, and an unknown part after the slash of a name
-        raise UnknownName(f"version {tensorflow_datasets.__version__}: {str(error).splitlines()[0]}") from None
+        version = getattr(sys.modules.get("tensorflow_datasets"), "__version__", "unknown")
+        raise UnknownName(f"version {version}: {str(error).splitlines()[0]}") from None
     _check_features(name, builder.info)
     # Not through Google's bucket: looking there blocks without a network, and the original files serve as well.
     download = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)

@@ -107,7 +107,7 @@ class KernelFn:
             )
         if isinstance(get, str):
             return kernel(x1, x2, kernel=self.kernel, get=_get(get))
-        named = ("nngp", "ntk") if get is None else tuple(map(_get, get))
+        named: tuple[Get, ...] = ("nngp", "ntk") if get is None else tuple(_get(each) for each in get)
         if not named or len(set(named)) < len(named):
             raise ConfigError("get of a kernel function", got=repr(get), expected="'ntk', 'nngp', or a tuple of both")
         return _named(named)(*(kernel(x1, x2, kernel=self.kernel, get=each) for each in named))
@@ -155,7 +155,7 @@ def _named(names: tuple[str, ...]) -> Any:
 
 
 def _get(given: Any) -> Get:
-    lower = given.lower() if isinstance(given, str) else given
+    lower: Any = given.lower() if isinstance(given, str) else given
     if lower not in ("ntk", "nngp"):
         raise ConfigError("get of a kernel", got=repr(given), expected="'ntk' or 'nngp'")
     return lower
@@ -231,10 +231,9 @@ def _dtype(x: Any, z: Any) -> np.dtype:
 
 
 def _eager(kernel: Kernel, x: Any, z: Any, config: Blocks, show_progress: bool) -> AnyArray:
-    on_host = [None if batch is None else np.asarray(batch) for batch in (x, z)]
-    assert on_host[0] is not None
+    others = None if z is None else np.asarray(z)
     with KernelBlocks(config) as blocks:
-        matrix = blocks.matrix(kernel, *on_host, show_progress=show_progress)
+        matrix = blocks.matrix(kernel, np.asarray(x), others, show_progress=show_progress)
     if not isinstance(x, jax.Array):
         return matrix
     devices = x.devices()

@@ -16,7 +16,7 @@ from kip.progress import progress_bar
 from kip.rng import key
 from kip.training.losses import Loss
 from kip.training.predict import are_right
-from kip.training.unrolled import Draw, Learned, Student, unroll
+from kip.training.unrolled import Draw, LearnedSet, Student, unroll
 
 
 @value
@@ -55,7 +55,7 @@ class LearnedDescent(DrawingJudge):
         if support.learning_rates is None:
             raise DataError("learning_rates of the set", got="none", expected="a learning rate for each step")
         model = Model(self.network, support.labels.shape[1])
-        learned = Learned(support.inputs, support.labels, support.learning_rates)
+        learned = LearnedSet(support.inputs, support.labels, support.learning_rates)
         draws = in_turn(len(support.inputs), self.batches, len(support.learning_rates))
         right = []
         initial = fixed_key(tools.seed) if self.initial == "fixed" else None

@@ -59,7 +59,7 @@ class Probe(DrawingJudge):
         return self.network.label
 
     def trained_images(self, part: Part, size: int) -> int:
-        """Return the images of all updates; see `Judge`."""
+        """Return the number of images in all updates; see `Judge`."""
         return self.count_of(part) * self.steps * min(size, FULL_BATCH)
 
     def within(self, images: float, size: int) -> Probe:

@@ -89,18 +89,17 @@ def side_by_side(
     networks: Sequence[Any],
     images: np.ndarray,
     *,
-    bias: bool = False,
     on_images: Callable[[int], Any] = lambda count: None,
 ) -> np.ndarray:
     """Return the features of several networks, (N, networks d), float64 on the host.
 
-    `bias` appends a 1 to each row. `on_images` is called with the number of images after each network.
+    `on_images` is called with the number of images after each network.
     """
     parts = []
     for variables in networks:
         parts.append(features(model, variables, images))
         on_images(len(images))
-    return np.concatenate([*parts, np.ones((len(images), 1))] if bias else parts, axis=1)
+    return np.concatenate(parts, axis=1)
 
 
 @partial(jax.jit, static_argnames=("model", "shape"))

@@ -65,7 +65,7 @@ class Students(DrawingJudge):
         return f"{self.network.label} ({self.protocol.label})"
 
     def trained_images(self, part: Part, size: int) -> int:
-        """Return the images of all updates; see `Judge`."""
+        """Return the number of images in all updates; see `Judge`."""
         return self.count_of(part) * self.protocol.epochs * size
 
     def within(self, images: float, size: int) -> Students:

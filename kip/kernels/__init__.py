@@ -19,6 +19,7 @@ from kip.kernels.user_function import load_function
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
 
 __all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
 
@@ -26,7 +27,7 @@ __all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax",
 @functools.lru_cache(maxsize=64)
 def kernel_function(
     kernel: Kernel, implementation: Implementation = "auto"
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array | np.ndarray, jax.Array | np.ndarray], jax.Array]:
     """Return the function K(x, z) that a kernel value stands for.
 
     It is pure, differentiable in both arguments with finite gradients (where x_i = z_j too), and not jitted. Equal
@@ -53,7 +54,7 @@ def kernel_function(
 
     compute = _compute(kernel, implementation)
 
-    def evaluate(x: jax.Array, z: jax.Array) -> jax.Array:
+    def evaluate(x: jax.Array | np.ndarray, z: jax.Array | np.ndarray) -> jax.Array:
         _check_images(kernel, x, z)
         # By default JAX multiplies float32 matrices in TF32 on current GPUs, and in bfloat16 on TPUs: three digits,
         # where a ridge of 1e-6 needs all seven.
@@ -68,7 +69,7 @@ def kernel_function(
     return evaluate
 
 
-def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., jax.Array]:
     if isinstance(kernel, Architecture):
         from kip.kernels import engine
 
@@ -97,7 +98,7 @@ def _with_get(function: Callable[..., Any], get: str) -> Callable[[jax.Array, ja
     return lambda x, z: function(x, z, get)
 
 
-def _check_images(kernel: Kernel, x: jax.Array, z: jax.Array) -> None:
+def _check_images(kernel: Kernel, x: jax.Array | np.ndarray, z: jax.Array | np.ndarray) -> None:
     """Refuse image batches that do not fit each other or the kernel."""
     for name, batch in (("x", x), ("z", z)):
         if len(batch.shape) != 4:

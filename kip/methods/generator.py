@@ -98,11 +98,11 @@ class Latents:
 
     def _function(self) -> Generator:
         permission.check(self.generator, of="generator")
-        return _loaded(self.generator)
+        return _load(self.generator)
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(name: str) -> Generator:
+def _load(name: str) -> Generator:
     return load_function(
         name, of="a generator", signature="(latents, classes)", example="def NAME(latents, classes): ..."
     )

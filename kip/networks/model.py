@@ -203,14 +203,14 @@ class Model:
         (logits, features), moved = module.apply(variables, images, True, mutable=["batch_stats"])
         return Outputs(logits, features, {**variables, **moved})
 
-    def moments(self, variables: Variables, images: Array, *, train: bool = False) -> dict[str, Any]:
-        """Return the batch mean and variance of the input of each batch normalisation, nested by layer.
+    def moments(self, variables: Variables, images: Array) -> dict[str, Any]:
+        """Return, in test mode, the batch mean and variance of the input of each batch normalisation, nested by layer.
 
         The tree has `mean` and `var` where `variables["batch_stats"]` has a layer's running `mean` and `var` under
         `batch`; it is empty for networks without batch normalisation.
         """
         module: Any = self._module
-        _, collections = module.apply(variables, images, train, mutable=["moments", "batch_stats"])
+        _, collections = module.apply(variables, images, False, mutable=["moments", "batch_stats"])
         return dict(collections.get("moments", {}))
 
     def observe(self, variables: Variables, images: Array) -> tuple[Outputs, dict[str, Array]]:

@@ -52,9 +52,13 @@ def heading_of(number: int, class_names: Sequence[str], *, most: int | None = No
     return name if most is None else cut(name, most)
 
 
-def tick_of(number: int, class_names: Sequence[str], *, most: int = 14) -> str:
+LONGEST_TICK = 14
+"""Letters of a class's name on an axis."""
+
+
+def tick_of(number: int, class_names: Sequence[str]) -> str:
     """Return what stands at a class's place on an axis: its number and its name, such as `3 cat`."""
-    heading = heading_of(number, class_names, most=most)
+    heading = heading_of(number, class_names, most=LONGEST_TICK)
     return str(number) if heading == f"class {number}" else f"{number} {heading}"
 
 

@@ -134,6 +134,7 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
     support, target = problem.inputs[:SUPPORT], problem.inputs[SUPPORT : SUPPORT + TARGET]
     took = []
     for kernel in timed:
+        seconds = 0.0
         for _ in range(2):  # the first compiles
             began = time.monotonic()
             k_ss, k_ts = problem.blocks.forward(kernel, support, target)

@@ -25,7 +25,7 @@ outside an image are the nearest ones at its edge:
 | cutout | zeros in a square of side // 4, anywhere inside the image |
 | flip | mirrored left and right with p = 1/2 |
 
-Each image has parameters of its own in training (`augment_images`). In the siamese mode (`augment_siamese`), one draw
+Each image has parameters of its own in training (`augment_images`). In the siamese mode (`augment_alike`), one draw
 serves all images of two batches, so that gradients on real and on learned images are of the same view.
 
 A random resized crop (`crop_randomly`) shows a part of an image, of a drawn area and at a drawn place, at the size of
@@ -129,17 +129,12 @@ def strategy_for(mirror_keeps_class: bool) -> Strategy:
     return "dsa" if mirror_keeps_class else "dsa_no_flip"
 
 
-def augment_siamese(strategy: Strategy, key: Array, real: Array, synthetic: Array) -> tuple[Array, Array]:
-    """Return two batches (N, H, W, C) and (n, H, W, C) after one operation with one draw of its parameters.
-
-    It is differentiable in both. The public code repeats its seed for both batches and takes the parameters of each
-    batch's first image; here they are drawn once.
-    """
-    return augment_alike(strategy, key, real), augment_alike(strategy, key, synthetic)
-
-
 def augment_alike(strategy: Strategy, key: Array, images: Array) -> Array:
-    """Return images (N, H, W, C) after one operation with one draw of its parameters, a function of the key alone."""
+    """Return images (N, H, W, C) after one operation with one draw of its parameters, a function of the key alone.
+
+    Batches of any size with the same key are seen alike, and it is differentiable in the images. The public code
+    repeats its seed for both batches and takes the parameters of each batch's first image; here they are drawn once.
+    """
     parameters, operation = jax.random.split(key)
     return _one_operation(strategy, operation, parameters, images, 1)
 
@@ -317,7 +312,7 @@ def dc(key: Array, images: Array) -> Array:
     lengths = jnp.floor(jax.random.uniform(keys[1], (count, 2), minval=0.8, maxval=1.2) * height).astype(int)
     canvas = jnp.maximum(lengths.max(1), max(height, width))
     scaled_rows, scaled_columns = (
-        _resized(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
+        _source_pixels(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
         for axis, side in enumerate((height, width))
     )
     scaled = nearest(images, scaled_rows, scaled_columns)
@@ -328,7 +323,7 @@ def dc(key: Array, images: Array) -> Array:
     return jnp.where(choice == 0, cropped, jnp.where(choice == 1, scaled, turned))
 
 
-def _resized(positions: Array, side: int, length: Array, canvas: Array) -> Array:
+def _source_pixels(positions: Array, side: int, length: Array, canvas: Array) -> Array:
     """Return the pixel of an image of `side` at each position, after it was resized to `length` and centred.
 
     -1 stands for none.

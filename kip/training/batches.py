@@ -28,7 +28,7 @@ class Batches(NamedTuple):
         drawn: the way of drawing them, `whole_epochs` or `draws`.
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     size: int
     drawn: Drawn = "whole_epochs"
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Tree = TypeVar("Tree")
 
 
-def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None = None) -> Iterator[T]:
+def over_devices(tasks: Sequence[Callable[[], T]]) -> Iterator[T]:
     """Yield the result of each task, in the order of the tasks, whichever device computed it.
 
     Task i runs on device i modulo their number, with that device as JAX's default, so that a task's arrays are made
@@ -27,12 +27,11 @@ def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None
 
     Args:
         tasks: functions without arguments.
-        devices: JAX devices; None: all local ones of the default backend.
 
     Raises:
         Whatever a task raises; tasks that have not begun are dropped then.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
+    devices = jax.local_devices()
     if len(devices) == 1 or len(tasks) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         for task in tasks:
             yield task()

@@ -7,11 +7,10 @@ which depend on float32's last digits, so that `features` asks for all of them.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,6 @@ from jax import Array
 from kip.networks import Model
 from kip.storage.images import Images, Lazy
 
-Precision = Literal["highest"] | None
-"""`highest`: products in full float32; None: as `jax_default_matmul_precision` says."""
 ROWS = 2048
 """The largest number of images that an accelerator sees at once."""
 CACHED = 2**20
@@ -43,21 +40,21 @@ def rows_at_once(model: Model, images: Images | Array) -> int:
     return int(np.clip(2 ** int(np.log2(max(1, CACHED // largest))), 8, ROWS))
 
 
-def features(model: Model, variables: Any, images: Images, *, precision: Precision = "highest") -> np.ndarray:
+def features(model: Model, variables: Any, images: Images) -> np.ndarray:
     """Return F (N, d), the inputs of the last dense layer, float64 on the host; batch normalisation is in test mode."""
-    return np.asarray(device_features(model, variables, images, precision=precision), np.float64)
+    return np.asarray(device_features(model, variables, images), np.float64)
 
 
-def device_features(model: Model, variables: Any, images: Images | Array, *, precision: Precision = "highest") -> Array:
+def device_features(model: Model, variables: Any, images: Images | Array) -> Array:
     """Return F (N, d) in the network's dtype, on JAX's default device; see `features`."""
     if isinstance(images, Lazy):
         size = rows_at_once(model, images)
 
         def of(part: slice) -> Array:
-            return _features(variables, images[part], model=model, precision=precision)
+            return _features(variables, images[part], model=model)
 
         return jnp.asarray(np.concatenate(_in_turn(of, len(images), size)))
-    return features_of_parts(model, variables, device_parts(model, images), precision=precision)
+    return features_of_parts(model, variables, device_parts(model, images))
 
 
 def device_parts(model: Model, images: np.ndarray | Array) -> list[Array]:
@@ -68,21 +65,16 @@ def device_parts(model: Model, images: np.ndarray | Array) -> list[Array]:
     return [jnp.asarray(images[first : first + size]) for first in range(0, len(images), size)]
 
 
-def features_of_parts(
-    model: Model, variables: Any, parts: Sequence[Array], *, precision: Precision = "highest"
-) -> Array:
+def features_of_parts(model: Model, variables: Any, parts: Sequence[Array]) -> Array:
     """Return F (N, d) of images in the parts of `device_parts`, which several networks may share."""
-    features = [_features(variables, part, model=model, precision=precision) for part in parts]
+    features = [_features(variables, part, model=model) for part in parts]
     return features[0] if len(features) == 1 else jnp.concatenate(features)
 
 
-def logits(
-    model: Model, variables: Any, images: Images, *, batch_statistics: bool = False, precision: Precision = None
-) -> np.ndarray:
+def logits(model: Model, variables: Any, images: Images) -> np.ndarray:
     """Return the network's outputs for images (N, H, W, C), (N, c), in its dtype, on the host."""
-    options = {"model": model, "batch_statistics": batch_statistics, "precision": precision}
-    size = CHUNK if batch_statistics else rows_at_once(model, images)
-    return np.concatenate(_in_turn(lambda part: _logits(variables, images[part], **options), len(images), size))
+    size = rows_at_once(model, images)
+    return np.concatenate(_in_turn(lambda part: _logits(variables, images[part], model=model), len(images), size))
 
 
 def accuracy(
@@ -135,20 +127,20 @@ def _in_turn(call: Callable[[slice], Array], count: int, size: int) -> list[np.n
     return results + [np.asarray(part) for part in under_way]
 
 
-def evaluate(model: Model, variables: Any, images: Array, batch_statistics: bool, precision: Precision) -> Any:
-    """Return the network's `Outputs`, its products in the given precision; jit-composable."""
-    with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-        return model.apply(variables, images, train=batch_statistics)
+def precise_features(model: Model, variables: Any, images: Array) -> Array:
+    """Return F (N, d) with products in full float32; jit-composable."""
+    with jax.default_matmul_precision("highest"):
+        return model.apply(variables, images).features
 
 
-@partial(jax.jit, static_argnames=("model", "precision"))
-def _features(variables: Any, images: Array, *, model: Model, precision: Precision) -> Array:
-    return evaluate(model, variables, images, False, precision).features
+@partial(jax.jit, static_argnames=("model",))
+def _features(variables: Any, images: Array, *, model: Model) -> Array:
+    return precise_features(model, variables, images)
 
 
-@partial(jax.jit, static_argnames=("model", "batch_statistics", "precision"))
-def _logits(variables: Any, images: Array, *, model: Model, batch_statistics: bool, precision: Precision) -> Array:
-    return evaluate(model, variables, images, batch_statistics, precision).logits
+@partial(jax.jit, static_argnames=("model",))
+def _logits(variables: Any, images: Array, *, model: Model) -> Array:
+    return model.apply(variables, images).logits
 
 
 @partial(jax.jit, static_argnames=("model", "batch_statistics", "many"))

@@ -81,7 +81,7 @@ class Optimizer:
                 "adabelief": optax.scale_by_belief,
             }[self.kind]()
             if restart_at is not None:
-                rule = _restarted(rule, restart_at)
+                rule = _restart(rule, restart_at)
             parts = [rule, decay] if self.kind in ("adamw", "lamb") else [decay, rule]
             if self.kind == "lamb":
                 parts.append(optax.scale_by_trust_ratio())
@@ -166,7 +166,7 @@ def rate_fraction(schedule: Schedule, step: Any, steps: int, drop_at: int | None
     return jnp.ones(())
 
 
-def _restarted(rule: optax.GradientTransformation, at: int) -> optax.GradientTransformation:
+def _restart(rule: optax.GradientTransformation, at: int) -> optax.GradientTransformation:
     """Return a rule whose state begins anew before update `at`."""
 
     def init(params: Any) -> Any:

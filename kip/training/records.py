@@ -316,7 +316,7 @@ class Rows:
         content = np.ascontiguousarray(values, "<f4")
         if content.shape != self._shape[1:]:
             raise ValueError(f"a row of shape {content.shape} for a file of shape {self._shape}")
-        with _written(self._path), self._path.open("r+b") as file:
+        with _reporting_errors(self._path), self._path.open("r+b") as file:
             file.seek(self._begin + row * content.nbytes)
             file.write(content.tobytes())
             file.flush()
@@ -344,7 +344,7 @@ class Rows:
 
     def _make(self) -> None:
         aside = self._path.parent / f".{self._path.name}.{uuid.uuid4().hex}.tmp"
-        with _written(self._path):
+        with _reporting_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
             with aside.open("wb") as file:
@@ -354,7 +354,7 @@ class Rows:
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Any:
+def _reporting_errors(path: Path) -> Any:
     try:
         yield
     except OSError as error:

@@ -252,7 +252,6 @@ def train_teacher(
     *,
     steps: int,
     rate: float = 1e-3,
-    batch: int = 100,
     seed: int = 0,
     artefact: Artefact | None = None,
     show_progress: bool = False,
@@ -266,9 +265,8 @@ def train_teacher(
         images: (N, H, W, C), preprocessed.
         labels: (N, c).
         validation: images and classes.
-        steps: updates, in batches of `batch`.
+        steps: updates, in batches of 100.
         rate: the learning rate at its highest.
-        batch: images of an update.
         seed: the seed of initial parameters and batches.
         artefact: the place where the training is saved, and from which it resumes.
         show_progress: whether a bar is shown on stderr.
@@ -279,7 +277,7 @@ def train_teacher(
     Raises:
         NonFiniteError: if the teacher diverges; it is not saved.
     """
-    recipe = dataclasses.replace(TEACHER, steps=steps, batch=batch)
+    recipe = dataclasses.replace(TEACHER, steps=steps)
     model = Model(network, labels.shape[1])
     trained = train(
         model,

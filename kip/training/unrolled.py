@@ -34,7 +34,7 @@ from kip.training.augment import Augmentation, augment_images
 from kip.training.losses import Loss, per_example
 
 
-class Learned(NamedTuple):
+class LearnedSet(NamedTuple):
     """The set that a network learns from; each part can be learned.
 
     Attributes:
@@ -97,23 +97,23 @@ def slope_and_gradients(
     return jax.value_and_grad(slope, (0, 1))(params, learned)
 
 
-def unroll(student: Student, params: Any, learned: Learned, draws: Sequence[Draw]) -> list[Any]:
+def unroll(student: Student, params: Any, learned: LearnedSet, draws: Sequence[Draw]) -> list[Any]:
     """Return theta_0, ..., theta_N, pytrees of parameters."""
     trajectory = [params]
     for draw in draws:
-        trajectory.append(_moved(trajectory[-1], learned, draw, student=student))
+        trajectory.append(_move(trajectory[-1], learned, draw, student=student))
     return trajectory
 
 
 def pull_back_path(
     student: Student,
     trajectory: Sequence[Any],
-    learned: Learned,
+    learned: LearnedSet,
     draws: Sequence[Draw],
     cotangent: Any,
     *,
     through_parameters: bool = True,
-) -> Learned:
+) -> LearnedSet:
     """Return the gradient of a loss of theta_N with respect to images, labels and rates.
 
     Args:
@@ -127,23 +127,30 @@ def pull_back_path(
     """
     gradient = jax.tree.map(jnp.zeros_like, learned)
     for params, draw in zip(trajectory[-2::-1], reversed(draws), strict=True):
-        cotangent, gradient = _pulled(
+        cotangent, gradient = _pull(
             params, learned, draw, cotangent, gradient, student=student, through=through_parameters
         )
     return gradient
 
 
 @partial(jax.jit, static_argnames=("student",))
-def _moved(params: Any, learned: Learned, draw: Draw, *, student: Student) -> Any:
+def _move(params: Any, learned: LearnedSet, draw: Draw, *, student: Student) -> Any:
     batch = learned.images[draw.indices], learned.labels[draw.indices]
     gradient = jax.grad(student)(params, *batch, draw.key)
     return jax.tree.map(lambda p, g: p - learned.rates[draw.rate] * g, params, gradient)
 
 
 @partial(jax.jit, static_argnames=("student", "through"))
-def _pulled(
-    params: Any, learned: Learned, draw: Draw, cotangent: Any, gradient: Learned, *, student: Student, through: bool
-) -> tuple[Any, Learned]:
+def _pull(
+    params: Any,
+    learned: LearnedSet,
+    draw: Draw,
+    cotangent: Any,
+    gradient: LearnedSet,
+    *,
+    student: Student,
+    through: bool,
+) -> tuple[Any, LearnedSet]:
     rate, indices = learned.rates[draw.rate], draw.indices
 
     def loss(params: Any, batch: tuple[Array, Array]) -> Array:
@@ -153,7 +160,7 @@ def _pulled(
     slope, (to_params, (to_images, to_labels)) = slope_and_gradients(loss, params, batch, cotangent)
     if through:
         cotangent = jax.tree.map(lambda v, g: v - rate * g, cotangent, to_params)
-    return cotangent, Learned(
+    return cotangent, LearnedSet(
         gradient.images.at[indices].add(-rate * to_images),
         gradient.labels.at[indices].add(-rate * to_labels),
         gradient.rates.at[draw.rate].add(-slope),

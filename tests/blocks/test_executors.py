@@ -1,5 +1,7 @@
 """The contract of every executor, and tiled against whole: values and gradients."""
 
+from typing import Literal
+
 import jax
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def small_plan(num_support, num_target, size):
 class SmallTiles(KernelBlocks):
     """Kernel blocks with tiles, and tasks of so many columns, of a given size, so that sizes around it can be tried."""
 
-    def __init__(self, size, executor, dtype="float64"):
+    def __init__(self, size, executor, dtype: Literal["float32", "float64"] = "float64"):
         super().__init__(Blocks(dtype=dtype), executor)
         self.size = size
 
@@ -58,7 +60,10 @@ def whole(kernel, support, target, k_ss_bar, k_ts_bar):
 
 # One, a prime, the tile less one, the tile, the tile plus one. Once is enough for the other kernels: what depends on
 # the size is the plan, which is the same for every kernel.
-@pytest.mark.parametrize(("kernel", "count"), [*((FC, count) for count in (1, 7, 2, 3, 4)), (RBF(), 4), (CONV, 4)])
+@pytest.mark.parametrize(
+    ("kernel", "count"),
+    [*((FC, count) for count in (1, 7, 2, 3, 4)), (RBF(), 4), pytest.param(CONV, 4, marks=pytest.mark.slow)],
+)
 def test_tiled_values_and_gradients_equal_the_whole_kernels(rng, executor, kernel, count):
     support, target = images(rng, count), images(rng, count + 4)
     k_ss_bar, k_ts_bar = rng.standard_normal((count, count)), rng.standard_normal((count + 4, count))

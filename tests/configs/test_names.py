@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from helpers.kinds import untyped
 from kip import experiment
 from kip.errors import ConfigError
+from kip.methods.features.krr_st import KRRST
 
 CLASSES = {"emnist_letters": 26, "cifar100": 100, "tiny_imagenet": 200, "imagenet": 1000}
 """Classes of data sets that have not ten."""
@@ -20,20 +22,21 @@ def named(name):
 @pytest.mark.parametrize("name", [name for name in CONFIGS if re.search(r"_\d+(_|$)", named(name))])
 def test_a_number_is_that_of_all_images(name):
     method, classes = CONFIGS[name].method, CLASSES.get(CONFIGS[name].data.name, 10)
-    images = method.images if hasattr(method, "images") else method.images_per_class * classes
+    images = method.images if isinstance(method, KRRST) else untyped(method).images_per_class * classes
     assert [int(number) for number in re.findall(r"_(\d+)(?=_|$)", named(name))] == [images]
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "ipc" in name])
 def test_ipc_is_the_number_of_images_per_class(name):
-    assert re.findall(r"(?:^|_)ipc(\d+)(?=_|$)", named(name)) == [str(CONFIGS[name].method.images_per_class)]
+    assert re.findall(r"(?:^|_)ipc(\d+)(?=_|$)", named(name)) == [str(untyped(CONFIGS[name].method).images_per_class)]
 
 
 def test_configs_that_differ_in_size_alone_say_the_size():
     sizes = {}
     for name, config in CONFIGS.items():
         stem = re.sub(r"(ipc)?\d+(?=_|$)", "N", named(name))
-        size = getattr(config.method, "images", None) or config.method.images_per_class
+        method = config.method
+        size = method.images if isinstance(method, KRRST) else untyped(method).images_per_class
         sizes.setdefault((name.partition(":")[0] if ":" in name else "", stem), []).append((size, name))
     for group in sizes.values():
         assert len({name for _, name in group}) == len(group)

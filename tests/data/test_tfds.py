@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.interpreter import printed
+from helpers.kinds import some
 from kip.data import tfds
 from kip.errors import DataError, MissingExtraError
 
@@ -19,7 +20,7 @@ ORIGINALS = os.environ.get("KIP_ORIGINALS_DIR")
 def original(name, part, kind):
     """Return an array of MNIST's own files: images (N, 28, 28, 1) or labels (N,)."""
     rank = 3 if kind == "images" else 1
-    raw = gzip.decompress((Path(ORIGINALS) / name / f"{part}-{kind}-idx{rank}-ubyte.gz").read_bytes())
+    raw = gzip.decompress((Path(some(ORIGINALS)) / name / f"{part}-{kind}-idx{rank}-ubyte.gz").read_bytes())
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * rank)
     return values.reshape(-1, 28, 28, 1) if rank == 3 else values
 
@@ -38,7 +39,7 @@ def fill_download_cache(name, data_dir):
     folder.mkdir(parents=True)
     for url, info in tensorflow_datasets.builder(name, data_dir=data_dir).url_infos.items():
         path = folder / resource.get_dl_fname(url, info.checksum)
-        shutil.copy(Path(ORIGINALS) / name / info.filename, path)
+        shutil.copy(Path(some(ORIGINALS)) / name / info.filename, path)
         note = {"urls": [url], "dataset_names": [name], "original_fname": info.filename, "url_info": info.asdict()}
         Path(f"{path}.INFO").write_text(json.dumps(note))
 

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import cli, experiment, sets
 from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
@@ -111,6 +112,7 @@ SHARED = {
 @pytest.mark.parametrize(
     "protocols", [("HL", "SL", "OWN"), pytest.param(("SL+KD", "EDC"), marks=pytest.mark.slow)], ids=" ".join
 )
+@pytest.mark.slow
 def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path, trainings, protocols):
     data = Data("digits")
     judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_epochs=1)
@@ -383,6 +385,7 @@ def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_chosen_images_are_called_by_their_rule(tmp_path):
     path = tmp_path / "chosen.py"
     path.write_text(
@@ -400,7 +403,12 @@ def test_configurations_vary_in_all_combinations():
     assert [name for name, _ in made] == [
         f"mine method.learning_rate={rate} seed={seed}" for rate in ("0.5", "1") for seed in (0, 3)
     ]
-    assert [(changed.method.learning_rate, changed.seed) for _, changed in made] == [(0.5, 0), (0.5, 3), (1, 0), (1, 3)]
+    assert [(untyped(changed.method).learning_rate, changed.seed) for _, changed in made] == [
+        (0.5, 0),
+        (0.5, 3),
+        (1, 0),
+        (1, 3),
+    ]
     assert varied("mine", given, []) == [("mine", given)]
 
 

@@ -52,7 +52,7 @@ def test_the_partial_correlation_is_that_of_the_ranks_residuals(rng):
     ]
     assert partial_spearman(loss, error, size) == pytest.approx(np.corrcoef(*residuals)[0, 1])
     assert spearman(loss, error) == pytest.approx(spearmanr(loss, error).statistic)
-    assert spearman(loss, np.zeros(80)) is None
+    assert spearman(loss, list(np.zeros(80))) is None
     assert partial_spearman(size, error, size) is None
 
 
@@ -86,7 +86,7 @@ def test_kips_loss_of_a_subset_is_the_krr_loss(dataset, tmp_path):
     problem, prepared = problem_and_prepared(dataset, method, tmp_path)
     indices = of_each_class(problem, 2)[::-1]
     images, labels = problem.inputs[indices], sources.centred_one_hot(problem.labels[indices], 10)
-    k_ss, k_ts = problem.blocks.forward(FC, images, problem.inputs)
+    k_ss, k_ts = problem.blocks.forward(FC, images, np.asarray(problem.inputs))
     expected = krr.cotangents(
         k_ss, k_ts, labels, sources.centred_one_hot(problem.labels, 10), method.ridge, "mean"
     ).loss

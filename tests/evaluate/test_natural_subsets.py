@@ -20,8 +20,9 @@ def digits():
 
 
 def measure(digits, **settings):
+    dataset, transform = digits
     with KernelBlocks(Blocks()) as blocks:
-        return natural_subsets(*digits, blocks, RBF(), krr.Ridge(), **settings)
+        return natural_subsets(dataset, transform, blocks, RBF(), krr.Ridge(), **settings)
 
 
 def test_accuracies_are_those_of_each_subset_by_itself(digits):

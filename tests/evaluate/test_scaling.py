@@ -36,7 +36,7 @@ def test_the_fit_finds_the_law_and_what_it_has_not_seen(rng):
 @pytest.mark.parametrize("points", [[], GRID[:4], [(10, 1), (20, 1), (30, 1), (40, 1), (50, 1)]])
 def test_too_few_trainings_are_refused(points):
     with pytest.raises(DataError, match="of two sizes and of two numbers of epochs"):
-        fit([Observation(*point, 0.5) for point in points])
+        fit([Observation(images, epochs, 0.5) for images, epochs in points])
 
 
 def table():

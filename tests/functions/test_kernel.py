@@ -129,6 +129,7 @@ def test_vmap_scan_and_jacrev_go_through_their_batch():
     np.testing.assert_allclose(whole_jacobian[0, 1], rows, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_is_refused_by_the_form_for_cpus_and_given_by_the_other():
     def summed(x, **options):
         return jnp.sum(kip.kernel(x, Z, kernel=CONV, **options) ** 2)

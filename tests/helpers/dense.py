@@ -6,16 +6,18 @@ of (x_i, z_j), (x_i, x_i) and (z_j, z_j), each with the axes (..., h, w, h', w')
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
 def kernel(x, z, words, *, w_std, b_std, activation):
     """Return (ntk, nngp), each (N, M), of images x (N, H, W, C) and z (M, H, W, C) under the network `words`."""
     channels = x.shape[-1]
-    cross = np.einsum("nabc,mdec->nmabde", x, z) / channels
+    cross: Any = np.einsum("nabc,mdec->nmabde", x, z) / channels
     var_x = np.einsum("nabc,ndec->nabde", x, x) / channels
     var_z = np.einsum("nabc,ndec->nabde", z, z) / channels
-    ntk = np.zeros_like(cross)
+    ntk: Any = np.zeros_like(cross)
     for word in words:
         if word == "act":
             own_x, own_z = _diagonal(var_x), _diagonal(var_z)

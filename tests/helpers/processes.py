@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import kip
 from kip.blocks import LocalExecutor
@@ -34,7 +36,8 @@ def experiment(*, kernel=None, data=None, steps=6, target_batch=150, policy="rot
 class Watched(RemoteExecutor):
     """Calls `then` once, when so many results have come in and a worker is at work, with the pids of those that are."""
 
-    after, then = None, None
+    after: int = 0
+    then: Callable[[list[int]], Any] | None = None
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)

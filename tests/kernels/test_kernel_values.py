@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from helpers import dense
+from helpers.kinds import untyped
 from kip import precision
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture, Laplace, kernel_function
@@ -81,7 +83,7 @@ def by_hand(words, *, w_std, b_std, activation):
 @pytest.mark.parametrize("implementation", ["engine", "neural_tangents"])
 @pytest.mark.parametrize(("family", "depth", "activation", "words", "shape"), CASES)
 def test_network_kernels_agree_with_two_references(family, depth, activation, words, shape, implementation):
-    scale = {"w_std": 1.3, "b_std": 0.2}
+    scale: dict[str, Any] = {"w_std": 1.3, "b_std": 0.2}
     architectures = {
         get: Architecture(family=family, depth=depth, activation=activation, get=get, **scale)
         for get in ("ntk", "nngp")
@@ -119,9 +121,8 @@ def test_fc1_is_the_arc_cosine_formula():
     hidden = norm_x * norm_z * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
     nngp = 2 * hidden + 0.01
     ntk = nngp + 2 * cross * (np.pi - angle) / (2 * np.pi)
-    for get, expected in (("nngp", nngp), ("ntk", ntk)):
-        value = kernel_function(Architecture(family="FC", get=get))(x, z)
-        np.testing.assert_allclose(value, expected, rtol=1e-12)
+    for kernel, expected in ((Architecture("FC", get="nngp"), nngp), (Architecture("FC", get="ntk"), ntk)):
+        np.testing.assert_allclose(kernel_function(kernel)(x, z), expected, rtol=1e-12)
 
 
 @pytest.mark.slow
@@ -148,9 +149,9 @@ def _without_x64(function, x, z):
     if hasattr(jax, "enable_x64"):
         with jax.enable_x64(False):
             return function(x, z)
-    from jax.experimental import disable_x64
+    from jax import experimental
 
-    with disable_x64():
+    with untyped(experimental).disable_x64():  # of older JAX
         return function(x, z)
 
 

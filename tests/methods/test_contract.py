@@ -8,11 +8,13 @@ none; their choices are tested in `selection`.
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import cli, config, data, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.errors import CheckpointError, ConfigError
@@ -62,11 +64,11 @@ from kip.training.squeeze import Squeeze
 
 FC = Architecture("FC", 1)
 SMALL = Network("FC1", width=16)
-QUICK = {"test_networks": 2, "validation_networks": 1}
+QUICK: dict[str, Any] = {"test_networks": 2, "validation_networks": 1}
 SHORT = dataclasses.replace(PROTOCOLS["DSA"], epochs=5)
 EXPERTS = Experts(2, epochs=3, batch=200, learning_rate=0.1)
 RECORDING = Recording(epochs=4, batch=200, augment="none")
-TRAJECTORIES = {
+TRAJECTORIES: dict[str, Any] = {
     "network": SMALL,
     "expert_epochs": 1,
     "last_start": 2,
@@ -89,7 +91,7 @@ TWO_NETWORKS = {
     "network": Network("ConvVec1", width=4, norm="batch"),
     "more_networks": (Network("FC1", width=16, norm="batch"),),
 }
-METHOD_VALUES = {
+METHOD_VALUES: dict[str, Method[Any, Any]] = {
     "KIP": KIP(1, kernels=(FC,), target_batch=60, steps=5),
     "Label Solve": LabelSolve(1, kernel=FC),
     "LD": LD(
@@ -274,7 +276,7 @@ def test_a_wrong_configuration_is_refused_when_it_is_made(name):
     size = "images" if kind is KRRST else "images_per_class"
     for wrong in ({"stepz": 3}, {size: 0}, {"name": "another"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            kind(**wrong)
+            untyped(kind)(**wrong)
 
 
 def test_a_configuration_survives_json(name):
@@ -284,7 +286,7 @@ def test_a_configuration_survives_json(name):
 
 def test_steps_lower_the_loss(name, problem, store):
     """The mean loss of the last steps against the first ones, on target batches of 60 digits."""
-    method = METHOD_VALUES[name]
+    method = untyped(METHOD_VALUES[name])
     if name == "baseline":
         pytest.skip("it learns nothing; its accuracy is tested in unrolled/test_ld.py")
     if isinstance(method, Selection):
@@ -379,7 +381,7 @@ def accuracy_under_fc2(distilled):
     """Ridge regression of the test digits under FC2's NTK, written out; a ridge of the set's own where it has one."""
     dataset = data.load(distilled.origin.data)
     test = preprocess.fit(distilled.origin.preprocess, dataset.train.images).apply(dataset.test.images)
-    kernel, support = kernel_function(Architecture("FC", 2)), distilled.images_preprocessed
+    kernel, support = untyped(kernel_function(Architecture("FC", 2))), distilled.images_preprocessed
     with float64():
         k_ss, k_ts = (np.asarray(kernel(*pair)) for pair in ((support, support), (test, support)))
     k_ss, k_ts = k_ss.astype(np.float64), k_ts.astype(np.float64)

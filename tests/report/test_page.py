@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import kip
+from helpers.kinds import some
 from kip import cli, sets
 from kip.errors import ConfigError
 from kip.experiment import Experiment
@@ -162,7 +163,7 @@ def svg_of(picture):
 
 def test_a_chart_is_a_picture_of_its_own_and_the_same_each_time():
     draw = functools.partial(charts.lines, {"a": [(0, 1.0), (1, 3.0), (2, float("nan")), (3, 2.0)]}, x="x", y="loss")
-    first, second = draw(), draw()
+    first, second = some(draw()), some(draw())
     assert first == second
     assert svg_of(first).startswith("<?xml")
     assert first.alt == "loss against x: a"
@@ -256,7 +257,7 @@ def test_nothing_is_wider_than_the_screen_and_the_browser_has_no_complaint(run, 
         f"--window-size={width + 100},900", "--dump-dom", measured.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1])
+    found = json.loads(some(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL))[1])
     assert found["images"] > 40
     assert found["broken"] == 0
     assert found["wide"] == []

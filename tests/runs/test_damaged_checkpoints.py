@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers.kinds import some
 from kip.errors import CheckpointError
 from kip.methods.problem import State
 from kip.runs import checkpoint
@@ -95,7 +96,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(folder, caplog, 
     """A valid file with another content was a KeyError, or went on with NaN to the same error at every start."""
     path = folder / "000100.npz"
     rewrite(path, (LIGHT | COMPLETE)[fault])
-    state, history = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, history = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 50
     np.testing.assert_array_equal(state.owned["pool"], state_at(50).owned["pool"])
     assert [record.step for record in history.records] == [50]
@@ -115,7 +116,7 @@ def test_export_refuses_a_damaged_checkpoint_in_words(folder, fault):
 
 
 def test_nan_where_the_method_begins_with_it_is_no_damage(folder):
-    state, _ = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, _ = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 100
     assert np.isnan(state.owned["best"])
 
@@ -123,7 +124,7 @@ def test_nan_where_the_method_begins_with_it_is_no_damage(folder):
 def test_a_light_checkpoint_is_passed_over_and_stays(folder, caplog):
     path = folder / "000100.npz"
     rewrite(path, lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith((".opt", ".owned"))])
-    state, _ = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, _ = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 50
     assert "is not complete" in caplog.text
     assert path.exists()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.kinds import of_kind, some
 from kip import sets
 from kip.blocks import Blocks
 from kip.data import Augment, Data
@@ -89,7 +90,7 @@ def test_the_exported_set_is_the_best_on_validation(finished):
 
 def test_learning_beats_the_natural_images_it_started_from(tmp_path):
     result = go(tiny(steps=40, every=20), tmp_path)
-    assert result.test_accuracy > result.initial_test_accuracy + 0.1
+    assert result.test_accuracy > some(result.initial_test_accuracy) + 0.1
 
 
 def test_a_longer_run_continues_a_shorter_one_to_the_same_bits(finished, tmp_path):
@@ -163,21 +164,21 @@ def test_patience_stops_a_run_that_no_longer_improves(tmp_path):
 def test_the_paper_report_takes_the_checkpoints_of_lowest_train_loss(tmp_path):
     result = go(tiny(steps=7, every=1), tmp_path)
     losses = {row["step"]: row["loss"] for row in rows(tmp_path) if row["step"] > 0}
-    assert result.paper_steps == sorted(sorted(losses, key=losses.get)[:5])
-    assert result.paper_test_spread >= 0
+    assert result.paper_steps == sorted(sorted(losses, key=lambda step: losses[step])[:5])
+    assert some(result.paper_test_spread) >= 0
 
 
 def test_label_solve_runs_in_the_same_loop(tmp_path):
     result = go(Experiment(LabelSolve(5, kernel=FC)), tmp_path)
     assert result.steps == result.exported_step == 1
-    assert result.test_accuracy > result.initial_test_accuracy
+    assert result.test_accuracy > some(result.initial_test_accuracy)
 
 
 def test_several_kernels_are_scored_by_their_mean(tmp_path):
     result = go(tiny(steps=2, kernels=(FC, RBF())), tmp_path)
     distilled = sets.load(tmp_path / "distilled.npz")
     assert 0 < result.test_accuracy <= 1
-    assert len(distilled.experiment.method.kernels) == 2
+    assert len(of_kind(distilled.experiment.method, KIP).kernels) == 2
 
 
 def test_the_test_split_is_touched_only_at_the_end(tmp_path, monkeypatch):
@@ -282,7 +283,7 @@ def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_writt
     assert "method.target_batch is 24 instead of 5000" in caplog.text
     assert json.loads((tmp_path / "run" / "config.json").read_text())["method"]["target_batch"] == 24
     run(made, tmp_path / "run", data_dir=tmp_path, show_progress=False)  # and it is the same run
-    written = dataclasses.replace(made, method=dataclasses.replace(made.method, target_batch=4999))
+    written = dataclasses.replace(made, method=dataclasses.replace(of_kind(made.method, KIP), target_batch=4999))
     with pytest.raises(
         ConfigError, match=r"larger than a class: the class 2 of 'small' has 8.*--method\.target-batch 24"
     ):

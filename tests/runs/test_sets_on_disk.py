@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import kip
+from helpers.kinds import some
 from kip import sets
 from kip.data import folder
 from kip.errors import DataError
@@ -67,7 +68,7 @@ def shapes(tmp_path_factory):
     draw(made / "folder" / "shapes" / "train", 24)
     draw(made / "folder" / "shapes" / "test", 6)
     contents = folder.read(made / "folder" / "shapes")
-    (x_train, y_train), (x_test, y_test), names = contents.train, contents.test, contents.class_names
+    (x_train, y_train), (x_test, y_test), names = contents.train, some(contents.test), contents.class_names
     assert isinstance(x_train, np.ndarray)
     (made / "array").mkdir()
     np.savez(

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import kip
 from helpers import processes
+from helpers.kinds import some
 from kip.server.keyring import Keyring
 
 pytestmark = pytest.mark.slow
@@ -42,17 +45,26 @@ def free_port():
 class Chaos:
     """The server's process, workers that start again when they are killed, and what is done to all of them."""
 
+    server: subprocess.Popen[bytes]
+
     def __init__(self, folder):
         self.out = folder / "run"
         self.config = write_config(folder / "tiny.py")
         self.environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        self.all, self.frozen = [], None
+        self.all: list[subprocess.Popen[bytes]] = []
+        self.frozen: int | None = None
         self.random = random.Random(0)
 
     def popen(self, command, **environment):
         process = subprocess.Popen(list(map(str, command)), env={**self.environment, **environment})
         self.all.append(process)
         return process
+
+    def serve(self):
+        raise NotImplementedError
+
+    def is_honest(self, worker):
+        raise NotImplementedError
 
     def step(self):
         with contextlib.suppress(OSError):
@@ -75,7 +87,7 @@ class Chaos:
         pids = [worker["pid"] for worker in honest if self.is_honest(worker) and worker["pid"] != self.frozen]
         return [pid for pid in pids if not processes.has_ended(pid)]
 
-    def wait_for(self, condition):
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + SECONDS
         while not (met := condition()):
             assert time.monotonic() < deadline
@@ -185,7 +197,8 @@ def test_a_run_of_zmq_under_all_faults_ends_with_the_undisturbed_runs_bits(tmp_p
     try:
         chaos.serve()
         old, frozen = (chaos.worker(how, how) for how in ("old", "freezes"))
-        chaos.worker("liar", "returns"), chaos.worker("mute", "mute")
+        chaos.worker("liar", "returns")
+        chaos.worker("mute", "mute")
         chaos.wait_for(lambda: "worker freezes joins" in chaos.log())  # its third task is then in its hands for sure
         chaos.keep_workers()
         chaos.wait_for(lambda: chaos.step() >= 2)
@@ -236,12 +249,12 @@ def test_a_run_of_ray_under_all_faults_ends_with_the_undisturbed_runs_bits(tmp_p
         for target in range(4, 56, 4):
             chaos.wait_for(lambda target=target: chaos.step() >= target)
             if target == 8:
-                chaos.frozen = chaos.wait_for(chaos.at_work)[0]
-                os.kill(chaos.frozen, signal.SIGSTOP)
+                chaos.frozen = pid = chaos.wait_for(chaos.at_work)[0]
+                os.kill(pid, signal.SIGSTOP)
             elif target == 16:
                 # It stood still for seven steps. Whether it held a task, which a copy then overtook, is chance.
                 assert not processes.has_ended(chaos.frozen)
-                os.kill(chaos.frozen, signal.SIGCONT)
+                os.kill(some(chaos.frozen), signal.SIGCONT)
                 chaos.frozen = None
             elif target == 20:
                 assert set(chaos.status()["sent_away"]) == {"liar", "old"}

@@ -13,6 +13,7 @@ import pytest
 
 import kip
 from helpers import processes
+from helpers.kinds import untyped
 
 pytestmark = [
     pytest.mark.slow,
@@ -115,5 +116,5 @@ def test_who_lacks_the_certificates_or_the_token_has_no_part_in_it(cluster, secr
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)) as refusal:  # without TLS Ray goes on trying
         assert distill(config, tmp_path / "run", cluster, given, seconds=40).returncode == 0
     if refusal.type is subprocess.TimeoutExpired:
-        assert b"Failed to connect to GCS" in refusal.value.stderr
+        assert b"Failed to connect to GCS" in untyped(refusal.value).stderr
     assert not (tmp_path / "run" / "distilled.npz").exists()

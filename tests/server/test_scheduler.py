@@ -10,7 +10,7 @@ import pytest
 from helpers import links
 from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError, WorkerError, WorkersLostError
-from kip.kernels import RBF, Architecture, Stax
+from kip.kernels import RBF, Architecture, Kernel, Stax
 from kip.server.checks import Checks, TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
@@ -32,7 +32,7 @@ class SmallTasks(KernelBlocks):
         return plan(len(support), num_target, 1, 9, task_columns=2)
 
 
-def step(executor, kernel=KERNEL, n=7, m=20, seed=0):
+def step(executor, kernel: Kernel = KERNEL, n=7, m=20, seed=0):
     """A step's kernel matrices and gradient."""
     rng = np.random.default_rng(seed)
     support, target = (rng.standard_normal((count, 4, 4, 2)).astype(np.float32) for count in (n, m))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.interpreter import printed
+from helpers.kinds import untyped
 from kip import data, preprocess, sets
 from kip.errors import CheckpointError, ConfigError, DataError, OutputError
 from kip.experiment import Experiment
@@ -125,7 +126,7 @@ def test_what_is_loaded_is_what_was_saved(digits, tmp_path):
     _, distilled = set_of(digits, "zca")
     sets.save(tmp_path / "set.npz", distilled)
     loaded = sets.load(tmp_path / "set.npz")
-    for name, ours, theirs in zip(loaded._fields, loaded, distilled, strict=True):
+    for name, ours, theirs in zip(loaded._fields, untyped(loaded), untyped(distilled), strict=True):
         if name == "metadata":
             assert ours == theirs
         else:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import data, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.data import Data, image_folder, pickle_machine, torch_file
 from kip.data.published import scores_and_classes
-from kip.errors import ConfigError, DataError, ShapeError
+from kip.errors import ConfigError, DataError, KipError, ShapeError
 from kip.evaluate import evaluate_set
 from kip.kernels import Architecture
 from kip.preprocess import Preprocess
@@ -38,7 +39,7 @@ class _Built:
         self.value, self.state = value, state
 
 
-class _Writer(pickle._Pickler):
+class _Writer(untyped(pickle)._Pickler):
     """Writes pickles that name functions without importing them, and storages by key, as torch does."""
 
     def save(self, obj, save_persistent_id=True):
@@ -147,7 +148,7 @@ def test_normalised_and_preprocessed_values_come_back_to_the_same_set(natural, d
 @pytest.mark.parametrize("call", [("os", "system"), ("builtins", "eval"), ("torch", "load"), ("kip.cli", "main")])
 def test_a_pt_file_that_names_code_is_refused_and_runs_nothing(tmp_path, call):
     marker = tmp_path / "ran"
-    path = pt_file(tmp_path / "evil.pt", {"data": _Named(*call, (f"touch {marker}",))})
+    path = pt_file(tmp_path / "evil.pt", {"data": _Named(call[0], call[1], (f"touch {marker}",))})
     with pytest.raises(DataError, match=f"names code; got {call[0]}.{call[1]}"):
         torch_file.read(path)
     assert not marker.exists()
@@ -489,7 +490,7 @@ def test_learned_labels_are_what_they_are_said_to_be(caplog):
     assert "--labels-are logits" in caplog.text
     caplog.clear()
     for rows, kind in ((made, "probabilities"), (made, None), (made - 0.5, None), (logits, "scores")):
-        scores_and_classes(rows, 3, 2, kind)
+        scores_and_classes(rows, 3, 2, untyped(kind))
     assert not caplog.records
     with pytest.raises(DataError, match=r"rows from -1e\+03.*probabilities.*--labels-are logits"):
         scores_and_classes(logits, 3, 2, "probabilities")
@@ -618,7 +619,7 @@ def test_a_folder_of_images_becomes_a_set(tmp_path):
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     from PIL import Image
 
-    def refused(match, kind=DataError, **options):
+    def refused(match, kind: type[KipError] = DataError, **options):
         with pytest.raises(kind, match=match):
             import_set(tmp_path / "set", Data("digits"), name="x", kernel=FC, **{"values": "pixels", **options})
 
@@ -800,7 +801,7 @@ def test_bytes_are_the_pixels_and_labels_must_be_finite(natural, tmp_path):
     np.savez(tmp_path / "u8.npz", images=np.rint(255 * images).astype(np.uint8), classes=classes)
     np.savez(tmp_path / "f.npz", images=images, classes=classes)
     of_bytes, plain = (
-        import_set(tmp_path / f"{name}.npz", Data("digits"), name="x", values=values, kernel=FC)
+        import_set(tmp_path / f"{name}.npz", Data("digits"), name="x", values=untyped(values), kernel=FC)
         for name, values in (("u8", "bytes"), ("f", "pixels"))
     )
     np.testing.assert_allclose(of_bytes.images, plain.images, atol=1e-6)

@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from kip.data.mirror import mirror_keeps_class
 from kip.training import augment
-from kip.training.augment import augment_images, augment_siamese
+from kip.training.augment import augment_alike, augment_images
 from kip.training.warp import bilinear
 
 
@@ -103,7 +103,7 @@ def test_a_flip_mirrors_left_and_right_half_of_the_time(rng):
 def test_scale_is_pytorchs_grid_with_factors_uniform_in_their_range(rng, side):
     images = batch(rng, side)
     factors = uniform(4, (6, 2), 1 / 1.2, 1.2)
-    for image, ours, (sy, sx) in zip(np.float64(images), applied(augment.scale, 4, images), factors):
+    for image, ours, (sy, sx) in zip(images.astype(np.float64), applied(augment.scale, 4, images), factors):
         np.testing.assert_allclose(ours, grid_sample(image, np.diag([sx, sy])), atol=2e-5)
     assert uniform(4, (20000,), 1 / 1.2, 1.2).mean() == pytest.approx((1.2 + 1 / 1.2) / 2, abs=0.003), (
         "linear, not of the logarithm"
@@ -113,7 +113,7 @@ def test_scale_is_pytorchs_grid_with_factors_uniform_in_their_range(rng, side):
 def test_rotate_is_pytorchs_grid_with_angles_up_to_fifteen_degrees(rng):
     images = batch(rng, 8)
     angles = np.deg2rad(uniform(5, (6,), -15, 15))
-    for image, ours, a in zip(np.float64(images), applied(augment.rotate, 5, images), angles):
+    for image, ours, a in zip(images.astype(np.float64), applied(augment.rotate, 5, images), angles):
         theta = np.array([[np.cos(a), np.sin(-a)], [np.sin(a), np.cos(a)]])
         np.testing.assert_allclose(ours, grid_sample(image, theta), atol=2e-5)
 
@@ -121,7 +121,7 @@ def test_rotate_is_pytorchs_grid_with_angles_up_to_fifteen_degrees(rng):
 def test_a_quarter_turn_and_the_identity_are_exact(rng):
     images, turned = batch(rng, 8, 2), jax.jit(bilinear)
     np.testing.assert_allclose(turned(images, np.eye(2, dtype=np.float32)[None]), images, atol=1e-6)
-    quarter = turned(images, np.float32([[[0, 1], [-1, 0]]]))
+    quarter = turned(images, np.array([[[0, 1], [-1, 0]]], np.float32))
     np.testing.assert_allclose(quarter, np.rot90(images, 1, axes=(1, 2)), atol=1e-5)
 
 
@@ -129,7 +129,7 @@ def sampled(image, matrix, shift):
     """Return an image at the pixels M p + t, counted from the middle, its edges outside; by SciPy, pixel units."""
     height, width, _ = image.shape
     middle = (np.array([height, width]) - 1) / 2
-    points = np.stack(np.mgrid[:height, :width], -1) - middle
+    points = np.stack([*np.mgrid[:height, :width]], -1) - middle
     rows, columns = np.moveaxis(points @ np.asarray(matrix).T + shift + middle, -1, 0)
     channels = [map_coordinates(image[..., c], [rows, columns], order=1, mode="nearest") for c in range(image.shape[2])]
     return np.stack(channels, -1)
@@ -164,11 +164,11 @@ def test_frepo_zooms_about_a_part_of_the_image_and_repeats_its_edges(rng):
 def test_frepo_turns_and_translates_with_edges_outside(rng):
     images = batch(rng, 8)
     angles = np.deg2rad(uniform(5, (6,), -15, 15))
-    for image, ours, a in zip(np.float64(images), applied(augment.turn, 5, images), angles):
+    for image, ours, a in zip(images.astype(np.float64), applied(augment.turn, 5, images), angles):
         matrix = [[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]]
         np.testing.assert_allclose(ours, sampled(image, matrix, 0), atol=2e-5)
     shifts = uniform(5, (6, 2), -1.0, 1.0)
-    for image, ours, u in zip(np.float64(images), applied(augment.translate, 5, images), shifts):
+    for image, ours, u in zip(images.astype(np.float64), applied(augment.translate, 5, images), shifts):
         np.testing.assert_allclose(ours, sampled(image, np.eye(2), u), atol=2e-5)  # an eighth of 8 pixels
 
 
@@ -211,13 +211,13 @@ def test_one_operation_serves_a_batch_and_the_flip_is_left_out_where_it_must_be(
 def test_siamese_batches_are_the_same_view_of_their_images(rng):
     real = batch(rng, 8, 7)
     synthetic = real[[4, 2]]
-    apply = jax.jit(augment_siamese, static_argnums=0)
+    apply = jax.jit(augment_alike, static_argnums=0)
     changed, kinds = 0, set()
     for seed in range(40):
-        ours, theirs = map(np.asarray, apply("dsa", jax.random.key(seed), real, synthetic))
+        ours, theirs = (np.asarray(apply("dsa", jax.random.key(seed), images)) for images in (real, synthetic))
         np.testing.assert_allclose(ours[[4, 2]], theirs, atol=1e-6)
         changed += not np.array_equal(ours, real)
-        repeated = apply("dsa", jax.random.key(seed), np.tile(real[:1], (7, 1, 1, 1)), synthetic)[0]
+        repeated = apply("dsa", jax.random.key(seed), np.tile(real[:1], (7, 1, 1, 1)))
         np.testing.assert_allclose(repeated, np.tile(repeated[:1], (7, 1, 1, 1)), atol=1e-6)
         kinds.add(str(ours.round(3).tobytes()))
     assert changed > 30, "all but some of the flips"
@@ -228,7 +228,7 @@ def test_a_siamese_view_lets_the_gradient_through(rng):
     real, synthetic = batch(rng, 8, 3), batch(rng, 8, 2)
 
     def loss(synthetic, key):
-        ours, theirs = augment_siamese("dsa", key, real, synthetic)
+        ours, theirs = (augment_alike("dsa", key, images) for images in (real, synthetic))
         return jnp.sum(jnp.sin(theirs)) + jnp.sum(ours)
 
     value_and_gradient = jax.jit(jax.value_and_grad(loss))
@@ -253,7 +253,7 @@ def test_dcs_own_augmentation_takes_one_operation_an_image(rng):
 
 
 def test_dcs_scale_is_nearest_neighbours_in_the_middle():
-    resized = jax.jit(augment._resized, static_argnums=1)
+    resized = jax.jit(augment._source_pixels, static_argnums=1)
     for side, length in ((28, 23), (28, 28), (28, 33), (8, 7)):
         canvas = max(side, length)
         nearest = [int(np.floor(i * side / length)) for i in range(length)]
@@ -265,7 +265,8 @@ def test_dcs_scale_is_nearest_neighbours_in_the_middle():
 
 
 def test_flips_are_left_out_where_a_mirror_image_has_another_class():
-    for kind, unflipped in (("dsa", "dsa_no_flip"), ("frepo", "frepo_no_flip"), ("dc", "dc")):
+    pairs: list[tuple[augment.Augmentation, str]] = [("dsa", "dsa_no_flip"), ("frepo", "frepo_no_flip"), ("dc", "dc")]
+    for kind, unflipped in pairs:
         assert augment.for_classes(kind, True) == kind
         assert augment.for_classes(kind, False) == unflipped
 

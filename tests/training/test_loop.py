@@ -89,7 +89,7 @@ def test_training_is_plain_momentum_gradient_descent(rng, loss):
         np.testing.assert_allclose(ours, plain, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
 def test_many_at_once_are_what_each_is_alone(rng, kind):
     images, labels, classes = toy(rng, 30)
     optimizer = Optimizer(kind, momentum=0.9 if kind == "sgd" else 0.0, schedule="cosine")
@@ -98,7 +98,7 @@ def test_many_at_once_are_what_each_is_alone(rng, kind):
     together = trained(recipe, (images, labels), (images, classes), rates=rates, decays=decays)
     keys = jax.random.split(jax.random.key(3), 3)
     for r in range(3):
-        rate, decay = np.float32([rates[r]]), np.float32([decays[r]])
+        rate, decay = np.array([rates[r]], np.float32), np.array([decays[r]], np.float32)
         alone = train(MODEL, recipe, keys[r : r + 1], rate, decay, images, labels, (images, classes))
         np.testing.assert_allclose(together.curve[r], alone.curve[0], atol=0.04)  # one image on a border
         np.testing.assert_allclose(together.loss[r], alone.loss[0], rtol=1e-4)
@@ -107,6 +107,7 @@ def test_many_at_once_are_what_each_is_alone(rng, kind):
 
 
 @pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
+@pytest.mark.slow
 def test_groups_on_several_devices_give_the_bits_of_each_alone_in_order(rng):
     images, labels, classes = toy(rng, 30)
     recipe = Recipe(optimizer=SGD, steps=6, batch=7, evaluations=1)
@@ -115,7 +116,9 @@ def test_groups_on_several_devices_give_the_bits_of_each_alone_in_order(rng):
     all_devices = trained(recipe, support, validation, rates=rates, decays=decays, way=train_all, at_once=1)
     keys = jax.random.split(jax.random.key(3), 3)
     for r in range(3):
-        alone = train(MODEL, recipe, keys[r : r + 1], np.float32([rates[r]]), np.zeros(1), *support, validation)
+        alone = train(
+            MODEL, recipe, keys[r : r + 1], np.array([rates[r]], np.float32), np.zeros(1), *support, validation
+        )
         assert equal(all_devices.variables[r], alone.variables[0])
         assert all_devices.curve[r] == alone.curve[0]
 

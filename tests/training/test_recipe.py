@@ -62,7 +62,7 @@ def test_a_chain_is_optaxs_own(optimizer, rng):
 def test_rates_in_the_state_are_vectorised_over(rng):
     params = start(rng)
     chain = Optimizer("adamw", 1.0, schedule="cosine").chain(STEPS)
-    rates, decays = np.float32([0.1, 0.01]), np.float32([0.0, 0.3])
+    rates, decays = np.array([0.1, 0.01], np.float32), np.array([0.0, 0.3], np.float32)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
     state = with_rates(jax.vmap(chain.init)(many), rates, decays)
     for step in range(STEPS):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,10 +27,12 @@ def images(rng):
 
 
 def make(images, store, gradients_after=(1,), recording=RECORDING, **options):
+    pixels, classes = images
     return record(
         recording,
         SMALL,
-        *images,
+        pixels,
+        classes,
         3,
         seed=0,
         mirror_keeps_class=False,
@@ -55,7 +58,7 @@ def test_the_last_row_is_what_the_trained_network_gives(images, store):
     columns = made.columns(np.array([3, 9]))
     assert columns.shape == (2, 5, 2, 3)
     assert not np.array_equal(columns[0], columns[1]), "each seed is a network of its own"
-    one_hot = np.eye(3)[images[1]]
+    one_hot = jnp.eye(3)[images[1]]
     losses = [per_example("xent", made.columns(slice(None))[0, row], one_hot).mean() for row in (0, -1)]
     assert losses[1] < losses[0], "it has learned"
 

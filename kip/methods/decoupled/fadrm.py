@@ -128,13 +128,13 @@ class FADRM(Decoupled[Prepared, Small]):
         else:
             images = self.inputs(state, group.rows, side)
         slope = slope_of(view, loss, self, problem, state, prepared.variables[turn], group, images, self.networks[turn])
-        moved, optimizer = descend_within_range(
+        new_images, optimizer = descend_within_range(
             self.pace, problem, optimizer, place(images, whole), place(slope.gradient, whole)
         )
-        moved = moved[:, :side, :side]
+        new_images = new_images[:, :side, :side]
         recovered = np.array(state.inputs)
-        recovered[group.rows] = resize(moved, whole)
-        owned = {"small": place(moved, whole)} if self.sides else state.owned
+        recovered[group.rows] = resize(new_images, whole)
+        owned = {"small": place(new_images, whole)} if self.sides else state.owned
         after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer, owned=owned)
         return after, {"loss": slope.loss, "batch_accuracy": slope.accuracy}
 

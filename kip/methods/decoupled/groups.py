@@ -7,9 +7,9 @@ are the classes.
 A method gives two functions of its module, which take its configuration first and are compiled together:
 
     view(config, key, images, iteration, mirror)            the images as a network sees them in an iteration
-    loss(config, model, given, images, labels, key)         the loss, with the logits and the method's memory
+    loss(config, model, arrays, images, labels, key)         the loss, with the logits and the method's memory
 
-`given` is a pytree of arrays: a network's variables, and all else that the loss needs.
+`arrays` is a pytree of arrays: a network's variables, and all else that the loss needs.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class Pace(NamedTuple):
 
 
 Config = TypeVar("Config", bound=Recovering)
-Given = TypeVar("Given")
+Arrays = TypeVar("Arrays")
 Memory = TypeVar("Memory")
 Options = TypeVar("Options")
 View = Callable[[Options, Array, Array, Array, bool], Array]
-Loss = Callable[[Options, Model, Given, Array, Array, Array], tuple[Array, tuple[Array, Memory]]]
+Loss = Callable[[Options, Model, Arrays, Array, Array, Array], tuple[Array, tuple[Array, Memory]]]
 
 
 class Recovered(NamedTuple, Generic[Memory, Owned]):
@@ -127,11 +127,11 @@ def fresh_adam(pace: Pace, images: Any) -> Any:
 
 def recover(
     view: View[Config],
-    loss: Loss[Config, Given, Memory],
+    loss: Loss[Config, Arrays, Memory],
     config: Config,
     problem: Problem,
     state: State[Owned],
-    given: Given,
+    arrays: Arrays,
     group: Group,
     network: Network,
 ) -> Recovered[Memory, Owned]:
@@ -143,7 +143,7 @@ def recover(
         config: the method, which both functions take.
         problem: the train set, the seed, and the range of pixels.
         state: before the iteration.
-        given: the arrays that the loss needs.
+        arrays: the arrays that the loss needs.
         group: the group, of `group_of`.
         network: the network whose turn it is.
 
@@ -151,21 +151,21 @@ def recover(
         NonFiniteError: if the loss is not finite.
     """
     images = state.inputs[group.rows]
-    slope = slope_of(view, loss, config, problem, state, given, group, images, network)
-    moved, optimizer = descend_within_range(config.pace, problem, state.optimizer, images, slope.gradient)
+    slope = slope_of(view, loss, config, problem, state, arrays, group, images, network)
+    new_images, optimizer = descend_within_range(config.pace, problem, state.optimizer, images, slope.gradient)
     recovered = np.array(state.inputs)
-    recovered[group.rows] = moved
+    recovered[group.rows] = new_images
     after = state._replace(step=state.step + 1, inputs=recovered, optimizer=optimizer)
     return Recovered(after, slope.memory, {"loss": slope.loss, "batch_accuracy": slope.accuracy})
 
 
 def slope_of(
     view: View[Config],
-    loss: Loss[Config, Given, Memory],
+    loss: Loss[Config, Arrays, Memory],
     config: Config,
     problem: Problem,
     state: State[Owned],
-    given: Given,
+    arrays: Arrays,
     group: Group,
     images: Any,
     network: Network,
@@ -176,7 +176,7 @@ def slope_of(
         NonFiniteError: if the loss is not finite.
     """
     (value, (accuracy, memory)), gradient = _gradient(
-        given,
+        arrays,
         images,
         jnp.asarray(state.class_index[group.rows]),
         key(problem.seed, "roll", state.step),
@@ -208,7 +208,7 @@ def adam(pace: Pace) -> optax.GradientTransformation:
 
 @partial(jax.jit, static_argnames=("view", "loss", "config", "model", "mirror", "devices"))
 def _gradient(
-    given: Any,
+    arrays: Any,
     images: Array,
     classes: Array,
     key: Array,
@@ -225,8 +225,8 @@ def _gradient(
     labels = jax.nn.one_hot(classes, model.num_outputs)
 
     def of_images(images: Array) -> tuple[Array, tuple[Array, Any]]:
-        seen = spread(view(config, key, images, iteration, mirror), devices)
-        value, (logits, memory) = loss(config, model, given, seen, labels, jax.random.fold_in(key, 1 << 16))
+        views = spread(view(config, key, images, iteration, mirror), devices)
+        value, (logits, memory) = loss(config, model, arrays, views, labels, jax.random.fold_in(key, 1 << 16))
         return value, (jnp.mean(logits.argmax(1) == classes), memory)
 
     return jax.value_and_grad(of_images, has_aux=True)(images)

@@ -106,11 +106,11 @@ class RDED(Method[Variables, None]):
         )
         class_index = np.repeat(np.arange(problem.num_classes), count)
         order = np.argsort(state.class_index, kind="stable")  # whose statistics a class takes over
-        moved = state._replace(
+        new_state = state._replace(
             step=1,
             inputs=np.concatenate(chosen),
             labels=centred_one_hot(class_index, problem.num_classes),
             class_index=class_index,
             statistics=state.statistics[order],
         )
-        return moved, {"crop_cross_entropy": float(np.mean(losses))}  # no loss of the set: it looks at no set
+        return new_state, {"crop_cross_entropy": float(np.mean(losses))}  # no loss of the set: it looks at no set

@@ -33,7 +33,7 @@ from kip import krr
 from kip.errors import NonFiniteError
 from kip.networks.model import Model, Variables
 from kip.precision import AnyArray, float64
-from kip.training.predict import device_features, device_parts, evaluate, features_of_parts
+from kip.training.predict import device_features, device_parts, features_of_parts, precise_features
 
 ROWS = 1024
 """Rows of F_t that are taken in float64 at once."""
@@ -159,7 +159,7 @@ def feature_cotangent(to_ss: np.ndarray, to_ts: np.ndarray, support: Array, targ
         total = _product(to_ss, support)
         for first in range(0, len(target), ROWS):
             part = slice(first, first + ROWS)
-            total = _added(total, to_ts[part], target[part])
+            total = _add(total, to_ts[part], target[part])
         return total.astype(support.dtype)
 
 
@@ -174,13 +174,13 @@ def _product(weights: Array, features: Array) -> Array:
 
 
 @jax.jit
-def _added(total: Array, weights: Array, features: Array) -> Array:
+def _add(total: Array, weights: Array, features: Array) -> Array:
     return total + weights.T @ features.astype(float)
 
 
 @partial(jax.jit, static_argnames=("model",))
 def _features_and_pull(variables: Variables, images: Array, *, model: Model) -> tuple[Array, Pull]:
-    return jax.vjp(lambda images: evaluate(model, variables, images, False, "highest").features, images)
+    return jax.vjp(lambda images: precise_features(model, variables, images), images)
 
 
 @jax.jit

@@ -179,19 +179,21 @@ class FRePo(TargetMethod[Slots, Slots]):
             gradient["labels"] = loss_and_grads.labels / count + np.asarray(to_margin)
         before = _parameters(self, state)
         after, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(
+        new_state = state._replace(
             step=state.step + 1,
             inputs=after["images"],
             labels=after.get("labels", state.labels),
             optimizer=optimizer,
         )
-        slots = pool.advance(self.pool, model, state.owned, index, moved.inputs, moved.labels, seed=problem.seed)
+        slots = pool.advance(
+            self.pool, model, state.owned, index, new_state.inputs, new_state.labels, seed=problem.seed
+        )
         metrics = {
             "loss": loss_and_grads.loss / count + (float(margin) if self.learn_labels else 0.0),
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
             "condition": loss_and_grads.condition,
         }
-        return moved._replace(owned=slots), metrics
+        return new_state._replace(owned=slots), metrics
 
 
 def margin_loss(labels: AnyArray) -> Array:

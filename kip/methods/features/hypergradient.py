@@ -25,7 +25,7 @@ from kip.precision import AnyArray
 from kip.training.predict import device_parts
 
 Tangents = Variables
-"""A pytree of arrays in the structure of `moving(parameters)`."""
+"""A pytree of arrays in the structure of `tangent_parameters(parameters)`."""
 Scalar = Union[float, np.floating, AnyArray]
 """A number, or an array of one."""
 Pull = Callable[[Array], tuple[Tangents]]
@@ -63,14 +63,14 @@ class Student(NamedTuple):
 
         def outputs(parameters: Variables) -> tuple[Array, Array]:
             readout = {**parameters[READOUT], "kernel": kernel}
-            given = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
-            return given.logits, given.features
+            result = self.model.apply({**base, "params": {**parameters, READOUT: readout}}, images)
+            return result.logits, result.features
 
-        (_, features), push = jax.linearize(outputs, moving(base["params"]))
+        (_, features), push = jax.linearize(outputs, tangent_parameters(base["params"]))
         return features, lambda tangents: push(tangents)[0]
 
 
-def moving(parameters: Variables) -> Tangents:
+def tangent_parameters(parameters: Variables) -> Tangents:
     """Return the parameters that have tangents: all but the last layer's kernel."""
     readout = {name: leaf for name, leaf in parameters[READOUT].items() if name != "kernel"}
     return {**parameters, READOUT: readout}
@@ -119,7 +119,7 @@ def learn(student: Student, base: Variables, images: Array, labels: Array, rate:
         rate: the learning rate.
         steps: the number of steps.
     """
-    nothing = jax.tree.map(jnp.zeros_like, moving(base["params"]))
+    nothing = jax.tree.map(jnp.zeros_like, tangent_parameters(base["params"]))
     return _descend(student, base, images, labels, nothing, rate, steps)
 
 
@@ -326,7 +326,7 @@ def _descend(
 def _kernel_and_pull(student: Student, base: Variables, images: Array) -> tuple[Array, Pull]:
     """Return K, and the function that pulls a cotangent of outputs o back to tangents, a pytree."""
     features, push = student.linearise(base, images)
-    _, pull = jax.vjp(push, jax.tree.map(jnp.zeros_like, moving(base["params"])))
+    _, pull = jax.vjp(push, jax.tree.map(jnp.zeros_like, tangent_parameters(base["params"])))
     return features @ features.T, pull
 
 

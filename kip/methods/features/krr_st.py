@@ -138,7 +138,7 @@ class KRRST(Method[Prepared, Slots]):
         Raises: as `kip.training.self_supervised.train`.
         """
         model, variables = teacher.train(self.teacher, problem.inputs, seed=problem.seed, store=store)
-        chosen = self._chosen(problem)
+        chosen = self._choose_images(problem)
         labels = teacher.represent(model, variables, problem.inputs[chosen])
         learner = Model(self.network, labels.shape[1])
         slots = pool.start(self.pool, learner, problem.inputs[chosen], labels, seed=problem.seed, store=store)
@@ -146,7 +146,7 @@ class KRRST(Method[Prepared, Slots]):
 
     def init(self, problem: Problem, prepared: Prepared) -> State[Slots]:
         """Return step 0: random train images with their representations, and the pool."""
-        chosen = self._chosen(problem)
+        chosen = self._choose_images(problem)
         images = problem.inputs[chosen]
         return State(
             step=0,
@@ -185,17 +185,17 @@ class KRRST(Method[Prepared, Slots]):
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
         before = {"images": state.inputs, "labels": state.labels}
         after, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(
+        new_state = state._replace(
             step=state.step + 1,
             inputs=after["images"],
             labels=after["labels"],
             optimizer=optimizer,
         )
-        slots = pool.advance(self.pool, learner, slots, index, moved.inputs, moved.labels, seed=problem.seed)
+        slots = pool.advance(self.pool, learner, slots, index, new_state.inputs, new_state.labels, seed=problem.seed)
         metrics = {"loss": 2 * loss_and_grads.loss, "condition": loss_and_grads.condition}
-        return moved._replace(owned=slots), metrics
+        return new_state._replace(owned=slots), metrics
 
-    def _chosen(self, problem: Problem) -> np.ndarray:
+    def _choose_images(self, problem: Problem) -> np.ndarray:
         """Return the train images that the set starts from, drawn without a look at classes."""
         return generator(problem.seed, "support").choice(len(problem.inputs), self.images, replace=False)
 

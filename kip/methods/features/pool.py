@@ -136,5 +136,5 @@ def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: 
 
 def _learn(pool: Pool, model: Model, slot: Slot, images: AnyArray, labels: AnyArray) -> Slot:
     learn = compiled_learning(Supervised(model, pool.loss), pool.optimizer)
-    moved = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
-    return slot._replace(variables=moved.variables, optimizer=moved.memory, updates=np.asarray(slot.updates + 1))
+    after = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
+    return slot._replace(variables=after.variables, optimizer=after.memory, updates=np.asarray(slot.updates + 1))

@@ -32,7 +32,7 @@ class Rate(NamedTuple):
     value: np.ndarray
     higher: np.ndarray
     falling: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def first(rate: Scalar) -> Rate:

@@ -252,16 +252,16 @@ class RCIG(TargetMethod[Prepared, Owned]):
         _check_finite("the kernel of the student's features", found.k_ss)
         condition = krr.condition_number(found.k_ss, student.ridge)
         _check_finite("the loss of the student, or its gradient,", found.loss, *gradient.values())
-        moved, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._parameters(owned))
-        moved = {"labels": owned["labels"], **moved}
+        after, optimizer = descend(_optimizer, self, gradient, state.optimizer, self._parameters(owned))
+        after = {"labels": owned["labels"], **after}
         newest = (1 - self.average) / (1 - self.average ** (state.step + 1))
-        images = _averaged(state.inputs, moved["images"], np.float32(newest))
-        labels = _averaged(state.labels, moved["labels"], np.float32(newest))
+        images = _update_average(state.inputs, after["images"], np.float32(newest))
+        labels = _update_average(state.labels, after["labels"], np.float32(newest))
         owned = Owned(
-            images=moved["images"],
-            labels=moved["labels"],
-            scale=moved["scale"],
-            pool=self._advance(problem, state, index, student.see(moved["images"], moved["labels"])),
+            images=after["images"],
+            labels=after["labels"],
+            scale=after["scale"],
+            pool=self._advance(problem, state, index, student.see(after["images"], after["labels"])),
             inner=watch(owned["inner"], found.inner_losses),
             solver=watch(owned["solver"], found.solver_losses),
         )
@@ -323,7 +323,7 @@ def _check_finite(what: str, *arrays: AnyArray) -> None:
 
 
 @jax.jit
-def _averaged(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
+def _update_average(average: AnyArray, newest: AnyArray, weight: Scalar) -> AnyArray:
     return average + weight * (newest - average)
 
 

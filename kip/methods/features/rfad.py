@@ -191,7 +191,7 @@ def apply_map(base: AnyArray, linear: AnyArray) -> Array:
 
 @jax.jit
 def pull_back(base: AnyArray, linear: AnyArray, images: Array) -> tuple[Array, Array]:
-    """Return the gradients with respect to base images and map, given that with respect to the images `apply_map`."""
+    """Return the gradients with respect to base images and map, given that with respect to the images."""
     pull = jax.vjp(apply_map, base, linear)[1]
     return pull(images)
 

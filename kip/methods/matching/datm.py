@@ -45,7 +45,7 @@ from kip.rng import generator
 from kip.storage.artefacts import Store
 from kip.training.predict import logits
 from kip.training.protocols import PROTOCOLS, Protocol
-from kip.training.unrolled import Learned
+from kip.training.unrolled import LearnedSet
 
 PROTOCOL = dataclasses.replace(
     PROTOCOLS["MTT"], name="DATM", paper="Guo et al. 2024", labels="own", loss="kl", batch=128
@@ -126,7 +126,7 @@ class DATM(Method[Trajectories, Unaveraged]):
         return students_under(self.protocol if self.learn_labels else of_classes, self)
 
     def step_images(self, num_classes: int) -> float:
-        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        """Return the number of learned images in all the student's steps, whose gradient is differentiated again."""
         return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
@@ -175,7 +175,7 @@ class DATM(Method[Trajectories, Unaveraged]):
         before, loss_name = self._parameters(state), "kl" if self.learn_labels else "soft_xent"
         loss, gradient = matching.match_trajectory(
             matching.student_of(problem, self.network, loss_name, siamese=self.siamese),
-            Learned(before["images"], before.get("labels", matching.one_hot_of(state)), before["rates"]),
+            LearnedSet(before["images"], before.get("labels", matching.one_hot_of(state)), before["rates"]),
             matching.batches_of_step(problem, state, self.student_batch, self.student_steps),
             *matching.begin_and_end(
                 problem,
@@ -195,9 +195,9 @@ class DATM(Method[Trajectories, Unaveraged]):
         moves = {name: gradient._asdict()[name] for name in before}
         after, optimizer = descend(_optimizer, self, moves, state.optimizer, before)
         matching.check_update(float(loss), after)
-        moved = matching.write_back(state, after, self.average)
+        new_state = matching.write_back(state, after, self.average)
         labels = after.get("labels", state.labels)
-        return moved._replace(step=state.step + 1, labels=labels, optimizer=optimizer), metrics
+        return new_state._replace(step=state.step + 1, labels=labels, optimizer=optimizer), metrics
 
     def natural(self, initial: State[Unaveraged], exported: State[Unaveraged]) -> State[Unaveraged]:
         """Return the images that learning started from, with the first labels and the exported set's rate."""

@@ -178,7 +178,7 @@ def _train(
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """An objective whose gradient is GSAM's of another one: see above.
+    """An objective whose gradient is GSAM's of another one, as the head of this file has it.
 
     Attributes:
         objective: the other one.

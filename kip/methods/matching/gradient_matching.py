@@ -226,9 +226,9 @@ class ClassDistance:
 
     def in_parts(self, params: Variables, real: Array, learned: Array, label: int, key: Array) -> tuple[Array, Array]:
         """Return the same, the natural images' gradient taken in parts; see `kip.training.microbatches`."""
-        seen = real if self.augmentation == "none" else _augment(real, key, match=self)
+        views = real if self.augmentation == "none" else _augment(real, key, match=self)
         labels = np.eye(self.model.num_outputs, dtype=np.float32)[[label] * len(real)]
-        _, wanted = gradient_in_parts(self.model, "xent", params, seen, labels)
+        _, wanted = gradient_in_parts(self.model, "xent", params, views, labels)
         return _to(wanted, params, learned, label, key, match=self)
 
     def to(

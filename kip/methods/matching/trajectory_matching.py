@@ -67,7 +67,7 @@ from kip.storage.artefacts import Store
 from kip.training.augment import strategy_for
 from kip.training.losses import Loss
 from kip.training.protocols import PROTOCOLS, Protocol
-from kip.training.unrolled import Draw, Learned, Student, pull_back_path, unroll
+from kip.training.unrolled import Draw, LearnedSet, Student, pull_back_path, unroll
 
 Unaveraged = AnyArray | None
 """The images that students see, where those of the state are their moving average; None where there is no average."""
@@ -130,7 +130,7 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
         check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)
 
     def step_images(self, num_classes: int) -> float:
-        """Return the learned images of all the student's steps, whose gradient is differentiated again."""
+        """Return the number of learned images in all the student's steps, whose gradient is differentiated again."""
         return 6 * self.student_steps * (self.student_batch or num_classes * self.images_per_class)
 
     def prepare(self, problem: Problem, store: Store) -> Trajectories:
@@ -160,7 +160,7 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
         before = self._parameters(state)
         loss, gradient = match_trajectory(
             student_of(problem, self.network, "soft_xent", siamese=self.siamese),
-            Learned(student_inputs(state), one_hot_of(state), before["rates"]),
+            LearnedSet(student_inputs(state), one_hot_of(state), before["rates"]),
             batches_of_step(problem, state, self.student_batch, self.student_steps),
             *begin_and_end(
                 problem, prepared, self.experts, self.first_start, self.last_start, self.expert_epochs, step=state.step
@@ -172,9 +172,9 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
         after, optimizer = descend(_optimizer, self, moves, state.optimizer, before)
         after = render(problem, state, self.latents, after)
         check_update(float(loss), after)
-        moved = write_back(state, after, self.average)
+        new_state = write_back(state, after, self.average)
         metrics = {"loss": float(loss), "student_rate": float(before["rates"][0])}
-        return moved._replace(step=state.step + 1, latents=after.get("latents"), optimizer=optimizer), metrics
+        return new_state._replace(step=state.step + 1, latents=after.get("latents"), optimizer=optimizer), metrics
 
     def natural(self, initial: State[Unaveraged], exported: State[Unaveraged]) -> State[Unaveraged] | None:
         """Return the natural images that learning started from, with the exported rate; None where it was noise."""
@@ -304,8 +304,8 @@ def write_back(state: State[Unaveraged], after: Parameters, average: float) -> S
 
 
 def match_trajectory(
-    student: Student, learned: Learned, draws: list[Draw], begins: Variables, wanted: Variables, *, exact: bool
-) -> tuple[Array, Learned]:
+    student: Student, learned: LearnedSet, draws: list[Draw], begins: Variables, wanted: Variables, *, exact: bool
+) -> tuple[Array, LearnedSet]:
     """Return L = |theta_N - theta*|^2 / |theta_0 - theta*|^2 and its gradient with respect to images, labels and rate.
 
     Args:
@@ -316,7 +316,7 @@ def match_trajectory(
         wanted: theta*.
         exact: whether the gradient is that of L; otherwise TESLA's.
     """
-    learned = Learned(*(jnp.asarray(part) for part in learned))
+    learned = LearnedSet(*(jnp.asarray(part) for part in learned))
     path = unroll(student, begins, learned, draws)
     loss, cotangent = _distance(path[-1], begins, wanted)
     return loss, pull_back_path(student, path, learned, draws, cotangent, through_parameters=exact)

@@ -22,6 +22,9 @@ import numpy as np
 
 from kip.methods.selection.neighbours import Neighbours
 
+POWER = 4.0
+"""The exponent c of DUAL's Beta density."""
+
 
 def order(difficulty: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return the positions from the hardest to the easiest, (m,); equals are in a drawn order.
@@ -109,12 +112,10 @@ def strata(difficulty: np.ndarray, budget: int, generator: np.random.Generator, 
     return np.concatenate(chosen)
 
 
-def beta(
-    score: np.ndarray, mean_probability: np.ndarray, budget: int, generator: np.random.Generator, *, power: float = 4.0
-) -> np.ndarray:
+def beta(score: np.ndarray, mean_probability: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
     """Draw without replacement, with weights score times the density of Beta(a, b) at the mean probability.
 
-        b = 15 (1 - the mean probability of the ten highest scores) (1 - r^power),    a = 16 - b,
+        b = 15 (1 - the mean probability of the ten highest scores) (1 - r^4),    a = 16 - b,
         r the fraction of images that is pruned.
 
     Args:
@@ -122,11 +123,10 @@ def beta(
         mean_probability: the mean probability of the true class, over the same epochs, (m,).
         budget: the number of images that are chosen.
         generator: draws.
-        power: DUAL's c.
     """
     top = mean_probability[hardest(score, 10, generator)].mean()
     pruned = 1 - budget / len(score)
-    b = 15 * (1 - top) * (1 - pruned**power)
+    b = 15 * (1 - top) * (1 - pruned**POWER)
     a = 16 - b
     p = np.clip(mean_probability, 1e-12, 1 - 1e-12)
     log_weights = np.log(np.maximum(score, 1e-300)) + (a - 1) * np.log(p) + (b - 1) * np.log1p(-p)

@@ -172,18 +172,18 @@ def glister(
     """
     one_hot = np.eye(logits.shape[1])[classes]
     residuals = softmax(logits) - one_hot
-    moved = np.asarray(logits, np.float64)
+    current = np.asarray(logits, np.float64)
     eta = step / (1 + np.einsum("md,md->m", features, features).mean())
     left = budgets.astype(int)
     chosen = np.empty(int(left.sum()), np.int64)
     free = np.ones(len(features), bool)
     for place in range(len(chosen)):
-        error = (softmax(moved) - one_hot) / len(moved)
+        error = (softmax(current) - one_hot) / len(current)
         gains = (residuals * (features @ (features.T @ error) + error.sum(0))).sum(1)
         pick = int(np.where(free & (left[classes] > 0), gains, -np.inf).argmax())
         chosen[place], free[pick] = pick, False
         left[classes[pick]] -= 1
-        moved = moved - eta * (1 + features @ features[pick])[:, None] * residuals[pick]
+        current = current - eta * (1 + features @ features[pick])[:, None] * residuals[pick]
     return chosen
 
 

@@ -166,7 +166,7 @@ class D2:
     """
 
     score: Score = Forgetting()
-    """The difficulty of an image, which its neighbours add to."""
+    """The difficulty of an image, to which that of its neighbours is added."""
     drop: Drop = 0.4
     """The fraction of all train images, the hardest by AUM, that is left out before any are chosen; each class keeps
     its budget."""

@@ -32,14 +32,14 @@ from kip.training.protocols import PROTOCOLS, Protocol
 @final
 @value
 class Selection(Method[Choice, None]):
-    """Choose natural images by a rule: at random, by where they are in a space, or by how hard they are to networks."""
+    """Choose natural images by a rule: at random, by their position in a space, or by their difficulty to networks."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     rule: rules.Rule = Random()
     """The rule by which images are chosen, with its own options."""
     pruned: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The fraction of each class that is left out, in place of `images_per_class`. None keeps that number of images."""
+    """The fraction of each class that is left out, in place of `images_per_class`. None takes `images_per_class`."""
     network: Network = CONVNET
     """The network that judges the set."""
     protocol: Protocol = PROTOCOLS["HL"]

@@ -111,7 +111,7 @@ class KernelSpace:
     """The feature space of a kernel, such as the NTK: inner products are the values of the kernel."""
 
     kernel: Kernel = Architecture()
-    """The kernel."""
+    """The kernel under which images are compared."""
     kind: Literal["kernel"] = "kernel"
 
     @property

@@ -42,7 +42,7 @@ from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store
 from kip.training.microbatches import gradient_in_parts
-from kip.training.unrolled import Learned, Student, pull_back_path, unroll
+from kip.training.unrolled import LearnedSet, Student, pull_back_path, unroll
 
 
 @final
@@ -139,19 +139,19 @@ class DD(TargetMethod[None, AnyArray]):
             loss, accuracy, gradient = gradient_through_training(
                 student,
                 params,
-                Learned(state.inputs, state.labels, learned["rates"]),
+                LearnedSet(state.inputs, state.labels, learned["rates"]),
                 self.images_per_class,
                 target.images,
                 target.labels.argmax(1),
             )
             losses.append(loss)
             accuracies.append(accuracy)
-            gradients.append(self._clipped({name: gradient._asdict()[name] for name in learned}))
+            gradients.append(self._clip({name: gradient._asdict()[name] for name in learned}))
         mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *gradients)
         after, optimizer = descend(_optimizer, self, mean, state.optimizer, learned)
         loss = float(np.mean(losses))
         check_finite(loss, after)
-        moved = state._replace(
+        new_state = state._replace(
             step=state.step + 1,
             inputs=after["images"],
             labels=after.get("labels", state.labels),
@@ -159,7 +159,7 @@ class DD(TargetMethod[None, AnyArray]):
             learning_rates=jax.nn.softplus(after["rates"]),
             optimizer=optimizer,
         )
-        return moved, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
+        return new_state, {"loss": loss, "batch_accuracy": float(np.mean(accuracies))}
 
     def natural(self, initial: State[AnyArray], exported: State[AnyArray]) -> State[AnyArray] | None:
         """Return the natural images that learning started from, with the exported rates; None where it was noise."""
@@ -170,7 +170,7 @@ class DD(TargetMethod[None, AnyArray]):
         fixed = {"images": state.inputs, "rates": state.owned}
         return {**fixed, "labels": state.labels} if self.learn_labels else fixed
 
-    def _clipped(self, gradient: Parameters) -> Parameters:
+    def _clip(self, gradient: Parameters) -> Parameters:
         if self.clip is None:
             return gradient
         return optax.clip_by_global_norm(self.clip).update(gradient, optax.EmptyState())[0]
@@ -184,8 +184,8 @@ class DD(TargetMethod[None, AnyArray]):
 
 
 def gradient_through_training(
-    student: Student, params: Variables, learned: Learned, batches: int, target: np.ndarray, classes: np.ndarray
-) -> tuple[Array, Array, Learned]:
+    student: Student, params: Variables, learned: LearnedSet, batches: int, target: np.ndarray, classes: np.ndarray
+) -> tuple[Array, Array, LearnedSet]:
     """Return the loss on target images after the training, the accuracy, and the gradient of the loss.
 
     Args:
@@ -197,7 +197,7 @@ def gradient_through_training(
         classes: their classes, (m,).
     """
     rates, to_raw = jax.vjp(jax.nn.softplus, jnp.asarray(learned.rates))
-    learned = Learned(jnp.asarray(learned.images), jnp.asarray(learned.labels), rates)
+    learned = LearnedSet(jnp.asarray(learned.images), jnp.asarray(learned.labels), rates)
     draws = in_turn(len(learned.images), batches, len(rates))
     path = unroll(student, params, learned, draws)
     labels = np.eye(student.model.num_outputs, dtype=np.float32)[classes]

@@ -133,7 +133,7 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config, store):
     target = problem.target_batch(50, step=0, balanced=False)
     learner = Model(config.network, state.labels.shape[1])
     f_s, f_t = (
-        side_by_side(learner, [state.owned[index].variables], images, bias=True)
+        np.pad(side_by_side(learner, [state.owned[index].variables], images), ((0, 0), (0, 1)), constant_values=1.0)
         for images in (state.inputs, target.images)
     )
     k_ss = f_s @ f_s.T

@@ -1,6 +1,7 @@
 """RCIG: its student is a linearised network that is solved, and its gradient is that of the solved student."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +48,12 @@ class Case:
         }
         self.target = jnp.asarray(rng.standard_normal((10, 3, 3, 1)))
         self.target_labels = jnp.asarray(np.eye(3)[rng.integers(3, size=10)])
-        self.start, self.unravel = ravel_pytree(solver.moving(self.base["params"]))
+        self.start, self.unravel = ravel_pytree(solver.tangent_parameters(self.base["params"]))
         self.start = jnp.zeros_like(self.start)
 
     def inner(self, flat, set_):
-        shown = self.student.see(set_["images"], set_["labels"])
-        return solver.inner_loss(self.student, self.base, *shown, self.unravel(flat))
+        images, labels = self.student.see(set_["images"], set_["labels"])
+        return solver.inner_loss(self.student, self.base, images, labels, self.unravel(flat))
 
     def outer(self, flat, set_):
         return solver.outer_loss(self.student, self.base, set_, self.unravel(flat), self.target, self.target_labels)
@@ -111,7 +112,7 @@ def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
 
 
 def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
-    shown = case.student.see(case.set["images"], case.set["labels"])
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
     hessian = jax.hessian(case.inner)(case.start, case.set)
     gradient = jax.grad(case.outer)(case.solved(case.set), case.set)
     quadratics = {
@@ -121,9 +122,9 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
         "product": lambda v: v @ hessian @ v / 2 - gradient @ v,
     }
     descents = {
-        "learned": lambda steps, rate: solver.learn(case.student, case.base, *shown, rate, steps=steps),
+        "learned": lambda steps, rate: solver.learn(case.student, case.base, images, labels, rate, steps=steps),
         "product": lambda steps, rate: solver.inverse_product(
-            case.student, case.base, shown[0], case.unravel(gradient), 3, rate, steps=steps
+            case.student, case.base, images, case.unravel(gradient), 3, rate, steps=steps
         ),
     }
     for name, quadratic in quadratics.items():
@@ -144,7 +145,7 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
 @pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
     with float64():
-        case = Case(rng, mirror)
+        case: Any = Case(rng, mirror)
         at = case.solved(case.set)
         gradient = jax.grad(case.outer)(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
@@ -159,7 +160,7 @@ def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
 def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_student(rng, mirror):
     """With exact t and v to 1e-6, which central differences with steps of 2e-6 leave; by 500 steps of Adam to 1e-3."""
     with float64():
-        case = Case(rng, mirror)
+        case: Any = Case(rng, mirror)
         at = case.solved(case.set)
         direct, gradient = jax.grad(case.outer, argnums=(1, 0))(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
@@ -189,15 +190,15 @@ def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_stud
 
 def test_the_gradient_by_parts_of_the_target_is_that_of_the_plain_outer_loss(case, monkeypatch):
     options = {"inner_steps": 3, "solver_steps": 3, "clip": False}
-    arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 0.02)
+    arguments: Any = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 0.02)
     whole = solver.hypergradient(*arguments, **options)
     monkeypatch.setattr("kip.training.predict.rows_at_once", lambda model, images: 4)  # parts of 4, 4 and 2 images
     parts = solver.hypergradient(*arguments, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), parts, whole)
-    shown = case.student.see(case.set["images"], case.set["labels"])
-    at = solver.learn(case.student, case.base, *shown, 0.02, steps=3).at
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, images, labels, 0.02, steps=3).at
     loss, (direct, gradient) = jax.value_and_grad(case.outer, argnums=(1, 0))(ravel_pytree(at)[0], case.set)
-    product = solver.inverse_product(case.student, case.base, shown[0], case.unravel(gradient), 3, 0.02, steps=3)
+    product = solver.inverse_product(case.student, case.base, images, case.unravel(gradient), 3, 0.02, steps=3)
     implicit = solver.implicit_gradient(case.student, case.base, case.set, at, product.at)
     np.testing.assert_allclose(parts.loss, loss, rtol=1e-12)
     for name, ours in parts.gradient.items():
@@ -207,10 +208,10 @@ def test_the_gradient_by_parts_of_the_target_is_that_of_the_plain_outer_loss(cas
 def test_the_implicit_gradient_is_clipped_to_the_length_of_the_direct_one(case):
     at = case.solved(case.set)
     options = {"inner_steps": 50, "solver_steps": 50}
-    arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 10.0)
+    arguments: Any = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 10.0)
     clipped, whole = (solver.hypergradient(*arguments, **options, clip=clip).gradient for clip in (True, False))
-    shown = case.student.see(case.set["images"], case.set["labels"])
-    at = solver.learn(case.student, case.base, *shown, 0.02, steps=50).at
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, images, labels, 0.02, steps=50).at
     direct = jax.grad(case.outer, argnums=1)(ravel_pytree(at)[0], case.set)
     for name in ("images", "labels"):
         implicit, shorter = whole[name] - direct[name], clipped[name] - direct[name]
@@ -248,7 +249,7 @@ def test_the_first_rate_is_below_the_least_at_which_a_descent_does_not_fall():
 
     def descent(rate):
         tried.append(rate)
-        return solver.Descent((), tuple(map(np.asarray, FALLING if rate < 0.0015 else HIGHER)))
+        return solver.Descent({}, tuple(map(jnp.asarray, FALLING if rate < 0.0015 else HIGHER)))
 
     assert rates.find_rate(descent, 1e-3) == pytest.approx(0.84 * 1e-3 * 1.2**3)
     np.testing.assert_allclose(tried, [1e-3, 1.2e-3, 1.44e-3, 1.728e-3], rtol=1e-6)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip.judges import Question, RandomFeatures, Support, Tools
 from kip.judges.random_features import draw, side_by_side
 from kip.kernels import Architecture, kernel_function
@@ -77,8 +78,9 @@ def test_a_step_is_that_of_a_direct_computation(problem):
 
     at = [np.asarray(part, np.float64) for part in (state.inputs, np.eye(64), state.labels, 0.0)]
     moved, metrics = config.step(problem, None, state)
-    np.testing.assert_allclose(metrics["loss"], loss(*at), rtol=1e-5)
-    after = [moved.owned["base"], moved.owned["map"], moved.labels, moved.owned["scale"]]
+    assert metrics["loss"] == pytest.approx(loss(*at), rel=1e-5)
+    owned = untyped(moved.owned)
+    after = [owned["base"], owned["map"], moved.labels, owned["scale"]]
     np.testing.assert_allclose(
         moved.inputs.reshape(10, -1), np.reshape(after[0], (10, -1)) @ np.asarray(after[1]), rtol=1e-4, atol=1e-5
     )
@@ -90,7 +92,7 @@ def test_a_step_is_that_of_a_direct_computation(problem):
             parts[which][entry] += sign
             slopes.append(loss(*parts))
         assert abs(slopes[0] - slopes[1]) > 1e-9
-        change = np.float64(after[which])[entry] - at[which][entry]
+        change = np.asarray(after[which], np.float64)[entry] - at[which][entry]
         np.testing.assert_allclose(change, -np.sign(slopes[0] - slopes[1]) * rate / 0.9, rtol=5e-3)
 
 
@@ -139,7 +141,9 @@ def test_the_judge_is_krr_under_the_nngp_of_its_networks(problem):
     question = Question(problem.inputs[12:200], problem.labels[12:200], "test")
     right = judge.are_right(support, question, Tools(problem.blocks, (problem.inputs, problem.labels), 3))
     networks = draw(Model(judge.network, 10), 2, problem.inputs.shape[1:], 3, "judged on test", 0)
-    f_s, f_t = (side_by_side(Model(judge.network, 10), networks, part) for part in (support.inputs, question.inputs))
+    f_s, f_t = (
+        side_by_side(Model(judge.network, 10), networks, part) for part in untyped((support.inputs, question.inputs))
+    )
     k_ss, k_ts = 2 / 12 * f_s @ f_s.T + 0.25, 2 / 12 * f_t @ f_s.T + 0.25
     alpha = np.linalg.solve(k_ss + 1e-2 * np.trace(k_ss) / 12 * np.eye(12), support.labels)
     assert judge.network.width == 6
@@ -173,10 +177,11 @@ def test_a_set_is_judged_by_the_network_that_is_asked_for(problem):
 def test_the_scale_is_learned_only_where_the_loss_has_one(problem, loss):
     config = dataclasses.replace(SMALL, loss=loss)
     state = config.init(problem, None)
-    for _ in range(3):
-        state, metrics = config.step(problem, None, state)
+    for _ in range(2):
+        state, _ = config.step(problem, None, state)
+    state, metrics = config.step(problem, None, state)
     assert (float(state.owned["scale"]) != 0) == (loss == "platt")
-    assert 0 <= metrics["batch_accuracy"] <= 1
+    assert 0 <= untyped(metrics["batch_accuracy"]) <= 1
 
 
 def test_without_a_map_the_images_themselves_are_learned(problem):

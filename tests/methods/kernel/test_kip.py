@@ -128,7 +128,7 @@ def test_kip_gradient_is_the_derivative_of_its_loss(scale):
     y_t = centred_one_hot(problem.labels, CLASSES)
 
     def loss(images, labels, scale):
-        k_ss, k_ts = problem.blocks.forward(RBF(), images, problem.inputs)
+        k_ss, k_ts = problem.blocks.forward(RBF(), images, np.asarray(problem.inputs))
         return krr.cotangents(k_ss, k_ts, labels, y_t, method.ridge, scale=scale)
 
     images, labels = state.inputs.astype(np.float64), state.labels.astype(np.float64)

@@ -14,8 +14,8 @@ from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.training import microbatches as parts
-from kip.training.augment import augment_siamese
-from kip.training.unrolled import Draw, Learned, Student, pull_back_path, slope_and_gradients, unroll
+from kip.training.augment import Augmentation, augment_alike
+from kip.training.unrolled import Draw, LearnedSet, Student, pull_back_path, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
 MODEL = Model(Network("ConvVec1", width=4, norm="instance"), CLASSES)
@@ -113,7 +113,7 @@ def test_reverse_over_forward_is_reverse_over_reverse():
             gradient = jax.grad(loss)(theta, images)
             return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(direction), jax.tree.leaves(gradient)))
 
-        ours = jax.jit(lambda *at: slope_and_gradients(loss, *at, direction))(theta, images)
+        ours = jax.jit(lambda theta, images: slope_and_gradients(loss, theta, images, direction))(theta, images)
         plain = jax.jit(jax.value_and_grad(product, (0, 1)))(theta, images)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -121,18 +121,18 @@ def test_reverse_over_forward_is_reverse_over_reverse():
 
 def test_both_sides_of_a_siamese_augmentation_are_alike():
     images = drawn(1, *SHAPE)
-    augment = jax.jit(augment_siamese, static_argnums=0)
+    augment = jax.jit(augment_alike, static_argnums=0)
     for seed in range(12):
-        real, learned = augment("dsa", jax.random.key(seed), jnp.repeat(images, 5, 0), images)
+        real, learned = (augment("dsa", jax.random.key(seed), each) for each in (jnp.repeat(images, 5, 0), images))
         for image in real:
             np.testing.assert_allclose(image, learned[0], rtol=1e-6)
 
 
-def setting(steps=4, labels="classes", augment="none"):
+def setting(steps=4, labels="classes", augment: Augmentation = "none"):
     """A student, what it learns, what it sees, where it begins and where it should go."""
     student = Student(MODEL, "soft_xent" if labels == "classes" else "kl", augment)
     one_hot = jnp.eye(CLASSES)[jnp.arange(6) % CLASSES]
-    learned = Learned(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
+    learned = LearnedSet(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
     draws = [Draw(np.roll(np.arange(6), step)[:4], jax.random.key(step)) for step in range(steps)]
     return student, learned, draws, params(), params(seed=1)
 
@@ -145,7 +145,7 @@ def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)
         loss, gradient = trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=True)
         assert loss > 0
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 changed = learned._replace(**{name: part})
@@ -220,14 +220,14 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
     with float64():
         model = Model(Network(network), CLASSES)
         student, theta = Student(model, "soft_xent"), params(model)
-        learned = Learned(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
-        target, classes = drawn(9, *SHAPE, seed=5), np.arange(9) % CLASSES
+        learned = LearnedSet(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
+        target, classes = np.asarray(drawn(9, *SHAPE, seed=5)), np.arange(9) % CLASSES
 
         def whole(learned):
             return dd.gradient_through_training(student, theta, learned, 2, target, classes)
 
         _, _, gradient = whole(learned)
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 return whole(learned._replace(**{name: part}))[0]

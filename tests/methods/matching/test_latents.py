@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import config, preprocess
 from kip.errors import ConfigError, ShapeError
 from kip.experiment import Experiment
@@ -130,7 +131,7 @@ def test_generators_that_do_not_fit_are_refused(latents, problem, store):
     with pytest.raises(ConfigError, match="start with latents"):
         DM(1, start="real", latents=latents)
     with pytest.raises(ConfigError, match="unknown key 'latents'"):
-        DATM(1, latents=latents)
+        untyped(DATM)(1, latents=latents)
     whitened = problem._replace(transform=preprocess.fit(preprocess.Preprocess("zca"), problem.pixels))
     with pytest.raises(ConfigError, match="leave each pixel a range"):
         latents.check(whitened)

@@ -1,6 +1,7 @@
 """Label distillation: its gradients, the constraint on labels, restarts, other base examples, the baselines."""
 
 import dataclasses
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,14 @@ SMALL = Network("FC1", width=16)
 HEADS = ("dense", "ridge")
 
 
-def config(head="dense", **options):
-    settings = {"images_per_class": 2, "steps": 50, "learning_rate": 0.02, "target_batch": 60, **options}
+def config(head: Literal["dense", "ridge"] = "dense", **options: Any):
+    settings: dict[str, Any] = {
+        "images_per_class": 2,
+        "steps": 50,
+        "learning_rate": 0.02,
+        "target_batch": 60,
+        **options,
+    }
     training = Training(head=head, network=SMALL, learning_rate=0.01, batch=8, ridge=Ridge(1.0, "absolute"), rate=0.1)
     return LD(training=training, **settings)
 
@@ -46,6 +53,7 @@ def test_the_label_gradient_of_one_sigmoid_layer_is_the_closed_form():
     rng = np.random.default_rng(0)
     with float64():
         for _ in range(5):
+            theta: Any
             theta, x, base = (jnp.asarray(rng.standard_normal(7)) for _ in range(3))
             y, soft, rate = float(rng.integers(2)), jnp.asarray(rng.random()), 0.3
 
@@ -145,7 +153,7 @@ def test_the_ridge_weights_are_the_primal_ridge_solution(problem):
 
 
 def test_a_network_restarts_when_its_average_error_stops_falling():
-    counters, window = restarts.start(5), 5
+    counters, window, step = restarts.start(5), 5, 0
     for step in range(1, 100):  # the error falls to step 20, then rises
         counters, again = restarts.note(counters, abs(step - 20) / 100)
         if again:
@@ -166,13 +174,13 @@ def test_deployment_steps_are_the_mean_of_the_last_three_restarts():
 def test_a_restart_draws_another_network_and_forgets_its_optimiser(problem):
     settings = config(window=1, learning_rate=1e-12)
     state = settings.init(problem, None)
-    first = state.owned["learner"]
+    first, before, number = state.owned["learner"], state, 0
     for _ in range(30):
         before = state
         state, metrics = settings.step(problem, None, state)
-        if metrics["restarts"]:
+        if number := metrics["restarts"]:
             break
-    assert metrics["restarts"] == 1
+    assert number == 1
     fresh = state.owned["learner"]
     assert int(fresh.memory.count) == 0 < int(before.owned["learner"].memory.count)
     kernel = [leaf.variables["params"]["readout"]["kernel"] for leaf in (first, fresh)]
@@ -191,7 +199,7 @@ def test_base_examples_of_another_data_set_are_drawn_without_their_classes(probl
     with pytest.raises(DataError, match="got 500; expected at least 510"):
         config(base="letters", images_per_class=51).init(problem._replace(base=other), None)
     with pytest.raises(ShapeError):
-        config(base="letters").init(problem._replace(base=Split(other.images[:, :7], other.labels)), ())
+        config(base="letters").init(problem._replace(base=Split(other.images[:, :7], other.labels)), None)
 
 
 def test_equal_seeds_give_equal_networks_in_evaluation_and_others_do_not(problem):
@@ -216,7 +224,7 @@ def test_baselines_have_true_or_smoothed_labels_and_count_training_steps(problem
     one_hot = np.eye(10)
     np.testing.assert_allclose(true.init(problem, None).labels, one_hot)
     np.testing.assert_allclose(smooth.init(problem, None).labels, 0.9 * one_hot + 0.01, atol=1e-7)
-    state, _ = true.step(problem, None, true.init(problem, ()))
+    state, _ = true.step(problem, None, true.init(problem, None))
     state, _ = true.step(problem, None, state)
     assert (state.step, state.deployment_steps) == (2, 14)
 
