@@ -81,6 +81,7 @@ _PUBLIC = {
     "Network": "kip.networks",
     # runs and their results
     "run": "kip.runs.loop",
+    "distill": "kip.runs.arrays",
     "Result": "kip.runs.loop",
     "Callback": "kip.runs.callbacks",
     "DistilledSet": "kip.sets.distilled",

@@ -80,6 +80,7 @@ from kip.networks import network as network
 from kip.preprocess import Preprocess as Preprocess
 from kip.preprocess import fit as fit_preprocess
 from kip.report.page import write as write_report
+from kip.runs.arrays import distill as distill
 from kip.runs.callbacks import Callback as Callback
 from kip.runs.loop import Result as Result
 from kip.runs.loop import run as run
@@ -169,6 +170,7 @@ __all__ = [
     "analyze_set",
     "compare_sets",
     "correlate_losses",
+    "distill",
     "evaluate_set",
     "fit_preprocess",
     "kernel",

