@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kip.methods.answers import label_of_network, scores_if_learned
-from kip.methods.contract import Method, Needs, Prepared
+from kip.methods.contract import LabelsAre, Method, Needs, Prepared
 from kip.methods.problem import Owned
 from kip.networks.model import Network
 
@@ -20,8 +19,15 @@ class TargetMethod(Method[Prepared, Owned]):
     target_batch: int | None
     """The number of target images of each step; None means the whole train set."""
 
-    label = label_of_network
-    labels_are = scores_if_learned
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes of natural images."""
+        return "scores" if self.learn_labels else "classes"
 
     @property
     def needs(self) -> Needs:

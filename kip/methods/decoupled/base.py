@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -16,8 +16,7 @@ from pydantic import Field
 from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import Students
-from kip.methods.answers import fixed_classes, label_of_network
-from kip.methods.contract import Method, Needs, Prepared
+from kip.methods.contract import LabelsAre, Method, Needs, Prepared
 from kip.methods.decoupled import groups
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.groups import Group, Pace, Start
@@ -63,18 +62,24 @@ class Decoupled(Method[Prepared, Owned]):
     """Spread the images of a group over the devices of the machine, as many as divide their number. Results differ from
     those of one device in their last digits."""
 
-    label = label_of_network
-    labels_are = fixed_classes
+    together: ClassVar[int]
+    """The number of images of each class that are recovered together; it divides `images_per_class`. A class has it, or
+    an option of this name."""
+
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
 
     @property
     @abc.abstractmethod
     def networks(self) -> tuple[Network, ...]:
         """The squeezed networks, in their order."""
-
-    @property
-    @abc.abstractmethod
-    def together(self) -> int:
-        """The number of images of each class that are recovered together; it divides `images_per_class`."""
 
     @property
     def judge(self) -> Students:

@@ -22,8 +22,7 @@ from typing_extensions import final
 from kip.config import value
 from kip.data import centred_one_hot
 from kip.judges import Students
-from kip.methods.answers import fixed_classes, label_of_network
-from kip.methods.contract import Method, Metrics, Needs
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.decoupled.crops import Crops
 from kip.methods.decoupled.squeeze import needs_of, squeeze_network
 from kip.methods.problem import Problem, State
@@ -56,8 +55,15 @@ class RDED(Method[Variables, None]):
     """The network that is trained on the set to judge it."""
     name: Literal["rded"] = "rded"
 
-    label = label_of_network
-    labels_are = fixed_classes
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
 
     @property
     def judge(self) -> Students:

@@ -34,7 +34,6 @@ from typing_extensions import final
 from kip import krr
 from kip.config import value
 from kip.judges import Probe
-from kip.methods.answers import label_of_network
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
@@ -102,7 +101,10 @@ class KRRST(Method[Prepared, Slots]):
     """The number of networks that are pre-trained for the accuracy on test images."""
     name: Literal["krr_st"] = "krr_st"
 
-    label = label_of_network
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
 
     @property
     def labels_are(self) -> LabelsAre:

@@ -24,8 +24,7 @@ from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
-from kip.methods.answers import scores_if_learned
-from kip.methods.contract import Method, Metrics, Needs
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.problem import Problem, State
 from kip.precision import AnyArray
@@ -71,7 +70,10 @@ class KIP(Method[None, Owned | None]):
     whose classes differ in size, in the test split too."""
     name: Literal["kip"] = "kip"
 
-    labels_are = scores_if_learned
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes of natural images."""
+        return "scores" if self.learn_labels else "classes"
 
     def __post_init__(self) -> None:
         if len(set(self.kernels)) < len(self.kernels):

@@ -31,14 +31,14 @@ from typing_extensions import final
 
 from kip.config import value
 from kip.judges import Students
-from kip.methods.answers import images_of_each_class, label_of_network, scores_if_learned, students_under
 from kip.methods.checks import refuse_batch_norm
-from kip.methods.contract import Method, Metrics
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.matching import trajectory_matching as matching
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
 from kip.methods.matching.trajectory_matching import Unaveraged
 from kip.methods.problem import Problem, State
+from kip.methods.students import students_under
 from kip.networks.model import CONVNET, Model, Network
 from kip.precision import AnyArray
 from kip.rng import generator
@@ -112,9 +112,20 @@ class DATM(Method[Trajectories, Unaveraged]):
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
     name: Literal["datm"] = "datm"
 
-    label = label_of_network
-    labels_are = scores_if_learned
-    needs = images_of_each_class
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Learned scores, or the classes of natural images."""
+        return "scores" if self.learn_labels else "classes"
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
+        return Needs(self.images_per_class, augmentation=False)
 
     def __post_init__(self) -> None:
         matching.check_epochs(self.experts, self.expert_epochs, self.first_start, self.last_start)

@@ -29,9 +29,9 @@ from pydantic import Field
 from typing_extensions import final
 
 from kip.config import value
-from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
+from kip.judges import Students
 from kip.methods.checks import check_finite
-from kip.methods.contract import Method, Metrics
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.classes import by_image, over_classes, places, real_batches
@@ -46,6 +46,7 @@ from kip.methods.matching.images import (
     render,
 )
 from kip.methods.problem import Problem, State
+from kip.methods.students import students_under
 from kip.networks.model import CONVNET, Model, Network, Variables, fresh
 from kip.rng import key
 from kip.storage.artefacts import Store
@@ -87,10 +88,25 @@ class DM(Method[None, None]):
     """The momentum of SGD."""
     name: Literal["dm"] = "dm"
 
-    label = label_of_network
-    labels_are = fixed_classes
-    judge = students
-    needs = images_of_each_class
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
+
+    @property
+    def judge(self) -> Students:
+        """Fresh networks, trained under the protocol."""
+        return students_under(self.protocol, self)
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
+        return Needs(self.images_per_class, augmentation=False)
 
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)

@@ -43,9 +43,9 @@ from pydantic import Field
 
 from kip.config import value
 from kip.errors import ConfigError, NonFiniteError
-from kip.methods.answers import fixed_classes, images_of_each_class, label_of_network, students
+from kip.judges import Students
 from kip.methods.checks import check_finite
-from kip.methods.contract import Method, Metrics
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import Parameters, begin, descend
 from kip.methods.generator import Latents
 from kip.methods.matching.experts import Experts, Trajectories, trajectories
@@ -60,6 +60,7 @@ from kip.methods.matching.images import (
     render,
 )
 from kip.methods.problem import Problem, State
+from kip.methods.students import students_under
 from kip.networks.model import CONVNET, Model, Network, Variables
 from kip.precision import AnyArray
 from kip.rng import generator, key
@@ -120,10 +121,25 @@ class TrajectoryMatching(Method[Trajectories, Unaveraged]):
     average: Annotated[float, Field(ge=0, lt=1)] = dataclasses.field(kw_only=True)
     """The weight of the past in the moving average of the images that is exported. 0 exports the images themselves."""
 
-    label = label_of_network
-    labels_are = fixed_classes
-    judge = students
-    needs = images_of_each_class
+    @property
+    def label(self) -> str:
+        """The network."""
+        return self.network.label
+
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
+
+    @property
+    def judge(self) -> Students:
+        """Fresh networks, trained under the protocol."""
+        return students_under(self.protocol, self)
+
+    @property
+    def needs(self) -> Needs:
+        """Images of each class; natural batches are the method's own, and never augmented by the experiment."""
+        return Needs(self.images_per_class, augmentation=False)
 
     def __post_init__(self) -> None:
         check_start(self.start, self.latents)

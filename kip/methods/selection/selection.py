@@ -18,12 +18,13 @@ from typing_extensions import final
 from kip.config import to_dict, value
 from kip.data import centred_one_hot
 from kip.errors import ConfigError
-from kip.methods.answers import fixed_classes, students
-from kip.methods.contract import Method, Metrics, Needs
+from kip.judges import Students
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
 from kip.methods.selection import rules
 from kip.methods.selection.geometric import GLISTER, InSpace, Medoids, Random
 from kip.methods.selection.task import Choice, Task, keep_choice, random_images, with_equal_weights
+from kip.methods.students import students_under
 from kip.networks.model import CONVNET, Model, Network
 from kip.storage.artefacts import Store, digest
 from kip.training.protocols import PROTOCOLS, Protocol
@@ -50,8 +51,15 @@ class Selection(Method[Choice, None]):
     """The number of networks that are trained for the accuracy on test images."""
     name: Literal["selection"] = "selection"
 
-    labels_are = fixed_classes
-    judge = students
+    @property
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
+
+    @property
+    def judge(self) -> Students:
+        """Fresh networks, trained under the protocol."""
+        return students_under(self.protocol, self)
 
     def __post_init__(self) -> None:
         rule = self.rule
