@@ -46,6 +46,7 @@ def test_the_function_is_measured_beside_the_blocks_and_neural_tangents(capsys, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system cannot be told to keep memory")
+@pytest.mark.slow
 def test_the_command_measures_memory_that_is_kept(capsys, monkeypatch):
     for name in machine.SETTINGS:
         monkeypatch.delenv(name, raising=False)
@@ -139,6 +140,7 @@ def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
     assert "ConvVec1" in printed
 
 
+@pytest.mark.slow
 def test_the_methods_are_measured(capsys, monkeypatch):
     small = methods.SUBJECTS["ld", "small"]
     tiny = small._replace(method=dataclasses.replace(untyped(small.method), images_per_class=1, target_batch=10))

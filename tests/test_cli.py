@@ -397,6 +397,7 @@ def test_a_closed_pipe_ends_in_silence():
     assert "error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_output_nobody_reads_goes_to_its_end(finished, tmp_path):
     """`kip distill ... | head -1`: the pipe closes while the run prints, and the run's folder has all the same."""
     out = tmp_path / "run"
@@ -906,6 +907,7 @@ def test_status_of_a_folder_that_is_no_run_is_refused(tmp_path):
 # Interruption
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_without_a_traceback_and_the_same_command_resumes(finished, tmp_path):
     out = tmp_path / "run"
     metrics = out / "metrics.jsonl"

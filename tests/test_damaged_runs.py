@@ -199,6 +199,7 @@ test_damaged_runs.run(test_damaged_runs.tiny(5000), Path(sys.argv[1]), show_prog
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock_and_its_temporary_files_go_at_the_next_start(tmp_path):
     command = [sys.executable, "-c", DISTIL, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -248,6 +248,7 @@ def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow(
     assert int(output) > 30
 
 
+@pytest.mark.slow
 def test_a_whole_run_loads_no_tensorflow(tmp_path):
     output = printed(
         """

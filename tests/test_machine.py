@@ -13,6 +13,7 @@ from helpers.kinds import some
 from kip import machine
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_what_is_held():
     before = some(machine.peak_memory_mib())
     held = np.ones(before * 2**20 // 8 + 2**24)

@@ -178,6 +178,7 @@ def test_what_is_counted_closes_its_bar_where_its_reader_stops(clock, capsys):
     assert not progress.BOARD.is_going_on
 
 
+@pytest.mark.slow
 def test_a_command_in_a_pipe_writes_few_plain_lines(tmp_path):
     config = tmp_path / "small.py"
     config.write_text(

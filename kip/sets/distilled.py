@@ -129,7 +129,7 @@ class DistilledSet(NamedTuple):
         if not isinstance(judge, KernelJudge):
             raise ConfigError(
                 f"predictions of a set of {origin.method}",
-                got=f"the judge {judge.kind!r}",
+                got=f"the judge: {judge.label}",
                 expected="a set that is judged by kernel ridge regression",
                 remedy="Train a network on it: kip.transfer_set(...), or `kip compare SET`.",
             )

@@ -125,6 +125,7 @@ def test_a_file_takes_no_number_of_a_closed_stream(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full device")
+@pytest.mark.slow
 def test_a_run_without_stderr_and_with_a_full_stdout_goes_to_its_end(tmp_path):
     """All its steps ran, and then it ended with status 1, without a result and without a word."""
     (tmp_path / "tiny.py").write_text(CONFIG)

@@ -3,6 +3,7 @@
 import logging
 import struct
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_of_several_frames_the_first_is_taken_and_that_is_said(tmp_path, caplog,
     if ending == "webp" and not features.check("webp"):
         pytest.skip("this Pillow has no WebP")
     frames = [Image.new("RGB", (4, 4), (value,) * 3) for value in (30, 120, 240)]
-    options = {"lossless": True} if ending == "webp" else {}
+    options: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
     fill(
         tmp_path / "films",
         lambda path, *_: frames[0].save(path, save_all=True, append_images=frames[1:], **options),

@@ -237,6 +237,7 @@ def test_the_rate_that_a_set_lacks_is_given_or_it_is_refused(run, tmp_path, monk
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 3, "another rate is another cell"
 
 
+@pytest.mark.slow
 def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, trainings, monkeypatch):
     comparison, lines = Comparison(("HL",), (NETWORK,), epochs=(1,), seeds=1), []
     first = compare([str(run), config], comparison, out=tmp_path / "out", progress=lines.append)
@@ -256,6 +257,7 @@ def test_a_second_start_repeats_no_run_and_no_cell(run, config, tmp_path, traini
     assert len(trainings) == 4
 
 
+@pytest.mark.slow
 def test_a_later_comparison_into_the_same_folder_keeps_the_rows(run, config, tmp_path, trainings):
     def command(*names, networks=("FC1 width=6",), epochs="1"):
         out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """DCS: the subsets, methods' own losses of them, the partial correlation, and the command."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ def dataset():
     return sources.load(sources.Data("digits"))
 
 
-def problem_and_prepared(dataset, method, tmp_path, kind="standardize"):
+def problem_and_prepared(dataset, method, tmp_path, kind: Any = "standardize"):
     wanted = kip.Experiment(method, preprocess=kip.Preprocess(kind))
     transform = preprocessing.fit(wanted.preprocess, dataset.train.images)
     problem = problem_of(wanted, dataset, transform, KernelBlocks(wanted.blocks), None)

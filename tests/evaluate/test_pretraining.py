@@ -56,6 +56,7 @@ def kip_run(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_each_start_gives_its_own_networks(krr_st):
     starts = ("distilled", "random", "random-classes", "none")
     config = Pretraining(DIGITS, starts=starts, seeds=2, labelled=100)
@@ -159,6 +160,7 @@ def test_what_cannot_be_compared_is_refused(krr_st, capsys):
     assert "wide" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_representations_are_drawn_in_the_plane(krr_st, tmp_path):
     groups = embedding.representations(load(krr_st), real=60)
     assert {name: part.shape for name, part in groups.items()} == {
@@ -176,6 +178,7 @@ def test_representations_are_drawn_in_the_plane(krr_st, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_groups_that_lie_apart_are_apart_in_the_plane(rng):
     near, far = rng.standard_normal((40, 5)), rng.standard_normal((40, 5)) + 50
     planes = embedding.embed({"real images": near, "learned images": far})

@@ -36,6 +36,7 @@ def distilled(run):
     return sets.load(run / "distilled.npz")
 
 
+@pytest.mark.slow
 def test_a_transfer_reports_all_it_did(distilled):
     result = transfer_set(distilled, QUICK)
     assert (result.trained_on, result.images, result.checkpoint) == ("distilled", 10, 60)

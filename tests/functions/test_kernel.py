@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 
 import kip
 from helpers.interpreter import printed
+from helpers.kinds import untyped
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor
 from kip.blocks.plan import whole
 from kip.errors import ConfigError, ShapeError
@@ -26,7 +28,7 @@ SMALL = 6
 """Images on each side of a block, where a test makes blocks small."""
 
 
-def images(count, seed=0, shape=SHAPE, dtype=np.float32):
+def images(count, seed=0, shape=SHAPE, dtype: Any = np.float32):
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(dtype)
 
 
@@ -179,6 +181,7 @@ def test_equal_kernels_are_traced_and_compiled_once():
     assert kip.kernel_fn("FC2") is kip.kernel_fn(kip.Architecture("FC", 2))
 
 
+@pytest.mark.slow
 def test_names_values_and_kinds_of_arrays():
     flat = X.reshape(8, -1)
     expected = np.asarray(kernel_function(kip.Architecture("FC", 1))(X, Z))
@@ -197,9 +200,9 @@ def test_names_values_and_kinds_of_arrays():
     ("call", "error", "words"),
     [
         (lambda: kip.kernel(X, Z, kernel="ConvNat"), ConfigError, "ConvNet"),
-        (lambda: kip.kernel(X, Z, kernel=lambda x, z: 0), ConfigError, "kip.stax"),
+        (lambda: untyped(kip.kernel)(X, Z, kernel=lambda x, z: 0), ConfigError, "kip.stax"),
         (lambda: kip.kernel(X, Z, kernel="RBF", get="ntk"), ConfigError, "no network"),
-        (lambda: kip.kernel(X, Z, kernel="FC1", get="ntkk"), ConfigError, "'nngp'"),
+        (lambda: untyped(kip.kernel)(X, Z, kernel="FC1", get="ntkk"), ConfigError, "'nngp'"),
         (lambda: kip.kernel(X, Z, kernel="ConvNet"), ShapeError, "8x8"),
         (lambda: kip.kernel(X.reshape(8, -1), kernel="ConvVec1"), ShapeError, "FC, RBF and Laplace"),
         (lambda: kip.kernel(X, Z[:, 1:], kernel="FC1"), ShapeError, "one shape"),
@@ -208,7 +211,7 @@ def test_names_values_and_kinds_of_arrays():
         (lambda: jax.jit(lambda x: kip.kernel(x, kernel="ConvNet"))(X), ShapeError, "8x8"),
         (lambda: kip.kernel_fn("RBF"), ConfigError, "kip.kernel"),
         (lambda: kip.kernel_fn("FC1")(X, Z, ("ntk", "ntk")), ConfigError, "tuple"),
-        (lambda: kip.kernel_function, AttributeError, "kip.kernel"),
+        (lambda: untyped(kip).kernel_function, AttributeError, "kip.kernel"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_computed(call, error, words):
@@ -271,7 +274,7 @@ def test_values_and_gradients_in_float64_are_neural_tangents():
     with float64():
         for get in ("ntk", "nngp"):
             loss = [
-                lambda x, z, get=get: jnp.sum(bar * kip.kernel(x, z, kernel=architecture, get=get)),
+                lambda x, z, get=get: jnp.sum(bar * untyped(kip.kernel)(x, z, kernel=architecture, get=get)),
                 lambda x, z, get=get: jnp.sum(bar * theirs(x, z, get)),
             ]
             ours, expected = (jax.jit(jax.value_and_grad(f, (0, 1)))(x, z) for f in loss)

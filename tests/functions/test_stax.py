@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from kip import stax
 from kip.errors import ConfigError, ShapeError
 from kip.kernels import neural_tangents
 
-SCALE = {"W_std": 1.3, "b_std": 0.2}
+SCALE: Any = {"W_std": 1.3, "b_std": 0.2}
 VECTORS = np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32)
 
 

@@ -22,7 +22,7 @@ QUICK = Settings(deadline=60.0, copy_after=0.5, ping_every=0.1, quarantine=0.2, 
 HERE = Path(__file__).parent
 
 
-def experiment(*, kernel=None, data=None, steps=6, target_batch=150, policy="rotate_shift", columns=2):
+def experiment(*, kernel=None, data=None, steps=6, target_batch=150, policy: Any = "rotate_shift", columns=2):
     """A small real run; some target images are augmented, and tasks are narrow, so that there are many."""
     return kip.Experiment(
         kip.KIP(1, steps=steps, target_batch=target_batch, kernels=(kernel or kip.Architecture("FC", 1),)),

@@ -125,6 +125,7 @@ def test_a_fully_connected_networks_diagonal_keeps_its_digits_in_float32(get):
     np.testing.assert_allclose(single, double, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_values_of_nearly_equal_images_keep_their_digits_in_float32():
     architecture, shape = A("ConvNet", 2), (8, 16, 3)
     x = images(4, shape, 0)
@@ -202,6 +203,7 @@ SLOW_CHUNKS = [pytest.param(chunk, marks=pytest.mark.slow) for chunk in ((1, 1),
 
 
 @pytest.mark.parametrize("chunk", [(2, 3), (8, 8), *SLOW_CHUNKS])
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_chunks(monkeypatch, chunk, in_chunks):
     architecture, arguments, expected = in_chunks
     monkeypatch.setattr(chunks, "chunk_of", lambda first, second, most: chunks.Chunk(*chunk))

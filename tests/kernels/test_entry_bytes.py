@@ -40,12 +40,14 @@ def measured_bytes(kernel, shape, tile, implementation="auto"):
 
 
 @pytest.mark.parametrize(("kernel", "shape", "tile"), CASES, ids=lambda value: getattr(value, "label", None))
+@pytest.mark.slow
 def test_estimate_lies_above_what_xla_takes_and_not_far(kernel, shape, tile):
     measured = measured_bytes(kernel, shape, tile)
     # Entries are so small that a factor hardly matters, and XLA's releases differ in what they keep.
     assert measured <= entry_bytes(kernel, shape) <= 12 * measured
 
 
+@pytest.mark.slow
 def test_estimate_covers_neural_tangents():
     kernel, shape = A(family="ConvNet3", activation="erf"), (16, 16, 1)
     measured = measured_bytes(kernel, shape, (16, 8), "neural_tangents")

@@ -31,6 +31,7 @@ def test_arctangent_of_float32_keeps_its_relative_error():
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 10.0])
 @pytest.mark.parametrize("get", ["ntk", "nngp"])
+@pytest.mark.slow
 def test_small_large_and_nearly_equal_images_keep_their_digits_in_float32(scale, get):
     # Images of 1e-4 without biases have covariances of 1e-8. Those of equal images of 10 are 200, where rounding moves
     # D by 1e-7 x 200.
@@ -69,6 +70,7 @@ def test_blocks_of_convolutional_networks_on_cpus_take_the_fused_form(form):
         tile._compiled(network("FC", 1), "numba", "cpu")
 
 
+@pytest.mark.slow
 def test_fused_values_are_those_of_the_recursion_over_all_positions(form):
     x, z = images(3, (6, 6, 3), 0), images(18, (6, 6, 3), 1)
     z[1] = x[1]

@@ -33,6 +33,7 @@ def config(tmp_path):
     Method.registry.pop("drift", None)
 
 
+@pytest.mark.slow
 def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(["distill", str(config), "--out", str(run), "--method.steps", "2"]) == 0

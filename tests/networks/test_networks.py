@@ -125,6 +125,7 @@ def test_layer_and_instance_norm_do_what_they_say(rng):
         np.testing.assert_allclose(y.std(axes), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_moves_running_statistics_and_testing_uses_them(rng):
     images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
     model = network("ConvNet", 3, width=4, norm="batch")

@@ -75,6 +75,7 @@ def test_a_network_of_the_users_own_is_initialised_trained_and_applied(file, rng
     assert model.network.label == f"{file}:Net"
 
 
+@pytest.mark.slow
 def test_it_judges_a_set(file):
     """Two classes that one pixel tells apart."""
     labels = np.arange(40) % 2

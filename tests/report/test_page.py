@@ -62,6 +62,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_of_a_bare_run_needs_nothing_else(run):
     reader, text = read(page.write(run))
     assert reader.links

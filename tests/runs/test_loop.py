@@ -272,6 +272,7 @@ def test_ridge_is_used_in_evaluation_too(tmp_path):
     assert results[0].initial_test_accuracy != results[1].initial_test_accuracy
 
 
+@pytest.mark.slow
 def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_written_does_not(tmp_path, caplog):
     """FRePo asked for 342 images a class of a user who had written no number."""
     rng = np.random.default_rng(0)

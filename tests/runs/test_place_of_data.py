@@ -60,6 +60,7 @@ def _no_variable(monkeypatch):
     ],
     ids=lambda command: " ".join(command[:2]),
 )
+@pytest.mark.slow
 def test_commands_after_a_run_need_no_data_dir(place, monkeypatch, capsys, command):
     monkeypatch.chdir(place)
     assert cli.main([*command, "--json"]) == 0, capsys.readouterr().err

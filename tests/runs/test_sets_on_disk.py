@@ -78,6 +78,7 @@ def shapes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in LONG else ()) for name in METHODS])
+@pytest.mark.slow
 def test_the_set_from_a_folder_on_disk_is_the_set_from_an_array_in_memory(shapes, tmp_path, monkeypatch, name):
     made = {}
     for source, limit in (("array", "256"), ("folder", "0")):

@@ -36,6 +36,7 @@ def trained(rng, recipe):
     return result.variables[0]
 
 
+@pytest.mark.slow
 def test_a_spread_training_gives_the_numbers_of_one_device_batch_statistics_included():
     many, one = (
         trained(np.random.default_rng(0), recipe) for recipe in (RECIPE, dataclasses.replace(RECIPE, spread=False))

@@ -60,6 +60,7 @@ def equal(ours, theirs):
 
 
 @pytest.mark.parametrize("loss", ["mse", "xent", "kl"])
+@pytest.mark.slow
 def test_training_is_plain_momentum_gradient_descent(rng, loss):
     images, labels, classes = toy(rng)
     recipe = Recipe(loss, temperature=2.0, optimizer=SGD, steps=7, evaluations=2, keep="last")
@@ -320,6 +321,7 @@ def test_no_more_batches_are_made_ahead_than_were_agreed(rng):
 
 
 @pytest.mark.parametrize(("rates", "drawn"), [([0.1], "draws"), ([0.05, 0.1], "whole_epochs")])
+@pytest.mark.slow
 def test_a_set_that_is_not_in_memory_trains_the_same_network(rng, rates, drawn):
     """The same batches and draws; the compiled updates differ, so that the last bits may."""
     images, labels, classes = toy(rng, 30)

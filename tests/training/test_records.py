@@ -50,6 +50,7 @@ class Killed(BaseException):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_the_last_row_is_what_the_trained_network_gives(images, store):
     made = make(images, store)
     assert made.epochs == 4
@@ -74,6 +75,7 @@ def test_a_compute_aligned_recording_is_a_whole_training_by_the_recipe_of_hl():
         assert ours == dataclasses.replace(protocol, steps=ours.steps, drawn=ours.drawn)
 
 
+@pytest.mark.slow
 def test_a_schedule_changes_all_epochs_and_not_the_end_alone(images, store):
     """The first epochs of a longer training are not a shorter training, where the rate falls as a cosine."""
     short, long = (make(images, store, (), dataclasses.replace(RECORDING, epochs=n, seeds=1)) for n in (2, 4))
@@ -166,6 +168,7 @@ def test_gradients_after_an_epoch_that_is_not_recorded_are_refused(images, store
         make(images, store, gradients_after=(5,))
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_those_of_a_loop_over_images(images, monkeypatch):
     model = Model(Network("ConvVec1", width=2, norm="layer"), 3)
     inputs, labels = images[0][:6], np.eye(3, dtype=np.float32)[images[1][:6]]

@@ -43,6 +43,7 @@ def recipe(**changes):
     return dataclasses.replace(PROTOCOL, **changes).recipe(20, mirror_keeps_class=True)
 
 
+@pytest.mark.slow
 def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
     taught, views, of = teacher(), key(0, "views"), recipe()
     assert of.steps == 36, "12 epochs of batches of 8, 8 and 4"
@@ -61,6 +62,7 @@ def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.slow
 def test_networks_learn_from_stored_labels_what_they_learn_from_the_teacher(store, count):
     taught, views, of = teacher(), key(0, "views"), recipe()
     keys = jnp.stack([key(0, "student", index) for index in range(count)])
@@ -138,6 +140,7 @@ def test_parts_are_whole_epochs_of_a_bounded_size(store, monkeypatch):
     assert stored.like(0)["logits"].shape == (20, 3)
 
 
+@pytest.mark.slow
 def test_a_protocol_judges_by_stored_labels_and_reports_their_bytes(store):
     candidate = Candidate("set", images(), classes())
     test = images(9), np.arange(9) % 3

@@ -84,6 +84,7 @@ def test_images_are_rolled_around_their_borders():
     np.testing.assert_array_equal(recovery.roll_images(jax.random.key(0), jnp.asarray(images), 0), images)
 
 
+@pytest.mark.slow
 def test_a_squeezed_network_knows_the_images_and_is_found_again(problem, store, monkeypatch):
     model, made = squeeze_network(SQUEEZE, NETWORK, problem, store)
     assert accuracy(model, made, problem.inputs, problem.labels) > 0.5
@@ -146,6 +147,7 @@ def test_a_group_spread_over_devices_is_recovered_as_on_one(problem, store, monk
     np.testing.assert_allclose(one.inputs, many.inputs, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_adjusted_weights_raise_the_loss_and_differ_between_groups(problem, store):
     method = dataclasses.replace(of(dwa.DWA, iterations=2, radius=0.5), images_per_class=2)
     prepared = method.prepare(problem, store)

@@ -33,6 +33,7 @@ def variables(model=MODEL, seed=0):
     return model.init(jax.random.key(seed), (6, 6, 1))
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_each_layers_input_written_out():
     images = drawn(5, 6, 6, 1)
     with float64():
@@ -144,6 +145,7 @@ def given(method, share, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["G-VBSM", "EDC"])
+@pytest.mark.slow
 def test_the_loss_of_the_first_batch_is_that_written_out_and_its_gradient_that_of_differences(kind):
     method, loss_of, share = {
         "G-VBSM": (gvbsm.GVBSM(1, **QUICK, strength=0.5, drop=0.0), gvbsm.loss, 0.0),

@@ -50,6 +50,7 @@ def test_barlow_twins_of_independent_views_is_about_the_number_of_features(rng):
     np.testing.assert_allclose(barlow_twins(a, b, 0.1), 3, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_view_is_a_shifted_image_of_changed_contrast():
     images = jnp.arange(2 * 5 * 5, dtype=jnp.float32).reshape(2, 5, 5, 1)
     plain = Teacher(pad=0, flip=False, jitter=0.0)
@@ -142,6 +143,7 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config, store):
     np.testing.assert_allclose(metrics["loss"], np.mean((predicted - wanted) ** 2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config, store):
     """AdamW's first moment after a step is a tenth of the gradient; the ridge is absolute, or it would not move."""
     with float64():

@@ -255,6 +255,7 @@ def test_the_first_rate_is_below_the_least_at_which_a_descent_does_not_fall():
     np.testing.assert_allclose(tried, [1e-3, 1.2e-3, 1.44e-3, 1.728e-3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_learn_up_to_so_many_updates_a_step_and_are_renewed(problem, store):
     prepared = SMALL.prepare(problem, store)
     state, learned, renewed = SMALL.init(problem, prepared), set(), 0

@@ -85,6 +85,7 @@ def test_starts_from_balanced_natural_images_with_centred_labels(method):
         assert (problem.inputs == image).all(axis=(1, 2, 3)).any(), "not a train image"
 
 
+@pytest.mark.slow
 def test_steps_lower_the_loss_over_the_train_set(method):
     problem = toy_problem()
     before = full_loss(method, problem, run(method, problem, 0)[0])
@@ -246,6 +247,7 @@ def test_the_same_kernel_twice_is_refused():
         KIP(kernels=(FC, FC))
 
 
+@pytest.mark.slow
 def test_no_setting_of_a_method_is_ignored():
     """Every field changes the outcome of a short run (fields that only bound it or name the method aside)."""
     problem = toy_problem()

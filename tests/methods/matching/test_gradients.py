@@ -119,6 +119,7 @@ def test_reverse_over_forward_is_reverse_over_reverse():
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_siamese_augmentation_are_alike():
     images = drawn(1, *SHAPE)
     augment = jax.jit(augment_alike, static_argnums=0)

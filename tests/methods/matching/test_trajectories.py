@@ -32,6 +32,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
+@pytest.mark.slow
 def test_a_killed_expert_loses_one_epoch_and_has_the_same_bits(problem, store, monkeypatch, tmp_path):
     whole = trajectories(TWO, MODEL, problem, store)
     expected = [jax.tree.map(np.array, whole[expert]) for expert in range(2)]
@@ -83,6 +84,7 @@ def test_trajectories_that_are_gone_are_named(problem, store):
         made[0]
 
 
+@pytest.mark.slow
 def test_the_flat_gradient_is_gsams_written_out(problem):
     objective = Supervised(MODEL, "xent")
     batch = Batch(jnp.asarray(problem.inputs[:20]), jnp.eye(10)[problem.labels[:20]])
@@ -135,6 +137,7 @@ def test_soft_labels_are_the_mean_of_the_experts_that_are_right(problem, store, 
     assert np.isfinite(labels).all()
 
 
+@pytest.mark.slow
 def test_learning_starts_from_images_that_an_expert_knows(problem, store):
     method = datm(experts=dataclasses.replace(TWO, batch=50, learning_rate=0.3))
     prepared = method.prepare(problem, store)
@@ -156,6 +159,7 @@ def test_the_window_grows_and_high_losses_change_nothing(problem, store):
     assert after.step == 1
 
 
+@pytest.mark.slow
 def test_hard_labels_of_datm_are_the_classes(problem, store):
     method = datm(learn_labels=False)
     prepared = method.prepare(problem, store)

@@ -99,6 +99,7 @@ def two_problems():
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_natural_images_are_chosen_with_their_indices_and_no_look_at_other_splits(name, two_problems, store, tmp_path):
 
     method, (problem, corrupted) = METHODS[name], two_problems
