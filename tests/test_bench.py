@@ -162,6 +162,7 @@ def test_every_method_is_measured_at_both_sizes_and_says_what_is_smaller():
     assert all(not subject.reduced for (_, size), subject in methods.SUBJECTS.items() if size == "small")
 
 
+@pytest.mark.slow
 def test_the_unrolled_student_keeps_its_parameters_and_nothing_else(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(matching, "STUDENT_STEPS", (2, 4))
     memory = matching.memory_of_unrolling

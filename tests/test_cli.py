@@ -148,6 +148,7 @@ def test_a_result_is_shown_with_its_memory_and_without_a_deviation_of_one(shown)
         (("--method.steps", "3"), {}, "the run had 4 steps already, more than the 3"),
     ],
 )
+@pytest.mark.slow
 def test_a_result_that_should_not_be_overlooked_comes_with_a_warning(shown, options, changes, words):
     assert f"kip: warning: {words}" in shown(*options, **changes).err
 
@@ -644,6 +645,7 @@ def test_a_damaged_data_set_is_refused(tmp_path):
     refused(kip("distill", config, "--data-dir", tmp_path, "--out", tmp_path / "run"), "toy.npz", "write it again")
 
 
+@pytest.mark.slow
 def test_a_data_set_of_the_users_own_runs(tmp_path):
     np.savez(tmp_path / "toy.npz", **toy_arrays())
     config = write_config(tmp_path, data="toy")

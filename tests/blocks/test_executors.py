@@ -80,6 +80,7 @@ def test_tiled_values_and_gradients_equal_the_whole_kernels(rng, executor, kerne
 
 # A ReLU network's values have rounding errors of 1e-8 where x = z (see above), which a difference divides by its step.
 @pytest.mark.parametrize(("kernel", "step", "rtol"), [(RBF(), 1e-5, 1e-7), (CONV, 1e-3, 1e-4)])
+@pytest.mark.slow
 def test_gradient_agrees_with_finite_differences(rng, executor, kernel, step, rtol):
     support, target = images(rng, 4), images(rng, 5)
     k_ss_bar, k_ts_bar = rng.standard_normal((4, 4)), rng.standard_normal((5, 4))
@@ -95,6 +96,7 @@ def test_gradient_agrees_with_finite_differences(rng, executor, kernel, step, rt
     np.testing.assert_allclose(np.vdot(blocks.backward(k_ss_bar, k_ts_bar), direction), slope, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_results_are_the_same_bits_for_any_number_of_devices(rng):
     support, target = (images(rng, count).astype(np.float32) for count in (7, 11))
     bars = rng.standard_normal((7, 7)), rng.standard_normal((11, 7))
@@ -135,6 +137,7 @@ def test_results_come_in_the_order_of_the_tasks(rng, executor):
         np.testing.assert_allclose(block, expected[block_task.where], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_every_executor_gives_the_bits_of_the_plain_task(rng, executor):
     support, target = images(rng, 5).astype(np.float32), images(rng, 6).astype(np.float32)
     made = small_plan(5, 6, 2)

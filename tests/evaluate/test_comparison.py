@@ -222,6 +222,7 @@ def test_sets_of_decoupled_methods_are_labelled_by_the_network_that_they_were_ma
     assert f"{squeezed}: {100 * table['teachers'][1]['test_accuracy']:.2f} % on test" in text
 
 
+@pytest.mark.slow
 def test_the_rate_that_a_set_lacks_is_given_or_it_is_refused(run, tmp_path, monkeypatch):
     options = {"protocols": ("MTT",), "networks": (NETWORK,), "epochs": (1,), "seeds": 1}
     with pytest.raises(ConfigError, match=r"none of tiny.*--rate"):

@@ -52,6 +52,7 @@ def test_a_transfer_reports_all_it_did(distilled):
     json.dumps(result.to_dict())
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_on_test(distilled, monkeypatch):
     honest = transfer_set(distilled, QUICK)
     load = data.load

@@ -71,6 +71,7 @@ def test_the_kernel_of_a_convolutional_network_is_that_of_neural_tangents():
             np.testing.assert_allclose(*(getattr(kernels, get) for kernels in both), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_program_of_a_user_of_neural_tangents_changes_one_import():
     """Ten lines as they are written for neural-tangents, run with its stax and with kip's; the predictions agree."""
     program = """

@@ -138,6 +138,7 @@ def test_values_of_nearly_equal_images_keep_their_digits_in_float32():
         np.testing.assert_allclose(kernel(x, z), exact, rtol=3e-5)
 
 
+@pytest.mark.slow
 def test_equal_images_lose_nothing_in_float32():
     architecture, shape = A("ConvNet", 2), (8, 16, 3)
     x = images(4, shape, 0).astype(np.float32)

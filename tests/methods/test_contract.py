@@ -205,7 +205,7 @@ def experiment(name):
 ONE_STEP = ("Label Solve", "RDED")
 VARIANTS = ("CDA", "DWA", "EDC", "DSA", "TESLA", "FTD", "SLDD")
 """Methods that are another one with other values of a few fields; with the long tests."""
-COUSINS = ("LD RR", "DD", "RCIG", "RFAD", "DATM", "G-VBSM", "FADRM", "original DD", "D2")
+COUSINS = ("LD RR", "DD", "RCIG", "RFAD", "MTT", "DATM", "G-VBSM", "FADRM", "original DD", "D2")
 """Methods of a family of which another one stands for all in the short tests; with the long ones."""
 
 
@@ -431,7 +431,7 @@ NEED_CLASSES = ("analyze", "transfer", "compare")
 """Commands that read labels as classes, and refuse representations."""
 READ_A_SET = ("analyze", "transfer", "compare", "pretraining")
 """Commands that see of a method no more than the set that it made."""
-KINDS_OF_SETS = ("KIP", "LD", "FRePo", "KRR-ST", "DATM", "G-VBSM", "RDED", "CRAIG", "D2")
+KINDS_OF_SETS = ("KIP", "LD", "FRePo", "KRR-ST", "MTT", "DATM", "G-VBSM", "RDED", "CRAIG", "D2")
 """Methods whose sets differ in what their labels are, in who labels them, or in what they say of their images."""
 
 

@@ -60,6 +60,7 @@ def test_every_network_takes_every_size(name, shape):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.slow
 def test_the_number_of_parameters_is_the_known_one(name):
     variables, _ = abstract(network(name, 10), (32, 32, 3))
     assert count(variables, without_bias=name in WITHOUT_BIAS) == PARAMETERS[name]
@@ -141,6 +142,7 @@ def test_training_moves_running_statistics_and_testing_uses_them(rng):
     np.testing.assert_allclose(tested.logits, trained.logits, atol=1e-3)  # after 200 moves they are the batch's
 
 
+@pytest.mark.slow
 def test_batch_moments_are_those_of_what_batch_normalisation_sees(rng):
     images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
     model = network("ConvNet-D3", 3, width=4, norm="batch")
@@ -217,6 +219,7 @@ def test_a_product_of_patches_is_the_convolution_with_its_gradients(padding, siz
 
 
 @pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+@pytest.mark.slow
 def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, monkeypatch, rng):
     net = network("ConvNet-D3", 3, width=4, norm=norm)
     images = jnp.asarray(rng.standard_normal((11, 8, 8, 1)), jnp.float32)
@@ -264,6 +267,7 @@ def test_frepo_normalises_before_every_convolution_but_the_first(rng):
             np.testing.assert_allclose(outputs.features, x.reshape(4, -1), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
     images = jnp.asarray(rng.normal(size=(6, 8, 8, 3)), jnp.float32)
     model = network("FRePo-D3", 3, width=4)

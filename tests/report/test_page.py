@@ -120,6 +120,7 @@ def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
     sets = [str(run / "distilled.npz"), str(tmp_path / "other.npz")]
     Path(sets[1]).write_bytes(Path(sets[0]).read_bytes())

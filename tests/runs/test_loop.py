@@ -291,6 +291,7 @@ def test_a_default_batch_shrinks_to_what_the_classes_have_and_one_that_was_writt
         run(written, tmp_path / "other", data_dir=tmp_path, show_progress=False)
 
 
+@pytest.mark.slow
 def test_targets_of_natural_frequency_have_the_shares_of_the_train_set(tmp_path):
     """A run of unbalanced classes may take more targets than its smallest class would allow."""
     rng = np.random.default_rng(0)

@@ -68,6 +68,7 @@ def test_commands_after_a_run_need_no_data_dir(place, monkeypatch, capsys, comma
     assert "error" not in results
 
 
+@pytest.mark.slow
 def test_what_is_given_comes_first_and_a_folder_that_has_gone_is_forgotten(place, tmp_path):
     run = shutil.copytree(place / "run", tmp_path / "run")
     assert folder.place_of_data(run) == place / "sets"

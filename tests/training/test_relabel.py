@@ -78,6 +78,7 @@ def test_networks_learn_from_stored_labels_what_they_learn_from_the_teacher(stor
         assert not np.allclose(jax.tree.leaves(stored.variables[0])[0], jax.tree.leaves(stored.variables[1])[0])
 
 
+@pytest.mark.slow
 def test_several_teachers_give_the_mean_of_their_logits(store):
     views, of = key(0, "views"), recipe()
     first, second, both = (

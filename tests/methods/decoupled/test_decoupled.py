@@ -109,6 +109,7 @@ def run(method, problem, store, steps):
     return state, rows
 
 
+@pytest.mark.slow
 def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, store):
     method = of(sre2l.SRe2L, iterations=60, roll=0)
     state, rows = run(method, problem, store, 60)

@@ -240,6 +240,7 @@ def test_learning_a_set_lowers_its_loss(rng, count):
     assert max(losses[1]) < 0.5 * min(losses[0])
 
 
+@pytest.mark.slow
 def test_a_network_of_the_pool_learns_as_optax_would_have_it(rng, store):
     images, labels = toy(rng)
     settings = Pool(1, max_updates=50, optimizer=Optimizer("sgd", 0.1, momentum=0.9, weight_decay=0.5), loss="mean")

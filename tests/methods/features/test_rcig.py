@@ -70,6 +70,7 @@ def case(rng):
         yield Case(rng)
 
 
+@pytest.mark.slow
 def test_the_student_s_outputs_are_the_derivative_of_the_network_and_its_features_the_network_s(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
     tangents, model = case.unravel(flat), case.student.model
@@ -111,6 +112,7 @@ def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
     np.testing.assert_allclose(case.outer(flat, case.set), entropy - margin, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
     images, labels = case.student.see(case.set["images"], case.set["labels"])
     hessian = jax.hessian(case.inner)(case.start, case.set)
@@ -273,6 +275,7 @@ def test_networks_learn_up_to_so_many_updates_a_step_and_are_renewed(problem, st
     assert renewed
 
 
+@pytest.mark.slow
 def test_the_set_is_the_moving_average_of_what_is_learned(problem, store):
     config = dataclasses.replace(SMALL, average=0.9)
     prepared = config.prepare(problem, store)

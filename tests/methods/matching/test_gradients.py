@@ -60,6 +60,7 @@ def test_gradient_matching_is_that_of_finite_differences(augmentation):
 
 
 @pytest.mark.parametrize("strategy", [None, "dsa"])
+@pytest.mark.slow
 def test_distribution_matching_is_that_of_finite_differences(strategy):
     with float64():
         real, learned, theta = drawn(6, *SHAPE), drawn(2, *SHAPE, seed=1), params()
@@ -236,6 +237,7 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
             check(value, getattr(learned, name), getattr(gradient, name), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gradient_without_cotangent_is_zero():
     student, learned, draws, begins, _ = setting()
     nothing = jax.tree.map(jnp.zeros_like, begins)

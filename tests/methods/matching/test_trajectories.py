@@ -69,6 +69,7 @@ def test_a_killed_expert_loses_one_epoch_and_has_the_same_bits(problem, store, m
         jax.tree.map(np.testing.assert_array_equal, again[expert], expected[expert])
 
 
+@pytest.mark.slow
 def test_snapshots_begin_fresh_and_move(problem, store):
     trajectory = trajectories(TWO, MODEL, problem, store)[0]
     for leaf in jax.tree.leaves(trajectory):
@@ -147,6 +148,7 @@ def test_learning_starts_from_images_that_an_expert_knows(problem, store):
     assert np.bincount(state.class_index).tolist() == [2] * 10
 
 
+@pytest.mark.slow
 def test_the_window_grows_and_high_losses_change_nothing(problem, store):
     method = datm(start_before=1, window_steps=10)
     assert [method.end_of_window(step) for step in (0, 5, 10, 99)] == [1, 2, 3, 3]

@@ -122,6 +122,7 @@ def test_natural_images_are_chosen_with_their_indices_and_no_look_at_other_split
     np.testing.assert_array_equal(again.indices, choice.indices)
 
 
+@pytest.mark.slow
 def test_a_run_chooses_without_validation_and_test_images(tmp_path, monkeypatch):
     """Both are corrupted, and the recording is made anew: the accuracy is another one, and the set the same."""
     original, made = train.data.load, {}
