@@ -158,7 +158,7 @@ def run_on(
 
 
 class _Given(NamedTuple):
-    """What a run is given beside its experiment and its folder; see `run` and `run_on`."""
+    """The arguments of a run beside its experiment and its folder; see `run` and `run_on`."""
 
     dataset: data.Dataset | None
     data_dir: Path | None

@@ -18,8 +18,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from helpers.kinds import some, untyped
-
 os.environ |= {"KIP_FILE_MIB": "64", "KIP_PICTURE_MEGAPIXELS": "4"}
 
 import msgpack
@@ -434,7 +432,7 @@ def fuzz(name, examples, number, folder):
         max_examples=examples,
         deadline=None,
         database=None,
-        suppress_health_check=untyped(list(HealthCheck)),
+        suppress_health_check=tuple(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
     seed(number)(options(given(strategy)(one)))()
@@ -463,12 +461,17 @@ def main():
             fuzz(reader, 5, 0, folder)
         most = address_space() + (MOST_MIB << 20) * 2
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        before, began, counts, rounds = some(machine.peak_memory_mib()), time.monotonic(), dict.fromkeys(READERS, 0), 0
+        before, began, counts, rounds = (
+            (machine.peak_memory_mib() or 0.0),
+            time.monotonic(),
+            dict.fromkeys(READERS, 0),
+            0,
+        )
         while not rounds or time.monotonic() - began < given_options.seconds:
             for reader in READERS:
                 counts[reader] += fuzz(reader, given_options.examples, given_options.seed + rounds, folder)
             rounds += 1
-        taken = some(machine.peak_memory_mib()) - before
+        taken = (machine.peak_memory_mib() or 0.0) - before
         refused = ", ".join(f"{name} {count}" for name, count in counts.items())
         print(
             f"{rounds} rounds of {given_options.examples} files for each reader in {time.monotonic() - began:.0f} s; "

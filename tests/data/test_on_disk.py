@@ -329,7 +329,7 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path, cache, cut):
         ({"x_train": np.zeros((40, 4, 4, 3), np.float32)}, "wrong dtype"),
         ({"x_train": np.zeros((40, 4, 4, 2), np.uint8)}, "2 channels"),
         ({"x_train": np.zeros((40, 48), np.uint8)}, "wrong rank"),
-        ({"x_test": np.zeros((10, 5, 5, 3), np.uint8)}, "differ in shape"),
+        ({"x_test": np.full((10, 5, 5, 3), 255, np.uint8)}, "differ in shape"),
         ({"y_train": np.zeros(39, int)}, "another length"),
     ],
 )
