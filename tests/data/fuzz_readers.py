@@ -432,7 +432,7 @@ def fuzz(name, examples, number, folder):
         max_examples=examples,
         deadline=None,
         database=None,
-        suppress_health_check=tuple(HealthCheck),
+        suppress_health_check=[HealthCheck[name] for name in HealthCheck.__members__],
         phases=[Phase.generate, Phase.shrink],
     )
     seed(number)(options(given(strategy)(one)))()
