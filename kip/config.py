@@ -30,7 +30,7 @@ def value(cls: type[T]) -> type[T]:
     Raises, from the constructor:
         ConfigError: for an unknown field, a wrong type or a value out of range, naming each.
     """
-    made = dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))(cls)
+    made = dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))(cls)
     init = made.__init__
 
     @functools.wraps(init)

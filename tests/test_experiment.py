@@ -125,6 +125,8 @@ def test_an_error_inside_a_python_config_names_the_file_and_the_cause(tmp_path):
         (lambda: untyped(Experiment)(RBF()), "method; got RBF"),
         (lambda: Experiment(LabelSolve(), augment=Augment("rotate_shift")), "augment with the method .label_solve."),
         (lambda: Reference("a", 46.7), "accuracy: got 46.7; input should be less than or equal to 1"),
+        (lambda: KIP(learning_rate=float("inf")), "finite"),
+        (lambda: Ridge(float("nan")), "finite"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_when_it_is_made(make, words):
