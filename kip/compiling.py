@@ -1,9 +1,10 @@
 """`jax.jit` whose compilations are made one at a time, for functions that several threads call.
 
-With jaxlib 0.12 on CPython 3.13 a process was seen to crash in JAX's compilation cache while two threads compiled at
-once. Neither a stress test nor 1080 small compilations in six threads repeated it, so that its cause is not known. What
-threads call here is therefore compiled, and written to the cache, under one lock for the whole process. Calls that are
-compiled already take no lock.
+With jaxlib 0.12 on CPython 3.13, and with 0.10.2 on 3.11, a process was seen to crash while a thread wrote what it had
+compiled into JAX's compilation cache and another one compiled, were it only the slice of an array. Neither a stress
+test nor 1080 small compilations in six threads repeated it, so that its cause is not known. What threads call here is
+therefore compiled, and written to the cache, under one lock for the whole process. Calls that are compiled already take
+no lock.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ bits than in a process that has one.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 from kip.cli import compilation
@@ -13,7 +14,12 @@ from kip.cli import compilation
 # These have to stand before the import of JAX. Most of what a test takes is compiling, of programs that run once: they
 # are not optimised, unless the environment says so (`JAX_DISABLE_MOST_OPTIMIZATIONS=0`), and all of them are kept, for
 # the other tests and for the processes that tests start.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    # By XLA's earlier emitters of fused loops they compile twice as fast. jaxlib 0.12 has them no more, and ends a
+    # process whose flags it does not know.
+    if (0, 6) <= tuple(int(part) for part in version("jaxlib").split(".")[:2]) <= (0, 10):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 compilation.keep_programs()
 

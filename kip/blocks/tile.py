@@ -166,6 +166,11 @@ class _Fused:
         return self._form.pull_diagonal(np.asarray(x), bar)
 
 
+# `images[wanted]` of an array on a device. Plain indexing compiles programs too, and several threads do it at once here,
+# where `kip.compiling` lets one compile at a time.
+_take = compiling.jit(lambda images, wanted: images[wanted])
+
+
 def _compiled_for(images: Images) -> _Compiled:
     # Where the images lie; NumPy arrays go wherever JAX puts them.
     devices = getattr(images.support, "devices", None)
@@ -190,8 +195,7 @@ def _compiled(kernel: Kernel, implementation: Implementation, platform: str) -> 
 
 def _sides(images: Images, tile: Tile):
     first = images.support if tile.matrix == "ss" else images.target
-    rows, columns = tile.where
-    return first[rows], images.support[columns], images.size.shape(tile)
+    return _run_of(first, tile.rows), _run_of(images.support, tile.columns), images.size.shape(tile)
 
 
 def _padded(x, z, bar: np.ndarray, full: tuple[int, int]):
@@ -199,7 +203,15 @@ def _padded(x, z, bar: np.ndarray, full: tuple[int, int]):
     return _pad(x, full[0]), _pad(z, full[1]), np.pad(bar, padding)
 
 
+def _run_of(images: np.ndarray | Array, run: tuple[int, int]) -> np.ndarray | Array:
+    first, last = run
+    if isinstance(images, np.ndarray):
+        return images[first:last]
+    return _take(images, np.arange(first, last))
+
+
 def _pad(images: np.ndarray | Array, count: int) -> np.ndarray | Array:
     if len(images) == count:
         return images
-    return images[np.minimum(np.arange(count), len(images) - 1)]
+    wanted = np.minimum(np.arange(count), len(images) - 1)
+    return images[wanted] if isinstance(images, np.ndarray) else _take(images, wanted)
