@@ -166,8 +166,8 @@ class _Fused:
         return self._form.pull_diagonal(np.asarray(x), bar)
 
 
-# `images[wanted]` of an array on a device. Plain indexing compiles programs too, and several threads do it at once here,
-# where `kip.compiling` lets one compile at a time.
+# `images[wanted]` of an array on a device. Plain indexing compiles programs too, and several threads do it at once
+# here, where `kip.compiling` lets one compile at a time.
 _take = compiling.jit(lambda images, wanted: images[wanted])
 
 
