@@ -14,6 +14,8 @@ DISTRIBUTION = "kip-distillation"
 LIBRARIES = ("jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "flax")
 
 
+MEMORY_MAPS, MOST_MEMORY_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+"""The files in which Linux describes the memory maps of a process, a line each, and says how many it allows."""
 CPUINFO = Path("/proc/cpuinfo")
 """The file in which Linux describes its processors."""
 
@@ -66,6 +68,29 @@ def give_back_memory() -> None:
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_programs_near_limit() -> bool:
+    """Let JAX forget what it has compiled, once half of the process's memory maps are used; return whether it did.
+
+    Linux allows a process 65 530 memory maps (`vm.max_map_count`), and each program that XLA compiles for a CPU takes
+    three. At the limit XLA ends the process with a segmentation fault, with jaxlib 0.10.2 in the function of the
+    compilation cache that writes a program. A run has some hundreds of programs, a process of many runs has more. What
+    is forgotten is compiled again, or read from the compilation cache, when it is called. Nothing happens on systems
+    other than Linux.
+    """
+    try:
+        allowed = int(MOST_MEMORY_MAPS.read_text())
+        with MEMORY_MAPS.open("rb") as maps:
+            used = sum(1 for _ in maps)
+    except (OSError, ValueError):
+        return False
+    if used < allowed // 2:
+        return False
+    import jax
+
+    jax.clear_caches()
+    return True
 
 
 def peak_memory_mib() -> int | None:

@@ -54,6 +54,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("KIP_CACHE_DIR", str(own))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_a_file():
+    """Let go of a file's programs: XLA's take memory maps, of which a process has a limited number."""
+    yield
+    jax.clear_caches()
+
+
 def _dot(path, *_, **__):
     atomic_write(path, lambda file: Image.new("L", (1, 1)).save(file, "png"))
 

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -25,6 +26,32 @@ def test_without_the_resource_module_the_peak_is_unknown(monkeypatch):
     """Windows has no `resource`; importing it at the top of a file failed there."""
     monkeypatch.setitem(sys.modules, "resource", None)
     assert machine.peak_memory_mib() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this is about Linux's memory maps")
+def test_programs_are_forgotten_once_half_of_the_memory_maps_are_used(tmp_path, monkeypatch):
+    """Where there are none left, XLA ends the process with a segmentation fault."""
+    before = maps_used()
+    programs = [jax.jit(lambda x, number=number: x * 2 + number) for number in range(40)]
+    for program in programs:
+        program(np.ones(3))
+    used = maps_used()
+    assert used >= before + 80
+
+    monkeypatch.setattr(machine, "MOST_MEMORY_MAPS", tmp_path / "most")
+    (tmp_path / "most").write_text(f"{3 * used}\n")
+    assert machine.forget_programs_near_limit() is False
+    assert maps_used() >= used
+
+    (tmp_path / "most").write_text(f"{used}\n")
+    assert machine.forget_programs_near_limit() is True
+    assert maps_used() <= used - 60
+    assert programs[1](np.ones(3)).tolist() == [3, 3, 3]
+
+
+def test_where_the_system_tells_no_limit_programs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "MOST_MEMORY_MAPS", tmp_path / "not there")
+    assert machine.forget_programs_near_limit() is False
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="this is about glibc")
@@ -98,3 +125,7 @@ def test_importing_the_file_imports_no_jax():
         "import sys, kip.machine, kip.storage.locks, kip.storage.npz, kip.cli.compilation; print('jax' in sys.modules)"
     )
     assert printed(code) == "False\n"
+
+
+def maps_used():
+    return len(machine.MEMORY_MAPS.read_text().splitlines())

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jax import Array
 
-from kip import compiling
 from kip.blocks.plan import Tile, TileSize
 from kip.blocks.source import Source
 from kip.errors import ConfigError, ShapeError
@@ -119,10 +118,10 @@ class _Xla:
 
     def __init__(self, kernel: Kernel, implementation: Implementation):
         function = kernel_function(kernel, implementation)
-        self._forward = compiling.jit(function)
-        self._pull_columns = compiling.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
-        self._pull_both = compiling.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
-        self._pull_diagonal = compiling.jit(lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)))
+        self._forward = jax.jit(function)
+        self._pull_columns = jax.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
+        self._pull_both = jax.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
+        self._pull_diagonal = jax.jit(lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)))
 
     def forward(self, x, z, full):
         return np.asarray(self._forward(_pad(x, full[0]), _pad(z, full[1])))[: len(x), : len(z)]
@@ -166,11 +165,6 @@ class _Fused:
         return self._form.pull_diagonal(np.asarray(x), bar)
 
 
-# `images[wanted]` of an array on a device. Plain indexing compiles programs too, and several threads do it at once
-# here, where `kip.compiling` lets one compile at a time.
-_take = compiling.jit(lambda images, wanted: images[wanted])
-
-
 def _compiled_for(images: Images) -> _Compiled:
     # Where the images lie; NumPy arrays go wherever JAX puts them.
     devices = getattr(images.support, "devices", None)
@@ -195,7 +189,8 @@ def _compiled(kernel: Kernel, implementation: Implementation, platform: str) -> 
 
 def _sides(images: Images, tile: Tile):
     first = images.support if tile.matrix == "ss" else images.target
-    return _run_of(first, tile.rows), _run_of(images.support, tile.columns), images.size.shape(tile)
+    rows, columns = tile.where
+    return first[rows], images.support[columns], images.size.shape(tile)
 
 
 def _padded(x, z, bar: np.ndarray, full: tuple[int, int]):
@@ -203,15 +198,7 @@ def _padded(x, z, bar: np.ndarray, full: tuple[int, int]):
     return _pad(x, full[0]), _pad(z, full[1]), np.pad(bar, padding)
 
 
-def _run_of(images: np.ndarray | Array, run: tuple[int, int]) -> np.ndarray | Array:
-    first, last = run
-    if isinstance(images, np.ndarray):
-        return images[first:last]
-    return _take(images, np.arange(first, last))
-
-
 def _pad(images: np.ndarray | Array, count: int) -> np.ndarray | Array:
     if len(images) == count:
         return images
-    wanted = np.minimum(np.arange(count), len(images) - 1)
-    return images[wanted] if isinstance(images, np.ndarray) else _take(images, wanted)
+    return images[np.minimum(np.arange(count), len(images) - 1)]

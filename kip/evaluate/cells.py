@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kip import rng
+from kip import machine, rng
 from kip.judges.judge import deviation
 from kip.networks import Model, Network
 from kip.storage.artefacts import Store
@@ -99,6 +99,7 @@ def judge(
         ConfigError: if the protocol needs a teacher and there is none, or the rate of a set that has none.
     """
     begun = time.monotonic()
+    machine.forget_programs_near_limit()
     model = Model(network, candidate.labels.shape[1])
     keys = jnp.stack([rng.key(seed, f"protocol {protocol.name}", index) for index in range(seeds)])
     trained = post_train(

@@ -18,14 +18,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from kip import data, preprocess, sets
+from kip import data, machine, preprocess, sets
 from kip.blocks import Executor, KernelBlocks, Source
 from kip.data import Split
 from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
 from kip.judges import Judge, Question, Tools, by_class
 from kip.judges.judge import Part, deviation
-from kip.machine import peak_memory_mib
 from kip.methods.contract import Metrics
 from kip.methods.problem import State
 from kip.pictures.appearance import shown_class, title_of
@@ -175,6 +174,7 @@ def _run(experiment: Experiment, out: Path, given: _Given, finish: Callable[[_Ru
         with contextlib.suppress(OSError):
             (lock.path.parent / folder.STOPPED).unlink()
         stopping.rearm()
+        machine.forget_programs_near_limit()
         run = None
         title = f"{experiment.data.name}, {experiment.method.name}"
         try:
@@ -312,7 +312,7 @@ class _Run:
             exported_step=best.step,
             steps=self.state.step,
             seconds=round(self.history.seconds, 2),
-            peak_memory_mib=peak_memory_mib(),
+            peak_memory_mib=machine.peak_memory_mib(),
             out=str(self.out),
             class_test_accuracies=by_class(are_right[best.step], self.dataset.test.labels, self.dataset.num_classes),
         )

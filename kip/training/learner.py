@@ -24,7 +24,7 @@ import optax
 from jax import Array
 from pydantic import Field
 
-from kip import compiling, krr, rng
+from kip import krr, rng
 from kip.config import value
 from kip.errors import ConfigError
 from kip.networks.model import Model, Network, fresh
@@ -261,6 +261,6 @@ def are_right(
     return np.stack(right)
 
 
-@partial(compiling.jit, static_argnames=("training", "num_classes"))
+@partial(jax.jit, static_argnames=("training", "num_classes"))
 def _logits(learning: Learning, images: Array, *, training: Training, num_classes: int) -> Array:
     return logits(training, learning, images, num_classes)

@@ -19,7 +19,6 @@ import numpy as np
 import optax
 from jax import Array
 
-from kip import compiling
 from kip.progress import BOARD, progress_bar
 from kip.storage.images import Lazy
 from kip.training.batches import Batches
@@ -242,7 +241,7 @@ def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Lear
     ) -> tuple[Learning, Array, Array]:
         return _of_batch(rule, chain, learning, total, batch, key, step)
 
-    return compiling.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
+    return jax.jit(jax.vmap(one_update, (0, 0, Batch(0, 0, None), 0, None)) if many else one_update)
 
 
 @functools.lru_cache(maxsize=32)
@@ -266,7 +265,7 @@ def compiled_update(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Arr
         single = functools.partial(one_update, length=length)
         return jax.vmap(single, (0, 0, None, 0, None))(learning, total, data, keys, step)
 
-    return compiling.jit(many_updates if many else one_update, static_argnums=(5,))
+    return jax.jit(many_updates if many else one_update, static_argnums=5)
 
 
 @functools.lru_cache(maxsize=32)

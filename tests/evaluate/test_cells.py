@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kip.errors import ConfigError
+from kip.evaluate import cells
 from kip.evaluate.cells import Candidate, Cell, cross_architecture, judge, stored_bytes
 from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
@@ -76,6 +77,15 @@ def test_soft_labels_without_a_teacher_are_refused(world):
     candidate, test = world
     with pytest.raises(ConfigError, match=r"teacher of SL\+KD"):
         judge(candidate, FC, PROTOCOLS["SL+KD"], test=test, mirror_keeps_class=True)
+
+
+def test_a_judge_begins_with_room_for_its_programs(world, monkeypatch):
+    candidate, test = world
+    asked = []
+    monkeypatch.setattr(cells.machine, "forget_programs_near_limit", lambda: asked.append("asked"))
+    with pytest.raises(ConfigError):
+        judge(candidate, FC, PROTOCOLS["SL+KD"], test=test, mirror_keeps_class=True)
+    assert asked == ["asked"]
 
 
 def test_the_bytes_of_a_set_are_those_of_its_images_and_of_the_labels_that_the_training_needs(world):

@@ -16,7 +16,7 @@ from helpers.kinds import of_kind, some
 from kip import sets
 from kip.blocks import Blocks
 from kip.data import Augment, Data
-from kip.errors import CheckpointError, ConfigError, NonFiniteError
+from kip.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture
 from kip.krr import Ridge
@@ -150,6 +150,14 @@ def test_another_configuration_is_refused_and_nothing_is_overwritten(tmp_path):
     with pytest.raises(CheckpointError, match="seed was 0 and is now 1"):
         go(tiny(steps=2, seed=1), tmp_path)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_a_run_begins_with_room_for_its_programs(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train.machine, "forget_programs_near_limit", lambda: asked.append("asked"))
+    with pytest.raises(DataError):
+        go(dataclasses.replace(tiny(), data=Data("no_such_set")), tmp_path)
+    assert asked == ["asked"]
 
 
 def test_patience_stops_a_run_that_no_longer_improves(tmp_path):
