@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_module_and_no_tests(members):
         for path in (ROOT / folder).rglob("*.py")
     }
     assert {"kip/configs/digits_convnet.py", "kip/server/__init__.py", "kip/workers/__init__.py"} <= expected
-    data = {"kip/py.typed", "kip/data/wordnet.tsv", "kip/report/page.html"}
+    data = {"kip/py.typed", "kip/__init__.pyi", "kip/data/wordnet.tsv", "kip/report/page.html"}
     assert expected | data == {name for name in members if ".dist-info/" not in name}
 
 
