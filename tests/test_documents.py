@@ -21,7 +21,7 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 TUTORIALS = [name for name in PAGES if name.startswith("docs/tutorials/")]
-GUIDES = [name for name in PAGES if name.startswith("docs/guides/")]
+GUIDES = [name for name, text in PAGES.items() if name.startswith("docs/guides/") and "```python" in text]
 EXTRAS = ("torch", "datasets")
 """Libraries that a block of a page may need and that a test machine may lack."""
 PLACEHOLDERS = {"CONFIG", "SET", "OTHER", "FILE.py", "drift.py", "..."}

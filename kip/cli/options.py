@@ -59,6 +59,8 @@ class RunOptions:
     mixed_hardware: bool = False
     """Let workers of different hardware compute for one run. Their results differ in the last bits, and are compared to
     a tolerance of 0.001 of the largest entry."""
+    wait_for_workers: float = 600.0
+    """The seconds that a run waits where no worker is there, at its start and later, before it ends."""
     log: tuple[LoggerName, ...] = ()
     """Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio."""
     stax: Stax = ()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 Options = Annotated[RunOptions, tyro.conf.arg(name="")]
+OF_WORKERS = ("workers", "address", "check_share", "mixed_hardware", "wait_for_workers")
+"""The options of a run that say something of its workers."""
 WATCH_SECONDS = 2.0
 """Seconds between two looks of `kip status --watch`."""
 
@@ -174,11 +176,13 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, options: Ru
 
     check_functions(experiment)
     if executor == "local":
-        if workers != 1 or address is not None:
+        given = {name: getattr(options, name) for name in OF_WORKERS}
+        unused = [name for name, value in given.items() if value != getattr(RunOptions, name)]
+        if unused:
             raise ConfigError(
-                "--workers and --address with --executor local",
-                got=f"{workers} workers, address {address}",
-                expected="neither",
+                "options of workers with --executor local",
+                got=", ".join(f"--{name.replace('_', '-')} {given[name]}" for name in unused),
+                expected="none of them",
                 remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
             )
         from kip.runs import loop as train
@@ -188,6 +192,8 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, options: Ru
     check_spreads(experiment, executor)
     if not 0.0 <= check_share <= 1.0:
         raise ConfigError("--check-share", got=check_share, expected="0 to 1")
+    if not options.wait_for_workers > 0:
+        raise ConfigError("--wait-for-workers", got=options.wait_for_workers, expected="seconds above 0")
     if workers < (executor == "ray"):
         raise ConfigError("--workers", got=workers, expected="at least 1")
     with sole_writer(out):
@@ -195,7 +201,9 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, options: Ru
     from kip.server.member import Settings
     from kip.workers.connect import parse_address
 
-    settings = Settings(check_share=check_share, mixed_hardware=options.mixed_hardware)
+    settings = Settings(
+        check_share=check_share, mixed_hardware=options.mixed_hardware, patience=options.wait_for_workers
+    )
     if executor in ("zmq", "launchpad"):
         if executor == "zmq":
             from kip.server.zmq import distill as distill_with

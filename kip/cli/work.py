@@ -35,12 +35,14 @@ def worker(
         follow: The id of a process of this machine. This worker ends soon after that process does.
         json: Print one JSON object with the results as the last line of stdout.
     """
+    import logging
     import threading
 
     from kip.workers import connect
     from kip.workers.keys import read_key
     from kip.workers.worker import Worker
 
+    logging.getLogger(connect.__name__).setLevel(logging.INFO)  # when it joins, what it does, when it leaves
     host, key = connect.parse_address(address), read_key(key_file)
     stop = threading.Event()
     connect.watch(stop, follow)
