@@ -11,7 +11,7 @@ from helpers.interpreter import printed
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["config", "rng", "precision", "machine", "progress"],
+    ["config", "rng", "precision", "placement", "machine", "progress"],
     ["storage"],
     ["data", "preprocess", "kernels", "krr"],
     ["networks"],

@@ -23,10 +23,11 @@ import numpy as np
 from kip import data, preprocess
 from kip.bench import engine
 from kip.bench.engine import OPERATIONS, arithmetic_rate, best_times, position_pairs
+from kip.bench.hlo import bytes_moved
 from kip.blocks import KernelBlocks
 from kip.experiment import Experiment
 from kip.judges import Question, Tools
-from kip.kernels import Architecture, kernel_function
+from kip.kernels import Architecture, Products, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.machine import versions
 from kip.methods.kernel.kip import KIP
@@ -191,20 +192,20 @@ def _row(
 def _bytes_moved(architecture: Architecture, image: tuple[int, int, int], block: int) -> float | None:
     """Return the bytes for an entry that XLA plans to move in the forward pass; None where it does not say."""
     shape = jax.ShapeDtypeStruct((block, *image), jnp.float32)
-    analysis = jax.jit(kernel_function(architecture, "engine")).lower(shape, shape).compile().cost_analysis()
-    moved = (analysis or {}).get("bytes accessed")
-    return None if moved is None else float(moved) / block**2
+    compiled = jax.jit(kernel_function(architecture, "engine")).lower(shape, shape).compile()
+    moved = bytes_moved(compiled.as_text() or "")
+    return None if moved is None else moved / block**2
 
 
 def _precision(architecture: Architecture, image: tuple[int, int, int], block: int) -> list[dict[str, Any]]:
     """Return the cost of an entry and its digits, with products in full float32 and in TF32."""
     rows, expected = [], None
-    for products, setting in (("float32", "highest"), ("TF32", "tensorfloat32")):
-        with jax.default_matmul_precision(setting):
-            cost, values = engine.measure(architecture, ["engine"], image, block, REPEATS)[0]
+    settings: dict[str, Products] = {"float32": "float32", "TF32": "tf32"}
+    for name, products in settings.items():
+        cost, values = engine.measure(architecture, ["engine"], image, block, REPEATS, products)[0]
         expected = values if expected is None else expected
         difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(values, expected, strict=True))
-        rows.append({"products": products, **cost._asdict(), "difference": difference})
+        rows.append({"products": name, **cost._asdict(), "difference": difference})
     return rows
 
 

@@ -18,6 +18,7 @@ from kip.errors import ConfigError, ShapeError
 from kip.functions import traced
 from kip.kernels import RBF, Architecture, Implementation, Kernel, Laplace, Stax, entry_bytes, fused, kernel_function
 from kip.kernels.architecture import kernel_named
+from kip.placement import platform
 from kip.precision import AnyArray
 
 Get = Literal["ntk", "nngp"]
@@ -242,9 +243,7 @@ def _eager(kernel: Kernel, x: Any, z: Any, config: Blocks, show_progress: bool) 
 
 def _takes_callback(implementation: Implementation) -> bool:
     """Return whether a program that is traced now takes the form for CPUs."""
-    device = jax.config.jax_default_device  # type: ignore[attr-defined]
-    platform = str(getattr(device, "platform", device) or jax.default_backend())
-    return implementation == "numba" or (implementation == "auto" and platform.startswith("cpu"))
+    return implementation == "numba" or (implementation == "auto" and platform() == "cpu")
 
 
 def _in_blocks(kernel: Kernel, implementation: Implementation, memory: int, x: Any, z: Any) -> jax.Array:

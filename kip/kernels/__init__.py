@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
 from kip.kernels import permission
-from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
+from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Products, Stax
 from kip.kernels.memory import entry_bytes
 from kip.kernels.user_function import load_function
 
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-__all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
+__all__ = [
+    "RBF",
+    "Architecture",
+    "Implementation",
+    "Kernel",
+    "Laplace",
+    "Products",
+    "Stax",
+    "entry_bytes",
+    "kernel_function",
+]
 
 
 @functools.lru_cache(maxsize=64)
 def kernel_function(
-    kernel: Kernel, implementation: Implementation = "auto"
+    kernel: Kernel, implementation: Implementation = "auto", products: Products = "float32"
 ) -> Callable[[jax.Array | np.ndarray, jax.Array | np.ndarray], jax.Array]:
     """Return the function K(x, z) that a kernel value stands for.
 
@@ -38,6 +48,8 @@ def kernel_function(
         implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
             kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
             (`kip.blocks`).
+        products: the precision of matrix products on accelerators. Kernels need `float32`; `tf32` is there so that
+            `kip bench gpu` can measure what it gains and loses.
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -58,7 +70,7 @@ def kernel_function(
         _check_images(kernel, x, z)
         # By default JAX multiplies float32 matrices in TF32 on current GPUs, and in bfloat16 on TPUs: three digits,
         # where a ridge of 1e-6 needs all seven.
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest" if products == "float32" else "tensorfloat32"):
             block = compute(x, z)
         if block.shape != (len(x), len(z)):
             raise ShapeError(
@@ -99,7 +111,9 @@ def _with_get(function: Callable[..., Any], get: str) -> Callable[[jax.Array, ja
 
 
 def _check_images(kernel: Kernel, x: jax.Array | np.ndarray, z: jax.Array | np.ndarray) -> None:
-    """Refuse image batches that do not fit each other or the kernel."""
+    """Refuse image batches that do not fit each other, the kernel or the device."""
+    from kip.placement import platform
+
     for name, batch in (("x", x), ("z", z)):
         if len(batch.shape) != 4:
             raise ShapeError(f"images {name} of a kernel", got=f"shape {batch.shape}", expected="(N, H, W, C)")
@@ -114,6 +128,13 @@ def _check_images(kernel: Kernel, x: jax.Array | np.ndarray, z: jax.Array | np.n
             "images x and z of a kernel must share a float type",
             got=f"{x.dtype} and {z.dtype}",
             expected="float32 or float64 for both",
+        )
+    if x.dtype == "float64" and platform() == "tpu":
+        raise ConfigError(
+            f"kernel {kernel.label} of float64 images on a TPU",
+            got="float64, which a TPU emulates without its range",
+            expected="float32",
+            remedy="Set blocks.dtype to float32.",
         )
     kernel.check_images(x.shape[1], x.shape[2])
 

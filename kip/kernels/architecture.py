@@ -18,6 +18,8 @@ Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
 Implementation = Literal["auto", "numba", "engine", "neural_tangents"]
 """The program that computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`),
 neural-tangents, or (`auto`) the first of them that can on the device."""
+Products = Literal["float32", "tf32"]
+"""The precision of matrix products on accelerators: full float32, or TF32 with its three digits."""
 
 DEFAULT_DEPTH = {"FC": 1, "ConvVec": 3, "ConvNet": 3, "ConvNet3": 3, "Myrtle": 5}
 MYRTLE_BLOCKS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}

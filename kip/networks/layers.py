@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kip.placement import platform
+
 Norm = Literal["none", "layer", "instance", "batch"]
 Parameterization = Literal["standard", "ntk"]
 Activation = Literal["relu", "softplus"]
@@ -94,7 +96,7 @@ class Conv(nn.Module):
         per_group = x.shape[-1] // groups
         shape = (self.size, self.size, per_group, self.features)
         kernel, bias = self.style.weights(self, shape, self.size**2 * per_group)
-        if groups == self.stride == 1 and per_group <= FEW_CHANNELS and jax.default_backend() == "cpu":
+        if groups == self.stride == 1 and per_group <= FEW_CHANNELS and platform() == "cpu":
             return product_of_patches(x, kernel, self.padding) + bias
         y = jax.lax.conv_general_dilated(
             x,

@@ -27,6 +27,7 @@ from kip.kernels import permission
 from kip.networks import own
 from kip.networks.architectures import Builder, builder_of
 from kip.networks.layers import Activation, Dense, Norm, Parameterization, Style, flatten, pad_to
+from kip.placement import platform
 
 Variables = dict[str, Any]
 """A network's parameters, under `params`, and running statistics of batch normalisation, under `batch_stats`."""
@@ -247,7 +248,7 @@ class Model:
         """Return images in parts whose layers stay in a CPU's cache; on other devices in one."""
         largest = self.network.largest_layer(*images.shape[1:3])
         count = min(MOST_PIECES, len(images), -(-len(images) * largest // CACHED))
-        return [images] if count <= 1 or jax.default_backend() != "cpu" else jnp.array_split(images, count)
+        return [images] if count <= 1 or platform() != "cpu" else jnp.array_split(images, count)
 
     @property
     def readout_variances(self) -> tuple[float, float]:

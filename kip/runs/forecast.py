@@ -10,7 +10,6 @@ import math
 import time
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from kip import data
@@ -19,6 +18,7 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, fused
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
+from kip.placement import platform
 from kip.progress import say
 from kip.storage.images import Lazy
 from kip.storage.npz import memory_bytes
@@ -127,7 +127,7 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
         done: steps that were taken before.
     """
     needs = experiment.method.needs
-    fast = experiment.blocks.implementation in ("auto", "numba") and jax.default_backend() == "cpu"
+    fast = experiment.blocks.implementation in ("auto", "numba") and platform() == "cpu"
     timed = [kernel for kernel in needs.kernels if isinstance(kernel, Architecture) and fused.supports(kernel)]
     if not (fast and timed) or needs.images_per_class is None or len(problem.inputs) < SUPPORT + TARGET:
         return None

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from kip.networks import Model
+from kip.placement import platform
 from kip.storage.images import Images, Lazy
 
 ROWS = 2048
@@ -34,7 +35,7 @@ CHUNK = 500
 
 def rows_at_once(model: Model, images: Images | Array) -> int:
     """Return the number of images (N, H, W, C) that a network takes at once, so that its layers stay in the cache."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return ROWS
     largest = model.network.largest_layer(images.shape[1], images.shape[2])
     return int(np.clip(2 ** int(np.log2(max(1, CACHED // largest))), 8, ROWS))

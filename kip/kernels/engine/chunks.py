@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kip.placement import platform
+
 ELEMENTS = {"cpu": 1 << 18}
-"""Position pairs of a plane times image pairs of a chunk, by backend: on a CPU, a plane of 1 MiB stays in cache."""
+"""Position pairs of a plane times image pairs of a chunk, by platform: on a CPU, a plane of 1 MiB stays in cache."""
 ELEMENTS_ELSEWHERE = 1 << 22
 """The same on accelerators: enough to fill them."""
 LANES = 8
@@ -44,7 +46,7 @@ def most_pairs(plane_size: int) -> int:
     Args:
         plane_size: position pairs in its largest plane.
     """
-    elements = ELEMENTS.get(jax.default_backend())
+    elements = ELEMENTS.get(platform())
     if elements is None:
         return max(FEWEST, ELEMENTS_ELSEWHERE // plane_size)
     return min(max(FEWEST, elements // plane_size), MOST)

@@ -16,6 +16,7 @@ from jax import Array
 
 from kip.methods.problem import Problem
 from kip.networks.model import Variables
+from kip.placement import platform
 from kip.precision import AnyArray
 
 AT_ONCE = 10
@@ -47,7 +48,7 @@ def over_classes(
         of_classes: arguments with one entry for each class.
     """
     alike = all(len({np.shape(entry) for entry in argument}) == 1 for argument in of_classes)
-    if jax.default_backend() == "cpu" or not alike:
+    if platform() == "cpu" or not alike:
         results = [in_parts(*shared, *entries) for entries in zip(*of_classes, strict=True)]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
     return _some(tuple(shared), tuple(jnp.stack(list(argument)) for argument in of_classes), function=function)
