@@ -71,6 +71,7 @@ def test_nothing_is_chosen_on_test(distilled, monkeypatch):
     assert blind.test_accuracy < 0.3 < honest.test_accuracy
 
 
+@pytest.mark.slow
 def test_the_natural_baseline_draws_anew_for_each_network_and_from_train_only(distilled, monkeypatch):
     seen = []
     plain = supervised.train

@@ -82,8 +82,7 @@ def test_fused_values_are_those_of_the_recursion_over_all_positions(form):
 
 # Each type of numbers and each kernel is compiled for up to a minute.
 @pytest.mark.slow
-@pytest.mark.parametrize("get", ["ntk", "nngp"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("get", "dtype"), [("ntk", np.float32), ("nngp", np.float64)])
 def test_fused_values_and_gradients_are_those_of_the_engine_and_the_central_difference(form, get, dtype):
     for architecture, shape in (
         (network("ConvNet", 1, get=get), (6, 6, 3)),

@@ -16,16 +16,23 @@ from kip.kernels.levels import levels
 from kip.precision import float64
 
 A = Architecture
-CASES = [
+SHORT_CASES = [
     (A("ConvVec", 3), (5, 6, 3), (3, 18)),
     (A("ConvVec", 1), (1, 3, 1), (17, 1)),
     (A("ConvNet", 1), (4, 4, 1), (1, 1)),
-    pytest.param(A("ConvNet", 2), (7, 11, 2), (4, 3), marks=pytest.mark.slow),
-    pytest.param(A("ConvNet", 3, get="nngp"), (9, 17, 3), (2, 9), marks=pytest.mark.slow),
     (A("ConvNet3", 1), (5, 4, 1), (16, 16)),
-    pytest.param(A("ConvNet3", 2), (9, 8, 1), (16, 16), marks=pytest.mark.slow),
-    pytest.param(A("Myrtle", 7), (7, 5, 1), (4, 4), marks=pytest.mark.slow),
-    pytest.param(A("Myrtle", 5, w_std=0.7, b_std=1.0, get="nngp"), (4, 5, 2), (3, 3), marks=pytest.mark.slow),
+]
+LONG_CASES = [
+    (A("ConvNet", 2), (7, 11, 2), (4, 3), np.float32),
+    (A("ConvNet", 3, get="nngp"), (9, 17, 3), (2, 9), np.float64),
+    (A("ConvNet3", 2), (9, 8, 1), (16, 16), np.float32),
+    (A("Myrtle", 7), (7, 5, 1), (4, 4), np.float64),
+    (A("Myrtle", 5, w_std=0.7, b_std=1.0, get="nngp"), (4, 5, 2), (3, 3), np.float32),
+]
+CASES = [
+    *((*case, np.float32) for case in SHORT_CASES),
+    *(pytest.param(*case, np.float64, marks=pytest.mark.slow) for case in SHORT_CASES),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG_CASES),
 ]
 
 
@@ -56,8 +63,9 @@ def close(ours, theirs, dtype):
     np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-12)
 
 
-@DTYPES
-@pytest.mark.parametrize(("architecture", "shape", "block"), CASES, ids=lambda value: getattr(value, "label", None))
+@pytest.mark.parametrize(
+    ("architecture", "shape", "block", "dtype"), CASES, ids=lambda value: getattr(value, "label", None)
+)
 def test_values_and_gradients_are_those_of_the_xla_form(architecture, shape, block, dtype):
     x, z, bar = images(block[0], shape, 0), images(block[1], shape, 1), images(block[0], block[1:], 2)
     expected = by_xla(architecture, x, z, bar)

@@ -141,6 +141,7 @@ def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_page_shows_pretraining(run, tmp_path):
     cell = {"candidate": "digits", "network": "FC1", "how": "probe", "start": "none", "mean": 0.5, "deviation": 0.1}
     written = {"data": "mnist", "labelled": None, "cells": [{**cell, "accuracies": [0.4, 0.6]}]}

@@ -120,6 +120,7 @@ def test_recovered_images_are_taken_for_their_classes_and_stay_images(problem, s
     assert (state.inputs <= white).all()
 
 
+@pytest.mark.slow
 def test_groups_are_recovered_one_after_the_other(problem, store):
     method = dataclasses.replace(of(sre2l.SRe2L, iterations=3), images_per_class=2)
     first, _ = run(method, problem, store, 3)

@@ -78,6 +78,7 @@ def test_snapshots_begin_fresh_and_move(problem, store):
     assert all(np.abs(leaf[epoch + 1] - leaf[epoch]).max() > 0 for leaf in kernels for epoch in range(TWO.epochs))
 
 
+@pytest.mark.slow
 def test_trajectories_that_are_gone_are_named(problem, store):
     made = trajectories(TWO, MODEL, problem, store)
     shutil.rmtree(store._shared)
