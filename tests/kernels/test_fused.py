@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numba
 import numpy as np
 import pytest
 
+from helpers.compiling import AS_USERS
 from helpers.interpreter import printed
 from helpers.kinds import some, untyped
 from kip.kernels import Architecture, entry_bytes, fused, kernel_function
@@ -44,11 +47,11 @@ def images(count, shape, seed):
     return np.random.default_rng(seed).standard_normal((count, *shape))
 
 
-def by_xla(architecture, x, z, bar):
+def by_xla(architecture, x, z, bar, options=None):
     """The reference: value and gradients in float64."""
     function = kernel_function(architecture, "engine")
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=options)
     def run(x, z, bar):
         block, pull = jax.vjp(function, x, z)
         return (block, *pull(bar))
@@ -84,7 +87,7 @@ def test_values_and_gradients_are_those_of_the_xla_form(architecture, shape, blo
 def test_a_block_on_the_diagonal_is_the_whole_and_symmetric(count, dtype):
     architecture, shape = A("ConvNet3", 1), (4, 5, 2)
     x, bar = images(count, shape, 0), images(count, (count,), 1)
-    value, to_x, to_z = by_xla(architecture, x, x, bar)
+    value, to_x, to_z = by_xla(architecture, x, x, bar, AS_USERS)
     form, x, bar = Form(architecture), x.astype(dtype), bar.astype(dtype)
     block = form.forward_diagonal(x)
     np.testing.assert_array_equal(block, block.T)
