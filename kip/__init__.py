@@ -89,6 +89,8 @@ _PUBLIC = {
     "save_set": "kip.sets.distilled:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.judges.krr_accuracy",
+    # estimators of scikit-learn
+    "sklearn": "kip.sklearn:",
     # finite networks, and training them on a set
     "network": "kip.networks",
     "Transfer": "kip.evaluate.transfer",

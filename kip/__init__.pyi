@@ -1,6 +1,7 @@
 """The public names of `kip`, for type checkers and editors: those of `__init__.py`, which says where they are."""
 
 from kip import krr as krr
+from kip import sklearn as sklearn
 from kip.blocks import Blocks as Blocks
 from kip.blocks import KernelBlocks as KernelBlocks
 from kip.blocks import LocalExecutor as LocalExecutor
@@ -187,6 +188,7 @@ __all__ = [
     "run",
     "save_set",
     "scores",
+    "sklearn",
     "spaces",
     "stax",
     "transfer_set",
