@@ -29,6 +29,7 @@ _PUBLIC = {
     "RBF": "kip.kernels.architecture",
     "Laplace": "kip.kernels.architecture",
     "Stax": "kip.kernels.architecture",
+    "Features": "kip.kernels.architecture",
     "kernel": "kip.functions.kernel",
     "kernel_fn": "kip.functions.kernel",
     "KernelFn": "kip.functions.kernel",

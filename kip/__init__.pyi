@@ -40,6 +40,7 @@ from kip.functions.kernel import kernel_fn as kernel_fn
 from kip.judges.krr_accuracy import krr_accuracy as krr_accuracy
 from kip.kernels.architecture import RBF as RBF
 from kip.kernels.architecture import Architecture as Architecture
+from kip.kernels.architecture import Features as Features
 from kip.kernels.architecture import Laplace as Laplace
 from kip.kernels.architecture import Stax as Stax
 from kip.kernels.permission import permit as permit_stax
@@ -135,6 +136,7 @@ __all__ = [
     "Experiment",
     "Experts",
     "FRePo",
+    "Features",
     "KernelBlocks",
     "KernelFn",
     "KipError",

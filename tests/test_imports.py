@@ -59,6 +59,7 @@ HOMES = {
         "kip/evaluate/embedding.py",
         "kip/evaluate/measures.py",
         "kip/methods/selection/greedy.py",
+        "kip/sklearn/distilled.py",
         "kip/sklearn/kernel_ridge.py",
         "kip/sklearn/validation.py",
     ],

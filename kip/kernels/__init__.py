@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
 from kip.kernels import permission
-from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
+from kip.kernels.architecture import RBF, Architecture, Features, Implementation, Kernel, Laplace, Stax, own_function
 from kip.kernels.memory import entry_bytes
 from kip.kernels.user_function import load_function
 
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
 
-__all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
+__all__ = [
+    "RBF",
+    "Architecture",
+    "Features",
+    "Implementation",
+    "Kernel",
+    "Laplace",
+    "Stax",
+    "entry_bytes",
+    "kernel_function",
+    "own_function",
+]
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,7 +45,7 @@ def kernel_function(
     kernel values give the same function object, so that `jax.jit` of it compiles once.
 
     Args:
-        kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
+        kernel: an `Architecture`, `RBF`, `Laplace`, `Stax` or `Features`.
         implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
             kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
             (`kip.blocks`).
@@ -46,8 +57,8 @@ def kernel_function(
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if `implementation` is
-            `numba`.
+        ConfigError: if the function of a `Stax` or `Features` kernel is not permitted or cannot be loaded, or if
+            `implementation` is `numba`.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
@@ -88,6 +99,10 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., ja
     if isinstance(kernel, Stax):
         permission.check(kernel.function)
         return _with_get(_load_function(kernel.function), kernel.get)
+    if isinstance(kernel, Features):
+        from kip.kernels import encoder
+
+        return encoder.kernel(kernel)
     from kip.kernels import classical
 
     formula = classical.rbf if isinstance(kernel, RBF) else classical.laplace

@@ -22,7 +22,7 @@ from kip.errors import ConfigError
 from kip.functions.kernel import KernelFn
 from kip.functions.kernel import kernel as kernel_matrix
 from kip.kernels import Kernel
-from kip.sklearn.validation import ImageShape, as_images, validated
+from kip.sklearn.validation import ImageShape, ahead, as_images, validated
 
 Dtype = Literal["float32", "float64"]
 Scale = Literal["trace", "trace_sum", "absolute"]
@@ -183,11 +183,6 @@ class KernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         """Return the class with the highest score, (m,)."""
         best = _predictions(self, X).argmax(axis=1)
         return self.classes_[best]
-
-
-def ahead(scores: np.ndarray) -> np.ndarray:
-    """Return scores (m, classes) in the form of a `decision_function`: of two classes, their difference (m,)."""
-    return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
 
 def _dtype(estimator: Any) -> np.dtype:

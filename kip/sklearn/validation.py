@@ -1,4 +1,4 @@
-"""The input of estimators: checked as scikit-learn checks it, and brought into the form of images."""
+"""The input and output of estimators, in the forms of scikit-learn and of kip."""
 
 from __future__ import annotations
 
@@ -47,3 +47,8 @@ def as_images(X: np.ndarray, shape: ImageShape | None) -> np.ndarray:
             expected=f"{math.prod(shape)} values in each row",
         )
     return X.reshape(len(X), *shape)
+
+
+def ahead(scores: np.ndarray) -> np.ndarray:
+    """Return scores (m, classes) in the form of a `decision_function`: of two classes, their difference (m,)."""
+    return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
