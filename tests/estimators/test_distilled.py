@@ -14,7 +14,7 @@ import kip
 from kip.errors import ConfigError, DataError
 from kip.sklearn import DistilledClassifier
 
-FC = kip.KIP(kernels=(kip.Architecture("FC", 1),), steps=3)
+FC = kip.KIP(kernels=(kip.Architecture("FC", 1),), steps=15)
 
 
 @pytest.mark.slow
