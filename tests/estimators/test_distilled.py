@@ -18,7 +18,7 @@ FC = kip.KIP(kernels=(kip.Architecture("FC", 1),), steps=15)
 
 
 @pytest.mark.slow
-@parametrize_with_checks([DistilledClassifier(kip.KIP(kernels=(kip.RBF(),), steps=2))])
+@parametrize_with_checks([DistilledClassifier(kip.KIP(kernels=(kip.RBF(),), steps=40, learning_rate=0.1))])
 def test_scikit_learn_finds_nothing_to_complain_of(estimator, check):
     check(estimator)
 
