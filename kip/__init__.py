@@ -29,6 +29,7 @@ _PUBLIC = {
     "RBF": "kip.kernels.architecture",
     "Laplace": "kip.kernels.architecture",
     "Stax": "kip.kernels.architecture",
+    "Features": "kip.kernels.architecture",
     "kernel": "kip.functions.kernel",
     "kernel_fn": "kip.functions.kernel",
     "KernelFn": "kip.functions.kernel",
@@ -89,6 +90,8 @@ _PUBLIC = {
     "save_set": "kip.sets.distilled:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.judges.krr_accuracy",
+    # estimators of scikit-learn
+    "sklearn": "kip.sklearn:",
     # finite networks, and training them on a set
     "network": "kip.networks",
     "Transfer": "kip.evaluate.transfer",

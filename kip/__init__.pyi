@@ -1,6 +1,7 @@
 """The public names of `kip`, for type checkers and editors: those of `__init__.py`, which says where they are."""
 
 from kip import krr as krr
+from kip import sklearn as sklearn
 from kip.blocks import Blocks as Blocks
 from kip.blocks import KernelBlocks as KernelBlocks
 from kip.blocks import LocalExecutor as LocalExecutor
@@ -39,6 +40,7 @@ from kip.functions.kernel import kernel_fn as kernel_fn
 from kip.judges.krr_accuracy import krr_accuracy as krr_accuracy
 from kip.kernels.architecture import RBF as RBF
 from kip.kernels.architecture import Architecture as Architecture
+from kip.kernels.architecture import Features as Features
 from kip.kernels.architecture import Laplace as Laplace
 from kip.kernels.architecture import Stax as Stax
 from kip.kernels.permission import permit as permit_stax
@@ -134,6 +136,7 @@ __all__ = [
     "Experiment",
     "Experts",
     "FRePo",
+    "Features",
     "KernelBlocks",
     "KernelFn",
     "KipError",
@@ -187,6 +190,7 @@ __all__ = [
     "run",
     "save_set",
     "scores",
+    "sklearn",
     "spaces",
     "stax",
     "transfer_set",

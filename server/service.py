@@ -17,7 +17,7 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.blocks import Images, Task
 from kip.experiment import Experiment
-from kip.kernels import Stax, permission
+from kip.kernels import Stax, own_function, permission
 from kip.runs import folder
 from kip.runs import loop as train
 from kip.runs.loggers import LoggerName, loggers
@@ -71,7 +71,7 @@ def ordered(experiment: str) -> Experiment:
         ConfigError: if it is none.
     """
     loaded = config.from_json(Experiment, experiment, source="the program's experiment")
-    permission.permit(*(kernel.function for kernel in loaded.method.needs.kernels if isinstance(kernel, Stax)))
+    permission.permit(*filter(None, map(own_function, loaded.method.needs.kernels)))
     return loaded
 
 

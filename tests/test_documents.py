@@ -76,6 +76,7 @@ def test_the_pages_have_commands_and_code():
     assert len(kip_commands()) >= 40
     assert len(PAGES["README.md"].splitlines()) <= 150
     assert set(FILES) == {
+        "my_encoder.py",
         "my_experiment.py",
         "my_generator.py",
         "my_latents.py",

@@ -70,3 +70,10 @@ def test_a_set_that_was_run_comes_with_what_new_images_need(tmp_path, kind):
         np.savez(run / "preprocess.npz", **changed)
         with pytest.raises(SystemExit, match="not the one that this set was whitened with"):
             example["load"](run / "distilled.npz")
+
+
+def test_ten_images_of_kip_probe_an_encoder_better_than_natural_ones(monkeypatch, capsys):
+    monkeypatch.delenv("KIP_DATA_DIR", raising=False)
+    learned, natural = runpy.run_path(str(FOLDER / "encoder_probe.py"))["main"](steps=20)
+    assert learned > max(natural) > 0.3
+    assert "KIP's ten images" in capsys.readouterr().out

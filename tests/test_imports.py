@@ -23,7 +23,7 @@ ORDER = [
     ["experiment"],
     ["sets", "pictures"],
     ["runs"],
-    ["evaluate", "report", "bench"],
+    ["evaluate", "report", "bench", "sklearn"],
     ["workers"],
     ["server"],
     ["cli"],
@@ -59,6 +59,9 @@ HOMES = {
         "kip/evaluate/embedding.py",
         "kip/evaluate/measures.py",
         "kip/methods/selection/greedy.py",
+        "kip/sklearn/distilled.py",
+        "kip/sklearn/kernel_ridge.py",
+        "kip/sklearn/validation.py",
     ],
     "optax": [
         "kip/methods/decoupled/groups.py",
@@ -236,7 +239,8 @@ def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow(
         import kip, kip.runs.loop
         for name in kip.__all__:
             getattr(kip, name)
-        modules = [m.name for m in pkgutil.walk_packages(kip.__path__, "kip.") if not m.name.startswith("kip.configs")]
+        apart = ("kip.configs", "kip.sklearn.")  # what the user loads, and estimators of scikit-learn
+        modules = [m.name for m in pkgutil.walk_packages(kip.__path__, "kip.") if not m.name.startswith(apart)]
         for name in modules:
             importlib.import_module(name)
         changed = {key for key, value in jax.config.values.items() if before.get(key, value) != value}
@@ -246,6 +250,20 @@ def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow(
         print(len(modules))
     """)
     assert int(output) > 30
+
+
+def test_scikit_learn_is_loaded_with_its_estimators_alone_and_is_not_shadowed_by_them():
+    output = printed("""
+        import sys
+        import kip
+        kip.sklearn
+        assert "sklearn" not in sys.modules
+        estimator = kip.sklearn.KernelRidge()
+        import sklearn
+        assert sklearn is sys.modules["sklearn"] is not kip.sklearn
+        print(isinstance(estimator, sklearn.base.BaseEstimator))
+    """)
+    assert output.strip() == "True"
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ import pydantic
 from kip import machine
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
 from kip.errors import DataError, KipError, MessageError, WorkerError
-from kip.kernels import Kernel, Stax, permission
+from kip.kernels import Kernel, own_function, permission
 from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
 
@@ -66,8 +66,8 @@ class Worker:
     Args:
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         devices: JAX devices; None means all local ones.
-        stax: the functions of `kip.Stax` kernels that may be loaded. A message can name others, and they are refused:
-            loading one runs its file.
+        stax: the functions of `kip.Stax` and `kip.Features` kernels that may be loaded. A message can name others, and
+            they are refused: loading one runs its file.
         use_data: whether to load the data set; without it, the server sends the target images.
     """
 
@@ -223,11 +223,11 @@ class Worker:
             kernel = _KERNEL.validate_json(json.dumps(given))
         except (pydantic.ValidationError, KipError) as error:
             raise WorkerError("message", "kernel of a message", got=str(error)[:200]) from None
-        if isinstance(kernel, Stax) and kernel.function not in self._stax:
+        if (function := own_function(kernel)) is not None and function not in self._stax:
             raise WorkerError(
                 "message",
                 "a function that this worker may not load",
-                got=kernel.function[:200],
+                got=function[:200],
                 remedy="Start the worker with --stax FUNCTION.",
             )
         return kernel

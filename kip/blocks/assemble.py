@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kip.blocks.encoded import Encoded, encoded, product
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
 from kip.blocks.plan import Blocks, Plan, Task, plan, tiles, whole
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
-from kip.kernels import Kernel, entry_bytes
+from kip.kernels import Features, Kernel, entry_bytes
+from kip.kernels.encoder import encoder
 from kip.progress import BOARD, inner_bar, progress_bar
 from kip.storage.images import Lazy
 
@@ -27,10 +29,12 @@ ROWS_AT_A_TIME = 4096
 """The most target rows that `KernelBlocks.rows` hands to the executor at a time, as the batch of one step."""
 BLOCKS = " blocks"
 """The unit that bars of a kernel matrix count."""
+IMAGES = " images"
+"""The unit that bars of features count."""
 
 
 class KernelMatrices(NamedTuple):
-    """K_ss (n, n) and K_ts (m, n), in the dtype of the computation."""
+    """K_ss (n, n) and K_ts (m, n), in the dtype of the computation; float64 for `kip.Features`."""
 
     k_ss: np.ndarray
     k_ts: np.ndarray
@@ -38,6 +42,9 @@ class KernelMatrices(NamedTuple):
 
 class KernelBlocks:
     """Computes kernel matrices and their vjp task by task.
+
+    Kernels of an encoder (`kip.Features`) are products of features, which this process computes by itself; see
+    `kip.blocks.encoded`.
 
     Args:
         config: tile memory, dtype and task size.
@@ -49,6 +56,7 @@ class KernelBlocks:
         self._executor = executor or LocalExecutor()
         self._images: Images | None = None
         self._plan: Plan | None = None
+        self._encoded: Encoded | None = None
 
     def __enter__(self) -> KernelBlocks:
         return self
@@ -70,6 +78,9 @@ class KernelBlocks:
         Raises:
             ShapeError: if the images do not fit each other or the kernel's poolings.
         """
+        if isinstance(kernel, Features):
+            return self._forward_encoded(kernel, support, target)
+        self._encoded = None
         n, m = len(support), len(target)
         self._plan, images = self._begin(kernel, support, target, num_target=m)
         self._images = images = images._replace(source=source)
@@ -91,6 +102,8 @@ class KernelBlocks:
         Raises:
             NonFiniteError: if the gradient holds NaN or infinity.
         """
+        if self._encoded is not None:
+            return _finite(self._encoded.pull(k_ss_bar, k_ts_bar))
         if self._images is None or self._plan is None:
             raise RuntimeError("backward is called after forward")
         images, tasks = self._images, [*self._plan.ss, *self._plan.ts]
@@ -111,12 +124,7 @@ class KernelBlocks:
             for task, part in zip(tasks, self._executor.backward(tasks, map(cotangent, tasks))):
                 gradient[task.where[1]] += part
                 bar.update()
-        if not np.isfinite(gradient).all():
-            raise NonFiniteError(
-                "the gradient of the support images holds NaN or infinity",
-                remedy="Compute the kernel in float64 (blocks.dtype), raise the ridge, or lower the learning rate.",
-            )
-        return gradient
+        return _finite(gradient)
 
     def rows(
         self,
@@ -132,7 +140,10 @@ class KernelBlocks:
         The whole matrix is never held, so that the target may be a full train or test set. `on_entries` is told how
         many entries have come, each time that some have; None shows a bar of the blocks, within work that is shown.
         """
-        self._images = None  # the executor forgets the last forward's
+        self._forget()
+        if isinstance(kernel, Features):
+            yield from self._rows_encoded(kernel, support, target, on_entries)
+            return
         count = len(target)
         most = -(-count // max(1, -(-count // ROWS_AT_A_TIME)))  # even runs, so that all have tiles of one size
         blocks = 0
@@ -170,12 +181,21 @@ class KernelBlocks:
         Raises:
             ShapeError: if the images do not fit each other or the kernel's poolings.
         """
-        self._images = None  # the executor forgets the last forward's
+        self._forget()
         columns, rows = (x, x[:0]) if z is None else (z, x)
         self._check(kernel, columns, rows)
         matrix = np.zeros((len(x), len(columns)), self._config.dtype)
         if not matrix.size:
             return matrix
+        if isinstance(kernel, Features):
+            shown = show_progress or BOARD.is_going_on
+            with progress_bar(len(columns) + len(rows), "features", shown=shown, unit=IMAGES) as bar:
+                phi, of_rows = (
+                    encoder(kernel).features(self._cast(images), bar.update) if len(images) else None
+                    for images in (columns, rows)
+                )
+            assert phi is not None
+            return self._cast(product(phi) if of_rows is None else product(of_rows, phi))
         per_entry, memory = self._entry_bytes(kernel, columns), self._config.memory_mib << 20
         made = whole(len(columns), None if z is None else len(rows), per_entry, memory)
         images = Images(kernel, self._cast(columns), self._cast(rows), made.size, self._config.implementation)
@@ -190,6 +210,35 @@ class KernelBlocks:
                 matrix[task.where] = block
                 bar.update()
         return matrix
+
+    def _forget(self) -> None:
+        """Let go of the images of the last forward, which the executor forgets."""
+        self._images = self._encoded = None
+
+    def _forward_encoded(self, kernel: Features, support: np.ndarray, target: np.ndarray) -> KernelMatrices:
+        self._forget()
+        self._check(kernel, support, target)
+        self._encoded = encoded(kernel, self._cast(support), self._cast(target))
+        return KernelMatrices(product(self._encoded.phi_s), product(self._encoded.phi_t, self._encoded.phi_s))
+
+    def _rows_encoded(
+        self,
+        kernel: Features,
+        support: np.ndarray,
+        target: np.ndarray | Lazy,
+        on_entries: Callable[[int], Any] | None,
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        self._check(kernel, support, target[:1])
+        features = encoder(kernel).features
+        phi_s = features(self._cast(support))
+        shown = inner_bar(len(target), "features", unit=IMAGES) if on_entries is None else contextlib.nullcontext()
+        with shown as bar:
+            for start in range(0, len(target), ROWS_AT_A_TIME):
+                part = target[start : start + ROWS_AT_A_TIME]
+                block = product(features(self._cast(part), None if bar is None else bar.update), phi_s)
+                if on_entries is not None:
+                    on_entries(block.size)
+                yield slice(start, start + len(part)), block
 
     def _begin(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
@@ -224,6 +273,16 @@ class KernelBlocks:
             matrix[task.where] = block
             on_block(block)
         return matrix
+
+
+def _finite(gradient: np.ndarray) -> np.ndarray:
+    """Return the gradient of the support images, refusing NaN and infinity."""
+    if not np.isfinite(gradient).all():
+        raise NonFiniteError(
+            "the gradient of the support images holds NaN or infinity",
+            remedy="Compute the kernel in float64 (blocks.dtype), raise the ridge, or lower the learning rate.",
+        )
+    return gradient
 
 
 def _within(tasks: Sequence[Task], count: int) -> list[Task]:

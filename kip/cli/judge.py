@@ -64,7 +64,7 @@ def evaluate(
             default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
+        stax: The functions of Stax and Features kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.blocks import KernelBlocks
@@ -199,7 +199,7 @@ def compare(
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that a set or a .json configuration may load.
+        stax: The functions of Stax and Features kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment

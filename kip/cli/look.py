@@ -56,7 +56,7 @@ def analyze(
         feature_steps: The number of updates of that network, in batches of 100.
         out: Write the results to this JSON file; `kip report` shows RUN/analysis.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
+        stax: The functions of Stax and Features kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.blocks import Blocks, KernelBlocks

@@ -64,8 +64,8 @@ class RunOptions:
     log: tuple[LoggerName, ...] = ()
     """Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio."""
     stax: Stax = ()
-    """The functions of Stax kernels and generators that a .json configuration may load. Loading one runs the file that
-    it is in."""
+    """The functions of Stax and Features kernels and of generators that a .json configuration may load. Loading one
+    runs the file that it is in."""
     json: Json = False
     """Print one JSON object with the results as the last line of stdout."""
 

@@ -16,13 +16,24 @@ from kip.blocks import Blocks, KernelBlocks
 from kip.blocks.plan import whole
 from kip.errors import ConfigError, ShapeError
 from kip.functions import traced
-from kip.kernels import RBF, Architecture, Implementation, Kernel, Laplace, Stax, entry_bytes, fused, kernel_function
+from kip.kernels import (
+    RBF,
+    Architecture,
+    Features,
+    Implementation,
+    Kernel,
+    Laplace,
+    Stax,
+    entry_bytes,
+    fused,
+    kernel_function,
+)
 from kip.kernels.architecture import kernel_named
 from kip.placement import platform
 from kip.precision import AnyArray
 
 Get = Literal["ntk", "nngp"]
-KERNELS = (Architecture, RBF, Laplace, Stax)
+KERNELS = (Architecture, RBF, Laplace, Stax, Features)
 
 
 def kernel(
@@ -46,9 +57,10 @@ def kernel(
         x: images (N, H, W, C), or vectors (N, d) for FC, RBF and Laplace; float32 or float64, of NumPy or JAX. Other
             array types that NumPy reads, such as a PyTorch tensor on the CPU, are taken as NumPy arrays.
         z: the same, (M, ...); None means x, of which half of the matrix is computed, and which is symmetric.
-        kernel: a value (`kip.Architecture`, `kip.RBF`, `kip.Laplace`, `kip.Stax`), a name such as `ConvNet`,
-            `ConvVec3`, `Myrtle5`, `FC1` or `RBF`, or a function that `kip.kernel_fn` or `kip.stax.serial` returned.
-        get: `ntk` or `nngp`; None means the value's own, and `ntk` for a name. RBF and Laplace have none.
+        kernel: a value (`kip.Architecture`, `kip.RBF`, `kip.Laplace`, `kip.Stax`, `kip.Features`), a name such as
+            `ConvNet`, `ConvVec3`, `Myrtle5`, `FC1` or `RBF`, or a function that `kip.kernel_fn` or `kip.stax.serial`
+            returned.
+        get: `ntk` or `nngp`; None means the value's own, and `ntk` for a name. RBF, Laplace and features have none.
         implementation: what computes a network, see `kip.Blocks`. `engine` can be
             differentiated twice, in reverse mode.
         memory_mib: the temporary memory of a block, in MiB.
@@ -178,8 +190,10 @@ def _value(kernel: Any, get: Any) -> Kernel:
         )
     if get is None:
         return kernel
-    if isinstance(kernel, (RBF, Laplace)):
-        raise ConfigError(f"get of the kernel {kernel.label}", got=repr(get), expected="None: it is no network's")
+    if isinstance(kernel, (RBF, Laplace, Features)):
+        raise ConfigError(
+            f"get of the kernel {kernel.label}", got=repr(get), expected="None: it is no infinite network's"
+        )
     return _with_get(kernel, _get(get))
 
 
@@ -252,6 +266,8 @@ def _in_blocks(kernel: Kernel, implementation: Implementation, memory: int, x: A
     The vjp computes the blocks again, so that it keeps none of what is within them.
     """
     function = kernel_function(kernel, implementation)
+    if isinstance(kernel, Features):  # which batches its images by itself
+        return function(x, z)
     per_entry = entry_bytes(kernel, x.shape[1:], x.dtype.itemsize, implementation)
     is_engine = isinstance(kernel, Architecture) and kernel.family != "FC" and implementation != "neural_tangents"
     if is_engine or len(x) * len(z) * per_entry <= memory:

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
 from kip.kernels import permission
-from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Products, Stax
+from kip.kernels.architecture import (
+    RBF,
+    Architecture,
+    Features,
+    Implementation,
+    Kernel,
+    Laplace,
+    Products,
+    Stax,
+    own_function,
+)
 from kip.kernels.memory import entry_bytes
 from kip.kernels.user_function import load_function
 
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RBF",
     "Architecture",
+    "Features",
     "Implementation",
     "Kernel",
     "Laplace",
@@ -31,6 +42,7 @@ __all__ = [
     "Stax",
     "entry_bytes",
     "kernel_function",
+    "own_function",
 ]
 
 
@@ -44,7 +56,7 @@ def kernel_function(
     kernel values give the same function object, so that `jax.jit` of it compiles once.
 
     Args:
-        kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
+        kernel: an `Architecture`, `RBF`, `Laplace`, `Stax` or `Features`.
         implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
             kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
             (`kip.blocks`).
@@ -58,8 +70,8 @@ def kernel_function(
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if `implementation` is
-            `numba`.
+        ConfigError: if the function of a `Stax` or `Features` kernel is not permitted or cannot be loaded, or if
+            `implementation` is `numba`.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
@@ -100,6 +112,10 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., ja
     if isinstance(kernel, Stax):
         permission.check(kernel.function)
         return _with_get(_load_function(kernel.function), kernel.get)
+    if isinstance(kernel, Features):
+        from kip.kernels import encoder
+
+        return encoder.kernel(kernel)
     from kip.kernels import classical
 
     formula = classical.rbf if isinstance(kernel, RBF) else classical.laplace

@@ -17,7 +17,7 @@ def entry_bytes(
 
     | kernel | bytes |
     |---|---|
-    | RBF, Laplace | a (8 + d / 64) |
+    | RBF, Laplace; Features, beside its encoder | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
     | the engine's convolutional networks | a (2 (second level's planes) + max(8, 4 + 2 convs) (a plane of the first)) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |

@@ -18,17 +18,14 @@ Loading it runs its file. A network that is named by data alone has to be permit
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 from jax import Array
 
 from kip.errors import ConfigError
-from kip.kernels import permission
-from kip.kernels.user_function import load_function
+from kip.kernels import permission, user_function
 
 SIGNATURE = "of num_outputs that returns a Flax module, such as the module's class"
 
@@ -44,15 +41,7 @@ def source_of(name: str) -> str | None:
     Raises:
         ConfigError: if there is no such file.
     """
-    place = name.rpartition(":")[0]
-    if not place.endswith(".py"):
-        return None
-    try:
-        return hashlib.sha256(Path(place).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(
-            f"network {name!r}", got=error.strerror, expected="FILE.py:NAME of a file that is there"
-        ) from None
+    return user_function.source_of(name, of="network")
 
 
 @functools.lru_cache(maxsize=16)
@@ -67,14 +56,8 @@ def load(name: str, source: str | None) -> Callable[..., nn.Module]:
         ConfigError: if nobody permits it, it cannot be loaded, or its file is another one.
     """
     permission.check(name, of="network")
-    if source is not None and source_of(name) != source:
-        raise ConfigError(
-            f"network {name!r}",
-            got="a file that has changed",
-            expected=f"the one with the SHA-256 {source[:16]}...",
-            remedy="Take the file as it was, or name the network anew.",
-        )
-    return load_function(
+    user_function.check_source(name, source, of="network")
+    return user_function.load_function(
         name, of="a network", signature=SIGNATURE, example="class NAME(flax.linen.Module): num_outputs: int; ..."
     )
 

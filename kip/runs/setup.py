@@ -15,7 +15,7 @@ from kip.data import ClassIndex
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.judges import KernelJudge
-from kip.kernels import Stax, permission
+from kip.kernels import Features, own_function, permission
 from kip.methods.ahead import Ahead
 from kip.methods.problem import Problem
 from kip.preprocess import Transform
@@ -31,8 +31,8 @@ def check_functions(experiment: Experiment) -> None:
         ConfigError: naming the function and how to permit it.
     """
     for kernel in experiment.method.needs.kernels:
-        if isinstance(kernel, Stax):
-            permission.check(kernel.function)
+        if (function := own_function(kernel)) is not None:
+            permission.check(function)
 
 
 def check_spreads(experiment: Experiment, executor: str) -> None:
@@ -53,6 +53,14 @@ def check_spreads(experiment: Experiment, executor: str) -> None:
             expected="--executor local",
             remedy="Workers compute blocks of kernels and nothing else, and would wait for the whole run. "
             "Leave out --executor: a method with networks uses every device of this process.",
+        )
+    kernels = method.needs.kernels or (method.judge.kernels if isinstance(method.judge, KernelJudge) else ())
+    if kernels and all(isinstance(kernel, Features) for kernel in kernels):
+        raise ConfigError(
+            f"--executor {executor} with the kernel {kernels[0].label}",
+            got="the kernel of an encoder",
+            expected="--executor local",
+            remedy="Features are computed once an image, in this process, and workers would wait for the whole run.",
         )
 
 
