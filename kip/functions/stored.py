@@ -118,7 +118,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a call of `write` has done.
+    """The work that a call of `write` has done.
 
     Attributes:
         entries: the kernel entries that were computed; those of a symmetric matrix above the diagonal count once.
