@@ -330,7 +330,7 @@ def forget(out: Path, keep: int) -> None:
 def _write(out: Path, job: Job, executor: Executor, together: int | None, show_progress: bool) -> Outcome:
     about = _about(out) or {"format": FORMAT, "of": _of(job), "versions": versions(), "matrices": {}}
     plans = _plans(job)
-    counts = {name: len(made.ss) + len(made.ts) for name, made in plans.items()}
+    counts: dict[Name, int] = {name: len(made.ss) + len(made.ts) for name, made in plans.items()}
     for name, (x, z) in job.sides.items():
         images = digest(x) if z is None else digest(x, z)
         about["matrices"].setdefault(name, {"images": images, "tasks": counts[name], "done": 0})

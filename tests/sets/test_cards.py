@@ -65,7 +65,9 @@ def test_a_set_gives_the_score_of_its_card():
         (result,) = evaluate_set(loaded, blocks)
     assert result.test_accuracy == pytest.approx(some(loaded.card.score), abs=5e-5)
     test = kip.load_data(loaded.origin.data).test
-    assert np.mean(loaded.predict(test.images) == test.labels) == pytest.approx(result.test_accuracy, abs=0.006)
+    assert np.mean(loaded.predict(np.asarray(test.images)) == test.labels) == pytest.approx(
+        result.test_accuracy, abs=0.006
+    )
 
 
 def test_what_is_on_the_disk_comes_before_a_name(tmp_path, monkeypatch):
