@@ -124,8 +124,8 @@ def test_commands_take_a_name_and_write_where_the_user_is(tmp_path, monkeypatch)
     assert json.loads(out.splitlines()[-1])["test_accuracy"] == pytest.approx(some(cards()[ONE].score), abs=5e-5)
 
 
-def test_an_export_of_a_set_as_it_is_needs_a_name(tmp_path, monkeypatch):
+def test_an_export_of_a_set_as_it_is_is_a_copy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, _, err = command("export", ONE)
-    assert (status, err) == (0, "") or "set's file" in err
-    assert not (tmp_path / "distilled.npz").exists()
+    assert command("export", ONE)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ONE}.npz"]
+    assert sets.load(tmp_path / f"{ONE}.npz").card.name == ONE
