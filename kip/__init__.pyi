@@ -10,6 +10,7 @@ from kip.data import Data as Data
 from kip.data import Dataset as Dataset
 from kip.data import Split as Split
 from kip.data import load as load_data
+from kip.data.arrays import from_arrays as data_from_arrays
 from kip.errors import CheckpointError as CheckpointError
 from kip.errors import ConfigError as ConfigError
 from kip.errors import DataError as DataError
@@ -37,6 +38,9 @@ from kip.functions import stax as stax
 from kip.functions.kernel import KernelFn as KernelFn
 from kip.functions.kernel import kernel as kernel
 from kip.functions.kernel import kernel_fn as kernel_fn
+from kip.functions.stored import StoredKernel as StoredKernel
+from kip.functions.stored import load_kernel as load_kernel
+from kip.functions.stored import write_kernel as write_kernel
 from kip.judges.krr_accuracy import krr_accuracy as krr_accuracy
 from kip.kernels.architecture import RBF as RBF
 from kip.kernels.architecture import Architecture as Architecture
@@ -86,6 +90,7 @@ from kip.runs.arrays import distill as distill
 from kip.runs.callbacks import Callback as Callback
 from kip.runs.loop import Result as Result
 from kip.runs.loop import run as run
+from kip.sets.cards import Card as Card
 from kip.sets.distilled import DistilledSet as DistilledSet
 from kip.sets.distilled import load as load_set
 from kip.sets.distilled import save as save_set
@@ -124,6 +129,7 @@ __all__ = [
     "Augment",
     "Blocks",
     "Callback",
+    "Card",
     "CheckpointError",
     "Comparison",
     "ConfigError",
@@ -165,6 +171,7 @@ __all__ = [
     "Split",
     "Squeeze",
     "Stax",
+    "StoredKernel",
     "Teacher",
     "Training",
     "Transfer",
@@ -173,6 +180,7 @@ __all__ = [
     "analyze_set",
     "compare_sets",
     "correlate_losses",
+    "data_from_arrays",
     "distill",
     "evaluate_set",
     "fit_preprocess",
@@ -182,6 +190,7 @@ __all__ = [
     "krr_accuracy",
     "load_data",
     "load_experiment",
+    "load_kernel",
     "load_set",
     "network",
     "permit_stax",
@@ -194,6 +203,7 @@ __all__ = [
     "spaces",
     "stax",
     "transfer_set",
+    "write_kernel",
     "write_report",
 ]
 

@@ -345,6 +345,18 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def readable(seconds: float) -> str:
+    """Return a time in the largest unit of which it has two.
+
+    >>> readable(7200), readable(90)
+    ('2 hours', '90.0 seconds')
+    """
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
 def _undraw(work: Work) -> None:
     if work.bar is not None:
         work.bar.close()

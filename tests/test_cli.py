@@ -376,7 +376,7 @@ def test_every_command_has_help_with_the_json_option(command):
     assert "--json" in outcome.out
     assert (
         "(required)" in outcome.out
-        or command in ("choose", "configs", "compare", "dcs")
+        or command in ("choose", "configs", "compare", "dcs", "sets")
         or command.startswith("bench ")
     )
 

@@ -92,6 +92,7 @@ HOMES = {
         "kip/cli/completion.py",
         "kip/cli/help.py",
         "kip/cli/judge.py",
+        "kip/cli/matrices.py",
         "kip/cli/options.py",
         "kip/cli/overrides.py",
         "kip/cli/runs.py",

@@ -206,7 +206,7 @@ class Worker:
         if len(sides) != 3:
             raise WorkerError("message", "size of a tile", got=sides, expected="rows, columns and side")
         size = TileSize(*(_whole(side, "side of a tile", 1, most) for side, most in zip(sides, (m, n, n))))
-        implementation = _choice(message, "implementation", ("auto", "engine", "neural_tangents"))
+        implementation = _choice(message, "implementation", ("auto", "numba", "engine", "neural_tangents"))
         target = np.asarray(target, dtype)
         return Images(kernel, support, target, size, implementation), held  # type: ignore[arg-type]
 
@@ -317,8 +317,10 @@ def _task(given: list[Any], images: Images) -> Task:
     matrix, n = given[0], len(images.support)
     most = n if matrix == "ss" else len(images.target)
     first, last, left, right = (_whole(number, "a task", 0, max(n, most)) for number in given[1:])
-    strip = matrix == "ts" or (left == first and right == n)
-    if not (first < last <= most and left < right <= n and strip):
+    side = images.size.side
+    is_strip = left == first and right == n
+    is_tile = first <= left and max(last - first, right - left) <= side  # of a whole matrix
+    if not (first < last <= most and left < right <= n and (matrix == "ts" or is_strip or is_tile)):
         raise WorkerError("message", "a task outside the images", got=repr(given)[:80])
     return Task(matrix, (first, last), (left, right))
 

@@ -16,7 +16,7 @@ import numpy as np
 from kip.blocks.encoded import Encoded, encoded, product
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import Blocks, Plan, Task, plan, tiles, whole
+from kip.blocks.plan import ROWS_TOGETHER, Blocks, Plan, Task, TileSize, plan, tiles, whole
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
@@ -31,6 +31,10 @@ BLOCKS = " blocks"
 """The unit that bars of a kernel matrix count."""
 IMAGES = " images"
 """The unit that bars of features count."""
+
+
+Part = tuple[tuple[slice, slice], np.ndarray]
+"""A place in a matrix, and the values there."""
 
 
 class KernelMatrices(NamedTuple):
@@ -182,9 +186,10 @@ class KernelBlocks:
             ShapeError: if the images do not fit each other or the kernel's poolings.
         """
         self._forget()
-        columns, rows = (x, x[:0]) if z is None else (z, x)
-        self._check(kernel, columns, rows)
-        matrix = np.zeros((len(x), len(columns)), self._config.dtype)
+        matrix = np.zeros((len(x), len(x if z is None else z)), self._config.dtype)
+        columns, rows = _sides(x, z)
+        if not matrix.size or isinstance(kernel, Features):
+            _check(kernel, columns, rows)
         if not matrix.size:
             return matrix
         if isinstance(kernel, Features):
@@ -196,20 +201,71 @@ class KernelBlocks:
                 )
             assert phi is not None
             return self._cast(product(phi) if of_rows is None else product(of_rows, phi))
-        per_entry, memory = self._entry_bytes(kernel, columns), self._config.memory_mib << 20
-        made = whole(len(columns), None if z is None else len(rows), per_entry, memory)
-        images = Images(kernel, self._cast(columns), self._cast(rows), made.size, self._config.implementation)
-        self._executor.begin(images)
-        tasks = [*made.ss, *made.ts]
-        with progress_bar(len(tasks), "kernel", shown=show_progress or BOARD.is_going_on, unit=BLOCKS) as bar:
-            for task, block in zip(tasks, self._executor.forward(tasks)):
-                if z is None and task.rows == task.columns:
-                    block = np.triu(block) + np.triu(block, 1).T
-                elif z is None:
-                    matrix[task.where[::-1]] = block.T
-                matrix[task.where] = block
+        tasks = self.whole(kernel, x, z)
+        count = len(tasks.ss) + len(tasks.ts)
+        with progress_bar(count, "kernel", shown=show_progress or BOARD.is_going_on, unit=BLOCKS) as bar:
+            for parts in self.parts(kernel, x, z):
+                for where, block in parts:
+                    matrix[where] = block
                 bar.update()
         return matrix
+
+    def whole(self, kernel: Kernel, x: np.ndarray, z: np.ndarray | None = None) -> Plan:
+        """Return the tasks of K(x, z), as `matrix` and `parts` compute them.
+
+        Raises:
+            ShapeError: if the images do not fit each other or the kernel's poolings.
+        """
+        return whole_plan(self._config, kernel, x, z)
+
+    def parts(
+        self,
+        kernel: Kernel,
+        x: np.ndarray,
+        z: np.ndarray | None = None,
+        *,
+        start: int = 0,
+        together: int | None = None,
+    ) -> Iterator[list[Part]]:
+        """Yield K(x, z) task by task: the places of a task's entries in the matrix, and their values.
+
+        A task above the diagonal of a symmetric matrix has two places, the other of which is its transpose.
+
+        Args:
+            kernel: the kernel.
+            x: images (N, H, W, C), preprocessed.
+            z: images (M, H, W, C); None: the same as x.
+            start: how many of the first tasks are left out.
+            together: how many tasks the executor is given at a time; None: all. Executors whose results are checked
+                hand out none of them before all are there.
+        """
+        self._forget()
+        made = self.whole(kernel, x, z)
+        columns, rows = _sides(x, z)
+        size = made.size if len(rows) else made.size._replace(rows=1)  # a worker holds sizes against the images
+        images = Images(kernel, self._cast(columns), self._cast(rows), size, self._config.implementation)
+        tasks = [*made.ss, *made.ts][start:]
+        if tasks:
+            self._executor.begin(images)
+        for first in range(0, len(tasks), together or max(1, len(tasks))):
+            now = tasks[first : first + together] if together else tasks
+            for task, block in zip(now, self._executor.forward(now)):
+                if task.matrix == "ss" and task.rows == task.columns:
+                    block = np.triu(block) + np.triu(block, 1).T
+                rows, columns = task.where
+                both = task.matrix == "ss" and task.rows != task.columns
+                yield [(task.where, block), *([((columns, rows), block.T)] if both else [])]
+
+    def diagonal(self, kernel: Kernel, x: np.ndarray) -> np.ndarray:
+        """Return K(x_i, x_i), (N,), from small blocks around the diagonal."""
+        self._forget()
+        _check(kernel, x, x[:0])
+        side = min(ROWS_TOGETHER, self.whole(kernel, x).size.side)
+        runs = [(first, min(first + side, len(x))) for first in range(0, len(x), side)]
+        size = TileSize(1, side, side)
+        self._executor.begin(Images(kernel, self._cast(x), self._cast(x[:0]), size, self._config.implementation))
+        tasks = [Task("ss", run, run) for run in runs]
+        return np.concatenate([np.diagonal(block) for block in self._executor.forward(tasks)])
 
     def _forget(self) -> None:
         """Let go of the images of the last forward, which the executor forgets."""
@@ -217,7 +273,7 @@ class KernelBlocks:
 
     def _forward_encoded(self, kernel: Features, support: np.ndarray, target: np.ndarray) -> KernelMatrices:
         self._forget()
-        self._check(kernel, support, target)
+        _check(kernel, support, target)
         self._encoded = encoded(kernel, self._cast(support), self._cast(target))
         return KernelMatrices(product(self._encoded.phi_s), product(self._encoded.phi_t, self._encoded.phi_s))
 
@@ -228,7 +284,7 @@ class KernelBlocks:
         target: np.ndarray | Lazy,
         on_entries: Callable[[int], Any] | None,
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        self._check(kernel, support, target[:1])
+        _check(kernel, support, target[:1])
         features = encoder(kernel).features
         phi_s = features(self._cast(support))
         shown = inner_bar(len(target), "features", unit=IMAGES) if on_entries is None else contextlib.nullcontext()
@@ -243,24 +299,13 @@ class KernelBlocks:
     def _begin(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, num_target: int
     ) -> tuple[Plan, Images]:
-        self._check(kernel, support, target)
+        _check(kernel, support, target)
         made = self._plan_of(kernel, support, num_target)
         return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
 
-    def _check(self, kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
-        """Refuse images that do not fit each other or the kernel."""
-        for name, images in (("support", support), ("target", target)):
-            if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
-                raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
-        kernel.check_images(*support.shape[1:3])
-
     def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
-        per_entry, memory = self._entry_bytes(kernel, support), self._config.memory_mib << 20
+        per_entry, memory = _entry_bytes(self._config, kernel, support), self._config.memory_mib << 20
         return plan(len(support), num_target, per_entry, memory, task_columns=self._config.task_columns)
-
-    def _entry_bytes(self, kernel: Kernel, images: np.ndarray) -> int:
-        itemsize = np.dtype(self._config.dtype).itemsize
-        return entry_bytes(kernel, images.shape[1:], itemsize, self._config.implementation)
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
@@ -283,6 +328,35 @@ def _finite(gradient: np.ndarray) -> np.ndarray:
             remedy="Compute the kernel in float64 (blocks.dtype), raise the ridge, or lower the learning rate.",
         )
     return gradient
+
+
+def whole_plan(config: Blocks, kernel: Kernel, x: np.ndarray, z: np.ndarray | None = None) -> Plan:
+    """Return the tasks of K(x, z) as a whole, see `kip.blocks.plan.whole`.
+
+    Raises:
+        ShapeError: if the images do not fit each other or the kernel's poolings.
+    """
+    columns, rows = _sides(x, z)
+    _check(kernel, columns, rows)
+    per_entry, memory = _entry_bytes(config, kernel, columns), config.memory_mib << 20
+    return whole(len(columns), None if z is None else len(rows), per_entry, memory)
+
+
+def _check(kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
+    """Refuse images that do not fit each other or the kernel."""
+    for name, images in (("support", support), ("target", target)):
+        if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
+            raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
+    kernel.check_images(*support.shape[1:3])
+
+
+def _entry_bytes(config: Blocks, kernel: Kernel, images: np.ndarray) -> int:
+    return entry_bytes(kernel, images.shape[1:], np.dtype(config.dtype).itemsize, config.implementation)
+
+
+def _sides(x: np.ndarray, z: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of a matrix's columns and of its rows; none of the latter where both are the same."""
+    return (x, x[:0]) if z is None else (z, x)
 
 
 def _within(tasks: Sequence[Task], count: int) -> list[Task]:

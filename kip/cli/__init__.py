@@ -78,12 +78,16 @@ GROUPS: dict[str, dict[str, Command]] = {
         "scaling": Command("judge:scaling", "Fit the scaling law of repeated data to a comparison."),
         "natural": Command("judge:natural", "Score random natural images as support sets."),
     },
+    "kernels": {
+        "kernel": Command("matrices:kernel", "Compute whole kernel matrices into a folder."),
+    },
     "look": {
         "show": Command("look:show", "Draw a distilled set as a picture: its images by class, and its labels."),
         "report": Command("look:report", "Write a run's report: one HTML page that needs no other file."),
         "analyze": Command("look:analyze", "Measure a distilled set: dimension, spectrum, neighbours, labels."),
     },
     "share": {
+        "sets": Command("share:sets", "List the distilled sets that come with kip.", is_quiet=True),
         "export": Command("share:export", "Export a run's distilled set as NumPy."),
         "import": Command("share:import_", "Import a set that others have published."),
     },

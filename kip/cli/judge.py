@@ -53,7 +53,7 @@ def evaluate(
     Several sets give a table of sets x kernels: how well each set, learned under one kernel, serves under the others.
 
     Args:
-        distilled: The set: an .npz file, or a run's folder.
+        distilled: The set: an .npz file, a run's folder, or a name that `kip sets` lists.
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
         get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.

@@ -43,7 +43,7 @@ def export(
     reads, with a card.
 
     Args:
-        run: The run's folder, or a set's .npz file.
+        run: The run's folder, a set's .npz file, or a name that `kip sets` lists.
         step: The step of the checkpoint that is exported. The default is the best on validation.
         format: The format that is written.
         out: The file or folder to write. The default is in the run's folder: distilled, or distilled_STEP with --step,
@@ -56,6 +56,29 @@ def export(
     result = export_run(run, step=step, form=format, out=out, data_dir=data_dir)
     print(result["out"])
     return result
+
+
+def sets(*, json: Json = False) -> dict[str, Any]:
+    """List the distilled sets that come with kip: what each is, its score, and the command that made it.
+
+        kip sets
+        kip evaluate mnist_fc1_10
+
+    Commands that take a SET take these names; `kip compare` takes NAME.npz, because NAME is a configuration.
+
+    Args:
+        json: Print one JSON object with the results as the last line of stdout. It has all of each set's card.
+    """
+    from kip.sets.cards import cards
+
+    known = cards()
+    width = max(map(len, known))
+    for name, card in known.items():
+        natural = "" if card.natural is None else f" (natural images {100 * card.natural:.1f} %)"
+        score = "" if card.score is None else f"{100 * card.score:.1f} %{natural} under {card.judge}"
+        print(f"{name:{width}}  {card.images:4} images  {score}")
+        print(f"{'':{width}}  {card.source or card.data}; made by `{card.command}`")
+    return {"sets": {name: card._asdict() for name, card in known.items()}}
 
 
 def import_(

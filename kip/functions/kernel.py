@@ -79,7 +79,7 @@ def kernel(
     >>> kernel(x, kernel="FC1").shape
     (3, 3)
     """
-    value = _value(kernel, get)
+    value = value_of(kernel, get)
     x, z = _batches(value, x, z)
     if not isinstance(x, Tracer) and not isinstance(z, Tracer):
         return _eager(value, x, z, Blocks(memory_mib, _dtype(x, z).name, implementation), show_progress)
@@ -148,7 +148,7 @@ def kernel_fn(kernel: str | Architecture | Stax = "ConvNet", *, takes_images: bo
     >>> both.ntk.shape, both.nngp.shape
     ((3, 3), (3, 3))
     """
-    value = _value(kernel, None)
+    value = value_of(kernel, None)
     if not isinstance(value, (Architecture, Stax)):
         raise ConfigError(
             "the kernel of kip.kernel_fn",
@@ -174,8 +174,12 @@ def _get(given: Any) -> Get:
     return lower
 
 
-def _value(kernel: Any, get: Any) -> Kernel:
-    """Return the kernel's value, with its `get` as asked for."""
+def value_of(kernel: Any, get: Any = None) -> Kernel:
+    """Return the value of a kernel that `kip.kernel` takes, with its `get` as asked for.
+
+    Raises:
+        ConfigError: if there is no such kernel, or no such `get` of it.
+    """
     if isinstance(kernel, KernelFn):
         kernel = kernel.kernel
     if isinstance(kernel, str):

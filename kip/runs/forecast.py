@@ -19,7 +19,7 @@ from kip.kernels import Architecture, fused
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
 from kip.placement import platform
-from kip.progress import say
+from kip.progress import readable, say
 from kip.storage.images import Lazy
 from kip.storage.npz import memory_bytes
 
@@ -59,8 +59,8 @@ class Forecast(NamedTuple):
         step = self.entry_seconds * self.entries
         return (
             f"{self.kernel} takes about {1e6 * self.entry_seconds:.0f} microseconds per entry on this machine; a step "
-            f"has {self.entries} entries and takes about {_readable(step)}, the {self.steps} steps that are left about "
-            f"{_readable(self.seconds)}"
+            f"has {self.entries} entries and takes about {readable(step)}, the {self.steps} steps that are left about "
+            f"{readable(self.seconds)}"
         )
 
 
@@ -171,15 +171,8 @@ def tell_costs(step: float, steps: int, every: int, judging: float, end: float) 
     whole = step * steps + judging * (steps // every) + end
     if whole < TELLING:
         return
-    at_end = f", and about {_readable(end)} of judging at the end" if end >= 1 else ""
+    at_end = f", and about {readable(end)} of judging at the end" if end >= 1 else ""
     say(
-        f"kip: {every} steps take about {_readable(step * every)} and the judging of their checkpoint about "
-        f"{_readable(judging)}; the {steps} steps that are left take about {_readable(whole)} in all{at_end}"
+        f"kip: {every} steps take about {readable(step * every)} and the judging of their checkpoint about "
+        f"{readable(judging)}; the {steps} steps that are left take about {readable(whole)} in all{at_end}"
     )
-
-
-def _readable(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} seconds"

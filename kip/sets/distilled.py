@@ -35,14 +35,16 @@ import numpy as np
 from kip import config, krr, machine
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import Data
-from kip.errors import ConfigError, DataError, KipError, printable
+from kip.errors import ConfigError, DataError, KipError, did_you_mean, printable
 from kip.experiment import Experiment, Reference
 from kip.judges import AnyJudge, Judge, KernelJudge, Support
 from kip.methods.contract import LabelsAre
 from kip.methods.problem import State
 from kip.preprocess import Preprocess, Transform
 from kip.preprocess.transform import described
+from kip.sets.cards import Card, cards, resolved
 from kip.storage import bounds
+from kip.storage.artefacts import digest
 from kip.storage.files import atomic_write
 from kip.storage.json_files import is_number
 from kip.storage.npz import Header, array_headers, read_arrays
@@ -76,6 +78,30 @@ class DistilledSet(NamedTuple):
     def class_names(self) -> list[str]:
         """The names of the data set's classes; none where the set does not say."""
         return self.metadata.get("class_names") or []
+
+    @property
+    def card(self) -> Card:
+        """The set's card: of a set that comes with kip, what is known of it; of another, what its file says."""
+        known = {card.sha256: card for card in cards().values()}
+        sha256 = digest(self.images_preprocessed, self.labels)
+        if sha256 in known:
+            return known[sha256]
+        origin = self.origin
+        return Card(
+            name=None,
+            data=origin.data.name,
+            source=None,
+            method=origin.method,
+            judge=origin.judge.label,
+            images=len(self.images),
+            score=self.metadata.get("test_accuracy"),
+            natural=None,
+            preprocess=origin.preprocess.kind,
+            command=None,
+            evaluate="kip evaluate SET",
+            seconds=None,
+            sha256=sha256,
+        )
 
     @property
     def experiment(self) -> Experiment:
@@ -279,8 +305,11 @@ def save(path: Path, distilled: DistilledSet) -> None:
     atomic_write(path, lambda file: np.savez(file, **arrays))
 
 
-def load(path: Path) -> DistilledSet:
+def load(path: Path | str) -> DistilledSet:
     """Read a distilled set. Whatever the file holds, it is read as data: nothing that it names is loaded or run.
+
+    Args:
+        path: a file, or the name of a set that comes with kip, which `kip sets` lists.
 
     Raises:
         DataError: if the file is missing, damaged, lacks an array or metadata, was written by a later version, or holds
@@ -288,8 +317,10 @@ def load(path: Path) -> DistilledSet:
             each other, which is found before an array is read.
     """
     remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
-    path = Path(path)
+    path = resolved(path)
     if not path.exists():
+        meant = did_you_mean(path.name.removesuffix(".npz"), cards()) if path.parent == Path() else ""
+        remedy = f"{meant}{remedy} `kip sets` lists those that come with kip."
         raise DataError(f"no distilled set at {path}", remedy=remedy)
     _check_headers(path, array_headers(path, DistilledSet._fields, remedy=remedy), remedy)
     arrays = read_arrays(path, DistilledSet._fields, remedy=remedy)

@@ -106,3 +106,16 @@ def test_a_whitened_set_is_given_its_whitening():
         distilled.predict(images)
     transform = kip.fit_preprocess(preprocess, images)
     assert (distilled.predict(images, transform=transform) == labels).mean() > 0.5
+
+
+def test_a_data_set_of_arrays_is_split_as_a_run_of_them_is():
+    generator = np.random.default_rng(0)
+    images, labels = generator.random((60, 4, 4)), np.array(["ant", "bee", "cat"] * 20)
+    dataset = kip.data_from_arrays(images, labels, validation=6, test=(images[:5], labels[:5]))
+    assert [len(split.labels) for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 5]
+    assert np.bincount(dataset.validation.labels).tolist() == [2, 2, 2]
+    assert dataset.class_names == ("ant", "bee", "cat")
+    np.testing.assert_array_equal(dataset.test.images[..., 0], np.rint(255 * images[:5]))
+    method = kip.KIP(1, kernels=(kip.Architecture("FC", 1),), target_batch=30, steps=1)
+    made = kip.distill(images, labels, method=method, validation=6, test=(images[:5], labels[:5]), show_progress=False)
+    assert made.metadata["train_sha256"] == dataset.train.digest()
