@@ -22,7 +22,7 @@ from kip.blocks import Images, Task
 from kip.errors import ConfigError
 from kip.functions import stored
 from kip.functions.stored import Job, Outcome
-from kip.kernels import Stax
+from kip.kernels import own_function
 from kip.server import service
 from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
@@ -106,7 +106,8 @@ def _executor(
 ) -> RemoteExecutor:
     identity = json.dumps([config.to_dict(job.kernel), config.to_dict(job.config), job.about], sort_keys=True)
     introduction: dict[str, Any] = {"configuration": hashlib.sha256(identity.encode()).hexdigest()}
-    stax = (job.kernel.function,) if isinstance(job.kernel, Stax) else ()
+    function = own_function(job.kernel)
+    stax = () if function is None else (function,)
     os.environ.setdefault(service.PREALLOCATE, "false")  # of this process alone: the workers have theirs
     if transport == "zmq":
         from kip.server import zmq

@@ -38,7 +38,7 @@ from kip.blocks.assemble import Part, whole_plan
 from kip.blocks.plan import Plan, Task
 from kip.errors import DataError, OutputError, ShapeError
 from kip.functions.kernel import Get, KernelFn, value_of
-from kip.kernels import Kernel, Stax, permission
+from kip.kernels import Kernel, own_function, permission
 from kip.machine import kip_version, versions
 from kip.progress import inner_stage, progress_bar, readable, say
 from kip.storage.artefacts import digest
@@ -227,11 +227,11 @@ def check(out: Path, job: Job) -> None:
 
     Raises:
         ShapeError: if the images do not fit each other, the labels or the kernel.
-        ConfigError: if nobody permits the function of a `Stax` kernel.
+        ConfigError: if nobody permits the user's own function that the kernel names.
         OutputError: if the folder holds a matrix of something else, or the disk has too little room.
     """
-    if isinstance(job.kernel, Stax):
-        permission.check(job.kernel.function)
+    if (function := own_function(job.kernel)) is not None:
+        permission.check(function)
     for name, images in (("train", job.train), ("test", job.test)):
         if images is not None:
             check_image_batch(f"the {name} images", images)

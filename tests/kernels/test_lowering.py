@@ -4,6 +4,7 @@
 """
 
 import functools
+import inspect
 import re
 
 import jax
@@ -116,7 +117,7 @@ def test_an_update_of_a_network_lowers():
         Supervised(model, "soft_xent", augment="dsa"), Optimizer("sgd", 0.01, momentum=0.9), 1, Batches(32, 8, "draws")
     )
     learning = jax.eval_shape(rule.begin, variables_of(model, side))
-    update = functools.partial(compiled_update(rule, False).__wrapped__, length=8)
+    update = functools.partial(inspect.unwrap(compiled_update(rule, False)), length=8)
     key, step = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
     arguments = (learning, floats(), data, key, step)
     text = lowered(update, *arguments)
