@@ -799,10 +799,24 @@ def test_a_file_that_cannot_be_written_is_refused(finished, tmp_path, command):
 # Many workers
 
 
-@pytest.mark.parametrize("options", [("--workers", "2"), ("--address", "auto")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--workers", "2"),
+        ("--address", "auto"),
+        ("--check-share", "1.0"),
+        ("--mixed-hardware",),
+        ("--wait-for-workers", "9.0"),
+    ],
+)
 def test_options_of_other_executors_are_refused_with_the_local_one(finished, tmp_path, options):
     outcome = kip("distill", finished.config, "--out", tmp_path / "run", *options)
-    refused(outcome, "--workers and --address", "--executor zmq or --executor ray")
+    refused(outcome, f"got {' '.join(options)}", "--executor zmq or --executor ray")
+
+
+def test_no_time_to_wait_for_workers_is_refused(finished, tmp_path):
+    options = ["--executor", "zmq", "--wait-for-workers", "0"]
+    refused(kip("distill", finished.config, "--out", tmp_path / "run", *options), "--wait-for-workers", "above 0")
 
 
 @pytest.mark.parametrize("executor", ["zmq", "ray", "launchpad"])

@@ -201,7 +201,7 @@ def test_names_values_and_kinds_of_arrays():
     [
         (lambda: kip.kernel(X, Z, kernel="ConvNat"), ConfigError, "ConvNet"),
         (lambda: untyped(kip.kernel)(X, Z, kernel=lambda x, z: 0), ConfigError, "kip.stax"),
-        (lambda: kip.kernel(X, Z, kernel="RBF", get="ntk"), ConfigError, "no network"),
+        (lambda: kip.kernel(X, Z, kernel="RBF", get="ntk"), ConfigError, "no infinite network"),
         (lambda: untyped(kip.kernel)(X, Z, kernel="FC1", get="ntkk"), ConfigError, "'nngp'"),
         (lambda: kip.kernel(X, Z, kernel="ConvNet"), ShapeError, "8x8"),
         (lambda: kip.kernel(X.reshape(8, -1), kernel="ConvVec1"), ShapeError, "FC, RBF and Laplace"),
