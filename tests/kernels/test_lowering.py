@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from kip import krr, placement
 from kip.blocks.tile import TileFunctions, tile_functions
@@ -45,7 +46,7 @@ SHAPES = {"Sharding", "shape_assertion"}
 def lowered(function, *arguments):
     """Return a program's text, made for accelerators."""
     made = placement.placed(function, "gpu")
-    exported = jax.export.export(jax.jit(made), platforms=PLATFORMS)(*arguments)
+    exported = export.export(jax.jit(made), platforms=PLATFORMS)(*arguments)
     return exported.mlir_module()
 
 
@@ -65,7 +66,7 @@ def calls(text):
 
 
 @pytest.mark.parametrize("name", TileFunctions._fields)
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.label)
 def test_the_functions_of_a_tile_lower_in_full_float32(architecture, name):
     function = getattr(tile_functions(architecture, "engine"), name)
     images, cotangent = floats(BLOCK, *SIDE), floats(BLOCK, BLOCK)
