@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from kip.cli.options import Address, DataDir, Json, Stax, named
+from kip.cli.options import Address, DataDir, Json, Stax, check_workers, named
 from kip.data import Data
-from kip.errors import ConfigError
 from kip.kernels import Implementation
 from kip.preprocess import Preprocess
 
@@ -32,6 +31,7 @@ def kernel(
     address: Address = None,
     check_share: float = 0.01,
     mixed_hardware: bool = False,
+    wait_for_workers: float = 600.0,
     data_dir: DataDir = None,
     stax: Stax = (),
     json: Json = False,
@@ -65,6 +65,7 @@ def kernel(
             and any port. With ray, the address of a cluster that runs; the default is a new one on this machine.
         check_share: The share of the workers' blocks that is computed twice and compared.
         mixed_hardware: Let workers of different hardware compute for one matrix.
+        wait_for_workers: The seconds that the command waits where no worker is there, before it ends.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         stax: The functions of Stax kernels that may be loaded. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
@@ -77,17 +78,7 @@ def kernel(
 
     permission.permit(*stax)
     value, config = kernel_named(kernel, get), Blocks(memory_mib, dtype, implementation)
-    if executor == "local" and (workers != 1 or address is not None):
-        raise ConfigError(
-            "--workers and --address with --executor local",
-            got=f"{workers} workers, address {address}",
-            expected="neither",
-            remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
-        )
-    if not 0.0 <= check_share <= 1.0:
-        raise ConfigError("--check-share", got=check_share, expected="0 to 1")
-    if workers < (executor == "ray"):
-        raise ConfigError("--workers", got=workers, expected="at least 1")
+    check_workers(executor, workers, check_share, wait_for_workers, address=address, mixed_hardware=mixed_hardware)
     counts = {"num_train": num_train, "num_test": num_test, "seed": seed}
     path = Path(data)
     if path.suffix == ".npz":
@@ -103,7 +94,7 @@ def kernel(
         from kip.server import matrices
         from kip.server.member import Settings
 
-        settings = Settings(check_share=check_share, mixed_hardware=mixed_hardware)
+        settings = Settings(check_share=check_share, mixed_hardware=mixed_hardware, patience=wait_for_workers)
         outcome = matrices.write(out, job, transport=executor, workers=workers, address=address, settings=settings)
     matrix = stored.load_kernel(out)
     rows = {"train": matrix.train, "test": matrix.test}

@@ -70,6 +70,38 @@ class RunOptions:
     """Print one JSON object with the results as the last line of stdout."""
 
 
+def check_workers(executor: Executor, workers: int, check_share: float, wait_for_workers: float, **others: Any) -> None:
+    """Refuse options of workers that are out of range, or that the local executor would ignore.
+
+    Args:
+        executor: where kernels are computed.
+        workers: how many worker processes are started.
+        check_share: the share of tasks that is computed twice.
+        wait_for_workers: the seconds that a run waits for one.
+        others: further options of workers, by their names in `RunOptions`.
+
+    Raises:
+        ConfigError: if so.
+    """
+    if executor == "local":
+        given = {"workers": workers, "check_share": check_share, "wait_for_workers": wait_for_workers, **others}
+        unused = [name for name, value in given.items() if value != getattr(RunOptions, name)]
+        if unused:
+            raise ConfigError(
+                "options of workers with --executor local",
+                got=", ".join(f"--{name.replace('_', '-')} {given[name]}" for name in unused),
+                expected="none of them",
+                remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
+            )
+        return
+    if not 0.0 <= check_share <= 1.0:
+        raise ConfigError("--check-share", got=check_share, expected="0 to 1")
+    if not wait_for_workers > 0:
+        raise ConfigError("--wait-for-workers", got=wait_for_workers, expected="seconds above 0")
+    if workers < (executor == "ray"):
+        raise ConfigError("--workers", got=workers, expected="at least 1")
+
+
 def config_first(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Return CONFIG and the options around it, wherever CONFIG stands; None where there is none.
 

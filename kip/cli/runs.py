@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from kip.cli.options import Config, Json, Run, RunOptions, while_going_on
-from kip.errors import ConfigError
+from kip.cli.options import Config, Json, Run, RunOptions, check_workers, while_going_on
 from kip.progress import inner_stage, say
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 
 Options = Annotated[RunOptions, tyro.conf.arg(name="")]
-OF_WORKERS = ("workers", "address", "check_share", "mixed_hardware", "wait_for_workers")
-"""The options of a run that say something of its workers."""
 WATCH_SECONDS = 2.0
 """Seconds between two looks of `kip status --watch`."""
 
@@ -175,27 +172,16 @@ def _train(experiment: Experiment, out: Path, data_dir: Path | None, options: Ru
     from kip.storage.locks import sole_writer
 
     check_functions(experiment)
+    if executor != "local":
+        check_spreads(experiment, executor)
+    check_workers(
+        executor, workers, check_share, options.wait_for_workers, address=address, mixed_hardware=options.mixed_hardware
+    )
     if executor == "local":
-        given = {name: getattr(options, name) for name in OF_WORKERS}
-        unused = [name for name, value in given.items() if value != getattr(RunOptions, name)]
-        if unused:
-            raise ConfigError(
-                "options of workers with --executor local",
-                got=", ".join(f"--{name.replace('_', '-')} {given[name]}" for name in unused),
-                expected="none of them",
-                remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
-            )
         from kip.runs import loop as train
         from kip.runs.loggers import loggers
 
         return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(options.log))
-    check_spreads(experiment, executor)
-    if not 0.0 <= check_share <= 1.0:
-        raise ConfigError("--check-share", got=check_share, expected="0 to 1")
-    if not options.wait_for_workers > 0:
-        raise ConfigError("--wait-for-workers", got=options.wait_for_workers, expected="seconds above 0")
-    if workers < (executor == "ray"):
-        raise ConfigError("--workers", got=workers, expected="at least 1")
     with sole_writer(out):
         pass  # the process that runs the loop takes the lock; here it keeps the files of a run that goes on from harm
     from kip.server.member import Settings

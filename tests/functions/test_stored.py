@@ -314,7 +314,8 @@ def test_the_command_says_what_it_will_take_and_what_it_has_made(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--workers", 2), "--workers and --address with --executor local"),
+        (("--workers", 2), "options of workers with --executor local; got --workers 2"),
+        (("--wait-for-workers", 5), "options of workers with --executor local"),
         (("--executor", "zmq", "--check-share", 2), "--check-share"),
         (("--executor", "ray", "--workers", 0), "--workers"),
         (("--num-train", 10**6), "--num-train"),
