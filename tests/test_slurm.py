@@ -35,6 +35,7 @@ SCONTROL = """#!/bin/bash
 [[ $1 == show ]] && echo 127.0.0.1
 exit 0
 """
+OUTPUT = "slurm.out"
 CONFIG = """
 import kip
 config = kip.Experiment(
@@ -64,14 +65,14 @@ def cluster(tmp_path):
     def start(script, *arguments, **variables):
         for name in ("requeued", "pids"):
             (tmp_path / name).unlink(missing_ok=True)
-        return subprocess.Popen(
-            ["bash", SCRIPTS / script, *arguments],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with (tmp_path / OUTPUT).open("w") as output:  # no pipe, which steps that outlive the script would keep open
+            return subprocess.Popen(
+                ["bash", SCRIPTS / script, *arguments],
+                cwd=tmp_path,
+                env={**environment, **variables},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
 
     return start
 
@@ -82,8 +83,10 @@ def config(folder, steps):
     return path.name
 
 
-def ended(job, status=0):
-    output, _ = job.communicate(timeout=300)
+def ended(job, folder, status=0):
+    """Wait for a job's end; return what it said."""
+    job.wait(timeout=300)
+    output = (folder / OUTPUT).read_text()
     assert job.returncode == status, output
     return output
 
@@ -101,13 +104,13 @@ def test_the_scripts_have_no_fault_that_a_linter_knows():
 
 
 def test_a_job_on_one_node_runs_to_its_end_and_is_not_queued_again(cluster, tmp_path):
-    ended(cluster("one_node.sh", config(tmp_path, steps=5)))
+    ended(cluster("one_node.sh", config(tmp_path, steps=5)), tmp_path)
     assert run_of(tmp_path).name == "short.py"
     assert not (tmp_path / "requeued").exists()
 
 
 def test_a_job_that_fails_is_not_queued_again(cluster, tmp_path):
-    assert "no_such_config" in ended(cluster("one_node.sh", "no_such_config"), status=2)
+    assert "no_such_config" in ended(cluster("one_node.sh", "no_such_config"), tmp_path, status=2)
     assert not (tmp_path / "requeued").exists()
 
 
@@ -117,10 +120,11 @@ def test_each_job_of_an_array_takes_its_row(cluster, tmp_path):
     rows = [line.split()[0] for line in found.stdout.splitlines()]
     (tmp_path / "bin" / "srun").write_text('#!/bin/bash\necho "$@"\n')
     for place in (1, len(rows)):
-        said = ended(cluster("rows.sh", "table_1:mnist", SLURM_ARRAY_TASK_ID=str(place)))
+        said = ended(cluster("rows.sh", "table_1:mnist", SLURM_ARRAY_TASK_ID=str(place)), tmp_path)
         row = rows[place - 1]
         assert f"kip distill {row} --out runs/{row.replace(':', '-')}" in said
-    assert "no row" in ended(cluster("rows.sh", "table_1:mnist", SLURM_ARRAY_TASK_ID=str(len(rows) + 1)), status=2)
+    beyond = cluster("rows.sh", "table_1:mnist", SLURM_ARRAY_TASK_ID=str(len(rows) + 1))
+    assert "no row" in ended(beyond, tmp_path, status=2)
 
 
 @pytest.mark.slow
@@ -137,28 +141,28 @@ def test_a_job_that_is_stopped_ten_times_ends_in_the_same_bits(cluster, tmp_path
         number = draw.choice([signal.SIGUSR1, signal.SIGTERM])
         began = time.monotonic()
         os.kill(pid, number)
-        ended(job, 128 + number)
+        ended(job, tmp_path, 128 + number)
         seconds.append(time.monotonic() - began)
         assert (tmp_path / "requeued").read_text().split() == [str(os.getpid())]
         stops += 1
     print(f"from the signal to the end: {max(seconds):.1f} s at most, {sum(seconds) / 10:.1f} s on average")
-    ended(cluster("one_node.sh", name))
+    ended(cluster("one_node.sh", name), tmp_path)
     stopped = (run / "distilled.npz").read_bytes()
     shutil.move(tmp_path / "runs", tmp_path / "stopped")
-    ended(cluster("one_node.sh", name))
+    ended(cluster("one_node.sh", name), tmp_path)
     assert (run / "distilled.npz").read_bytes() == stopped
 
 
 @pytest.mark.slow
 def test_workers_of_a_job_give_the_bits_of_one_node(cluster, tmp_path):
     name = config(tmp_path, steps=30)
-    said = ended(cluster("workers.sh", name, SLURM_NTASKS="2"))
+    said = ended(cluster("workers.sh", name, SLURM_NTASKS="2"), tmp_path)
     assert said.count("joined the run at 127.0.0.1") == 2
     assert said.count("left 127.0.0.1") == 2
     assert (tmp_path / "runs" / name / "keys" / "workers" / "slurm-1.json").exists()
     spread = (run_of(tmp_path) / "distilled.npz").read_bytes()
     shutil.move(tmp_path / "runs", tmp_path / "spread")
-    ended(cluster("one_node.sh", name))
+    ended(cluster("one_node.sh", name), tmp_path)
     assert (run_of(tmp_path) / "distilled.npz").read_bytes() == spread
 
 
@@ -167,19 +171,27 @@ def test_a_job_with_ray_gives_the_bits_of_one_node(cluster, tmp_path):
     pytest.importorskip("ray")
     name = config(tmp_path, steps=5)
     try:
-        ended(cluster("ray.sh", name, "2", SLURM_JOB_NUM_NODES="1"))
+        ended(cluster("ray.sh", name, "2", SLURM_JOB_NUM_NODES="1"), tmp_path)
     finally:  # Slurm ends the steps of a job that is over
-        for pid in (tmp_path / "pids").read_text().split()[:1]:
-            subprocess.run(["pkill", "-TERM", "-P", pid], check=False)
-            os.kill(int(pid), signal.SIGTERM)
+        head = int((tmp_path / "pids").read_text().split()[0])
+        os.kill(head, signal.SIGTERM)
+        wait_until(lambda: not is_alive(head))
     spread = (run_of(tmp_path) / "distilled.npz").read_bytes()
     shutil.move(tmp_path / "runs", tmp_path / "spread")
-    ended(cluster("one_node.sh", name))
+    ended(cluster("one_node.sh", name), tmp_path)
     assert (run_of(tmp_path) / "distilled.npz").read_bytes() == spread
 
 
 def rows(run):
     return read_rows(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def wait_until(holds):
