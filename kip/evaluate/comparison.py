@@ -162,7 +162,7 @@ def compare(
         ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit; or a protocol
             takes the set's learning rate, a set has none, and none is given.
         DataError: if a set cannot be read, or is of other data than its data set has.
-        Whatever a run raises.
+        KipError: whatever a run raises.
     """
     if not sets:
         raise ConfigError("sets", got="none", expected="at least one set, run or configuration")

@@ -114,7 +114,7 @@ def correlate(
         ConfigError: if there is no configuration, they differ in data, a class has too few images, or a method's loss
             is the same for all sets.
         NonFiniteError: if a loss is not finite.
-        Whatever a method raises.
+        KipError: whatever a method raises.
     """
     if not configurations:
         raise ConfigError("configurations", got="none", expected="at least one")
