@@ -11,14 +11,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kip import config
-from kip.blocks import Images, Task
+from kip.blocks import Task
 from kip.errors import ConfigError
 from kip.functions import stored
 from kip.functions.stored import Job, Outcome
@@ -121,7 +121,7 @@ def _executor(
     return RemoteExecutor(links, **introduction, settings=settings, on_tick=service.StatusFile(out), on_close=close)
 
 
-class _Counting:
+class _Counting(service.Borrowed):
     """An executor whose rounds begin on the ground of the tasks that were done before.
 
     Args:
@@ -130,27 +130,11 @@ class _Counting:
     """
 
     def __init__(self, executor: RemoteExecutor, done: int):
-        self._executor, self._done = executor, done
-
-    def begin(self, images: Images) -> None:
-        """Make images available to the tasks that follow."""
-        self._executor.begin(images)
+        super().__init__(executor)
+        self._done = done
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
         """Yield each task's block."""
         self._executor.scheduler.base = self._done
-        yield from self._executor.forward(tasks)
+        yield from super().forward(tasks)
         self._done += len(tasks)
-
-    def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield each task's gradient."""
-        return self._executor.backward(tasks, cotangents)
-
-    def close(self) -> None:
-        """Leave the executor open."""
-
-    def __enter__(self) -> _Counting:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.close()

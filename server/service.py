@@ -134,20 +134,18 @@ def run(
                 lasting.go_back(error)
 
 
-class Lasting:
-    """An executor that outlives the loop, and goes back to an older checkpoint where results cannot be believed.
+class Borrowed:
+    """An executor that stays open for whoever lent it; keeps the protocol `kip.blocks.Executor`.
 
     Args:
         executor: does the work.
-        folder: the folder of the checkpoints.
     """
 
-    def __init__(self, executor: RemoteExecutor, folder: Path):
-        self._executor, self._folder = executor, folder
+    def __init__(self, executor: RemoteExecutor):
+        self._executor = executor
 
     def begin(self, images: Images) -> None:
-        """Begin a step, on the ground of the newest checkpoint."""
-        self._executor.scheduler.base = max(self._checkpoints(), default=-1)
+        """Make images available to the tasks that follow."""
         self._executor.begin(images)
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
@@ -161,11 +159,29 @@ class Lasting:
     def close(self) -> None:
         """Leave the executor open."""
 
-    def __enter__(self) -> Lasting:
+    def __enter__(self) -> Borrowed:
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+
+class Lasting(Borrowed):
+    """An executor that outlives the loop, and goes back to an older checkpoint where results cannot be believed.
+
+    Args:
+        executor: does the work.
+        folder: the folder of the checkpoints.
+    """
+
+    def __init__(self, executor: RemoteExecutor, folder: Path):
+        super().__init__(executor)
+        self._folder = folder
+
+    def begin(self, images: Images) -> None:
+        """Begin a step, on the ground of the newest checkpoint."""
+        self._executor.scheduler.base = max(self._checkpoints(), default=-1)
+        self._executor.begin(images)
 
     def go_back(self, error: TaintedError) -> None:
         """Set the checkpoints aside that hold what cannot be believed, under names that end in `.doubted`."""

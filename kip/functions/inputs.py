@@ -17,8 +17,13 @@ from kip.preprocess import Preprocess
 from kip.storage.images import Images, chosen
 from kip.storage.npz import array_names, memory_bytes, read_arrays
 
-PLAIN = (("images_preprocessed", None, "class_index", None), ("x_train", "x_test", "y_train", "y_test"))
-PLAIN = (*PLAIN, ("images", "test_images", "labels", "test_labels"))
+FLOATS = ("float32", "float64")
+"""The dtypes of images that a kernel takes as they are."""
+PLAIN = (
+    ("images_preprocessed", None, "class_index", None),
+    ("x_train", "x_test", "y_train", "y_test"),
+    ("images", "test_images", "labels", "test_labels"),
+)
 """Names of train and test images and of their classes in a file that is no data set; the first counts that a file has:
 those of a distilled set, and two usual ones. All but the first of a row may be lacking."""
 
@@ -158,9 +163,6 @@ def of_file(
         return Inputs(train, None, labels, None, {**about, "num_test": 0})
     test, test_labels = _first("test", test, test_labels, num_test)
     return Inputs(train, test, labels, test_labels, {**about, "num_test": len(test)})
-
-
-FLOATS = ("float32", "float64")
 
 
 def _drawn(name: str, labels: np.ndarray, count: int | None, num_classes: int, seed: int) -> np.ndarray:
