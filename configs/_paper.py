@@ -1,4 +1,4 @@
-"""What the rows of the KIP paper's tables share: their hyperparameters (section A) and their row names.
+"""The common settings of the KIP paper's tables: their hyperparameters (section A) and their row names.
 
 A row's name lists what is switched on, in the order of the paper's columns:
 
@@ -45,7 +45,7 @@ AUGMENTATION = {
     "cifar100": Augment("autoaugment_cifar"),
 }
 OPTIONS = ("zca", "labels", "aug")
-"""What a row's name can switch on, in the paper's order."""
+"""The settings that a row's name can switch on, in the paper's order."""
 
 
 def kip_rows(

@@ -1,18 +1,18 @@
 """SRe2L, CDA, DWA, G-VBSM, EDC, FADRM and RDED at published size (published rows)
 
-Rows are named `METHOD_NETWORK_DATA_IPC`, IPC images of each class: `sre2l_resnet_cifar10_10` squeezes and trains
-ResNet-18 with a 3x3 stem, `dwa_convnet_cifar100_50` ConvNet-D3 with batch normalisation. Sets are judged as published:
-fresh networks learn from the labels that the squeezed networks give to every view; `kip.training.protocols` says how,
-and in which batches RDED's students learn a set of which size.
+Rows are named `METHOD_NETWORK_DATA_ipcN`, N images of each class: `sre2l_resnet_cifar10_ipc10` squeezes and trains
+ResNet-18 with a 3x3 stem, `dwa_convnet_cifar100_ipc50` ConvNet-D3 with batch normalisation. Sets are judged as
+published: fresh networks learn from the labels that the squeezed networks give to every view; the module
+`kip.training.protocols` has the protocols, and the batches in which RDED's students learn sets of each size.
 G-VBSM, EDC and FADRM+ (`fadrmplus`) match several networks, those of the papers.
 Tiny-ImageNet and ImageNet-1K are folders of pictures, `tiny_imagenet` and `imagenet`, in the data folder; ResNet-18 has
 its 3x3 stem there too. CDA's rows on Tiny-ImageNet have no figure here; RDED's on ImageNet-1K are under hard labels.
 
 Expected: `reference` of each row. Those of SRe2L and RDED are as other papers report them.
-None of these rows was run here: they are for an accelerator. Smaller configurations: `cifar10_sre2l_10`,
-`cifar10_dwa_10`, `cifar10_rded_10`.
+None of these rows was run here: they are for an accelerator. Smaller configurations: `cifar10_sre2l_100`,
+`cifar10_dwa_100`, `cifar10_rded_100`.
 
-    kip distill decoupled:dwa_resnet_cifar10_10
+    kip distill decoupled:dwa_resnet_cifar10_ipc10
 
 References: Yin, Xing, Shen 2023 (SRe2L); Yin and Shen 2023 (CDA); Du et al. 2024 (DWA); Shao et al. 2024 (G-VBSM, EDC);
 Cui et al. 2025 (FADRM); Sun et al. 2024 (RDED); "Rethinking Dataset Distillation: Hard Truths About Soft Labels".
@@ -101,11 +101,13 @@ def row(kind: str, ipc: int, accuracy: float, spread: float | None) -> kip.Exper
 
 
 rows = {
-    f"{kind}_{ipc}": row(kind, ipc, *figure) for kind, by_size in PUBLISHED.items() for ipc, figure in by_size.items()
+    f"{kind}_ipc{ipc}": row(kind, ipc, *figure)
+    for kind, by_size in PUBLISHED.items()
+    for ipc, figure in by_size.items()
 }
 for ipc in (10, 50):
     cda = kip.CDA(ipc, learning_rate=0.4, strength=0.05, protocol=kip.PROTOCOLS["SRe2L"])
-    rows[f"cda_resnet_tiny_imagenet_{ipc}"] = kip.Experiment(
+    rows[f"cda_resnet_tiny_imagenet_ipc{ipc}"] = kip.Experiment(
         data=kip.Data("tiny_imagenet", side=64),
         preprocess=kip.Preprocess("standardize"),
         method=dataclasses.replace(cda, evaluation_network=cda.network),
@@ -114,7 +116,7 @@ for ipc in (10, 50):
 for ipc, accuracy in ((10, 14.34), (50, 38.49), (100, 44.36)):
     student = kip.Network("ResNet18")
     hard = for_set(kip.PROTOCOLS["HL-large"], classes=1000, images_per_class=ipc, student=student)
-    rows[f"rded_resnet_imagenet_{ipc}"] = kip.Experiment(
+    rows[f"rded_resnet_imagenet_ipc{ipc}"] = kip.Experiment(
         data=kip.Data("imagenet", side=224),
         preprocess=kip.Preprocess("standardize"),
         method=kip.RDED(

@@ -35,7 +35,11 @@ config = kip.Experiment(
         images=20,
         teacher=kip.Teacher(
             kip.Network("ConvNet-D3", width=16, norm="batch", growth=2),
-            embedding=256, steps=600, batch=128, pad=3, flip=False,
+            embedding=256,
+            steps=600,
+            batch=128,
+            pad=3,
+            flip=False,
         ),
         network=kip.Network("ConvNet-D3", width=16, norm="none", w_std=1.0, growth=2),
         pool=kip.Pool(max_updates=300, optimizer=ADAM, loss="mean"),
@@ -47,4 +51,4 @@ config = kip.Experiment(
         validation_networks=3,
     ),
     checkpoint_every=250,
-)  # fmt: skip
+)

@@ -1,6 +1,6 @@
 r"""Every family that learns, on MNIST and CIFAR-10 at 1 and 10 images a class: the README's table, for two CPU cores
 
-Rows are named `DATA_METHOD_IPC`, IPC images of each class. One narrow network, ConvNet-D3 of width 32, is what finite
+Rows are named `DATA_METHOD_ipcN`, N images of each class. One narrow network, ConvNet-D3 of width 32, is what finite
 methods learn with and what every set is judged with. All methods run for minutes where their papers take hours on an
 accelerator, and so a row says what a method gives on a small machine, and not what it can give: the papers' rows have
 configurations of their own. `coresets` has the rows of images that are chosen.
@@ -39,8 +39,11 @@ def method(name: str, ipc: int) -> Method:
     """Return the method of a row."""
     finite = {"network": NETWORK, **judged(ipc)}
     decoupled = {
-        "network": SQUEEZED, "evaluation_network": NETWORK, "squeeze": kip.Squeeze(epochs=8), **judged(ipc),
-    }  # fmt: skip
+        "network": SQUEEZED,
+        "evaluation_network": NETWORK,
+        "squeeze": kip.Squeeze(epochs=8),
+        **judged(ipc),
+    }
     if name == "label_solve":
         return kip.LabelSolve(ipc, kernel=FC)
     if name == "kip":
@@ -49,9 +52,15 @@ def method(name: str, ipc: int) -> Method:
         return kip.LD(ipc, target_batch=128, learning_rate=4e-3, steps=1000, test_networks=1)
     if name == "frepo":
         return kip.FRePo(
-            ipc, network=FREPO, evaluation_network=FREPO, learning_rate=0.02, target_batch=256, steps=600,
-            evaluation_steps=500, test_networks=1,
-        )  # fmt: skip
+            ipc,
+            network=FREPO,
+            evaluation_network=FREPO,
+            learning_rate=0.02,
+            target_batch=256,
+            steps=600,
+            evaluation_steps=500,
+            test_networks=1,
+        )
     if name == "rfad":
         narrow = kip.Network("ConvNet-D3", width=32, norm="none", b_std=0.1)
         return kip.RFAD(ipc, network=narrow, networks=4, target_batch=512, steps=400, test_networks=1)
@@ -63,9 +72,15 @@ def method(name: str, ipc: int) -> Method:
         return kip.DM(ipc, real_batch=64, steps=400, **finite)
     if name == "mtt":
         return kip.MTT(
-            ipc, experts=kip.Experts(count=1, epochs=6), last_start=3, student_steps=10, student_rate=0.02,
-            rate_learning_rate=1e-6, steps=300, **finite,
-        )  # fmt: skip
+            ipc,
+            experts=kip.Experts(count=1, epochs=6),
+            last_start=3,
+            student_steps=10,
+            student_rate=0.02,
+            rate_learning_rate=1e-6,
+            steps=300,
+            **finite,
+        )
     if name == "rded":
         return kip.RDED(ipc, **decoupled)
     return {"sre2l": kip.SRe2L, "dwa": kip.DWA}[name](ipc, iterations=250, **decoupled)
@@ -84,7 +99,7 @@ def row(data: str, name: str, ipc: int) -> kip.Experiment:
 
 
 rows = {
-    f"{data}_{name}_{ipc}": row(data, name, ipc)
+    f"{data}_{name}_ipc{ipc}": row(data, name, ipc)
     for data in ("mnist", "cifar10")
     for ipc in (1, 10)
     for name in METHODS

@@ -1,9 +1,10 @@
 """Train a scikit-learn classifier on a distilled set that kip exported, with NumPy alone for the preprocessing.
 
     pip install numpy scikit-learn
-    python numpy_and_sklearn.py runs/my_zca_run/distilled.npz
+    python numpy_and_sklearn.py runs/my_zca_run/distilled.npz cifar10.npz
 
-Neither kip nor JAX is needed. New images must be treated as the set was. For channel standardisation `metadata` says
+Neither kip nor JAX is needed. The second file has the test images that the classifier is scored on: uint8 x_test
+(N, H, W, C) and y_test (N,). New images must be treated as the set was. For channel standardisation `metadata` says
 how; a set that was whitened (ZCA) has its whitening in `preprocess.npz` beside it.
 """
 
@@ -51,7 +52,18 @@ def whitened(pixels, arrays):
     return x @ arrays["whitening"]
 
 
+def test_split(path):
+    """Return the test images of a data set, uint8 (N, H, W, C), and their classes (N,)."""
+    with np.load(path, allow_pickle=False) as file:
+        images, classes = file["x_test"], file["y_test"].ravel()
+    return images[..., None] if images.ndim == 3 else images, classes
+
+
 if __name__ == "__main__":
     images, classes, treated = load(sys.argv[1])
     classifier = LogisticRegression(max_iter=1000).fit(images, classes)
     print(f"{len(images)} images: {100 * classifier.score(images, classes):.0f} % of them are classified right")
+    if len(sys.argv) > 2:
+        test_images, test_classes = test_split(sys.argv[2])
+        score = classifier.score(treated(test_images), test_classes)
+        print(f"{len(test_images)} test images: {100 * score:.1f} % are classified right")

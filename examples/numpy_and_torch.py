@@ -1,9 +1,10 @@
 """Train a small PyTorch network on a distilled set that kip exported: NumPy to load it, plain PyTorch to train.
 
     pip install numpy torch
-    python numpy_and_torch.py runs/digits_convnet/distilled.npz
+    python numpy_and_torch.py runs/mnist_dm_10/distilled.npz mnist.npz
 
-Neither kip nor JAX is needed. New images must be treated as the set was: `metadata` says how, for the preprocessings
+Neither kip nor JAX is needed. The second file has the test images that the network is scored on: uint8 x_test
+(N, H, W, C) and y_test (N,). New images must be treated as the set was: `metadata` says how, for the preprocessings
 `none` and `standardize`.
 """
 
@@ -50,7 +51,19 @@ def train(images, labels, *, steps=300, seed=0):
     return network, loss.item()
 
 
+def accuracy(network, path, about):
+    """Return the share of a data set's test images that a network classifies right."""
+    with np.load(path, allow_pickle=False) as file:
+        pixels, classes = file["x_test"], file["y_test"].ravel()
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    with torch.no_grad():
+        parts = [network(preprocess(pixels[start : start + 1000], about)) for start in range(0, len(pixels), 1000)]
+    return float(np.mean(torch.cat(parts).argmax(1).numpy() == classes))
+
+
 if __name__ == "__main__":
     images, labels, about = load(sys.argv[1])
     network, loss = train(images, labels)
     print(f"{len(images)} images of {about['experiment']['data']['name']}: training loss {loss:.4f}")
+    if len(sys.argv) > 2:
+        print(f"{100 * accuracy(network, sys.argv[2], about):.1f} % of the test images are classified right")

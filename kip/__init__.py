@@ -1,6 +1,7 @@
 """Dataset distillation with infinitely wide networks: KIP and Label Solve in JAX.
 
 The public names, by stage of the pipeline. They are imported when first used, so that `import kip` costs nothing.
+`__init__.pyi` says the same to type checkers and editors.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
+    # name: module, or module:name where it has another name there; "module:" is the module itself
     # what to run
     "Experiment": "kip.experiment",
     "Reference": "kip.experiment",
@@ -18,6 +20,7 @@ _PUBLIC = {
     "Dataset": "kip.data",
     "Split": "kip.data",
     "load_data": "kip.data:load",
+    "data_from_arrays": "kip.data.arrays:from_arrays",
     "Augment": "kip.data",
     # preprocessing
     "Preprocess": "kip.preprocess",
@@ -27,19 +30,27 @@ _PUBLIC = {
     "RBF": "kip.kernels.architecture",
     "Laplace": "kip.kernels.architecture",
     "Stax": "kip.kernels.architecture",
-    "kernel_function": "kip.kernels",
+    "Features": "kip.kernels.architecture",
+    "kernel": "kip.functions.kernel",
+    "kernel_fn": "kip.functions.kernel",
+    "write_kernel": "kip.functions.stored",
+    "load_kernel": "kip.functions.stored",
+    "StoredKernel": "kip.functions.stored",
+    "KernelFn": "kip.functions.kernel",
+    "stax": "kip.functions.stax:",
     "permit_stax": "kip.kernels.permission:permit",
     # kernel matrices in tiles, and kernel ridge regression on them
     "Blocks": "kip.blocks",
     "KernelBlocks": "kip.blocks",
     "LocalExecutor": "kip.blocks",
+    "krr": "kip.krr:",
     "Ridge": "kip.krr",
     "LabelSolver": "kip.krr",
     # methods
     "KIP": "kip.methods.kernel.kip",
     "LabelSolve": "kip.methods.kernel.label_solve",
-    "LD": "kip.methods.labels.ld",
-    "LabelBaseline": "kip.methods.labels.label_baseline",
+    "LD": "kip.methods.unrolled.ld",
+    "LabelBaseline": "kip.methods.unrolled.label_baseline",
     "Training": "kip.training.learner",
     "FRePo": "kip.methods.features.frepo",
     "RFAD": "kip.methods.features.rfad",
@@ -52,7 +63,7 @@ _PUBLIC = {
     "TESLA": "kip.methods.matching.tesla",
     "FTD": "kip.methods.matching.ftd",
     "DATM": "kip.methods.matching.datm",
-    "DD": "kip.methods.matching.dd",
+    "DD": "kip.methods.unrolled.dd",
     "Latents": "kip.methods.generator",
     "Experts": "kip.methods.matching.experts",
     "SRe2L": "kip.methods.decoupled.sre2l",
@@ -64,8 +75,10 @@ _PUBLIC = {
     "RDED": "kip.methods.decoupled.rded",
     "Crops": "kip.methods.decoupled.crops",
     "Squeeze": "kip.training.squeeze",
-    "Geometric": "kip.methods.selection.geometric",
-    "Pruning": "kip.methods.selection.pruning",
+    "Selection": "kip.methods.selection.selection",
+    "rules": "kip.methods.selection",
+    "scores": "kip.methods.selection",
+    "spaces": "kip.methods.selection",
     "Recording": "kip.training.records",
     "Teacher": "kip.training.self_supervised",
     "Pool": "kip.methods.features.pool",
@@ -73,13 +86,17 @@ _PUBLIC = {
     "Network": "kip.networks",
     # runs and their results
     "run": "kip.runs.loop",
+    "distill": "kip.runs.arrays",
     "Result": "kip.runs.loop",
     "Callback": "kip.runs.callbacks",
     "DistilledSet": "kip.sets.distilled",
     "load_set": "kip.sets.distilled:load",
+    "Card": "kip.sets.cards",
     "save_set": "kip.sets.distilled:save",
     "evaluate_set": "kip.evaluate",
     "krr_accuracy": "kip.judges.krr_accuracy",
+    # estimators of scikit-learn
+    "sklearn": "kip.sklearn:",
     # finite networks, and training them on a set
     "network": "kip.networks",
     "Transfer": "kip.evaluate.transfer",
@@ -106,6 +123,8 @@ _PUBLIC = {
     "WorkerError": "kip.errors",
     "WorkersLostError": "kip.errors",
 }
+_FORMER = {"kernel_function": "kip.kernel(x, z, kernel=...), or kip.kernels.kernel_function for the form of XLA alone"}
+"""Names of an older kip, and what stands for them."""
 
 __all__ = sorted(_PUBLIC)
 
@@ -114,11 +133,14 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("kip")
+        return version("kip-distillation")
+    if name in _FORMER:
+        raise AttributeError(f"kip.{name} is not there any more; use {_FORMER[name]}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'kip' has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute or name)
+    module, colon, attribute = _PUBLIC[name].partition(":")
+    loaded = importlib.import_module(module)
+    return loaded if colon and not attribute else getattr(loaded, attribute or name)
 
 
 def __dir__() -> list[str]:

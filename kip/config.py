@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar, cast
 
 import pydantic
@@ -30,7 +30,7 @@ def value(cls: type[T]) -> type[T]:
     Raises, from the constructor:
         ConfigError: for an unknown field, a wrong type or a value out of range, naming each.
     """
-    made = dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))(cls)
+    made = dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))(cls)
     init = made.__init__
 
     @functools.wraps(init)
@@ -68,14 +68,19 @@ def from_json(kind: type[T], text: str | bytes, *, source: str) -> T:
         raise _in_our_voice(source, error, json.loads(text) if is_json else None) from None
 
 
-def label(instance: Any) -> str:
+def label(instance: Any, *, without: Collection[str] = ()) -> str:
     """Return a value's name and what differs from its defaults, such as `ConvNet-D3 width=32`.
+
+    Args:
+        instance: the value.
+        without: fields that are left out.
 
     Floats have six digits: a label is read by people and tells no two values apart.
     """
     given = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
     default = {field.name: field.default for field in dataclasses.fields(instance)}
-    changed = {name: setting for name, setting in given.items() if name != "name" and setting != default[name]}
+    named = [name for name in given if name not in ("name", *without)]
+    changed = {name: given[name] for name in named if given[name] != default[name]}
     shown = {name: f"{setting:.6g}" if isinstance(setting, float) else setting for name, setting in changed.items()}
     return " ".join([instance.name, *(f"{name}={setting}" for name, setting in shown.items())])
 

@@ -127,7 +127,7 @@ class MessageError(KipError, ValueError):
 
 
 class WorkerError(KipError, RuntimeError):
-    """What a worker says of a message that it cannot or will not answer; `code` tells the server what to do."""
+    """A worker's answer to a message that it cannot or will not answer; `code` tells the server what to do."""
 
     def __init__(self, code: str, problem: str, **details: Any):
         super().__init__(problem, **details)

@@ -13,7 +13,9 @@ import hashlib
 import importlib.resources
 import importlib.util
 import os
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +39,27 @@ def _read_method(given: Any) -> Method:
         return given
     if not isinstance(given, dict):
         raise ConfigError("method", got=repr(given), expected="a method, such as kip.KIP()")
-    return config.read(method_named(given.get("name")), given)
+    if (name := given.get("name")) in RETIRED:
+        raise ConfigError(
+            f"the method {name!r}",
+            got="a configuration of an older kip, which cannot be read any more",
+            expected="the method 'selection' with a rule, such as kip.Selection(rule=kip.rules.Herding())",
+            remedy="Write the configuration anew: docs/methods/selection.md has the rules. A distilled.npz of such a "
+            "run is still read, judged and compared.",
+        )
+    return config.read(method_named(name), without_former_options(given))
+
+
+RETIRED = ("geometric", "pruning")
+"""Names of methods of an older kip; their rules are those of the method `selection`."""
+FORMER_OPTIONS = {"datm": {"start", "latents"}}
+"""Options that methods had and never used, by the name of the method; files of an older kip hold them."""
+
+
+def without_former_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a method's JSON form without options that had no effect and that the method has no more."""
+    former = FORMER_OPTIONS.get(str(given.get("name")), set())
+    return {name: setting for name, setting in given.items() if name not in former}
 
 
 AnyMethod = Annotated[Method, PlainValidator(_read_method), PlainSerializer(config.to_dict, return_type=dict)]
@@ -65,19 +87,23 @@ class Experiment:
     """Everything that a run's result depends on."""
 
     method: AnyMethod
-    """What is learned, and how."""
+    """The method, with its options."""
     data: Data = Data()
     """The data set and its validation split."""
     preprocess: Preprocess = Preprocess()
-    """What is done to images before the kernel sees them."""
+    """The preprocessing of images before the kernel sees them."""
     augment: Augment = Augment()
-    """How target batches are augmented."""
+    """The augmentation of target batches."""
     blocks: Blocks = Blocks()
-    """How kernel matrices are computed."""
+    """Options of the computation of kernel matrices."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The root seed of every draw but the validation split's, which has its own in `data`."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 50
     """The number of steps between two checkpoints. Each checkpoint measures validation accuracy."""
+    judging_share: Annotated[float, Field(gt=0)] | None = 0.2
+    """The share of the work of the steps that judging may cost while a run goes on, where networks are trained for it:
+    they are fewer and take fewer epochs then. The whole protocol judges what is exported, at the end. None judges every
+    checkpoint by the whole protocol."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """The number of checkpoints without a better validation accuracy after which the run stops early. None means
     never."""
@@ -100,10 +126,13 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """Return what two runs must share for one to continue the other: all but `reference` and the step limit.
 
-        The limit does belong to it where the learning rate's schedule ends there.
+        The limit does belong to it where the learning rate's schedule ends there, and `judging_share` where networks
+        are trained to judge: checkpoints that were judged otherwise cannot be compared.
         """
         parts = self.to_dict()
         parts.pop("reference")
+        if not self.method.judge.trained_images("test", 1):
+            parts.pop("judging_share")
         if not self.method.schedule_ends:
             parts["method"].pop("steps", None)
         return parts
@@ -124,13 +153,19 @@ def with_label_solve(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, method=solve, augment=Augment("none"), reference=None)
 
 
-def names() -> list[str]:
-    """Return the names of the configs that come with kip; tables give one `FILE:ROW` for each row."""
-    listed = []
+def configs() -> dict[str, Experiment]:
+    """Return the configs that come with kip by name; tables give one `FILE:ROW` for each row."""
+    by_name: dict[str, Experiment] = {}
     for path in _files():
         content = _run(path)
-        listed += [f"{path.stem}:{row}" for row in content["rows"]] if "rows" in content else [path.stem]
-    return listed
+        rows = {f"{path.stem}:{row}": experiment for row, experiment in content.get("rows", {}).items()}
+        by_name |= rows or {path.stem: content["config"]}
+    return by_name
+
+
+def names() -> list[str]:
+    """Return the names of `configs`."""
+    return list(configs())
 
 
 def load(name: str) -> Experiment:
@@ -149,16 +184,18 @@ def load(name: str) -> Experiment:
         raise ConfigError(
             f"no config {stem!r}",
             expected="a name that `kip configs` lists, or a path ending in .py or .json",
-            remedy=did_you_mean(stem, [file.stem for file in _files()]).strip() or None,
+            remedy=_nearest(stem, [file.stem for file in _files()]),
         )
     content = _run(path)
     if "rows" in content:
         if row not in content["rows"]:
             rows = ", ".join(content["rows"])
             raise ConfigError(
-                f"row of the config {stem!r}", got=repr(row), expected=f"{stem}:ROW, with ROW of {rows}",
-                remedy=did_you_mean(row, content["rows"]).strip() or None,
-            )  # fmt: skip
+                f"row of the config {stem!r}",
+                got=repr(row),
+                expected=f"{stem}:ROW, with ROW of {rows}",
+                remedy=_nearest(row, content["rows"]),
+            )
         experiment = content["rows"][row]
     else:
         experiment = content.get("config")
@@ -172,10 +209,22 @@ def load(name: str) -> Experiment:
     return experiment
 
 
-def matching(name: str) -> list[str]:
-    """Return the names of the rows that `FILE:PATTERN` stands for, as `coresets:mnist_*_10`; other names as they are.
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    """Return `Did you mean NAME?`, or None; names that differ from the given one in numbers alone come first."""
+    known = list(known)
+    same_words = [name for name in known if _without_numbers(name) == _without_numbers(given)]
+    return did_you_mean(given, same_words or known).strip() or None
 
-    A pattern has `*` for any letters and `?` for one letter.
+
+def _without_numbers(name: str) -> str:
+    """Return `cifar10_dc_10` and `cifar100_dc_ipc10` alike, as `cifar_dc_`."""
+    return re.sub(r"(ipc)?\d+", "", name)
+
+
+def matching(name: str) -> list[str]:
+    """Return the names of the rows that `FILE:PATTERN` stands for; other names as they are.
+
+    A pattern has `*` for any letters and `?` for one letter: `coresets:mnist_*_ipc10`.
 
     Raises:
         ConfigError: if no row of the file matches, or there is no such file.
@@ -187,9 +236,11 @@ def matching(name: str) -> list[str]:
     rows = _run(path).get("rows", {}) if path.is_file() else {}
     if not (found := [f"{stem}:{row}" for row in rows if fnmatch.fnmatchcase(row, pattern)]):
         raise ConfigError(
-            f"rows of the config {stem!r}", got=f"none that match {pattern!r}",
-            expected=", ".join(rows) or "a file with rows", remedy="`kip configs` lists the configs with their rows.",
-        )  # fmt: skip
+            f"rows of the config {stem!r}",
+            got=f"none that match {pattern!r}",
+            expected=", ".join(rows) or "a file with rows",
+            remedy="`kip configs` lists the configs with their rows.",
+        )
     return found
 
 

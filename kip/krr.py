@@ -40,12 +40,12 @@ class Ridge:
     """The regulariser lam of A = K_ss + lam I."""
 
     strength: Annotated[float, Field(ge=0)] = 1e-6
-    """lam_0, which is relative to the mean of the diagonal (`trace`) or to its sum (`trace_sum`), or is lam itself
+    """The strength lam_0, relative to the mean of the diagonal (`trace`) or to its sum (`trace_sum`), or lam itself
     (`absolute`)."""
     scale: Literal["trace", "trace_sum", "absolute"] = "trace"
-    """How lam follows from lam_0. `trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam = lam_0 (the
-    public Label Solve). `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in derivatives (the
-    public KRR-ST)."""
+    """The rule by which lam follows from lam_0. `trace`: lam = lam_0 tr(K_ss) / n (paper, section A). `absolute`: lam =
+    lam_0 (the public Label Solve). `trace_sum`: lam = lam_0 tr(K_ss), n times as large, taken as a constant in
+    derivatives (the public KRR-ST)."""
 
 
 class Cotangents(NamedTuple):
@@ -191,7 +191,7 @@ def condition_number(k_ss: ArrayLike, ridge: Ridge) -> float:
 
 
 class SolvedLabels(NamedTuple):
-    """What Label Solve found, in float64.
+    """The solution of Label Solve, in float64.
 
     Attributes:
         labels: y_s, (n, c).

@@ -9,11 +9,15 @@ import platform
 import sys
 from pathlib import Path
 
-LIBRARIES = ("kip", "jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "flax")
+DISTRIBUTION = "kip-distillation"
+"""The name that pip installs kip under."""
+LIBRARIES = ("jax", "jaxlib", "neural-tangents", "numpy", "scipy", "optax", "flax")
 
 
+MEMORY_MAPS, MOST_MEMORY_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+"""The files in which Linux describes the memory maps of a process, a line each, and says how many it allows."""
 CPUINFO = Path("/proc/cpuinfo")
-"""Where Linux describes its processors."""
+"""The file in which Linux describes its processors."""
 
 KEPT_BYTES = 1 << 30
 """Arrays up to this size come from memory that the process keeps; twice as much is kept where nothing is in use."""
@@ -25,9 +29,13 @@ cores, threads that compile would wait for each other."""
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """glibc's names for its settings, `malloc.h`."""
 SETTINGS = (
-    "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "MALLOC_ARENA_MAX",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TOP_PAD_",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_ARENA_MAX",
     "GLIBC_TUNABLES",
-)  # fmt: skip
+)
 """Environment variables by which users set glibc themselves."""
 
 
@@ -62,6 +70,29 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def forget_programs_near_limit() -> bool:
+    """Let JAX forget what it has compiled, once half of the process's memory maps are used; return whether it did.
+
+    Linux allows a process 65 530 memory maps (`vm.max_map_count`), and each program that XLA compiles for a CPU takes
+    three. At the limit XLA ends the process with a segmentation fault, with jaxlib 0.10.2 in the function of the
+    compilation cache that writes a program. A run has some hundreds of programs, a process of many runs has more. What
+    is forgotten is compiled again, or read from the compilation cache, when it is called. Nothing happens on systems
+    other than Linux.
+    """
+    try:
+        allowed = int(MOST_MEMORY_MAPS.read_text())
+        with MEMORY_MAPS.open("rb") as maps:
+            used = sum(1 for _ in maps)
+    except (OSError, ValueError):
+        return False
+    if used < allowed // 2:
+        return False
+    import jax
+
+    jax.clear_caches()
+    return True
+
+
 def peak_memory_mib() -> int | None:
     """Return the largest resident memory of this process so far, in MiB; None where the system does not say (Windows).
 
@@ -91,8 +122,8 @@ def versions() -> dict[str, str | None]:
 
     A library that is not installed as a package has None. The first call starts JAX's default backend.
     """
-    libraries = {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
-    return {**libraries, "device": device_kind()}
+    libraries = {name: _version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "kip": kip_version(), **libraries, "device": device_kind()}
 
 
 def device_kind() -> str:
@@ -121,6 +152,11 @@ def _cpuinfo(name: str) -> str:
     except (OSError, UnicodeDecodeError):
         pass
     return ""
+
+
+def kip_version() -> str | None:
+    """Return the version of kip; None in a source tree that is not installed."""
+    return _version(DISTRIBUTION)
 
 
 def _version(package: str) -> str | None:

@@ -1,11 +1,15 @@
-"""Float64 in JAX, without touching the global setting of the process that imports kip."""
+"""Arrays of NumPy and JAX, and float64 in JAX without touching the global setting of the process that imports kip."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Union
 
 import jax
+import numpy as np
+
+AnyArray = Union[np.ndarray, jax.Array]
+"""An array of NumPy's on the host, or of JAX's on a device."""
 
 
 def float64() -> contextlib.AbstractContextManager[Any]:

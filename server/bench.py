@@ -1,4 +1,4 @@
-"""How many workers one scheduler keeps busy: `python -m kip.server.bench --workers 256`.
+"""The number of workers that one scheduler keeps busy: `python -m kip.server.bench --workers 256`.
 
 The workers are simulated: each answers one task at a time, after a fixed time, with bytes of the size that the task's
 result has. Everything else is real: the plan, messages, checksums, futures, the scheduler. Two things are measured:
@@ -104,7 +104,7 @@ def _header(payload: bytes) -> Message:
 
 
 class _Answers:
-    """What tasks take and give: zeros of the right shape, encoded once for each.
+    """Messages that tasks take and give: zeros of the right shape, encoded once for each.
 
     Args:
         task_seconds: of every task; None: as its entries have it.

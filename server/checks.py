@@ -1,4 +1,4 @@
-"""Whether results are believed: tasks are pure functions, so that two workers that compute one must agree.
+"""The check of workers' results: tasks are pure functions, so that two workers that compute one must agree.
 
     a key's first result              is computed again by another key, before any of its results count
     a share of the others             likewise, chosen at random
@@ -31,7 +31,7 @@ from kip.errors import KipError
 from kip.server.member import Job, Member
 
 TOLERANCE = 1e-3
-"""How far apart results of different hardware may lie, as a fraction of the largest entry."""
+"""The largest distance of results of different hardware, as a fraction of the largest entry."""
 
 
 class TaintedError(KipError, RuntimeError):
@@ -55,7 +55,7 @@ class Opinion(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Which of a task's opinions are right and which are wrong, by place, and whether the bits are proved."""
+    """A verdict on a task: the places of the opinions that are right and wrong, and whether the bits are proved."""
 
     right: tuple[int, ...]
     wrong: tuple[int, ...] = ()
@@ -68,11 +68,11 @@ class Work:
     def __init__(self, place: int, job: Job):
         self.place, self.job = place, job
         self.running: list[Member] = []
-        """Who computes it now, apart from those that are late."""
+        """The workers that compute it now, apart from those that are late."""
         self.overdue: list[Member] = []
-        """Who computes it and is late."""
+        """The workers that compute it and are late."""
         self.lateness = 0
-        """How many attempts were late."""
+        """The number of late attempts."""
         self.first_sent = 0.0
         self.failures = 0
         self.failed: dict[str, tuple[str, str]] = {}
@@ -83,15 +83,15 @@ class Work:
         self.opinions: list[Opinion] = []
         """The first is the one that counts."""
         self.proved = False
-        """Whether two computed it to the same bits."""
+        """True if two computed it to the same bits."""
         self.waits_since = 0.0
         """Since when its check waits for somebody."""
         self.is_here = False
-        """Whether this process computes it, or is to."""
+        """True if this process computes it, or is to."""
 
     @property
     def done(self) -> bool:
-        """Whether there is a result."""
+        """True if there is a result."""
         return bool(self.opinions)
 
     def undo(self) -> None:

@@ -76,11 +76,14 @@ class RemoteExecutor:
         dtype, kind = images.support.dtype, self._kind("forward")
         jobs = (
             Job(
-                lambda task=task: self._message("forward", task), task.shape, dtype, partial(_compute, images, task),
+                lambda task=task: self._message("forward", task),
+                task.shape,
+                dtype,
+                partial(_compute, images, task),
                 (kind, task.shape),
             )
             for task in tasks
-        )  # fmt: skip
+        )
         return self.scheduler.run(jobs, len(tasks))
 
     def backward(self, tasks: Sequence[Task], cotangents: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -139,9 +142,7 @@ class RemoteExecutor:
         source = images.source
         if source is not None and "target" not in digests:
             rows = None if source.rows is None else list(source.rows)
-            fields["source"] = {
-                "split": source.split, "step": source.step, "rows": rows, "checksum": source.checksum
-            }  # fmt: skip
+            fields["source"] = {"split": source.split, "step": source.step, "rows": rows, "checksum": source.checksum}
             if source.indices is not None:
                 arrays["indices"] = np.asarray(source.indices, np.int64)
         return Message("begin", fields, arrays)
@@ -164,9 +165,12 @@ class RemoteExecutor:
         if bar.shape != task.shape:
             raise ShapeError(f"cotangent of {task}", got=bar.shape, expected=f"{task.shape}")
         return Job(
-            lambda: self._message("backward", task, cotangent=bar), shape, images.support.dtype,
-            partial(_compute, images, task, bar), (self._kind("backward"), task.shape),
-        )  # fmt: skip
+            lambda: self._message("backward", task, cotangent=bar),
+            shape,
+            images.support.dtype,
+            partial(_compute, images, task, bar),
+            (self._kind("backward"), task.shape),
+        )
 
     def _kind(self, what: str) -> str:
         """Return what tasks of one shape have to share beside it to take about the same time."""

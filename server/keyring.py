@@ -24,7 +24,7 @@ LOCAL = "local"
 
 
 class Verdict(NamedTuple):
-    """What the keyring says of a public key: whether it may connect, and under which name it is known, if it is."""
+    """The keyring's knowledge of a public key: whether it may connect, and under which name it is known, if it is."""
 
     authorised: bool
     name: str | None
@@ -73,9 +73,10 @@ class Keyring:
         """
         names = (f"{LOCAL}-{number}" for number in itertools.count())
         usable = (
-            name for name in names
+            name
+            for name in names
             if not self._path("revoked", name).exists() and not trust.is_distrusted(self._run, name)
-        )  # fmt: skip
+        )
         return [self.add(name) for name in itertools.islice(usable, count)]
 
     def revoke(self, name: str) -> None:

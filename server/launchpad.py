@@ -7,7 +7,7 @@ The server node runs the loop of `kip.runs.loop`; worker nodes connect to it. La
 the server its address. Bytes travel through `kip.server.router` and not through launchpad's Courier, whose server
 (0.5.2) listens on every interface and asks nobody who they are.
 
-Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip[launchpad]'`.
+Launchpad has wheels for CPython 3.10 and older only: `pip install 'kip-distillation[launchpad]'`.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -50,18 +50,19 @@ except ImportError as error:
     raise MissingExtraError(
         "launchpad is not installed",
         got=str(error),
-        remedy="On CPython 3.10, run `pip install 'kip[launchpad]'`; elsewhere, use `--executor zmq`.",
+        remedy="On CPython 3.10, run `pip install 'kip-distillation[launchpad]'`; elsewhere, use `--executor zmq`.",
     ) from error
 
 NODES = "launchpad"
-"""Where launchpad's pickles of the nodes are while they run; relative to the run's folder."""
+"""The folder of launchpad's pickles of the nodes while they run, in the run's folder."""
 OUTCOME = "outcome.json"
-"""Where the server node leaves what the launching process is to say; relative to the run's folder."""
+"""The file, in the run's folder, in which the server node leaves what the launching process is to say."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What the nodes of a program need to know; it travels to them as launchpad's own pickle, and holds no secret.
+    """The settings that the nodes of a program need; they travel to them as launchpad's own pickle, and holds no
+    secret.
 
     Attributes:
         experiment: `config.json`'s text.

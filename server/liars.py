@@ -1,4 +1,4 @@
-"""How often runs with a liar among their workers end in the true bits: `python -m kip.server.liars`.
+"""The share of runs with a liar among their workers that end in the true bits: `python -m kip.server.liars`.
 
 The workers are simulated and answer at once; the scheduler, its checks and the way back to a checkpoint are real. A run
 is a sequence of steps, each made of the results of all its tasks, so that one wrong bit that counts changes the end.
@@ -46,7 +46,9 @@ LIE = np.float32(1.001)
 
 
 class Outcome(NamedTuple):
-    """What came of a run: whether it ended in the true bits, who was distrusted, the liar's lies and all its tasks."""
+    """The outcome of a run: whether it ended in the true bits, who was distrusted, the liar's lies and all its
+    tasks.
+    """
 
     true: bool
     distrusted: tuple[str, ...]
@@ -56,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 class _Session:
-    """What simulated workers are told: nothing but the step."""
+    """The message to simulated workers: nothing but the step."""
 
     epoch = 0
 

@@ -1,4 +1,4 @@
-"""What the scheduler knows of one worker, and the link that a transport gives it."""
+"""The scheduler's knowledge of one worker, and the link that a transport gives it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kip.server.trust import Witness
 from kip.workers.codec import MOST, Message
 
 MemberState = Literal["live", "lost", "stalled", "quarantined", "distrusted", "dismissed"]
-"""How a worker stands. The last two states are for good: its results differ from others', or its version or hardware
+"""The state of a worker. The last two states are for good: its results differ from others', or its version or hardware
 does."""
 
 
@@ -42,7 +42,7 @@ class Link(Protocol):
 
 
 class Session(Protocol):
-    """What a worker is told before it gets tasks; the executor's side of `kip.workers.worker`."""
+    """The messages that a worker gets before tasks; the executor's side of `kip.workers.worker`."""
 
     epoch: int
 

@@ -1,4 +1,4 @@
-"""What distribution costs: `python -m kip.server.overhead` times the same steps here and on worker processes.
+"""The cost of distribution: `python -m kip.server.overhead` times the same steps here and on worker processes.
 
 Three kinds of step take turns on this machine, so that what else it does slows all of them: in this process; on workers
 over plain connections whose every result is believed; and on workers as a run has them, with encryption and a share of
@@ -114,7 +114,7 @@ def _step(problem: Problem, method: KIP, step: int) -> tuple[float, tuple[np.nda
     state = problem.natural_support(method.images_per_class)
     batch = problem.target_batch(method.target_batch, step=step)
     began = time.monotonic()
-    k_ss, k_ts = problem.blocks.forward(method.kernels[0], state.images, batch.images, source=batch.source)
+    k_ss, k_ts = problem.blocks.forward(method.kernels[0], np.asarray(state.inputs), batch.images, source=batch.source)
     gradient = problem.blocks.backward(k_ss, k_ts)
     return time.monotonic() - began, (k_ss, k_ts, gradient)
 

@@ -175,7 +175,7 @@ def _ray(*, loopback: bool) -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise MissingExtraError(
-            "ray is not installed", got=str(error), remedy="Run `pip install 'kip[ray]'`."
+            "ray is not installed", got=str(error), remedy="Run `pip install 'kip-distillation[ray]'`."
         ) from error
 
 

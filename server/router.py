@@ -52,7 +52,7 @@ STRANGERS: dict[int, str] = {
     zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no key",
     zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it has the key of another run's server",
 }
-"""What libzmq's protocol errors say of whoever connected."""
+"""The meaning of libzmq's protocol errors."""
 
 
 class RouterLink:

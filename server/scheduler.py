@@ -30,6 +30,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,7 +119,7 @@ class Scheduler:
         self._fresh: Iterator[Work] = iter(())
         self._unfinished: dict[int, Work] = {}
         self._times: OrderedDict[Hashable, _Times] = OrderedDict()
-        """How long tasks take, by kind; the kinds of this round are the newest."""
+        """Seconds that tasks take, by kind; the kinds of this round are the newest."""
         self._late: set[int] = set()
         """The numbers of messages that are on their way for too long."""
         self._works: dict[int, Work] = {}
@@ -179,6 +180,13 @@ class Scheduler:
         for place in range(count):
             yield self._works[place].opinions[0].result
 
+    def keep_trust_in(self, run: Path) -> None:
+        """Believe keys as a run's folder says, which may know those of workers that are here already."""
+        self.trust.keep_in(run)
+        for member in self.members.values():
+            if member.witness.distrusted:
+                self._send_away(member, "distrusted", member.witness.distrusted)
+
     def go_back(self, base: int) -> None:
         """Forget what was computed after a checkpoint, which the run goes back to."""
         self.base = base
@@ -186,7 +194,7 @@ class Scheduler:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no worker that computes, or will again by itself."""
+        """True if there is no worker that computes, or will again by itself."""
         return self._alone_since is not None
 
     def close(self) -> None:
@@ -473,9 +481,10 @@ class Scheduler:
         if not self._is_of_the_hardware(member):
             return None
         LOGGER.info(
-            "worker %s joins; target images %s", member.name,
+            "worker %s joins; target images %s",
+            member.name,
             "from its own data set" if member.holds_data else f"are sent to it: {words(answer.fields.get('why'))}",
-        )  # fmt: skip
+        )
         return None
 
     def _result(self, member: Member, work: Work, result: np.ndarray, sent_at: float) -> None:
@@ -836,8 +845,10 @@ class Scheduler:
                 self._late.add(number)
                 LOGGER.info(
                     "task %d is late (%.1f s) at worker %s: it runs elsewhere",
-                    sent.work.place, now - sent.at, sent.member.name,
-                )  # fmt: skip
+                    sent.work.place,
+                    now - sent.at,
+                    sent.member.name,
+                )
                 sent.member.witness.note_late(sent.at, now)
                 sent.work.lateness += 1
                 sent.work.running.remove(sent.member)
@@ -847,9 +858,10 @@ class Scheduler:
     def _watch_for_refusals(self, now: float) -> None:
         """End a run in which no worker has begun, once all that came have been refused for a while."""
         refused = [
-            member for member in self.members.values()
+            member
+            for member in self.members.values()
             if member.state in GONE or member.refusals >= self._settings.attempts
-        ]  # fmt: skip
+        ]
         all_refused = len(refused) == len(self.members) and bool(refused or self.sent_away)
         if self._begun or not all_refused:
             self._refused_since = None

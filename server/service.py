@@ -1,4 +1,4 @@
-"""What every distributed run has beside its transport: what workers are told of it, its log, and its status file."""
+"""The parts of a distributed run beside its transport: messages to workers, its log, and its status file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from kip import config, data, preprocess
 from kip.blocks import Images, Task
 from kip.experiment import Experiment
-from kip.kernels import Stax, permission
+from kip.kernels import Stax, own_function, permission
 from kip.runs import folder
 from kip.runs import loop as train
 from kip.runs.loggers import LoggerName, loggers
@@ -34,7 +34,7 @@ LOG = "workers.log"
 PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 """JAX's variable that takes three quarters of a GPU at the start. The server needs little, beside a worker."""
 _NUMBERS = ("time", "tasks_done", "tasks_left", "tasks_per_second", "retries", "copies")
-"""What `as_text` takes for granted in a status file."""
+"""The fields that `as_text` takes for granted in a status file."""
 EVERY = 1.0
 """Seconds between writings of the status file."""
 
@@ -71,7 +71,7 @@ def ordered(experiment: str) -> Experiment:
         ConfigError: if it is none.
     """
     loaded = config.from_json(Experiment, experiment, source="the program's experiment")
-    permission.permit(*(kernel.function for kernel in loaded.method.needs.kernels if isinstance(kernel, Stax)))
+    permission.permit(*filter(None, map(own_function, loaded.method.needs.kernels)))
     return loaded
 
 
@@ -117,33 +117,35 @@ def run(
         KipError: as `kip.runs.loop.run`, and where no worker is there.
     """
     callbacks = loggers(log)
-    executor.scheduler.trust.keep_in(out)
+    executor.scheduler.keep_trust_in(out)
     with executor:
         while True:
             lasting = Lasting(executor, out / folder.CHECKPOINTS)
             try:
                 return train.run(
-                    experiment, out, data_dir=data_dir, executor=lasting, callbacks=callbacks,
+                    experiment,
+                    out,
+                    data_dir=data_dir,
+                    executor=lasting,
+                    callbacks=callbacks,
                     show_progress=show_progress,
-                )  # fmt: skip
+                )
             except TaintedError as error:  # each sends a key away for good, so that this ends
                 lasting.go_back(error)
 
 
-class Lasting:
-    """An executor that outlives the loop, and goes back to an older checkpoint where results cannot be believed.
+class Borrowed:
+    """An executor that stays open for whoever lent it; keeps the protocol `kip.blocks.Executor`.
 
     Args:
         executor: does the work.
-        folder: the folder of the checkpoints.
     """
 
-    def __init__(self, executor: RemoteExecutor, folder: Path):
-        self._executor, self._folder = executor, folder
+    def __init__(self, executor: RemoteExecutor):
+        self._executor = executor
 
     def begin(self, images: Images) -> None:
-        """Begin a step, on the ground of the newest checkpoint."""
-        self._executor.scheduler.base = max(self._checkpoints(), default=-1)
+        """Make images available to the tasks that follow."""
         self._executor.begin(images)
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
@@ -157,11 +159,29 @@ class Lasting:
     def close(self) -> None:
         """Leave the executor open."""
 
-    def __enter__(self) -> Lasting:
+    def __enter__(self) -> Borrowed:
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+
+class Lasting(Borrowed):
+    """An executor that outlives the loop, and goes back to an older checkpoint where results cannot be believed.
+
+    Args:
+        executor: does the work.
+        folder: the folder of the checkpoints.
+    """
+
+    def __init__(self, executor: RemoteExecutor, folder: Path):
+        super().__init__(executor)
+        self._folder = folder
+
+    def begin(self, images: Images) -> None:
+        """Begin a step, on the ground of the newest checkpoint."""
+        self._executor.scheduler.base = max(self._checkpoints(), default=-1)
+        self._executor.begin(images)
 
     def go_back(self, error: TaintedError) -> None:
         """Set the checkpoints aside that hold what cannot be believed, under names that end in `.doubted`."""
@@ -171,9 +191,10 @@ class Lasting:
             path.replace(path.with_suffix(".doubted"))
         LOGGER.warning(
             "%s; the run goes back to %s, and the checkpoints of these steps are set aside as *.doubted: %s",
-            error.problem, "its start" if error.base < 0 else f"step {error.base} or before",
+            error.problem,
+            "its start" if error.base < 0 else f"step {error.base} or before",
             ", ".join(map(str, doubted)) or "none",
-        )  # fmt: skip
+        )
         self._executor.scheduler.go_back(error.base)
 
     def _checkpoints(self) -> dict[int, Path]:

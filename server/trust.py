@@ -27,7 +27,7 @@ MOST_WORDS = 300
 
 @dataclasses.dataclass
 class Witness:
-    """What is known of a key.
+    """The record of a key.
 
     Attributes:
         key: its name.
@@ -57,7 +57,7 @@ class Witness:
 
     @property
     def punctual(self) -> bool:
-        """Whether it is given what others wait for."""
+        """True if it is given the tasks that others wait for."""
         return self.late < LATE
 
     def note_late(self, sent_at: float, now: float) -> None:

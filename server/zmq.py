@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kip.errors import WorkersLostError
 from kip.experiment import Experiment
@@ -59,10 +60,44 @@ def executor(
     Raises:
         ConfigError: if the address cannot be listened on.
     """
-    introduction = service.introduction(experiment, data_dir)
+    return listening(
+        service.introduction(experiment, data_dir),
+        out,
+        workers=workers,
+        stax=service.stax_functions(experiment),
+        data_dir=data_dir,
+        listen=listen,
+        settings=settings,
+    )
+
+
+def listening(
+    introduction: dict[str, Any],
+    out: Path,
+    *,
+    workers: int,
+    stax: Sequence[str] = (),
+    data_dir: Path | None = None,
+    listen: tuple[str, int] | None = None,
+    settings: Settings | None = None,
+) -> RemoteExecutor:
+    """Return an executor as `executor` does, for work of any kind.
+
+    Args:
+        introduction: what workers are told of the work: the arguments of `RemoteExecutor`.
+        out: the folder of the work, for its keys and the workers' output.
+        workers: processes to start; 0 waits for others to join.
+        stax: the functions of `Stax` kernels that the workers may load.
+        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        listen: host and port for further workers; None: loopback, any port.
+        settings: the scheduler's.
+
+    Raises:
+        ConfigError: if the address cannot be listened on.
+    """
     keyring = Keyring(out)
     router = Router(keyring, *(listen or ("127.0.0.1", 0)))
-    processes = LocalWorkers(router.address, keyring.local(workers), Path(out) / "logs", data_dir, experiment)
+    processes = LocalWorkers(router.address, keyring.local(workers), Path(out) / "logs", data_dir, stax)
 
     def close() -> None:
         router.close()
@@ -74,10 +109,11 @@ def executor(
         status(remote)
         if listen is None and remote.scheduler.alone and processes.ended_for_good:
             raise WorkersLostError(
-                "no worker is left", got=f"{workers} that were started here and ended for good",
+                "no worker is left",
+                got=f"{workers} that were started here and ended for good",
                 expected="at least one that computes as the others do",
                 remedy=f"See why in {processes.logs}, and in {out / service.LOG}.",
-            )  # fmt: skip
+            )
 
     remote = RemoteExecutor([], **introduction, settings=settings, on_tick=tick, on_close=close)
     router.open(remote.scheduler.join, remote.scheduler.leave)
@@ -126,7 +162,7 @@ class LocalWorkers:
         key_files: the keys that they show, one for each.
         logs: the folder for their output.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
-        experiment: says which functions of `Stax` kernels they may load.
+        stax: the functions of `Stax` kernels that they may load.
     """
 
     def __init__(
@@ -135,7 +171,7 @@ class LocalWorkers:
         key_files: Sequence[Path],
         logs: Path,
         data_dir: Path | None,
-        experiment: Experiment,
+        stax: Sequence[str] = (),
     ):
         host, port = address
         reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
@@ -144,9 +180,8 @@ class LocalWorkers:
         self._key_files = [str(path) for path in key_files]
         if data_dir is not None:
             self._command += ["--data-dir", str(data_dir)]
-        functions = service.stax_functions(experiment)
-        if functions:
-            self._command += ["--stax", *functions]
+        if stax:
+            self._command += ["--stax", *stax]
         self.logs = logs
         self._environment = dict(os.environ)
         self._processes: dict[int, subprocess.Popen] = {}
@@ -161,7 +196,7 @@ class LocalWorkers:
 
     @property
     def ended_for_good(self) -> bool:
-        """Whether there were processes, and all were refused, so that none is started again."""
+        """True if there were processes, and all were refused, so that none is started again."""
         return bool(self._processes) and all(process.poll() == REFUSED for process in self._processes.values())
 
     def start(self, workers: int) -> None:
@@ -195,9 +230,12 @@ class LocalWorkers:
         with open(self.logs / f"worker-{place}.log", "ab") as log:
             self._processes[place] = subprocess.Popen(
                 [*self._command, "--key-file", self._key_files[place]],
-                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,  # Ctrl-C is for the server, which then tells them
-            )  # fmt: skip
+            )
 
     def _watch(self, workers: int) -> None:
         """Start again those that die; one that dies at once, after a wait that doubles each time."""
@@ -218,8 +256,10 @@ class LocalWorkers:
                     due[place] = now + wait[place]
                     LOGGER.warning(
                         "worker process %d ended (%d); another starts in %.1f s",
-                        process.pid, process.returncode, wait[place],
-                    )  # fmt: skip
+                        process.pid,
+                        process.returncode,
+                        wait[place],
+                    )
                 elif now >= due[place]:
                     del due[place]
                     born[place] = now

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import cli, machine
 from kip.bench import engine, matching, memory, methods, networks, step
 from kip.kernels import Architecture
-from kip.methods.matching.dc import ClassDistance
+from kip.methods.matching.gradient_matching import ClassDistance
 from kip.networks.model import Model, Network
 
 A = Architecture
@@ -31,7 +32,21 @@ def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
     assert any("FC1" in line and "2x2" in line for line in out)
 
 
+def test_the_function_is_measured_beside_the_blocks_and_neural_tangents(capsys, monkeypatch):
+    monkeypatch.setattr(engine, "LEAST_S", 0.0)
+    command = "bench function --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"
+    assert cli.main(command.split()) == 0
+    out = capsys.readouterr().out.splitlines()
+    (row,) = json.loads(out[-1])["rows"]
+    assert row["difference"] < 1e-5
+    for name in ("value_s", "gradient_s"):
+        assert row["ratios"][name] == pytest.approx(row["function"][name] / row["blocks"][name])
+        assert row["neural_tangents"][name] > 0
+    assert any(line.startswith("FC1") and "2x2" in line for line in out)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of this system cannot be told to keep memory")
+@pytest.mark.slow
 def test_the_command_measures_memory_that_is_kept(capsys, monkeypatch):
     for name in machine.SETTINGS:
         monkeypatch.delenv(name, raising=False)
@@ -84,8 +99,11 @@ def test_gpu_writes_its_tables_and_a_curve(tmp_path, monkeypatch, capsys):
     results = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert json.loads((tmp_path / "gpu.json").read_text()) == results
     assert [(row["kernel"], row["block"]) for row in results["rows"]] == [
-        ("ConvVec1", 2), ("ConvVec1", 3), ("FC1", 2), ("FC1", 3),
-    ]  # fmt: skip
+        ("ConvVec1", 2),
+        ("ConvVec1", 3),
+        ("FC1", 2),
+        ("FC1", 3),
+    ]
     assert [row["neural_tangents"] is None for row in results["rows"]] == [False, False, True, True]
     assert all(row["forward_us"] > 0 for row in results["rows"])
     assert [row["of_operations"] is None for row in results["rows"]] == [False, False, True, True]
@@ -138,9 +156,10 @@ def test_the_parts_of_a_networks_update_are_measured(capsys, monkeypatch):
     assert "augmentation" in printed
 
 
+@pytest.mark.slow
 def test_the_methods_are_measured(capsys, monkeypatch):
     small = methods.SUBJECTS["ld", "small"]
-    tiny = small._replace(method=dataclasses.replace(small.method, images_per_class=1, target_batch=10))
+    tiny = small._replace(method=dataclasses.replace(untyped(small.method), images_per_class=1, target_batch=10))
     monkeypatch.setitem(methods.SUBJECTS, ("ld", "small"), tiny)
     assert cli.main(["bench", "methods", "--methods", "ld", "--updates", "1", "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
@@ -159,6 +178,7 @@ def test_every_method_is_measured_at_both_sizes_and_says_what_is_smaller():
     assert all(not subject.reduced for (_, size), subject in methods.SUBJECTS.items() if size == "small")
 
 
+@pytest.mark.slow
 def test_the_unrolled_student_keeps_its_parameters_and_nothing_else(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(matching, "STUDENT_STEPS", (2, 4))
     memory = matching.memory_of_unrolling

@@ -1,6 +1,5 @@
 """A run's folder after bad luck or bad will: the run goes on, report and status are made, nothing is a traceback."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.kinds import some
+from helpers.links import ThreadLink
 from kip import cli, sets
 from kip.data import Data
 from kip.errors import OutputError
@@ -25,11 +26,6 @@ from kip.server.executor import RemoteExecutor
 from kip.storage.files import atomic_write
 from kip.storage.locks import NAME, sole_writer
 from kip.workers.worker import Worker
-
-_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("server") / "links.py")
-_links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_links)
-ThreadLink = _links.ThreadLink
 
 JUNK = [b"5", b"null", b"{}", b'{"step": "x"}', b'{"step": 2, "lo', b"\xff\xfe\x00", b'{"step": 1, "loss": "low"}']
 
@@ -60,6 +56,7 @@ def steps(out):
     return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_bad_lines_in_the_metrics_do_not_stop_a_run_and_are_gone_afterwards(damaged, caplog):
     """Each of them ended `kip distill` with a traceback, at every start."""
     run(tiny(8), damaged, show_progress=False)
@@ -202,11 +199,12 @@ test_damaged_runs.run(test_damaged_runs.tiny(5000), Path(sys.argv[1]), show_prog
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock_and_its_temporary_files_go_at_the_next_start(tmp_path):
     command = [sys.executable, "-c", DISTIL, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("checkpoints/*2.npz")):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, some(process.stderr).read()
         with pytest.raises(OutputError, match=f"process {process.pid} on "):
             run(tiny(8), tmp_path, show_progress=False)
         process.send_signal(signal.SIGKILL)
@@ -259,11 +257,11 @@ def test_files_cut_at_any_byte_after_the_last_sync_are_written_again(whole, tmp_
     metrics = (stopped / "metrics.jsonl").read_bytes()
     checkpoint = (stopped / "checkpoints" / "000004.npz").read_bytes()
     expected = (whole / "distilled.npz").read_bytes()
-    for number, cut in enumerate(np.linspace(0, len(metrics) - 1, 12).astype(int)):
+    for number, cut in enumerate(np.linspace(0, len(metrics) - 1, 6).astype(int)):
         out = shutil.copytree(stopped, tmp_path / str(number))
         (out / "metrics.jsonl").write_bytes(metrics[:cut])
         aside = out / "checkpoints" / f".000006.npz.{number:032x}.tmp"
-        aside.write_bytes(checkpoint[: len(checkpoint) * number // 12])
+        aside.write_bytes(checkpoint[: len(checkpoint) * number // 6])
         os.utime(aside, (1e9, 1e9))
         run(tiny(6), out, show_progress=False)
         assert (out / "distilled.npz").read_bytes() == expected, cut

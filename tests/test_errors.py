@@ -51,7 +51,7 @@ def test_a_wrong_choice_is_said_once():
         ("caf\udce9 \ud800", r"caf\xe9 \ud800"),
         ("abc\u202ecba\u2028", r"abc\u202ecba\u2028"),
     ],
-)  # fmt: skip
+)
 def test_what_a_terminal_would_obey_is_escaped_once(given, shown):
     assert printable(given) == shown
     assert printable(shown) == shown

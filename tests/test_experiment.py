@@ -6,6 +6,7 @@ import json
 import pytest
 
 import kip
+from helpers.kinds import of_kind, untyped
 from kip import config, experiment
 from kip.data import Augment, Data
 from kip.errors import ConfigError
@@ -17,15 +18,16 @@ from kip.methods.kernel.label_solve import LabelSolve
 from kip.preprocess import Preprocess
 
 NAMES = experiment.names()
+METHOD = KIP(
+    images_per_class=3,
+    learn_labels=False,
+    target_batch=None,
+    kernels=(Architecture("Myrtle", 7, get="nngp"), RBF(2.0), Laplace(), Stax("mine.py:kernel", entry_bytes=5)),
+    ridge=Ridge(0.1, "absolute"),
+    reduction="sum",
+)
 ONE_OF_EACH = Experiment(
-    method=KIP(
-        images_per_class=3,
-        learn_labels=False,
-        target_batch=None,
-        kernels=(Architecture("Myrtle", 7, get="nngp"), RBF(2.0), Laplace(), Stax("mine.py:kernel", entry_bytes=5)),
-        ridge=Ridge(0.1, "absolute"),
-        reduction="sum",
-    ),
+    method=METHOD,
     data=Data("cifar10", validation=0, split_seed=4),
     preprocess=Preprocess("zca_frepo", regularization=1.0),
     augment=Augment("autoaugment_cifar", fraction=0.25),
@@ -62,7 +64,7 @@ def test_every_kind_of_value_survives_json():
     text = json.dumps(ONE_OF_EACH.to_dict())
     back = config.from_json(Experiment, text, source="here")
     assert back == ONE_OF_EACH
-    assert [type(kernel) for kernel in back.method.kernels] == [Architecture, RBF, Laplace, Stax]
+    assert [type(kernel) for kernel in of_kind(back.method, KIP).kernels] == [Architecture, RBF, Laplace, Stax]
 
 
 def test_a_path_is_found_from_the_current_folder(tmp_path, monkeypatch):
@@ -112,17 +114,19 @@ def test_an_error_inside_a_python_config_names_the_file_and_the_cause(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: KIP(stepz=3), "invalid KIP: unknown key 'stepz'.*lists the keys"),
-        (lambda: KIP("two"), "images_per_class: got 'two'"),
+        (lambda: untyped(KIP)(stepz=3), "invalid KIP: unknown key 'stepz'.*lists the keys"),
+        (lambda: untyped(KIP)("two"), "images_per_class: got 'two'"),
         (lambda: KIP(steps=True), "steps: got True"),
         (lambda: KIP(kernels=()), "kernels.*at least 1 item"),
         (lambda: KIP(kernels=(RBF(), RBF())), "the same kernel twice"),
         (lambda: KIP(learning_rate=0.0), "learning_rate: got 0.0"),
-        (lambda: Experiment(), "missing key 'method'"),
-        (lambda: Experiment(KIP(), seed="0"), "seed: got '0'"),
-        (lambda: Experiment(RBF()), "method; got RBF"),
+        (lambda: untyped(Experiment)(), "missing key 'method'"),
+        (lambda: untyped(Experiment)(KIP(), seed="0"), "seed: got '0'"),
+        (lambda: untyped(Experiment)(RBF()), "method; got RBF"),
         (lambda: Experiment(LabelSolve(), augment=Augment("rotate_shift")), "augment with the method .label_solve."),
         (lambda: Reference("a", 46.7), "accuracy: got 46.7; input should be less than or equal to 1"),
+        (lambda: KIP(learning_rate=float("inf")), "finite"),
+        (lambda: Ridge(float("nan")), "finite"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_when_it_is_made(make, words):
@@ -132,17 +136,19 @@ def test_a_value_that_does_not_fit_is_refused_when_it_is_made(make, words):
 
 def test_all_faults_are_named_at_once():
     with pytest.raises(ConfigError, match=r"steps: got 0.*learning_rate: got '1'.*unknown key 'stepz'"):
-        KIP(steps=0, learning_rate="1", stepz=3)
+        untyped(KIP)(steps=0, learning_rate="1", stepz=3)
 
 
 def test_values_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        ONE_OF_EACH.seed = 1
+        untyped(ONE_OF_EACH).seed = 1
 
 
 def test_identity_ignores_the_reference_and_the_step_limit_and_nothing_else():
     same = dataclasses.replace(
-        ONE_OF_EACH, reference=None, method=dataclasses.replace(ONE_OF_EACH.method, steps=ONE_OF_EACH.method.steps + 1)
+        ONE_OF_EACH,
+        reference=None,
+        method=dataclasses.replace(METHOD, steps=METHOD.steps + 1),
     )
     assert same != ONE_OF_EACH
     assert same.identity() == ONE_OF_EACH.identity()
@@ -152,8 +158,8 @@ def test_identity_ignores_the_reference_and_the_step_limit_and_nothing_else():
         dataclasses.replace(ONE_OF_EACH, data=Data("cifar10", validation=0, split_seed=5)),
         dataclasses.replace(ONE_OF_EACH, augment=Augment()),
         dataclasses.replace(ONE_OF_EACH, blocks=kip.Blocks(dtype="float64")),
-        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(ONE_OF_EACH.method, learn_labels=True)),
-        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(ONE_OF_EACH.method, ridge=Ridge())),
+        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(METHOD, learn_labels=True)),
+        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(METHOD, ridge=Ridge())),
     ]
     identities = [json.dumps(made.identity(), sort_keys=True) for made in [ONE_OF_EACH, *other]]
     assert len(set(identities)) == len(identities)
@@ -166,7 +172,7 @@ def test_identity_of_label_solve_has_no_step_limit_to_ignore():
 def test_label_solve_takes_over_what_it_shares_with_kip():
     kernel = Architecture("FC", 2)
     solved = experiment.with_label_solve(
-        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(ONE_OF_EACH.method, kernels=(kernel,)))
+        dataclasses.replace(ONE_OF_EACH, method=dataclasses.replace(METHOD, kernels=(kernel,)))
     )
     assert solved.method == LabelSolve(3, kernel=kernel, ridge=Ridge(0.1, "absolute"))
     assert solved.augment.policy == "none"
@@ -197,9 +203,12 @@ def test_a_reference_reads_in_percent(reference, text):
 
 
 def test_a_pattern_stands_for_the_rows_that_match_it(tmp_path):
-    assert experiment.matching("coresets:mnist_random_*") == ["coresets:mnist_random_1", "coresets:mnist_random_10"]
+    assert experiment.matching("coresets:mnist_random_*") == [
+        "coresets:mnist_random_ipc1",
+        "coresets:mnist_random_ipc10",
+    ]
     assert len(experiment.matching("coresets:*")) == len(experiment._run(experiment._folder() / "coresets.py")["rows"])
-    for name in ("mnist_fc1_10", "coresets:mnist_random_1", "runs/a set.npz", "mine.py:a"):
+    for name in ("mnist_fc1_10", "coresets:mnist_random_ipc1", "runs/a set.npz", "mine.py:a"):
         assert experiment.matching(name) == [name]
     for name in ("coresets:nothing_*", "mnist_fc1_10:*", "no_such_file:*"):
         with pytest.raises(ConfigError, match="rows of the config"):

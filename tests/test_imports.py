@@ -1,28 +1,29 @@
 """Who imports whom: the direction between modules, heavy libraries in one file each, what an import leaves behind."""
 
 import ast
-import subprocess
-import sys
-import textwrap
+import functools
 from pathlib import Path
 
 import pytest
 
+from helpers.interpreter import printed
+
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     ["errors"],
-    ["config", "rng", "precision", "machine", "progress"],
+    ["config", "rng", "precision", "placement", "machine", "progress"],
     ["storage"],
     ["data", "preprocess", "kernels", "krr"],
     ["networks"],
     ["blocks"],
+    ["functions"],
     ["training"],
     ["judges"],
     ["methods"],
     ["experiment"],
     ["sets", "pictures"],
     ["runs"],
-    ["evaluate", "report", "bench"],
+    ["evaluate", "report", "bench", "sklearn"],
     ["workers"],
     ["server"],
     ["cli"],
@@ -33,7 +34,13 @@ WORKERS_MAY_IMPORT = {"blocks", "kernels", "data", "preprocess", *ORDER[0], *ORD
 
 HOMES = {
     "neural_tangents": ["kip/kernels/neural_tangents.py"],
-    "numba": ["kip/kernels/fused/compiled.py", "kip/kernels/fused/dual.py", "kip/kernels/fused/lanes.py"],
+    "numba": [
+        "kip/kernels/fused/activations.py",
+        "kip/kernels/fused/compiled.py",
+        "kip/kernels/fused/erf.py",
+        "kip/kernels/fused/lanes.py",
+        "kip/kernels/fused/relu.py",
+    ],
     "llvmlite": ["kip/kernels/fused/compiled.py", "kip/kernels/fused/lanes.py"],
     "tensorflow_datasets": ["kip/data/tfds.py"],
     "tensorflow": ["kip/data/tfds.py"],
@@ -52,34 +59,45 @@ HOMES = {
         "kip/evaluate/embedding.py",
         "kip/evaluate/measures.py",
         "kip/methods/selection/greedy.py",
+        "kip/sklearn/distilled.py",
+        "kip/sklearn/kernel_ridge.py",
+        "kip/sklearn/validation.py",
     ],
     "optax": [
-        "kip/methods/decoupled/base.py",
+        "kip/methods/decoupled/groups.py",
         "kip/methods/descent.py",
         "kip/methods/features/frepo.py",
+        "kip/methods/features/hypergradient.py",
         "kip/methods/features/krr_st.py",
+        "kip/methods/features/pool.py",
         "kip/methods/features/rcig.py",
         "kip/methods/features/rfad.py",
         "kip/methods/kernel/kip.py",
-        "kip/methods/labels/ld.py",
         "kip/methods/matching/datm.py",
-        "kip/methods/matching/dc.py",
-        "kip/methods/matching/dd.py",
         "kip/methods/matching/dm.py",
-        "kip/methods/matching/mtt.py",
+        "kip/methods/matching/gradient_matching.py",
+        "kip/methods/matching/trajectory_matching.py",
+        "kip/methods/problem.py",
+        "kip/methods/unrolled/dd.py",
+        "kip/methods/unrolled/ld.py",
         "kip/training/learner.py",
         "kip/training/loop.py",
         "kip/training/losses.py",
         "kip/training/recipe.py",
         "kip/training/update.py",
     ],
-    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py"],
+    "flax": ["kip/networks/architectures.py", "kip/networks/layers.py", "kip/networks/model.py", "kip/networks/own.py"],
     "tyro": [
+        "kip/cli/bench.py",
+        "kip/cli/completion.py",
+        "kip/cli/help.py",
         "kip/cli/judge.py",
-        "kip/cli/machine.py",
+        "kip/cli/matrices.py",
         "kip/cli/options.py",
         "kip/cli/overrides.py",
+        "kip/cli/runs.py",
         "kip/cli/share.py",
+        "kip/cli/work.py",
     ],
     "zmq": ["server/router.py", "workers/connect.py", "workers/keys.py", "workers/wire.py"],
     "jinja2": ["kip/report/page.py"],
@@ -95,6 +113,7 @@ def sources(folder):
     return sorted(path for path in (ROOT / folder).rglob("*.py"))
 
 
+@functools.cache
 def imports(path):
     """Return the full names of what a file imports, anywhere in it, `importlib.import_module("...")` included."""
     imported = []
@@ -169,6 +188,7 @@ def test_a_heavy_library_is_imported_in_its_own_file_only(library):
     assert [str(path.relative_to(ROOT)) for path in files] == HOMES[library]
 
 
+@functools.cache
 def names(path):
     """Return every dotted name that a file imports or uses, such as `scipy.linalg.eigh` and `np.linalg.norm`."""
     used = set(imports(path))
@@ -212,22 +232,16 @@ def test_linear_systems_are_solved_in_krr_and_spectra_taken_in_zca_and_spectrum_
     assert parts <= allowed, f"{where}: {sorted(parts - allowed)}"
 
 
-def in_python(code, *arguments):
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow():
-    printed = in_python("""
+    output = printed("""
         import importlib, pkgutil, sys
         import jax
         before = dict(jax.config.values)
         import kip, kip.runs.loop
         for name in kip.__all__:
             getattr(kip, name)
-        modules = [m.name for m in pkgutil.walk_packages(kip.__path__, "kip.") if not m.name.startswith("kip.configs")]
+        apart = ("kip.configs", "kip.sklearn.")  # what the user loads, and estimators of scikit-learn
+        modules = [m.name for m in pkgutil.walk_packages(kip.__path__, "kip.") if not m.name.startswith(apart)]
         for name in modules:
             importlib.import_module(name)
         changed = {key for key, value in jax.config.values.items() if before.get(key, value) != value}
@@ -236,11 +250,26 @@ def test_importing_all_of_kip_changes_no_setting_of_jax_and_loads_no_tensorflow(
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         print(len(modules))
     """)
-    assert int(printed) > 30
+    assert int(output) > 30
 
 
+def test_scikit_learn_is_loaded_with_its_estimators_alone_and_is_not_shadowed_by_them():
+    output = printed("""
+        import sys
+        import kip
+        kip.sklearn
+        assert "sklearn" not in sys.modules
+        estimator = kip.sklearn.KernelRidge()
+        import sklearn
+        assert sklearn is sys.modules["sklearn"] is not kip.sklearn
+        print(isinstance(estimator, sklearn.base.BaseEstimator))
+    """)
+    assert output.strip() == "True"
+
+
+@pytest.mark.slow
 def test_a_whole_run_loads_no_tensorflow(tmp_path):
-    printed = in_python(
+    output = printed(
         """
         import sys
         from pathlib import Path
@@ -256,4 +285,4 @@ def test_a_whole_run_loads_no_tensorflow(tmp_path):
         """,
         tmp_path / "run",
     )
-    assert printed.strip() == "1 []"
+    assert output.strip() == "1 []"

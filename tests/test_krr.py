@@ -78,7 +78,7 @@ def test_cotangents_agree_with_finite_differences(rng, ridge):
         def moved(sign, index=index, direction=direction, step=step):
             changed = list(arrays)
             changed[index] = arrays[index] + sign * step * direction
-            return krr.cotangents(*changed, ridge).loss
+            return krr.cotangents(*changed, ridge=ridge).loss
 
         slope = (moved(1) - moved(-1)) / (2 * step)
         np.testing.assert_allclose(np.vdot(bar, direction), slope, rtol=1e-6)
@@ -97,7 +97,7 @@ def test_loss_is_equation_1_by_hand(rng):
 
 def test_results_are_float64_whatever_comes_in(rng):
     arrays = [a.astype(np.float32) for a in problem(rng)]
-    ours = krr.cotangents(*arrays, krr.Ridge())
+    ours = krr.cotangents(*arrays, ridge=krr.Ridge())
     assert {ours.k_ss.dtype, ours.k_ts.dtype, ours.y_s.dtype} == {np.dtype(np.float64)}
     assert jnp.zeros(1).dtype == jnp.float32, "the global precision is left alone"
 
@@ -186,11 +186,11 @@ def test_bad_arrays_are_refused_by_name(rng, name):
     broken[index] = broken[index].copy()
     broken[index][0, 0] = np.nan
     with pytest.raises(NonFiniteError, match=name):
-        krr.cotangents(*broken, krr.Ridge())
+        krr.cotangents(*broken, ridge=krr.Ridge())
     misshapen = list(problem(rng))
     misshapen[index] = misshapen[index][:, :, None]
     with pytest.raises(ShapeError, match=name):
-        krr.cotangents(*misshapen, krr.Ridge())
+        krr.cotangents(*misshapen, ridge=krr.Ridge())
 
 
 def test_label_solve_wants_more_targets_than_support(rng):

@@ -98,10 +98,12 @@ def folder(tmp_path_factory):
     images, classes = np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3
     good = {"x_train": images, "y_train": classes, "x_test": images, "y_test": classes}
     wrong = {
-        "floats": {"x_train": images / 255.0}, "flat": {"x_train": images.reshape(12, 64)},
-        "first": {"x_train": images.transpose(0, 3, 1, 2)}, "short": {"y_train": classes[:5]},
+        "floats": {"x_train": images / 255.0},
+        "flat": {"x_train": images.reshape(12, 64)},
+        "first": {"x_train": images.transpose(0, 3, 1, 2)},
+        "short": {"y_train": classes[:5]},
         "gap": {"y_train": classes + 1},
-    }  # fmt: skip
+    }
     for name, change in wrong.items():
         np.savez(here / f"{name}.npz", **{**good, **change})
     np.savez(here / "half.npz", **{name: array for name, array in good.items() if name != "y_test"})

@@ -34,7 +34,7 @@ MAX_RANK = 4
 
 
 class Message(NamedTuple):
-    """What travels.
+    """A message.
 
     Attributes:
         kind: what is asked or answered.

@@ -27,6 +27,8 @@ THREADS = 4
 """Messages handled at a time: some compute, one answers pings."""
 PATIENCE = 300.0
 """Seconds without a server after which a worker gives up."""
+TELL_EVERY = 60.0
+"""Seconds between two lines in which a worker says what it did."""
 RECONNECT = (0.2, 5.0)
 """Seconds before libzmq's first attempt to connect again, and the most between two of them."""
 NOBODY = "nobody listens there"
@@ -35,7 +37,7 @@ FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "something listens there that is no server of kip's",
     zmq.EVENT_CLOSED: NOBODY,
 }
-"""What libzmq's events say about a server that cannot be reached."""
+"""The meaning of libzmq's events where a server cannot be reached."""
 
 
 def serve(
@@ -93,6 +95,7 @@ class _Connection:
         self._threads = ThreadPoolExecutor(THREADS, "kip-message")
         self._connected, self._last_there = False, time.monotonic()
         self._failure, self._answered = NOBODY, 0
+        self._told_at, self._told = time.monotonic(), 0
         self._socket.connect(wire.endpoint(*address))
 
     def converse(self, stop: threading.Event, patience: float) -> int:
@@ -106,6 +109,7 @@ class _Connection:
             if self._read():
                 break
             self._write()
+            self._tell()
             if not self._connected and time.monotonic() - self._last_there > patience:
                 raise WorkerError(
                     "server",
@@ -114,6 +118,8 @@ class _Connection:
                     remedy="Check the address, and that the key is of the run that listens there: "
                     "`kip worker-key NAME --run RUN` makes one.",
                 )
+        reason = "as it was asked to" if stop.is_set() else "the run is over"
+        LOGGER.info("left %s, %s; %d messages were answered", self._name, reason, self._answered)
         return self._answered
 
     def close(self) -> None:
@@ -155,11 +161,19 @@ class _Connection:
                     self._socket.send_multipart(frames, zmq.NOBLOCK)
                 self._answered += 1
 
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at < TELL_EVERY:
+            return
+        if self._connected:
+            LOGGER.info("%d messages answered in %.0f s", self._answered - self._told, now - self._told_at)
+        self._told_at, self._told = now, self._answered
+
     def _note_connections(self) -> None:
         while self._monitor.poll(0):
             kind = int(parse_monitor_message(self._monitor.recv_multipart())["event"])
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                LOGGER.info("connected to %s", self._name)
+                LOGGER.info("joined the run at %s", self._name)
                 self._connected = True
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise WorkerError("key", f"the server at {self._name} does not know this key, or has revoked it")

@@ -28,7 +28,7 @@ MOST_BYTES = 1 << 16
 
 
 class WorkerKey(NamedTuple):
-    """What a worker needs to prove itself to one run's server, and to know it.
+    """The keys by which a worker proves itself to one run's server, and knows it.
 
     Attributes:
         name: the name under which the run knows the key.

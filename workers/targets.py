@@ -25,14 +25,14 @@ from kip.storage.images import Images
 
 @value
 class TargetRecipe:
-    """What target images are made from: the part of an experiment that a worker needs."""
+    """The origin of target images: the part of an experiment that a worker needs."""
 
     data: Data
     """The data set."""
     preprocess: Preprocess
     """The preprocessing, fitted on its train images."""
     augment: Augment
-    """How target batches are augmented."""
+    """The augmentation of target batches."""
     seed: int
     """The experiment's root seed."""
 
@@ -78,9 +78,14 @@ class Targets:
             raise DataError(f"indices of {source.split} images", got=indices.shape, expected=f"0..{len(inputs) - 1}")
         if source.step is not None:
             images = select(
-                self._pixels[source.split], inputs, indices, transform=self._transform, policy=self.recipe.augment,
-                seed=self.recipe.seed, step=source.step,
-            )  # fmt: skip
+                self._pixels[source.split],
+                inputs,
+                indices,
+                transform=self._transform,
+                policy=self.recipe.augment,
+                seed=self.recipe.seed,
+                step=source.step,
+            )
         else:
             images = inputs if source.indices is None else inputs[indices]
         if source.checksum is not None and checksum(images) != source.checksum:

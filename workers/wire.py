@@ -1,4 +1,4 @@
-"""What server and workers share of the way that bytes travel: libzmq's sockets with CURVE, and their limits.
+"""The way of bytes between server and workers: libzmq's sockets with CURVE, and their limits.
 
 A worker connects a DEALER socket to the server's ROUTER socket and listens nowhere, so that it can join and leave at
 any time. CURVE encrypts, and proves to each side that the other holds the key it should; libzmq keeps the heartbeats,
@@ -108,7 +108,7 @@ class Assembly:
 
 
 class Outbox:
-    """What other threads leave for the thread that owns a socket, and the descriptor that wakes its poller."""
+    """Messages of other threads for the thread that owns a socket, and the descriptor that wakes its poller."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()

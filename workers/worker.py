@@ -29,9 +29,10 @@ import jax
 import numpy as np
 import pydantic
 
+from kip import machine
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
 from kip.errors import DataError, KipError, MessageError, WorkerError
-from kip.kernels import Kernel, Stax, permission
+from kip.kernels import Kernel, own_function, permission
 from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
 
@@ -40,7 +41,7 @@ _KERNEL = pydantic.TypeAdapter(Kernel)
 
 
 class _Run(NamedTuple):
-    """What `open` brought."""
+    """The content of `open`."""
 
     run: str
     configuration: str
@@ -49,7 +50,9 @@ class _Run(NamedTuple):
 
 
 class _Epoch(NamedTuple):
-    """What `begin` brought. Each has an executor of its own, so that a late task cannot meet another epoch's images."""
+    """The content of `begin`. Each has an executor of its own, so that a late task cannot meet another epoch's
+    images.
+    """
 
     number: int
     executor: LocalExecutor
@@ -63,8 +66,8 @@ class Worker:
     Args:
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         devices: JAX devices; None means all local ones.
-        stax: the functions of `kip.Stax` kernels that may be loaded. A message can name others, and they are refused:
-            loading one runs its file.
+        stax: the functions of `kip.Stax` and `kip.Features` kernels that may be loaded. A message can name others, and
+            they are refused: loading one runs its file.
         use_data: whether to load the data set; without it, the server sends the target images.
     """
 
@@ -203,7 +206,7 @@ class Worker:
         if len(sides) != 3:
             raise WorkerError("message", "size of a tile", got=sides, expected="rows, columns and side")
         size = TileSize(*(_whole(side, "side of a tile", 1, most) for side, most in zip(sides, (m, n, n))))
-        implementation = _choice(message, "implementation", ("auto", "engine", "neural_tangents"))
+        implementation = _choice(message, "implementation", ("auto", "numba", "engine", "neural_tangents"))
         target = np.asarray(target, dtype)
         return Images(kernel, support, target, size, implementation), held  # type: ignore[arg-type]
 
@@ -220,11 +223,11 @@ class Worker:
             kernel = _KERNEL.validate_json(json.dumps(given))
         except (pydantic.ValidationError, KipError) as error:
             raise WorkerError("message", "kernel of a message", got=str(error)[:200]) from None
-        if isinstance(kernel, Stax) and kernel.function not in self._stax:
+        if (function := own_function(kernel)) is not None and function not in self._stax:
             raise WorkerError(
                 "message",
                 "a function that this worker may not load",
-                got=kernel.function[:200],
+                got=function[:200],
                 remedy="Start the worker with --stax FUNCTION.",
             )
         return kernel
@@ -277,16 +280,7 @@ def hardware() -> str:
 @functools.cache
 def versions() -> dict[str, str]:
     """Return what must be equal on server and worker for their bits to be."""
-    return {"jax": jax.__version__, "numpy": np.__version__, "kip": _kip_version()}
-
-
-def _kip_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("kip")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
+    return {"jax": jax.__version__, "numpy": np.__version__, "kip": machine.kip_version() or "unknown"}
 
 
 def _error(code: str, problem: str) -> bytes:
@@ -323,8 +317,10 @@ def _task(given: list[Any], images: Images) -> Task:
     matrix, n = given[0], len(images.support)
     most = n if matrix == "ss" else len(images.target)
     first, last, left, right = (_whole(number, "a task", 0, max(n, most)) for number in given[1:])
-    strip = matrix == "ts" or (left == first and right == n)
-    if not (first < last <= most and left < right <= n and strip):
+    side = images.size.side
+    is_strip = left == first and right == n
+    is_tile = first <= left and max(last - first, right - left) <= side  # of a whole matrix
+    if not (first < last <= most and left < right <= n and (matrix == "ts" or is_strip or is_tile)):
         raise WorkerError("message", "a task outside the images", got=repr(given)[:80])
     return Task(matrix, (first, last), (left, right))
 

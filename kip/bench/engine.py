@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip.kernels import Architecture, Implementation, fused, kernel_function
+from kip.kernels import Architecture, Implementation, Products, fused, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.kernels.fused.layout import tables
 from kip.pictures.canvas import with_grid
@@ -32,7 +32,7 @@ OPERATIONS = 80
 
 
 class Cost(NamedTuple):
-    """What a block's entry costs."""
+    """The cost of a block's entry."""
 
     forward_us: float
     """The microseconds of the value alone."""
@@ -117,6 +117,7 @@ def measure(
     image: tuple[int, int, int],
     block: int,
     repeats: int,
+    products: Products = "float32",
 ) -> list[tuple[Cost, list[np.ndarray]]]:
     """Return, for each implementation, what an entry of a block costs, and the block's value and gradient.
 
@@ -126,8 +127,9 @@ def measure(
         image: (H, W, C); the images are normal random numbers.
         block: images on each side.
         repeats: runs, see `LEAST_S`.
+        products: the precision of matrix products, see `kip.kernels.kernel_function`.
     """
-    programs = [program(architecture, implementation, image, block) for implementation in implementations]
+    programs = [program(architecture, implementation, image, block, products) for implementation in implementations]
     forward_s = best_times([each.forward for each in programs], repeats)
     vjp_s = best_times([each.value_and_vjp for each in programs], repeats)
     us, costs = 1e6 / (block * block), []
@@ -147,18 +149,22 @@ class Program(NamedTuple):
 
 
 def program(
-    architecture: Architecture, implementation: Implementation, image: tuple[int, int, int], block: int
+    architecture: Architecture,
+    implementation: Implementation,
+    image: tuple[int, int, int],
+    block: int,
+    products: Products = "float32",
 ) -> Program:
     """Return a block's program; see `measure`."""
     generator = np.random.default_rng(0)
     target, support = (generator.standard_normal((block, *image)).astype(np.float32) for _ in range(2))
     cotangent = np.ones((block, block), np.float32)
-    made_by = _fused if implementation == "numba" else _by_jax
-    return made_by(architecture, implementation, target, support, cotangent)
+    if implementation == "numba":
+        return _fused(architecture, target, support, cotangent)
+    return _by_jax(kernel_function(architecture, implementation, products), target, support, cotangent)
 
 
-def _by_jax(architecture: Architecture, implementation: Implementation, target, support, cotangent) -> Program:
-    function = kernel_function(architecture, implementation)
+def _by_jax(function: Callable[..., Any], target, support, cotangent) -> Program:
 
     def value_and_vjp(target, support, cotangent):
         value, pull = jax.vjp(functools.partial(function, target), support)
@@ -174,7 +180,7 @@ def _by_jax(architecture: Architecture, implementation: Implementation, target, 
     )
 
 
-def _fused(architecture: Architecture, _: Implementation, target, support, cotangent) -> Program:
+def _fused(architecture: Architecture, target, support, cotangent) -> Program:
     from kip.kernels.fused.form import Form
 
     form = Form(architecture)
@@ -255,7 +261,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 class Growth(NamedTuple):
-    """How an entry's cost grows: (x, Cost) pairs against image side, depth and block side."""
+    """The growth of an entry's cost: (x, Cost) pairs against image side, depth and block side."""
 
     by_side: list[tuple[int, Cost]]
     by_depth: list[tuple[int, Cost]]

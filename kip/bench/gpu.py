@@ -23,10 +23,11 @@ import numpy as np
 from kip import data, preprocess
 from kip.bench import engine
 from kip.bench.engine import OPERATIONS, arithmetic_rate, best_times, position_pairs
+from kip.bench.hlo import bytes_moved
 from kip.blocks import KernelBlocks
 from kip.experiment import Experiment
 from kip.judges import Question, Tools
-from kip.kernels import Architecture, kernel_function
+from kip.kernels import Architecture, Products, kernel_function
 from kip.kernels.architecture import kernel_named
 from kip.machine import versions
 from kip.methods.kernel.kip import KIP
@@ -121,10 +122,15 @@ def as_markdown(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         theirs = row["neural_tangents"] or {}
         cells = [
-            row["kernel"], f"{row['block']}x{row['block']}", f"{row['forward_us']:.4g}", f"{row['vjp_us']:.4g}",
-            f"{row['memory_kib']:.4g}", _share(row["of_operations"]), _share(row["of_bytes"]),
+            row["kernel"],
+            f"{row['block']}x{row['block']}",
+            f"{row['forward_us']:.4g}",
+            f"{row['vjp_us']:.4g}",
+            f"{row['memory_kib']:.4g}",
+            _share(row["of_operations"]),
+            _share(row["of_bytes"]),
             *(f"{theirs[name]:.4g}" if theirs else "" for name in ("forward_us", "vjp_us")),
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
@@ -154,10 +160,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels = [
         Panel("loss", "seconds", "loss", {"loss": [Point(row["seconds"], row["loss"]) for row in curve]}),
         Panel(
-            "accuracy of the batch", "seconds", "accuracy, %",
+            "accuracy of the batch",
+            "seconds",
+            "accuracy, %",
             {"batch": [Point(row["seconds"], 100 * row["batch_accuracy"]) for row in curve]},
         ),
-    ]  # fmt: skip
+    ]
     save_panels(path, panels, title=f"KIP on {results['kip']['data']}, {results['device']['kind']}")
 
 
@@ -184,20 +192,20 @@ def _row(
 def _bytes_moved(architecture: Architecture, image: tuple[int, int, int], block: int) -> float | None:
     """Return the bytes for an entry that XLA plans to move in the forward pass; None where it does not say."""
     shape = jax.ShapeDtypeStruct((block, *image), jnp.float32)
-    analysis = jax.jit(kernel_function(architecture, "engine")).lower(shape, shape).compile().cost_analysis()
-    moved = (analysis or {}).get("bytes accessed")
-    return None if moved is None else float(moved) / block**2
+    compiled = jax.jit(kernel_function(architecture, "engine")).lower(shape, shape).compile()
+    moved = bytes_moved(compiled.as_text() or "")
+    return None if moved is None else moved / block**2
 
 
 def _precision(architecture: Architecture, image: tuple[int, int, int], block: int) -> list[dict[str, Any]]:
     """Return the cost of an entry and its digits, with products in full float32 and in TF32."""
     rows, expected = [], None
-    for products, setting in (("float32", "highest"), ("TF32", "tensorfloat32")):
-        with jax.default_matmul_precision(setting):
-            cost, values = engine.measure(architecture, ["engine"], image, block, REPEATS)[0]
+    settings: dict[str, Products] = {"float32": "float32", "TF32": "tf32"}
+    for name, products in settings.items():
+        cost, values = engine.measure(architecture, ["engine"], image, block, REPEATS, products)[0]
         expected = values if expected is None else expected
         difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(values, expected, strict=True))
-        rows.append({"products": products, **cost._asdict(), "difference": difference})
+        rows.append({"products": name, **cost._asdict(), "difference": difference})
     return rows
 
 
@@ -226,11 +234,11 @@ def _kip(
         def validation() -> float:
             return float(method.judge.accuracies(state.support, question, tools).mean())
 
-        state = method.init(problem, ())
+        state = method.init(problem, None)
         before = validation()
         begun = time.monotonic()
         while not curve or time.monotonic() - begun < seconds:
-            state, metrics = method.step(problem, (), state)
+            state, metrics = method.step(problem, None, state)
             row = {"step": state.step, "seconds": round(time.monotonic() - begun, 3)}
             curve.append({**row, "loss": float(metrics["loss"]), "batch_accuracy": float(metrics["batch_accuracy"])})
             if state.step % 20 == 0:
@@ -240,7 +248,7 @@ def _kip(
     return {
         "data": of.name,
         "kernel": kernel.label,
-        "images": len(state.images),
+        "images": len(state.inputs),
         "targets": method.target_batch,
         "steps": len(curve),
         "seconds": curve[-1]["seconds"],

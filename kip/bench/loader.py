@@ -21,14 +21,14 @@ from kip.preprocess import Preprocess, fit
 from kip.rng import generator, key
 from kip.storage.images import Lazy
 from kip.training.batches import Batches
-from kip.training.prefetch import THREADS, gathered
+from kip.training.prefetch import THREADS, gather_batches
 
 TEMPLATES = 20
 """Different pictures; the others are copies of these under other names."""
 
 
 class Rate(NamedTuple):
-    """How many images a second pass through a part of the way.
+    """The images that pass through a part of the way in a second.
 
     Attributes:
         part: the part.
@@ -82,7 +82,7 @@ def _ahead(inputs: Lazy, batches: Batches, updates: int) -> Rate:
     seconds = 0.0
     for steps in (range(2), range(updates)):  # the first compiles
         began = time.perf_counter()
-        for made in gathered(inputs, np.zeros(batches.count), batches, key(0, "loader benchmark"), steps):
+        for made in gather_batches(inputs, np.zeros(batches.count), batches, key(0, "loader benchmark"), steps):
             jax.block_until_ready(made.images)
         seconds = time.perf_counter() - began
     part = f"batches of {batches.size}, ahead in {THREADS} threads, on the device"

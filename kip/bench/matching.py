@@ -25,13 +25,13 @@ from kip.methods.problem import Problem
 from kip.networks import Model, Network
 from kip.storage.artefacts import Store
 from kip.storage.files import atomic_write
-from kip.training.unrolled import Draw, Learned, Student, unroll
+from kip.training.unrolled import Draw, LearnedSet, Student, unroll
 
 STUDENT_STEPS = (5, 10, 20, 40, 80)
 
 
 class Turn(NamedTuple):
-    """What a step costs here and there.
+    """The cost of a step here and there.
 
     Attributes:
         method: its name.
@@ -93,7 +93,7 @@ def memory_of_unrolling(width: int = 32, side: int = 32) -> list[tuple[int, floa
     """
     model = Model(Network("ConvNet-D3", width=width), 10)
     params = model.init(jax.random.key(0), (side, side, 3))["params"]
-    learned = Learned(jnp.zeros((10, side, side, 3)), jnp.eye(10), jnp.array([0.01]))
+    learned = LearnedSet(jnp.zeros((10, side, side, 3)), jnp.eye(10), jnp.array([0.01]))
     one = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 2**20
     points = []
     for steps in STUDENT_STEPS:
@@ -145,7 +145,7 @@ def _ours(name: str, problem: Problem, width: int, real_batch: int) -> Callable[
 
     def step() -> None:
         states[0], _ = method.step(problem, prepared, states[0])
-        jax.block_until_ready(states[0].images)
+        jax.block_until_ready(states[0].inputs)
 
     return step
 

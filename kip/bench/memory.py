@@ -20,11 +20,11 @@ from kip.networks import Model, Network
 
 NETWORK = Network("ConvNet-D3", width=32)
 TURNS = 5
-"""How often memory is kept and given back in turn."""
+"""The number of turns in which memory is kept and given back."""
 
 
 class Kept(NamedTuple):
-    """What the gradient of a batch costs, with memory that is kept and with memory that is given back.
+    """The cost of the gradient of a batch, with memory that is kept and with memory that is given back.
 
     Attributes:
         images: images of a batch.
@@ -59,9 +59,11 @@ def measure(batches: Sequence[int], image: tuple[int, int, int], updates: int) -
     """
     if not machine.keep_freed_memory():
         raise ConfigError(
-            "kip bench memory", got="a C library that cannot be told, or one that the environment sets",
-            expected="glibc", remedy=f"Unset {', '.join(machine.SETTINGS)}, if they are set.",
-        )  # fmt: skip
+            "kip bench memory",
+            got="a C library that cannot be told, or one that the environment sets",
+            expected="glibc",
+            remedy=f"Unset {', '.join(machine.SETTINGS)}, if they are set.",
+        )
     model = Model(NETWORK, 10)
     variables = model.init(jax.random.key(0), image)
     gradient = jax.jit(jax.grad(lambda variables, images: (model.apply(variables, images).logits ** 2).sum()))

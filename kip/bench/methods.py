@@ -26,8 +26,8 @@ from kip.methods.features.frepo import FRePo
 from kip.methods.features.krr_st import KRRST
 from kip.methods.features.pool import Pool
 from kip.methods.features.rfad import RFAD
-from kip.methods.labels.ld import LD
 from kip.methods.problem import Problem
+from kip.methods.unrolled.ld import LD
 from kip.networks import Network
 from kip.preprocess import Preprocess, fit
 from kip.rng import generator
@@ -56,7 +56,7 @@ class Subject(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a method costs."""
+    """The cost of a method."""
 
     method: str
     size: Size
@@ -84,8 +84,12 @@ SUBJECTS: dict[tuple[str, Size], Subject] = {
     ),
     ("krr_st", "small"): Subject(
         KRRST(
-            20, teacher=Teacher(_TEACHER, embedding=256, batch=128), network=_SMALL,
-            pool=Pool(max_updates=300, optimizer=_ADAM, loss="mean"), target_batch=256, pretraining=_ADAM,
+            20,
+            teacher=Teacher(_TEACHER, embedding=256, batch=128),
+            network=_SMALL,
+            pool=Pool(max_updates=300, optimizer=_ADAM, loss="mean"),
+            target_batch=256,
+            pretraining=_ADAM,
         ),
         _GREY,
     ),
@@ -98,8 +102,8 @@ SUBJECTS: dict[tuple[str, Size], Subject] = {
     ("krr_st", "paper"): Subject(
         KRRST(100, target_batch=128), _RGB, "100 images in place of 1000, 128 target images in place of 1024"
     ),
-}  # fmt: skip
-"""What is measured: the small sizes are those of this project's configurations for MNIST and EMNIST."""
+}
+"""The sizes that are measured: the small sizes are those of this project's configurations for MNIST and EMNIST."""
 
 
 def measure(names: Sequence[str], size: Size, updates: int) -> Iterator[Row]:
@@ -172,6 +176,13 @@ def random_problem(image: tuple[int, int, int]) -> Problem:
     labels = np.arange(len(pixels)) % 10
     transform = fit(Preprocess("standardize"), pixels)
     return Problem(
-        pixels, transform.apply(pixels), labels, 10, ClassIndex(labels, 10), transform, Augment("none"),
-        KernelBlocks(), seed=0,
-    )  # fmt: skip
+        pixels,
+        transform.apply(pixels),
+        labels,
+        10,
+        ClassIndex(labels, 10),
+        transform,
+        Augment("none"),
+        KernelBlocks(),
+        seed=0,
+    )

@@ -24,7 +24,7 @@ CHECKPOINT_EVERY, VALIDATION_IMAGES = 100, 1000
 
 
 class Step(NamedTuple):
-    """What a step of one size costs."""
+    """The cost of a step of one size."""
 
     kernel: str
     images_per_class: int
@@ -76,21 +76,23 @@ def _step(name: str, image: tuple[int, int, int], repeats: int, per_class: int, 
     method = KIP(per_class, kernels=(kernel,), target_batch=targets)
     problem = random_problem(image)
     blocks: Any = _TimedBlocks(problem.blocks)
-    state = method.init(problem, ())
+    state = method.init(problem, None)
     parts = []
     for _ in range(repeats + 2):
         begun = time.perf_counter()
-        state, _ = method.step(problem._replace(blocks=blocks), (), state)
+        state, _ = method.step(problem._replace(blocks=blocks), None, state)
         forward, backward = blocks.seconds["forward"], blocks.seconds["backward"]
         parts.append((forward, backward, time.perf_counter() - begun - forward - backward))
     begun = time.perf_counter()
-    problem.blocks.forward(kernel, np.asarray(state.images), problem.inputs[:targets])
+    problem.blocks.forward(kernel, np.asarray(state.inputs), problem.inputs[:targets])
     validation = (time.perf_counter() - begun) / targets * VALIDATION_IMAGES / CHECKPOINT_EVERY
     forward, backward, rest = (float(part) for part in np.median(parts[2:], axis=0))
     return Step(
-        name, per_class, targets,
+        name,
+        per_class,
+        targets,
         {"blocks, forward": forward, "blocks, vjp": backward, "rest": rest, "validation": validation},
-    )  # fmt: skip
+    )
 
 
 def table(steps: Sequence[Step]) -> str:

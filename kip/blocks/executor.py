@@ -1,4 +1,4 @@
-"""Where tasks are computed: the protocol that the local executor keeps, and any distributed one.
+"""A place where tasks are computed: the protocol that the local executor keeps, and any distributed one.
 
 A step begins with the images; tasks then name rows and columns only. Tasks are deterministic and idempotent: an
 executor may run them anywhere, in any order, more than once, and yields their results in the order of the tasks.

@@ -1,4 +1,4 @@
-"""Which tasks a step's kernel matrices are cut into, and which tiles a task is computed in.
+"""The tasks that a step's kernel matrices are cut into, and the tiles that a task is computed in.
 
     K_ts (m, n): all entries.        K_ss (n, n): those on and above the diagonal; the rest is their transpose.
 
@@ -31,21 +31,26 @@ COLUMN_RUNS = 25
 LEAST_COLUMNS = 4
 """The fewest support columns of a task, where `Blocks.task_columns` does not say otherwise: narrower tiles waste work
 that is done once for each image."""
+WHOLE_SIDE = 256
+"""The most images on each side of a task of a whole matrix, see `whole`: from here on an image's own work is little
+beside its pairs', and one device has many tasks to report and others to share."""
 TASK_BYTES = 1 << 30
 """Temporary memory, summed over all its entries, below which a task is not worth sending: it stands for work."""
 
 
 @value
 class Blocks:
-    """How kernel matrices are computed. It is part of the experiment, because the tile size changes the last bits."""
+    """Options of the computation of kernel matrices. They are part of the experiment, because the tile size changes the
+    last bits.
+    """
 
     memory_mib: Annotated[int, Field(ge=1)] = 1024
     """The temporary memory that one tile may take on each device, in MiB. It sets the tile size."""
     dtype: Literal["float32", "float64"] = "float32"
     """The dtype of the kernel's computation. The KRR solve is in float64 in any case."""
     implementation: Implementation = "auto"
-    """What computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents for the rest.
-    The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
+    """The program that computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents
+    for the rest. The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
     """The number of support columns of one task. None gives some 75 tasks a step, and fewer for cheap kernels. 1 gives
     the most tasks, which suits more than some 20 devices."""
@@ -60,7 +65,7 @@ class Tile(NamedTuple):
 
     @property
     def on_diagonal(self) -> bool:
-        """Whether both sides are the same support images."""
+        """True if both sides are the same support images."""
         return self.matrix == "ss" and self.rows == self.columns
 
     @property
@@ -70,7 +75,7 @@ class Tile(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is handed to a device: `rows` of the targets (or of the support) against `columns` of the support.
+    """The unit that is handed to a device: `rows` of the targets (or of the support) against `columns` of the support.
 
     A task of K_ss is a strip of its upper triangle: rows (a, b) against columns (a, n), of which the entries below
     the diagonal tiles are not computed, and are zero.
@@ -144,6 +149,29 @@ def plan(
     return Plan(ss, ts, size)
 
 
+def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes: int) -> Plan:
+    """Return the tasks of a whole matrix, each of one tile: of K_ts, or of the upper triangle of K_ss.
+
+    Tasks are as square as the sides allow, so that memory holds little beside the matrix. Their sides are multiples of
+    `ROWS_TOGETHER` where the memory has room for as many.
+
+    Args:
+        num_columns: n, at least 1.
+        num_rows: m, at least 1; None: the rows are the columns' images, and the matrix is symmetric.
+        entry_bytes: temporary memory of forward and vjp for one kernel entry, in bytes.
+        memory_bytes: what a tile may take. One entry is computed even if it does not fit.
+    """
+    most = min(WHOLE_SIDE, math.isqrt(max(1, memory_bytes // entry_bytes)))
+    columns = _side(num_columns, most)
+    across = _split(num_columns, columns)
+    if num_rows is None:
+        pairs = [(rows, run) for rows in across for run in across if rows[0] <= run[0]]
+        return Plan([Task("ss", *pair) for pair in pairs], [], TileSize(columns, columns, columns))
+    rows = _side(num_rows, most)
+    ts = [Task("ts", run, columns) for run in _split(num_rows, rows) for columns in across]
+    return Plan([], ts, TileSize(rows, columns, columns))
+
+
 def tiles(task: Task, size: TileSize) -> list[Tile]:
     """Return the tiles of a task, in the order in which their results are summed: row by row."""
     height, width = (size.side, size.side) if task.matrix == "ss" else (size.rows, size.columns)
@@ -176,6 +204,10 @@ def _even_rows(length: int, most: int, *, round_up: bool = True) -> int:
         return _even(length, most)
     rounded = math.ceil if round_up else math.floor
     return ROWS_TOGETHER * _even(math.ceil(length / ROWS_TOGETHER), rounded(most / ROWS_TOGETHER))
+
+
+def _side(length: int, most: int) -> int:
+    return length if length <= most else _even_rows(length, most, round_up=False)
 
 
 def _split(stop: int, size: int, start: int = 0) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Where target images come from, so that whoever holds the data set need not be sent them.
+"""The source of target images: whoever holds the data set need not be sent them.
 
 A target batch is a pure function of (split, indices, seed, step): the loop and a worker call the same `select`, and get
 the same bytes with the same library versions; a checksum shows where they do not.

@@ -7,6 +7,7 @@ padding's cotangent is zero and its results are cut off.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,10 +19,11 @@ from kip.blocks.plan import Tile, TileSize
 from kip.blocks.source import Source
 from kip.errors import ConfigError, ShapeError
 from kip.kernels import Architecture, Implementation, Kernel, fused, kernel_function
+from kip.placement import placed, platform
 
 
 class Images(NamedTuple):
-    """What the tiles of one step are computed from.
+    """The arrays and settings from which the tiles of one step are computed.
 
     Attributes:
         kernel: the kernel.
@@ -113,15 +115,33 @@ class _Compiled(Protocol):
         ...
 
 
+class TileFunctions(NamedTuple):
+    """The functions of a tile, for JAX to compile; see `_Compiled`."""
+
+    forward: Callable[..., Any]
+    pull_columns: Callable[..., Any]
+    pull_both: Callable[..., Any]
+    pull_diagonal: Callable[..., Any]
+
+
+def tile_functions(kernel: Kernel, implementation: Implementation) -> TileFunctions:
+    """Return the functions of a tile under a kernel, not jitted."""
+    function = kernel_function(kernel, implementation)
+    return TileFunctions(
+        function,
+        lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0],
+        lambda x, z, bar: jax.vjp(function, x, z)[1](bar),
+        lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)),
+    )
+
+
 class _Xla:
     """A kernel's function as XLA compiles it."""
 
-    def __init__(self, kernel: Kernel, implementation: Implementation):
-        function = kernel_function(kernel, implementation)
-        self._forward = jax.jit(function)
-        self._pull_columns = jax.jit(lambda x, z, bar: jax.vjp(partial(function, x), z)[1](bar)[0])
-        self._pull_both = jax.jit(lambda x, z, bar: jax.vjp(function, x, z)[1](bar))
-        self._pull_diagonal = jax.jit(lambda x, bar: sum(jax.vjp(function, x, x)[1](bar)))
+    def __init__(self, kernel: Kernel, implementation: Implementation, target: str):
+        self._forward, self._pull_columns, self._pull_both, self._pull_diagonal = (
+            jax.jit(placed(function, target)) for function in tile_functions(kernel, implementation)
+        )
 
     def forward(self, x, z, full):
         return np.asarray(self._forward(_pad(x, full[0]), _pad(z, full[1])))[: len(x), : len(z)]
@@ -168,23 +188,23 @@ class _Fused:
 def _compiled_for(images: Images) -> _Compiled:
     # Where the images lie; NumPy arrays go wherever JAX puts them.
     devices = getattr(images.support, "devices", None)
-    platform = next(iter(devices())).platform if devices else jax.default_backend()
-    return _compiled(images.kernel, images.implementation, platform)
+    target = next(iter(devices())).platform if devices else platform()
+    return _compiled(images.kernel, images.implementation, target)
 
 
 @lru_cache(maxsize=64)
-def _compiled(kernel: Kernel, implementation: Implementation, platform: str) -> _Compiled:
+def _compiled(kernel: Kernel, implementation: Implementation, target: str) -> _Compiled:
     if isinstance(kernel, Architecture):
-        if fused.supports(kernel) and (implementation == "numba" or (implementation == "auto" and platform == "cpu")):
+        if fused.supports(kernel) and (implementation == "numba" or (implementation == "auto" and target == "cpu")):
             return _Fused(kernel)
         if implementation == "numba":
             raise ConfigError(
-                f"blocks.implementation of {kernel.label} with {kernel.activation}",
+                f"blocks.implementation of {kernel.label}",
                 got="'numba'",
                 expected="'auto', 'engine' or 'neural_tangents'",
-                remedy="The form for CPUs computes convolutional networks with relu.",
+                remedy="The form for CPUs computes convolutional networks.",
             )
-    return _Xla(kernel, implementation)
+    return _Xla(kernel, implementation, target)
 
 
 def _sides(images: Images, tile: Tile):

@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 VARIABLE = "KIP_COMPILATION_CACHE"
 OFF = ("off", "0", "no", "false")
 LARGEST_BYTES = 1 << 30
-"""What the cache may hold when a command starts; the entries longest unused are removed beyond it."""
+"""The most bytes of the cache when a command starts; the entries longest unused are removed beyond it."""
 CHECKED = ".checked"
 """The file whose time says until when entries have been looked at."""
 ENTRY = re.compile(r"[^/]+-[0-9a-f]{64}-(cache|atime)")

@@ -9,10 +9,16 @@ import sys
 from kip.errors import ConfigError, KipError, OutOfMemoryError, OutputError
 
 MEMORY_WORDS = (
-    "RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "can't start new thread", "cannot allocate memory",
-    "Cannot allocate memory", "failed to map segment", "bad_alloc",
-)  # fmt: skip
-"""What stands in the messages of libraries where memory is missing."""
+    "RESOURCE_EXHAUSTED",
+    "Out of memory",
+    "out of memory",
+    "can't start new thread",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "failed to map segment",
+    "bad_alloc",
+)
+"""Words of libraries' messages where memory is missing."""
 PLATFORMS = "JAX_PLATFORMS"
 
 
@@ -32,10 +38,11 @@ def _of_memory(error: BaseException | None) -> KipError | None:
         is_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
         if is_memory or any(word in text for word in MEMORY_WORDS):
             return OutOfMemoryError(
-                "the memory is not enough", got=(text.strip().splitlines() or [type(error).__name__])[0][:200],
+                "the memory is not enough",
+                got=(text.strip().splitlines() or [type(error).__name__])[0][:200],
                 remedy=f"Take a smaller set, batch or network, or more memory{_limit()}. The same command goes on from "
                 "the last checkpoint.",
-            )  # fmt: skip
+            )
         error, seen = error.__cause__ or error.__context__, seen + 1
     return None
 
@@ -73,8 +80,9 @@ def _of_platform(error: BaseException) -> KipError | None:
     except Exception as broken:
         reason = str(broken) or str(error)
         return ConfigError(
-            f"JAX cannot compute on ${PLATFORMS}={named}", got=reason.strip().splitlines()[0][:200] if reason else None,
+            f"JAX cannot compute on ${PLATFORMS}={named}",
+            got=reason.strip().splitlines()[0][:200] if reason else None,
             expected="platforms of this machine, such as cpu",
             remedy="Unset it, or install JAX's plugin for the platform, such as `pip install 'jax[cuda12]'`.",
-        )  # fmt: skip
+        )
     return None

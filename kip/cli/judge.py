@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from kip.evaluate.pretraining import Pretraining
 from kip.evaluate.transfer import Baseline, Transfer
 from kip.krr import Ridge
 from kip.networks import Network
+from kip.progress import counted, say
 
 Flat = tyro.conf.arg(name="")
 """The fields of a configuration are options of the command itself."""
@@ -53,18 +53,18 @@ def evaluate(
     Several sets give a table of sets x kernels: how well each set, learned under one kernel, serves under the others.
 
     Args:
-        distilled: The set: an .npz file, or a run's folder.
+        distilled: The set: an .npz file, a run's folder, or a name that `kip sets` lists.
         others: More sets to evaluate.
         kernel: The kernels: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ... The default is each set's own.
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         features: Networks whose features, at random initial values, give further kernels, as RFAD judges its sets. The
             result is over five draws of networks.
-        networks_per_draw: How many networks of one kind give the features of one draw.
+        networks_per_draw: The number of networks of one kind that give the features of one draw.
         ridge: The regulariser of --kernel and --features, relative to the mean of the kernel matrix's diagonal. The
             default is a set's own for kernels, if it has one, or 1e-6, and 5e-3 for features.
         out: Write the results to this JSON file; `kip report` shows those that are in the run as evaluation*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
+        stax: The functions of Stax and Features kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.blocks import KernelBlocks
@@ -77,9 +77,11 @@ def evaluate(
     check_out(out)
     if ridge is not None and not kernel and not features:
         raise ConfigError(
-            "--ridge", got=f"{ridge:g}, without --kernel or --features", expected="kernels that it regularises",
+            "--ridge",
+            got=f"{ridge:g}, without --kernel or --features",
+            expected="kernels that it regularises",
             remedy="A set's own judge has its own ridge; name that judge's kernel with --kernel to change it.",
-        )  # fmt: skip
+        )
     permission.permit(*stax)
     sets = (distilled, *others)
     kernels = [kernel_named(name, get) for name in kernel]
@@ -91,9 +93,14 @@ def evaluate(
         (loaded,) = folder.read_sets(path)
         with KernelBlocks(loaded.origin.blocks) as blocks:
             results = evaluate_set(
-                loaded, blocks, kernels=kernels, features=networks, ridge=regulariser,
-                data_dir=folder.place_of_data(path, data_dir), show_progress=True,
-            )  # fmt: skip
+                loaded,
+                blocks,
+                kernels=kernels,
+                features=networks,
+                ridge=regulariser,
+                data_dir=folder.place_of_data(path, data_dir),
+                show_progress=True,
+            )
         for result in results:
             test, validation = 100 * result.test_accuracy, 100 * result.validation_accuracy
             spread = "" if result.test_spread is None else f" +- {100 * result.test_spread:.2f}"
@@ -138,14 +145,13 @@ def transfer(
     from kip.sets.distilled import DistilledSet
 
     check_out(out)
-    progress = functools.partial(print, file=sys.stderr, flush=True)
     data_dir = folder.place_of_data(distilled, data_dir)
     sets = folder.read_sets(distilled, checkpoints, data_dir)
     results: list[TransferResult] = []
     summary: dict[str, Any] = {}
     wanted: list[tuple[DistilledSet, Baseline]] = [(checkpoint, "none") for checkpoint in sets]
     for trained_on, kind in [*wanted, *((sets[0], kind) for kind in baseline)]:
-        result = transfer_set(trained_on, scheme, baseline=kind, data_dir=data_dir, progress=progress)
+        result = transfer_set(trained_on, scheme, baseline=kind, data_dir=data_dir, progress=say)
         test, spread = 100 * result.test_accuracy, 100 * result.test_spread
         step = f" step {result.checkpoint}" if result.trained_on == "distilled" else ""
         print(f"{result.trained_on + step:24} {result.images:6} images  test {test:.2f} +- {spread:.2f} %", flush=True)
@@ -182,18 +188,18 @@ def compare(
 
         kip compare runs/digits_convnet --protocols HL SL SL+KD --baselines random k_centers
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
-        kip compare "coresets:mnist_*_10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
+        kip compare "coresets:mnist_*_ipc10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
 
     Args:
         sets: The sets: .npz files, runs' folders, and configurations by name or file. FILE:PATTERN, with * and ?,
             stands for all rows of a file that match.
-        comparison: What is put into the table, and how it is trained.
+        comparison: Options of the table's rows and of the training.
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that a set or a .json configuration may load.
+        stax: The functions of Stax and Features kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
@@ -208,9 +214,15 @@ def compare(
     sets = tuple(row for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
-            sets, comparison, out=out, vary=vary, data_dir=data_dir, show_progress=True,
-            progress=functools.partial(print, flush=True), save=functools.partial(save_json, out / measure.TABLE),
-        )  # fmt: skip
+            sets,
+            comparison,
+            out=out,
+            vary=vary,
+            data_dir=data_dir,
+            show_progress=True,
+            progress=functools.partial(print, flush=True),
+            save=functools.partial(save_json, out / measure.TABLE),
+        )
         for path in report.write(table, out):
             print(f"written: {path}")
     return table
@@ -245,9 +257,13 @@ def dcs(
 
     with sole_writer(out):
         results = correlate(
-            configs, correlation, out=out, data_dir=data_dir, show_progress=True,
+            configs,
+            correlation,
+            out=out,
+            data_dir=data_dir,
+            show_progress=True,
             progress=functools.partial(print, flush=True),
-        )  # fmt: skip
+        )
         for name, score in results["scores"].items():
             print(f"{name:32} {report.as_text(score)}")
         save_json(out / "dcs.json", results)
@@ -269,14 +285,14 @@ def scaling(
     The trainings that have seen most images are held out, and the law is held against them. A table that it can be
     fitted to has several sizes and numbers of epochs:
 
-        kip compare coresets:mnist_random_1 coresets:mnist_random_10 --protocols SL+KD --epochs 20 50 100 --out sizes
+        kip compare "coresets:mnist_random_*" --protocols SL+KD --epochs 20 50 100 --out sizes
         kip scaling sizes/comparison.json --protocol SL+KD
 
     Args:
         table: The comparison.json of `kip compare`.
         protocol: The protocol whose trainings are taken, with all of its numbers of epochs.
         method: The method whose sets are taken. The default is all.
-        held_out: How many trainings the law is not fitted to.
+        held_out: The number of trainings that are held out of the fit.
         out: The picture. The default is scaling.png beside the table.
         json: Print one JSON object with the results as the last line of stdout.
     """
@@ -325,20 +341,18 @@ def natural(
     Args:
         data: The data set: digits, mnist, cifar10, ...
         kernel: The kernel: FC1, ConvVec3, ConvNet, ConvNet3, Myrtle5, RBF, Laplace, ...
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         per_class: The sizes of the subsets, in images per class.
-        subsets: How many random subsets of each size are drawn. A draw's smaller subsets are parts of its largest.
-        targets: How many test images the subsets are scored on, class-balanced. The default is all.
-        preprocess: What is done to pixels before a kernel sees them.
-        regularization: What ZCA adds to every eigenvalue of the covariance, in units of their mean. Other preprocessing
-            ignores it.
-        ridge: What is added to the kernel's diagonal, in units of its mean.
+        subsets: The number of random subsets of each size. A draw's smaller subsets are parts of its largest.
+        targets: The number of test images, class-balanced, that the subsets are scored on. The default is all.
+        preprocess: The preprocessing of pixels before a kernel sees them.
+        regularization: The addition to every eigenvalue of the covariance by ZCA, in units of their mean. Other
+            preprocessing ignores it.
+        ridge: The addition to the kernel's diagonal, in units of its mean.
         seed: The seed of the random draws.
         data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from tqdm import tqdm
-
     from kip import data as sources
     from kip import krr
     from kip import preprocess as preprocessing
@@ -359,7 +373,7 @@ def natural(
             subsets=subsets,
             targets=targets,
             seed=seed,
-            progress=lambda numbers: tqdm(numbers, "subsets", file=sys.stderr),
+            progress=lambda numbers: counted(numbers, len(numbers), "subsets"),
         )
     for result in results:
         print(f"{result.per_class:5} a class  test {100 * result.mean:.2f} +- {100 * result.std:.2f} %")
@@ -383,7 +397,7 @@ def pretraining(
 
     Args:
         sets: The sets: .npz files, or runs' folders.
-        comparison: What is compared, and how.
+        comparison: Options of what is compared.
         out: Write the results to this JSON file as they come; `kip report` shows a run's pretraining*.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         json: Print one JSON object with the results as the last line of stdout.

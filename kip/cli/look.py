@@ -40,23 +40,23 @@ def analyze(
     The same is measured for the natural images that the set started from, where it is given as a run's folder that has
     its first checkpoint, and else for a class-balanced draw. Kernels are computed in float64.
 
-        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 10 20
+        kip analyze runs/digits_convnet --kernel FC1 --checkpoints 0 25 50
         kip analyze runs/digits_convnet --features "ConvNet-D3 width=32" --feature-steps 500
 
     Args:
         distilled: The set: an .npz file, or a run's folder.
         kernel: The kernel whose features and spectrum are measured: FC1, ConvNet, RBF, ... The default is the set's
             own.
-        get: Which kernel of a named network is computed: the neural tangent kernel, or the Gaussian process kernel.
+        get: The kernel of a named network that is computed: the neural tangent kernel, or the Gaussian process kernel.
         checkpoints: The steps of a run whose dimensions are measured as well.
-        targets: How many test images bands and subsets are scored on. The default is all.
-        repeats: How many random subsets of each size are drawn.
+        targets: The number of test images that bands and subsets are scored on. The default is all.
+        repeats: The number of random subsets of each size.
         features: A network in whose features the Frechet distance (FID) from the train images is taken, after it has
             learned these. The default takes none.
         feature_steps: The number of updates of that network, in batches of 100.
         out: Write the results to this JSON file; `kip report` shows RUN/analysis.json.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
-        stax: The functions of Stax kernels that the set may load. Loading one runs the file that it is in.
+        stax: The functions of Stax and Features kernels that the set may load. Loading one runs the file that it is in.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip.blocks import Blocks, KernelBlocks
@@ -132,7 +132,7 @@ def show(
     if out.suffix.lower() != ".png":
         raise ConfigError("--out of the picture", got=out, expected="a name ending in .png")
     origin = loaded.origin
-    title = f"{origin.data.name}, {origin.label}, step {loaded.metadata['step']}"
+    title = appearance.title_of(f"{origin.data.name}, {origin.label}, step {loaded.metadata['step']}")
     if representations:
         from kip.evaluate import embedding
 

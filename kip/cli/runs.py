@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from kip.cli.options import (
-    Address,
-    Config,
-    DataDir,
-    Executor,
-    Json,
-    LoggerName,
-    OutFolder,
-    Run,
-    Stax,
-    Where,
-    while_going_on,
-)
-from kip.errors import ConfigError
+import tyro
+
+from kip.cli.options import Config, Json, Run, RunOptions, check_workers, while_going_on
+from kip.progress import inner_stage, say
 
 if TYPE_CHECKING:
     from kip.experiment import Experiment
     from kip.runs.loop import Result
 
 
+Options = Annotated[RunOptions, tyro.conf.arg(name="")]
 WATCH_SECONDS = 2.0
 """Seconds between two looks of `kip status --watch`."""
 
 
-def distill(
-    config: Config,
-    *,
-    out: OutFolder = None,
-    data_dir: DataDir = None,
-    executor: Executor = "local",
-    workers: int = 1,
-    address: Address = None,
-    check_share: float = 0.01,
-    mixed_hardware: bool = False,
-    log: tuple[LoggerName, ...] = (),
-    stax: Stax = (),
-    json: Json = False,
-) -> dict[str, Any]:
+def distill(config: Config, *, options: Options = RunOptions()) -> dict[str, Any]:  # noqa: B008 (frozen)
     """Distil a data set: run any method to its end, and export, evaluate and draw what it learned.
 
     Running the same command again resumes from the last checkpoint. Every value of the configuration can be
@@ -55,45 +33,11 @@ def distill(
 
     Args:
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder. The default is runs/CONFIG.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR. Without such a file, tensorflow-datasets
-            loads the data set.
-        executor: Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
-            or in launchpad's processes.
-        workers: How many worker processes zmq, ray or launchpad starts.
-        address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
-            The default is this machine alone.
-        check_share: The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0
-            believes every worker.
-        mixed_hardware: Let workers of different hardware compute for one run. Their results differ in the last bits,
-            and are compared to a tolerance of 0.001 of the largest entry.
-        log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
-        stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
-            in.
-        json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import experiment
-    from kip.kernels import permission
-
-    permission.permit(*stax)
-    where = Where(executor, workers, address, check_share, mixed_hardware, log)
-    return _run(experiment.load(config), out or _default_out(config), data_dir, where)
+    return with_overrides("distill", config, [], options)
 
 
-def label_solve(
-    config: Config,
-    *,
-    out: OutFolder = None,
-    data_dir: DataDir = None,
-    executor: Executor = "local",
-    workers: int = 1,
-    address: Address = None,
-    check_share: float = 0.01,
-    mixed_hardware: bool = False,
-    log: tuple[LoggerName, ...] = (),
-    stax: Stax = (),
-    json: Json = False,
-) -> dict[str, Any]:
+def label_solve(config: Config, *, options: Options = RunOptions()) -> dict[str, Any]:  # noqa: B008 (frozen)
     """Solve for the labels of fixed natural images in closed form, over the whole train set.
 
     A KIP configuration is taken for its data, preprocessing, kernel, ridge and number of images.
@@ -102,68 +46,40 @@ def label_solve(
 
     Args:
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
-        out: The run's folder. The default is runs/CONFIG, with -label-solve after a KIP configuration's name.
-        data_dir: The folder of NAME.npz files. The default is $KIP_DATA_DIR.
-        executor: Where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
-            or in launchpad's processes.
-        workers: How many worker processes zmq, ray or launchpad starts.
-        address: HOST:PORT that the server of zmq or launchpad listens on, or the address of a ray cluster that runs.
-            The default is this machine alone.
-        check_share: The share of the workers' tasks that is computed twice and compared. 1 checks every task, and 0
-            believes every worker.
-        mixed_hardware: Let workers of different hardware compute for one run. Their results differ in the last bits,
-            and are compared to a tolerance of 0.001 of the largest entry.
-        log: Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio.
-        stax: The functions of Stax kernels that a .json configuration may load. Loading one runs the file that it is
-            in.
-        json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip import experiment
+    return with_overrides("label-solve", config, [], options)
+
+
+def with_overrides(
+    command: str, name: str, arguments: Sequence[str], options: RunOptions | None = None
+) -> dict[str, Any]:
+    """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG.
+
+    Args:
+        command: which of the two.
+        name: CONFIG.
+        arguments: the words of the command line beside it.
+        options: the options of the run, where they are known already.
+    """
     from kip.kernels import permission
 
-    permission.permit(*stax)
-    solved, suffix = _label_solve(experiment.load(config))
-    where = Where(executor, workers, address, check_share, mixed_hardware, log)
-    return _run(solved, out or _default_out(config + suffix), data_dir, where)
+    with inner_stage("reading the configuration and its options", names=False):
+        from kip import experiment
+        from kip.cli import overrides
 
-
-def with_overrides(command: str, name: str, rest: list[str]) -> dict[str, Any]:
-    """Run `kip distill CONFIG ...` or `kip label-solve CONFIG ...`, with an option for every value of CONFIG."""
-    from kip import experiment
-    from kip.cli import overrides
-    from kip.kernels import permission
-
-    loaded = experiment.load(name)
-    function, suffix = distill, ""
-    if command == "label-solve":
-        function = label_solve
-        loaded, suffix = _label_solve(loaded)
-    description = (function.__doc__ or "").partition("\n\n")[0]
-    given = overrides.parse(loaded, rest, prog=f"kip {command} {name}", description=description)
-    permission.permit(*given.stax)
+        loaded = experiment.load(name)
+        function, suffix = distill, ""
+        if command == "label-solve":
+            function = label_solve
+            loaded, suffix = _label_solve(loaded)
+        description = (function.__doc__ or "").partition("\n\n")[0]
+        given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
+    options = options or given.options
+    permission.permit(*options.stax)
     changed = given.experiment
     if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:
         changed = dataclasses.replace(changed, reference=None)  # what is published is of the configuration as it is
-    where = Where(
-        given.executor, given.workers, given.address, given.check_share, given.mixed_hardware, given.log
-    )  # fmt: skip
-    return _run(changed, given.out or _default_out(name + suffix), given.data_dir, where)
-
-
-def configs(*, json: Json = False) -> dict[str, Any]:
-    """List the configurations that come with kip, with the published result that each reproduces.
-
-    Args:
-        json: Print one JSON object with the results as the last line of stdout.
-    """
-    from kip import experiment
-
-    listed = {}
-    for name in experiment.names():
-        reference = experiment.load(name).reference
-        listed[name] = str(reference) if reference else experiment.describe(name)
-        print(f"{name:44} {listed[name]}")
-    return {"configs": listed}
+    return _run(changed, options.out or _default_out(name + suffix), options)
 
 
 def status(run: Run, *, watch: bool = False, json: Json = False) -> dict[str, Any]:
@@ -200,11 +116,11 @@ def _default_out(config: str) -> Path:
     return Path("runs") / Path(config).name.removesuffix(".py").removesuffix(".json").replace(":", "-")
 
 
-def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> dict[str, Any]:
+def _run(experiment: Experiment, out: Path, options: RunOptions) -> dict[str, Any]:
     from kip.pictures.appearance import heading_of
     from kip.runs import folder
 
-    result = _train(experiment, out, folder.place_of_data(out, data_dir), where)
+    result = _train(experiment, out, folder.place_of_data(out, options.data_dir), options)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
     networks = experiment.method.judge.drawn
     if result.initial_test_accuracy is not None:
@@ -225,7 +141,7 @@ def _run(experiment: Experiment, out: Path, data_dir: Path | None, where: Where)
     memory = "" if result.peak_memory_mib is None else f" and {result.peak_memory_mib} MiB"
     print(f"{result.steps} steps in {result.seconds:.0f} s{memory}; the set and pictures are in {result.out}")
     for warning in _warnings(experiment, result):
-        print(f"kip: warning: {warning}", file=sys.stderr)
+        say(f"kip: warning: {warning}")
     return result._asdict()
 
 
@@ -250,45 +166,42 @@ def _warnings(experiment: Experiment, result: Result) -> list[str]:
     return warnings
 
 
-def _train(experiment: Experiment, out: Path, data_dir: Path | None, where: Where) -> Result:
-    executor, workers, address, check_share, mixed_hardware, log = where
+def _train(experiment: Experiment, out: Path, data_dir: Path | None, options: RunOptions) -> Result:
+    executor, workers, address, check_share = options.executor, options.workers, options.address, options.check_share
     from kip.runs.setup import check_functions, check_spreads
     from kip.storage.locks import sole_writer
 
     check_functions(experiment)
+    if executor != "local":
+        check_spreads(experiment, executor)
+    check_workers(
+        executor, workers, check_share, options.wait_for_workers, address=address, mixed_hardware=options.mixed_hardware
+    )
     if executor == "local":
-        if workers != 1 or address is not None:
-            raise ConfigError(
-                "--workers and --address with --executor local",
-                got=f"{workers} workers, address {address}",
-                expected="neither",
-                remedy="Add --executor zmq or --executor ray; local uses every device of this process.",
-            )
         from kip.runs import loop as train
         from kip.runs.loggers import loggers
 
-        return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(log))
-    check_spreads(experiment, executor)
-    if not 0.0 <= check_share <= 1.0:
-        raise ConfigError("--check-share", got=check_share, expected="0 to 1")
-    if workers < (executor == "ray"):
-        raise ConfigError("--workers", got=workers, expected="at least 1")
+        return train.run(experiment, out, data_dir=data_dir, callbacks=loggers(options.log))
     with sole_writer(out):
         pass  # the process that runs the loop takes the lock; here it keeps the files of a run that goes on from harm
     from kip.server.member import Settings
     from kip.workers.connect import parse_address
 
-    settings = Settings(check_share=check_share, mixed_hardware=mixed_hardware)
+    settings = Settings(
+        check_share=check_share, mixed_hardware=options.mixed_hardware, patience=options.wait_for_workers
+    )
     if executor in ("zmq", "launchpad"):
         if executor == "zmq":
             from kip.server.zmq import distill as distill_with
         else:
             from kip.server.launchpad import distill as distill_with
         listen = None if address is None else parse_address(address)
-        print(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more", file=sys.stderr)
+        say(f"kip: the workers' output goes to {out / 'logs'}; `kip status {out}` says more")
         return distill_with(
-            experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings, log=log
+            experiment, out, data_dir=data_dir, workers=workers, listen=listen, settings=settings, log=options.log
         )
     from kip.server import ray
 
-    return ray.distill(experiment, out, data_dir=data_dir, workers=workers, address=address, settings=settings, log=log)
+    return ray.distill(
+        experiment, out, data_dir=data_dir, workers=workers, address=address, settings=settings, log=options.log
+    )

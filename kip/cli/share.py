@@ -30,7 +30,7 @@ def export(
 ) -> dict[str, Any]:
     """Export a run's distilled set, also while the run goes on or after it was stopped.
 
-        kip export runs/digits_convnet --step 10
+        kip export runs/digits_convnet --step 25
         kip export runs/digits_convnet --format folder
         kip export others.npz --format huggingface --out others_dataset
 
@@ -43,9 +43,9 @@ def export(
     reads, with a card.
 
     Args:
-        run: The run's folder, or a set's .npz file.
+        run: The run's folder, a set's .npz file, or a name that `kip sets` lists.
         step: The step of the checkpoint that is exported. The default is the best on validation.
-        format: What is written.
+        format: The format that is written.
         out: The file or folder to write. The default is in the run's folder: distilled, or distilled_STEP with --step,
             and the format's ending.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
@@ -56,6 +56,29 @@ def export(
     result = export_run(run, step=step, form=format, out=out, data_dir=data_dir)
     print(result["out"])
     return result
+
+
+def sets(*, json: Json = False) -> dict[str, Any]:
+    """List the distilled sets that come with kip: what each is, its score, and the command that made it.
+
+        kip sets
+        kip evaluate mnist_fc1_10
+
+    Commands that take a SET take these names; `kip compare` takes NAME.npz, because NAME is a configuration.
+
+    Args:
+        json: Print one JSON object with the results as the last line of stdout. It has all of each set's card.
+    """
+    from kip.sets.cards import cards
+
+    known = cards()
+    width = max(map(len, known))
+    for name, card in known.items():
+        natural = "" if card.natural is None else f" (natural images {100 * card.natural:.1f} %)"
+        score = "" if card.score is None else f"{100 * card.score:.1f} %{natural} under {card.judge}"
+        print(f"{name:{width}}  {card.images:4} images  {score}")
+        print(f"{'':{width}}  {card.source or card.data}; made by `{card.command}`")
+    return {"sets": {name: card._asdict() for name, card in known.items()}}
 
 
 def import_(
@@ -96,25 +119,25 @@ def import_(
     Args:
         file: The file with the images, or the folder.
         data: The data set that the set was distilled from.
-        values: What the values of its images are: pixels in [0, 1]; bytes, 0 to 255; normalised, (pixel - mean) /
-            deviation by channel; or preprocessed, what kip's own preprocessing gives. Values of another range are
-            refused.
+        values: The values of its images: pixels in [0, 1]; bytes, 0 to 255; normalised, (pixel - mean) /
+            deviation by channel; or preprocessed, the values that kip's own preprocessing gives. Values of another
+            range are refused.
         out: The .npz file to write.
         name: The name of the method that tables show.
         labels: The file with the labels, where the first one holds images alone.
-        labels_are: What learned labels are: the scores of a regression, probabilities, or logits, whose softmax is
-            taken. The default is scores, with a warning where they might be logits.
+        labels_are: The kind of its learned labels: the scores of a regression, probabilities, or logits, whose
+            softmax is taken. The default is scores, with a warning where they might be logits.
         arrays: The names of the images and the labels in the file, or of the images alone. The default is the usual
             names, such as images and labels, or image_syn and label_syn.
         per_class: The number of images of each class, where the file has no labels and the images stand in the order of
             the classes. The default is that the file has labels.
-        index: Which set to take, where the file holds several.
+        index: The index of the set that is taken, from 0, where the file holds several.
         mean: The means of normalised values, one for each channel.
         deviation: The deviations of normalised values, one for each channel.
-        class_order: Which folder is which class, where names cannot be matched: `sorted` takes the folders in the order
+        class_order: The class of each folder, where names cannot be matched: `sorted` takes the folders in the order
             of their names; a file has a folder's name in each line; or the names themselves, in the order of the
             classes.
-        preprocess: What is done to the images before a kernel or network sees them.
+        preprocess: The preprocessing of the images before a kernel or network sees them.
         kernel: The kernel that `kip evaluate` judges the set under.
         rate: The learning rate that the set was learned with, as MTT and its successors give it; `kip compare` trains
             at it under the protocol MTT. The default is a set without one.
@@ -126,11 +149,23 @@ def import_(
     from kip.sets.importing import import_set
 
     distilled = import_set(
-        file, data, name=name, values=values, labels=labels, labels_are=labels_are, arrays=arrays, per_class=per_class,
-        index=index, mean=mean, deviation=deviation, classes=class_order, preprocessing=preprocess,
-        kernel=kernel_named(kernel, "ntk"), rate=rate,
+        file,
+        data,
+        name=name,
+        values=values,
+        labels=labels,
+        labels_are=labels_are,
+        arrays=arrays,
+        per_class=per_class,
+        index=index,
+        mean=mean,
+        deviation=deviation,
+        classes=class_order,
+        preprocessing=preprocess,
+        kernel=kernel_named(kernel, "ntk"),
+        rate=rate,
         data_dir=data_dir,
-    )  # fmt: skip
+    )
     sets.save(out, distilled)
     print(out)
     return {"out": str(out), "images": len(distilled.images), "learned_labels": distilled.origin.labels_are == "scores"}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from kip.errors import OutputError
+from kip.progress import bars_aside
 
 
 class Stream:
@@ -21,22 +22,34 @@ class Stream:
 
     Args:
         stream: the stream.
+        beside_bars: whether whole lines are written at a time, with the progress bars out of their way.
     """
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: Any, *, beside_bars: bool = False):
         self._stream = stream
+        self._beside_bars = beside_bars
+        self._begun = ""
         self.error: OSError | None = None
         if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show, or that is not UTF-8
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write text; return its length."""
-        self._do("write", text)
+        if self._beside_bars:
+            self._begun += text
+            if text.endswith("\n"):
+                self.flush()
+        else:
+            self._do("write", text)
         return len(text)
 
     def flush(self) -> None:
         """Hand over what was written."""
-        self._do("flush")
+        begun, self._begun = self._begun, ""
+        with bars_aside() if begun else contextlib.nullcontext():
+            if begun:
+                self._do("write", begun)
+            self._do("flush")
 
     def let_go(self) -> None:
         """Keep Python's own flush at the end of the process from failing as this stream did."""
@@ -65,7 +78,7 @@ def lasting() -> Iterator[Stream]:
     _occupy()
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nothing:
-        out, err = Stream(sys.stdout or nothing), Stream(sys.stderr or nothing)
+        out, err = Stream(sys.stdout or nothing, beside_bars=_is_terminal(sys.stdout)), Stream(sys.stderr or nothing)
         sys.stdout, sys.stderr = cast(Any, out), cast(Any, err)
         try:
             yield out
@@ -77,6 +90,13 @@ def lasting() -> Iterator[Stream]:
             sys.stdout, sys.stderr = before
 
 
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
 def nobody_reads() -> bool:
     """Return whether what is printed is lost, so that a command that only prints may end."""
     return isinstance(sys.stdout, Stream) and sys.stdout.error is not None
@@ -85,9 +105,10 @@ def nobody_reads() -> bool:
 def unprinted(error: OSError) -> OutputError:
     """Return the error of a command whose results could not be printed."""
     return OutputError(
-        "the results could not be printed", got=error.strerror or repr(error),
+        "the results could not be printed",
+        got=error.strerror or repr(error),
         remedy="What the command saves is saved: a run's are in RUN/result.json, those of other commands in --out.",
-    )  # fmt: skip
+    )
 
 
 def _occupy() -> None:

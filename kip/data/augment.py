@@ -22,7 +22,7 @@ MAX_SHIFT = 0.1
 
 @value
 class Augment:
-    """How target images are varied at each step."""
+    """The variation of target images at each step."""
 
     policy: Literal["none", "autoaugment_cifar", "autoaugment_svhn", "rotate_shift"] = "none"
     """The policy. The paper takes an AutoAugment policy for RGB sets, and `rotate_shift` for grey ones."""

@@ -1,4 +1,4 @@
-"""Which class of a data set each folder of a published set is: by the names of both, and never by the alphabet alone.
+"""The class of a data set that each folder of a published set is: by the names of both, never by the alphabet alone.
 
 Names are compared in this order, and the first way that gives each class one folder is taken:
 
@@ -49,7 +49,7 @@ def numbers(folders: Sequence[str], class_names: Sequence[str], count: int, want
         return _as_wanted(folders, wanted)
     ways: list[Callable[[], list[set[int]]]] = [
         lambda: _by_keys(folders, class_names, lambda name: {name}),
-        lambda: _by_keys(folders, class_names, lambda name: {_plain(name)}),
+        lambda: _by_keys(folders, class_names, lambda name: {plain(name)}),
         lambda: _by_number(folders, class_names, count),
         lambda: _by_keys(folders, class_names, _synonyms),
     ]
@@ -120,7 +120,7 @@ def _by_number(folders: Sequence[str], class_names: Sequence[str], count: int) -
 
 def _begins(class_names: Sequence[str], number: int, name: str) -> bool:
     """Return whether a class's name begins with the letters and digits of another, which may have been cut."""
-    own, cut = (re.sub(r"[\W_]", "", _plain("".join(text))) for text in (class_names[number : number + 1], name))
+    own, cut = (re.sub(r"[\W_]", "", plain("".join(text))) for text in (class_names[number : number + 1], name))
     return own.startswith(cut)
 
 
@@ -146,14 +146,19 @@ def _one_to_one(folders: Sequence[str], candidates: list[set[int]]) -> list[int]
     return None if left or len(set(taken.values())) != len(folders) else [taken[place] for place in range(len(folders))]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a name without regard to case, to the code of its letters, and to spaces, hyphens and underscores.
+
+    >>> plain("Sports_Car ") == plain("sports car")
+    True
+    """
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
 
 
 def _synonyms(name: str) -> set[str]:
     """Return the names that mean the same, plain; those of a WordNet id too."""
     known = _wordnet().get(name, ()) if _is_id(name) else ()
-    return {_plain(part) for part in (name, *name.split(","), *known)}
+    return {plain(part) for part in (name, *name.split(","), *known)}
 
 
 def _is_id(name: str) -> bool:

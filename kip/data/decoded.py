@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -31,12 +30,13 @@ import numpy as np
 from kip.data import image_folder
 from kip.data.image_folder import DEPTHS, Look, ValuesError
 from kip.errors import DataError, OutputError, printable
+from kip.progress import progress_bar
 from kip.storage.files import atomic_write, cache_dir
 from kip.storage.images import Images, Stored, in_memory_bytes
 from kip.storage.json_files import read_object
 from kip.storage.locks import has_writer, sole_writer
 
-VERSION = 2
+VERSION = 3
 """A number that is raised whenever the same files would give other pixels."""
 CHUNK_BYTES = 2**25
 """Bytes of the pictures that are decoded and written at once."""
@@ -51,7 +51,7 @@ REMEDY = "Make room, or set KIP_CACHE_DIR to another folder, and run the same co
 
 
 class Pictures(NamedTuple):
-    """What is decoded, and into what.
+    """Pictures that are to be decoded, and the arrays that they become.
 
     Attributes:
         paths: the files.
@@ -108,6 +108,8 @@ def pictures(paths: Sequence[Path], look: Look) -> Decoded:
     notes = []
     if clear := sum(header.is_transparent for header in headers):
         notes.append(f"{clear} have transparency, which is laid over {look.background} (--data.background)")
+    if several := sum(header.has_frames for header in headers):
+        notes.append(f"{several} have several frames or pages, of which the first is taken")
     if deep := [path for path, header in zip(others, headers) if header.is_deep]:
         if look.depth is None:
             look = look._replace(depth=_depth(deep))
@@ -162,7 +164,7 @@ def on_disk(wanted: Pictures, cache: Path) -> tuple[Stored, dict[int, str]]:
 
 
 class _Noted:
-    """What is known of a folder's chunks.
+    """The chunks of a folder, as far as they are known.
 
     Args:
         folder: the folder; it may be missing.
@@ -224,23 +226,21 @@ def _complete(noted: _Noted) -> None:
         OutputError: if it cannot be written.
         DataError: as `pictures`.
     """
-    from tqdm import tqdm
-
     wanted, missing = noted.wanted, noted.missing()
     of_picture = int(np.prod(wanted.shape))
     left = sum(wanted.chunks[number].stop - wanted.chunks[number].start for number in missing)
     try:
         if (free := shutil.disk_usage(noted.folder).free) < left * of_picture:
             raise OutputError(
-                f"{noted.folder} has no room for the decoded pictures", got=f"{free / 2**30:.1f} GiB",
-                expected=f"{left * of_picture / 2**30:.1f} GiB", remedy=REMEDY,
-            )  # fmt: skip
+                f"{noted.folder} has no room for the decoded pictures",
+                got=f"{free / 2**30:.1f} GiB",
+                expected=f"{left * of_picture / 2**30:.1f} GiB",
+                remedy=REMEDY,
+            )
         noted.pixels.touch()
         os.truncate(noted.pixels, len(wanted.paths) * of_picture)
-        bar = tqdm(
-            total=len(wanted.paths), initial=len(wanted.paths) - left, desc="decoding pictures", unit=" pictures",
-            leave=False, disable=None, file=sys.stderr, dynamic_ncols=True,
-        )  # fmt: skip
+        count = len(wanted.paths)
+        bar = progress_bar(count, "decoding pictures", shown=True, unit=" pictures", initial=count - left)
         with bar, _decoders() as threads:
             for number in missing:
                 content, unreadable = _decode(wanted, wanted.chunks[number], threads)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kip.data import decoded, npz
+from kip.data.class_order import plain
 from kip.data.decoded import Decoded
 from kip.data.image_folder import Listing, Look
 from kip.data.layout import Layout, layout
@@ -35,7 +36,7 @@ Labelled = tuple[Images, np.ndarray]
 
 
 class Contents(NamedTuple):
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         train: the images to learn from; all of a folder without a test part.
@@ -68,13 +69,16 @@ def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validati
     if parts.validation is not None and not validation:
         unused = f"{parts.names['validation']}, because --data.validation holds out train images"
         parts = parts._replace(validation=None, left_out=[*parts.left_out, unused])
+    _warn_of_alike(folder, parts.train.names)
+    parts = parts._replace(test=_named_as_train(parts, "test"), validation=_named_as_train(parts, "validation"))
     chosen_parts = [part for part in (parts.train, parts.test, parts.validation) if part is not None]
     for part in chosen_parts:
         if unknown := sorted(set(part.names) - set(parts.train.names)):
             raise DataError(
-                f"the folder {printable(str(part.paths[0].parent.parent))}", got=f"the class {unknown[0]}",
+                f"the folder {printable(str(part.paths[0].parent.parent))}",
+                got=f"the class {unknown[0]}",
                 expected="classes that train has",
-            )  # fmt: skip
+            )
     pictures = decoded.pictures([path for part in chosen_parts for path in part.paths], look)
     arrays, begin = [], 0
     for part in chosen_parts:
@@ -88,6 +92,39 @@ def read(folder: Path, look: Look = Look(), *, recursive: bool = False, validati
     return Contents(arrays[0], of_test, arrays[2] if parts.validation is not None else None, parts.train.names)
 
 
+def _warn_of_alike(folder: Path, names: tuple[str, ...]) -> None:
+    """Say which classes have one name but for case, spaces or the code of their letters: one of them may be a slip."""
+    by_plain: dict[str, list[str]] = {}
+    for name in names:
+        by_plain.setdefault(plain(name), []).append(name)
+    if alike := [" and ".join(map(repr, same)) for same in by_plain.values() if len(same) > 1]:
+        LOGGER.warning(
+            "%s: %s are taken as different classes; if they are one, put their pictures into one folder",
+            printable(folder.name),
+            ", ".join(alike),
+        )
+
+
+def _named_as_train(parts: Layout, part: Literal["test", "validation"]) -> Listing | None:
+    """Return a part whose classes are called as in train, where case, spaces or codes of letters alone differ."""
+    listing = parts.test if part == "test" else parts.validation
+    if listing is None:
+        return None
+    by_plain: dict[str, list[str]] = {}
+    for name in parts.train.names:
+        by_plain.setdefault(plain(name), []).append(name)
+    names, changed = [], []
+    for name in listing.names:
+        meant = by_plain.get(plain(name), [])
+        if name not in parts.train.names and len(meant) == 1:
+            changed.append(f"{name!r} as {meant[0]!r}")
+            name = meant[0]
+        names.append(name)
+    if changed:
+        LOGGER.warning("%s: takes the class %s of train", parts.names[part], ", ".join(changed))
+    return listing._replace(names=tuple(names))
+
+
 def _log_contents(folder: Path, parts: Layout, pictures: Decoded) -> None:
     """Say in one line what was found, used and left out; a line that leaves nothing out is no warning."""
     total = sum(len(part.paths) for part in (parts.train, parts.test, parts.validation) if part is not None)
@@ -97,6 +134,9 @@ def _log_contents(folder: Path, parts: Layout, pictures: Decoded) -> None:
     else:
         line += f": {len(parts.train.paths)} to learn from, {len(parts.test.paths)} for testing"
         line += f" ({parts.names['test']})"
+        if absent := [name for name in parts.train.names if name not in parts.test.names]:
+            named = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
+            line += f", none of {len(absent)} classes ({named})"
     if parts.validation is not None:
         line += f", {len(parts.validation.paths)} for validation ({parts.names['validation']})"
     if parts.left_out:

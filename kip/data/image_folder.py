@@ -25,14 +25,28 @@ from kip.data import picture_file
 from kip.errors import DataError, KipError, printable
 
 SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
-)  # fmt: skip
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".webp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".avif",
+)
 """Endings of the names of images, in lower case."""
 LEFT_BEHIND = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN")
 """Folders that archives and file systems leave behind; no class is called so."""
+PHOTOMETRIC = 262
+"""The tag of a TIFF file that says whether zero is black (1) or white (0, as in scans and X-ray pictures)."""
 Resize = Literal["crop", "pad", "stretch"]
-"""How an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its longer side
-and puts it in the middle of black; `stretch` scales both sides."""
+"""The ways in which an image becomes a square: `crop` scales its shorter side and cuts out the middle; `pad` scales its
+longer side and puts it in the middle of black; `stretch` scales both sides."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of the values that cameras, microscopes and scanners write into grey pictures of 16 bits."""
 
@@ -42,7 +56,7 @@ class ValuesError(DataError):
 
 
 class Look(NamedTuple):
-    """How pictures become arrays.
+    """The way in which pictures become arrays.
 
     Attributes:
         side: the side of the squares that they are brought to, in pixels; None leaves the size.
@@ -58,17 +72,19 @@ class Look(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of its picture before that is decoded.
+    """The statements of a file about its picture, before that is decoded.
 
     Attributes:
         is_grey: whether it has one channel; a file that cannot be read counts as grey.
         is_deep: whether it holds integers of more than 8 bits.
         is_transparent: whether it has an alpha channel, or a colour that is transparent.
+        has_frames: whether it has more than one frame or page.
     """
 
     is_grey: bool
     is_deep: bool
     is_transparent: bool
+    has_frames: bool
 
 
 class Listing(NamedTuple):
@@ -80,9 +96,9 @@ class Listing(NamedTuple):
     names: tuple[str, ...]
     """The names of the classes, escaped by `kip.errors.printable`."""
     nested: int
-    """How many images in folders within the classes' were left out."""
+    """The number of images in folders within the classes' that were left out."""
     others: Counter[str]
-    """How many files were left out, by the endings of their names."""
+    """The number of files that were left out, by the endings of their names."""
 
 
 def listing(folder: Path, *, recursive: bool = False) -> Listing:
@@ -112,10 +128,12 @@ def listing(folder: Path, *, recursive: bool = False) -> Listing:
                     f"the folder {_shown(of_class)}",
                     got=f"no image in it, and {deeper} in folders within it" if deeper else "no image in it",
                     expected=f"files in {', '.join(SUFFIXES)}",
-                    remedy="Take those too, with --data.recursive True." if deeper else None,
+                    remedy="Take those too, with --data.recursive True."
+                    if deeper
+                    else "Put pictures into it, or move it out of the folder of the classes.",
                 )
             above = len(of_class.parts)
-            files.append(sorted(images, key=lambda path: [_natural(part) for part in path.parts[above:]]))
+            files.append(sorted(images, key=lambda path: [natural(part) for part in path.parts[above:]]))
             nested += deeper
     except OSError as error:
         raise DataError(f"cannot read the folder {_shown(folder)}", got=error.strerror or repr(error)) from error
@@ -131,13 +149,13 @@ def listing(folder: Path, *, recursive: bool = False) -> Listing:
 def folders(folder: Path) -> list[Path]:
     """Return the folders in a folder, in the order of classes, without those that are hidden or left behind."""
     inner = (path for path in folder.iterdir() if not _is_passed_over(path) and path.is_dir())
-    return sorted(inner, key=lambda path: _natural(path.name))
+    return sorted(inner, key=lambda path: natural(path.name))
 
 
 def images_in(folder: Path) -> list[Path]:
     """Return the images that lie in a folder itself, in the order of their names."""
     inner = (path for path in folder.iterdir() if not _is_passed_over(path) and path.is_file())
-    return sorted((p for p in inner if p.suffix.lower() in SUFFIXES), key=lambda path: _natural(path.name))
+    return sorted((p for p in inner if p.suffix.lower() in SUFFIXES), key=lambda path: natural(path.name))
 
 
 def header(path: Path) -> Header:
@@ -147,9 +165,10 @@ def header(path: Path) -> Header:
             warnings.simplefilter("ignore")
             with picture_file.opened(path) as file:
                 is_grey = file.mode in ("1", "L", "LA", "F") or file.mode.startswith("I")
-                return Header(is_grey, file.mode.startswith("I"), file.has_transparency_data)
+                has_frames = bool(getattr(file, "is_animated", False))
+                return Header(is_grey, file.mode.startswith("I"), file.has_transparency_data, has_frames)
     except Exception:  # Pillow's readers raise whatever they like at a damaged file
-        return Header(is_grey=True, is_deep=False, is_transparent=False)
+        return Header(is_grey=True, is_deep=False, is_transparent=False, has_frames=False)
 
 
 def largest(path: Path) -> int:
@@ -199,9 +218,10 @@ def decoded_in_thread(path: Path, channels: int, look: Look) -> np.ndarray:
 
     try:
         with picture_file.decoding(path) as file:
+            white_is_zero = file.format == "TIFF" and getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == 0
             picture = ImageOps.exif_transpose(file)
             if picture.mode == "F" or picture.mode.startswith("I"):
-                picture = _of_values(path, picture, look.depth or 16)
+                picture = _of_values(path, picture, look.depth or 16, white_is_zero=white_is_zero)
             else:
                 if picture.has_transparency_data:
                     over = picture.convert("RGBA")
@@ -228,30 +248,37 @@ def _square(picture: Any, side: int, resize: Resize) -> Any:
     return ImageOps.pad(picture, size, lanczos) if resize == "pad" else picture.resize(size, lanczos)
 
 
-def _of_values(path: Path, picture: Any, depth: int) -> Any:
-    """Return a picture of integers of more than 8 bits, or of floats in [0, 1], as one of floats in 0..255."""
+def _of_values(path: Path, picture: Any, depth: int, *, white_is_zero: bool) -> Any:
+    """Return a picture of integers of more than 8 bits, or of floats in [0, 1], as one of floats in 0..255.
+
+    Pillow turns the values of TIFF files whose white is zero if they have up to 8 bits, and not if they have more.
+    """
     from PIL import Image
 
     values = np.asarray(picture)
     if picture.mode != "F":
         _check_range(path, values, depth)
-        return Image.fromarray((values * (255 / (2**depth - 1))).astype(np.float32))
+        most = 2**depth - 1
+        return Image.fromarray(((most - values if white_is_zero else values) * (255 / most)).astype(np.float32))
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # which is so of NaN too
         raise ValuesError(
-            f"the image {_shown(path)}", got=f"floats from {low:g} to {high:g}", expected="floats in [0, 1]",
+            f"the image {_shown(path)}",
+            got=f"floats from {low:g} to {high:g}",
+            expected="floats in [0, 1]",
             remedy="Scale its values to [0, 1], or write it as integers of 8 or 16 bits.",
-        )  # fmt: skip
+        )
     return Image.fromarray(np.float32(255) * values)
 
 
 def _check_range(path: Path, values: np.ndarray, depth: int) -> None:
     if values.min() < 0 or values.max() >= 2**depth:
         raise ValuesError(
-            f"the image {_shown(path)}", got=f"values from {values.min()} to {values.max()}",
+            f"the image {_shown(path)}",
+            got=f"values from {values.min()} to {values.max()}",
             expected=f"0 to {2**depth - 1}, which are {depth} bits",
             remedy="Name the bits of its values with --data.depth, or write it as integers of 8 or 16 bits.",
-        )  # fmt: skip
+        )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -274,7 +301,7 @@ def _shown(path: Path) -> str:
     return printable(str(path))
 
 
-def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a key that compares numbers in names as numbers; names that differ in zeros alone keep an order."""
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sorting key by which numbers in names are numbers; names that differ in zeros alone keep an order."""
     parts = re.findall(r"\d+|\D+", name)
     return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))

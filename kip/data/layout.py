@@ -1,6 +1,6 @@
-"""Where the parts of a folder of pictures are: train, validation and test, under the names that people give them.
+"""The parts of a folder of pictures: train, validation and test, under the names that people give them.
 
-| folder | what its parts are |
+| folder | its parts |
 |---|---|
 | FOLDER/CLASS/IMAGE | one part, of which a fixed fifth of each class is kept for testing |
 | FOLDER/train/CLASS/IMAGE, and FOLDER/test likewise | train and test |
@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from kip.data import image_folder
+from kip.data.class_order import plain
 from kip.data.image_folder import Listing
 from kip.errors import DataError, printable
 
@@ -110,9 +111,11 @@ def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
             if len(paths) > 1:
                 named = " and ".join(_shown(Path(path.name)) for path in paths)
                 raise DataError(
-                    f"the folder {_shown(folder)}", got=f"{named}", expected="one of them",
+                    f"the folder {_shown(folder)}",
+                    got=f"{named}",
+                    expected="one of them",
                     remedy="Move the other one elsewhere.",
-                )  # fmt: skip
+                )
         return {part: paths[0] for part, paths in found.items()}
     tests = [path for part, paths in found.items() if part != "train" for path in paths]
     if not tests:
@@ -132,8 +135,8 @@ def _parts(folder: Path, inner: list[Path]) -> dict[Part, Path]:
 
 def _has_classes(part: Path, names: tuple[str, ...]) -> bool:
     """Return whether a part has folders for classes: one folder of another name holds pictures without classes."""
-    inner = [printable(path.name) for path in image_folder.folders(part)]
-    return len(inner) > 1 or any(name in names for name in inner)
+    inner = [plain(printable(path.name)) for path in image_folder.folders(part)]
+    return len(inner) > 1 or any(name in map(plain, names) for name in inner)
 
 
 def _annotated(part: Path, names: tuple[str, ...]) -> Listing:

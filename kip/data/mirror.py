@@ -1,4 +1,4 @@
-"""Whether the mirror image of an image has the same class: a property of a data set, and not of its colours.
+"""Mirror images of the same class: a property of a data set, and not of its colours.
 
 A mirrored photograph of a ship shows a ship, but a mirrored 2 is no digit, and a mirrored b is a d. SVHN's digits are
 coloured and must not be flipped; Fashion-MNIST's clothes are grey and may be.

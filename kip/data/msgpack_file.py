@@ -4,8 +4,8 @@
 that hold the packed triple of shape, name of the dtype, and bytes. Public code of RCIG keeps its set so: `x_proto` and
 `y_proto`, the learned ones under `params`, and their moving average under `ema_average`.
 
-Maps, strings, numbers and such arrays are read, and everything else is refused. Lengths that the file states are
-bounded, so that a small file asks for no more memory than its own size.
+Maps, strings, numbers and such arrays are read, and everything else is refused. The lengths that the file states are
+bounded, and so is the number of its values, so that a file takes little more memory than its own size.
 """
 
 from __future__ import annotations
@@ -24,11 +24,24 @@ FILE_BYTES = 1 << 30
 """The largest file that is read."""
 LONGEST_LIST, LARGEST_MAP = 64, 4096
 """The most entries of a list and of a map; a network has fewer layers, and an array fewer axes."""
+MOST_VALUES = 100_000
+"""The most entries of all lists and maps together. An empty map is one byte of the file and 64 bytes in memory."""
 ARRAY, SCALAR = 1, 3
 """Flax's types of extensions."""
 DTYPES = (
-    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
-)  # fmt: skip
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+)
 """The dtypes of arrays that are read."""
 
 
@@ -49,9 +62,10 @@ def read(path: Path) -> Any:
         raise DataError(f"no file {path}", expected="a checkpoint of Flax") from None
     except Exception as error:  # what msgpack raises on a damaged file is no closed list
         raise DataError(
-            f"{path} cannot be read as a checkpoint of Flax", got=f"{type(error).__name__}: {error}",
+            f"{path} cannot be read as a checkpoint of Flax",
+            got=f"{type(error).__name__}: {error}",
             expected="msgpack, as flax.training.checkpoints writes it",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def read_set(path: Path) -> dict[str, np.ndarray]:
@@ -77,10 +91,27 @@ def read_set(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unpacked(content: bytes, extension: Callable[[int, bytes], Any]) -> Any:
+    count = 0
+
+    def counted(part: Any) -> Any:
+        nonlocal count
+        count += len(part)
+        if count > MOST_VALUES:
+            raise DataError("a checkpoint of Flax with too many values", expected=f"at most {MOST_VALUES} entries")
+        return part
+
     return msgpack.unpackb(
-        content, ext_hook=extension, raw=False, max_array_len=LONGEST_LIST, max_map_len=LARGEST_MAP,
-        max_str_len=len(content), max_bin_len=len(content), max_ext_len=len(content),
-    )  # fmt: skip
+        content,
+        ext_hook=extension,
+        object_hook=counted,
+        list_hook=counted,
+        raw=False,
+        max_array_len=LONGEST_LIST,
+        max_map_len=LARGEST_MAP,
+        max_str_len=len(content),
+        max_bin_len=len(content),
+        max_ext_len=len(content),
+    )
 
 
 def _array(kind: int, content: bytes) -> np.ndarray:
@@ -98,6 +129,7 @@ def _array(kind: int, content: bytes) -> np.ndarray:
     if math.prod(shape) * np.dtype(dtype).itemsize != len(values):
         raise DataError(
             "a checkpoint of Flax with an array that its bytes do not fill",
-            got=f"{len(values)} bytes", expected=f"shape {tuple(shape)} of {dtype}",
-        )  # fmt: skip
+            got=f"{len(values)} bytes",
+            expected=f"shape {tuple(shape)} of {dtype}",
+        )
     return np.frombuffer(values, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)

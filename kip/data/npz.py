@@ -6,7 +6,7 @@
 | train_images, train_labels, test_images, test_labels (MedMNIST), or other `SPELLINGS` | these four |
 | grey images without an axis of channels, uint8 (N, H, W) (Keras' MNIST) | (N, H, W, 1) |
 | a column of classes (N, 1) (Keras' CIFAR-10, MedMNIST) | (N,) |
-| names of classes, strings (N,) | classes in the order of `class_names`, or of the names |
+| names of classes, strings (N,) | classes in the order of `class_names`, or of the names, whose numbers are numbers |
 | truth values (N,) | classes 0 and 1 |
 | val_images, val_labels and the like | nothing: validation images are taken out of train, with a word |
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kip.data.image_folder import natural
 from kip.data.published import described
 from kip.errors import DataError, printable
 from kip.storage.images import Images, Lazy, in_memory_bytes
@@ -36,6 +37,8 @@ SPELLINGS = (
     ("train_data", "train_labels", "test_data", "test_labels"),
 )
 """Names of the four arrays; the first of which a file has all."""
+LOOKED_AT = 1000
+"""Images of each part whose range is looked at."""
 WRITE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 Arrays = tuple[Images, np.ndarray, Images, np.ndarray]
 
@@ -61,7 +64,8 @@ def class_names(path: Path) -> tuple[str, ...]:
     train = _spelling(held)[1]
     if train not in held or array_headers(path, [train])[train].dtype.kind != "U":
         return ()
-    return tuple(printable(str(name)) for name in np.unique(read_arrays(path, [train])[train]))
+    names = np.unique(read_arrays(path, [train])[train]).tolist()
+    return tuple(printable(name) for name in sorted(names, key=natural))
 
 
 def read(path: Path) -> Arrays:
@@ -85,10 +89,12 @@ def read(path: Path) -> Arrays:
     names = _spelling(held)
     if held and (lacking := [name for name in names if name not in held]):
         raise DataError(
-            f"{path} lacks {', '.join(lacking)}", got=described(array_headers(path)), expected=", ".join(NAMES),
+            f"{path} lacks {', '.join(lacking)}",
+            got=described(array_headers(path)),
+            expected=", ".join(NAMES),
             remedy=f"Write the arrays under these names with {WRITE}, or under train_images, train_labels, "
             "test_images and test_labels.",
-        )  # fmt: skip
+        )
     if left_out := [name for name in held if name.lower().startswith(("val", "x_val", "y_val"))]:
         LOGGER.warning(
             "%s: %s are left out; validation images are taken out of train (data.validation)", path, ", ".join(left_out)
@@ -148,6 +154,7 @@ def check(
     """Check x_train, y_train, x_test, y_test as `read` says; `source` and `names` are for errors."""
     for name, images in ((names[0], x_train), (names[2], x_test)):
         _check_images(f"{source}: {name}", images)
+    _check_values(source, x_train, x_test, names)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
             f"{source}: train and test images differ in shape",
@@ -174,6 +181,25 @@ def check(
     return x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64)
 
 
+def _check_values(source: str, x_train: Images, x_test: Images, names: tuple[str, ...]) -> None:
+    """Look for images that were scaled to [0, 1] before they became bytes: some are looked at.
+
+    Raises:
+        DataError: if train and test images have such different ranges.
+    """
+    largest = [int(np.asarray(images[:LOOKED_AT]).max()) for images in (x_train, x_test)]
+    remedy = "Bytes are 0..255: write np.rint(x * 255).astype(np.uint8) of images in [0, 1], before they become bytes."
+    if min(largest) <= 1 and max(largest) > 127:
+        raise DataError(
+            f"{source}: train and test images differ in range",
+            got=f"values up to {largest[0]} in {names[0]} and up to {largest[1]} in {names[2]}",
+            expected="one range",
+            remedy=remedy,
+        )
+    if largest[0] <= 1:
+        LOGGER.warning("%s: %s has no value above %d of 255, which is black. %s", source, names[0], largest[0], remedy)
+
+
 def _check_images(name: str, images: Images) -> None:
     if not isinstance(images, Lazy) and images.dtype.kind == "f" and not np.isfinite(images).all():
         kind = "NaN" if np.isnan(images).any() else "infinity"
@@ -182,10 +208,7 @@ def _check_images(name: str, images: Images) -> None:
         )
     if images.dtype != np.uint8:
         raise DataError(
-            f"{name} has the wrong dtype",
-            got=images.dtype,
-            expected="uint8, 0..255",
-            remedy="Store pixels, before any normalisation; for floats in [0, 1]: np.rint(x * 255).astype(np.uint8).",
+            f"{name} has the wrong dtype", got=images.dtype, expected="uint8, 0..255", remedy=_as_bytes(images)
         )
     if images.ndim != 4:
         raise DataError(
@@ -205,20 +228,33 @@ def _check_images(name: str, images: Images) -> None:
         raise DataError(f"{name} is empty", got=f"shape {images.shape}", expected="at least one image")
 
 
+def _as_bytes(images: Images) -> str:
+    """Return how images of another type become bytes."""
+    if images.dtype.kind == "b":
+        return "Write truth values as x.astype(np.uint8) * 255."
+    if images.dtype.kind in "iu":
+        low, high = (int(images.min()), int(images.max())) if images.size and not isinstance(images, Lazy) else (0, 0)
+        if low >= 0 and 1 < high <= 255:
+            return "The values fit: write x.astype(np.uint8)."
+        return f"Values from {low} to {high} are no bytes: scale them to 0..255, such as 16 bits by x // 257."
+    return "Store pixels, before any normalisation; for floats in [0, 1]: np.rint(x * 255).astype(np.uint8)."
+
+
 def _check_labels(name: str, labels: np.ndarray, images: int) -> None:
+    if labels.ndim != 1:
+        is_row = labels.shape[:1] == (1,) and labels.size == images
+        raise DataError(
+            f"{name} has the wrong rank",
+            got=f"shape {labels.shape}",
+            expected="(N,)",
+            remedy="Flatten a row with y[0]." if is_row else "Take the classes of one-hot rows by y.argmax(1).",
+        )
     if labels.dtype.kind not in "iu":
         raise DataError(
             f"{name} has the wrong dtype",
             got=labels.dtype,
             expected="integers",
             remedy="Number the classes from 0: np.unique(labels, return_inverse=True)[1].",
-        )
-    if labels.ndim != 1:
-        raise DataError(
-            f"{name} has the wrong rank",
-            got=f"shape {labels.shape}",
-            expected="(N,)",
-            remedy="Flatten a column with y[:, 0], or one-hot rows with y.argmax(1).",
         )
     if len(labels) != images:
         raise DataError(f"{name} has another length than its images", got=len(labels), expected=str(images))

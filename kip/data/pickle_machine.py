@@ -51,7 +51,7 @@ class Unfinished:
 
 
 class Vocabulary(Protocol):
-    """What a pickle may name."""
+    """The names that a pickle may use."""
 
     def named(self, text: str) -> Name:
         """Return a name that is known, and refuse any other."""
@@ -257,9 +257,14 @@ PUSHED = {
 }  # fmt: skip
 """Instructions that push their own argument."""
 CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "MARK": _Mark,
-}  # fmt: skip
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "MARK": _Mark,
+}
 """Instructions that push a value."""
 ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "POP_MARK": _Machine._pop_mark,
@@ -283,7 +288,7 @@ ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine._build,
     "BINPERSID": _Machine._binpersid,
 }
-"""What the other instructions do."""
+"""Carry out the other instructions."""
 
 
 def _plain(path: Path, value: Any) -> Any:

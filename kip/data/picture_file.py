@@ -68,9 +68,10 @@ def opened(source: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Iterato
         if file.width * file.height > most:
             raise DataError(
                 f"the image {source}" if isinstance(source, Path) else "an image",
-                got=f"{file.width}x{file.height} pixels", expected=f"at most {most} pixels",
+                got=f"{file.width}x{file.height} pixels",
+                expected=f"at most {most} pixels",
                 remedy=f"Make it smaller, or set ${bounds.PICTURE_VARIABLE} to more than {most // 10**6}.",
-            )  # fmt: skip
+            )
         yield file
 
 

@@ -30,8 +30,17 @@ from kip.storage import bounds
 LOGGER = logging.getLogger(__name__)
 IMAGES = ("images", "image", "image_syn", "images_syn", "syn_images", "images_train", "x_proto", "x", "imgs", "data")
 LABELS = (
-    "labels", "classes", "label", "label_syn", "labels_syn", "syn_labels", "labels_train", "y_proto", "y", "targets"
-)  # fmt: skip
+    "labels",
+    "classes",
+    "label",
+    "label_syn",
+    "labels_syn",
+    "syn_labels",
+    "labels_train",
+    "y_proto",
+    "y",
+    "targets",
+)
 RATES = ("learning_rates", "learning_rate", "syn_lr", "lrs", "lr", "rate", "rates")
 LISTED = 12
 """Values of a file that an error lists."""
@@ -53,7 +62,7 @@ class Published(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a file holds of a set, or of several along a first axis; labels may lie elsewhere."""
+    """The parts of a set that a file holds, or of several along a first axis; labels may lie elsewhere."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -118,10 +127,12 @@ def found(path: Path, held: Any, *, index: int = 0, arrays: Sequence[str] = ()) 
 def missing(path: Path, held: Any) -> DataError:
     """Return the error of a file that lacks images or labels, which lists what it has."""
     return DataError(
-        f"arrays of {path}", got=described(held), expected="images and their labels",
+        f"arrays of {path}",
+        got=described(held),
+        expected="images and their labels",
         remedy="Name the arrays with --arrays IMAGES LABELS, the file of the labels with --labels, or the number of "
         "images of each class with --per-class where they stand in the classes' order.",
-    )  # fmt: skip
+    )
 
 
 def in_class_order(count: int, per_class: int, num_classes: int) -> np.ndarray:
@@ -132,9 +143,10 @@ def in_class_order(count: int, per_class: int, num_classes: int) -> np.ndarray:
     """
     if per_class < 1 or count != per_class * num_classes:
         raise DataError(
-            "--per-class", got=f"{per_class} images of each of {num_classes} classes",
+            "--per-class",
+            got=f"{per_class} images of each of {num_classes} classes",
             expected=f"{count} images together, as the file has",
-        )  # fmt: skip
+        )
     return np.repeat(np.arange(num_classes), per_class)
 
 
@@ -161,9 +173,10 @@ def scores_and_classes(
         return centred_one_hot(whole, classes), whole, False
     if labels.shape != (count, classes) or not is_number:
         raise DataError(
-            "labels of the set", got=f"shape {labels.shape}, dtype {labels.dtype}",
+            "labels of the set",
+            got=f"shape {labels.shape}, dtype {labels.dtype}",
             expected=f"({count}, {classes}) floats, or ({count},) integer classes",
-        )  # fmt: skip
+        )
     if labels.dtype.kind != "f":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
             raise DataError("labels of the set", got=f"{labels.dtype} rows", expected="rows with a single 1, or floats")
@@ -173,9 +186,11 @@ def scores_and_classes(
     are_probabilities = least >= -1e-3 and bool(np.all(np.abs(sums - 1) < 1e-2))
     if labels_are == "probabilities" and not are_probabilities:
         raise DataError(
-            "labels of the set", got=f"rows from {least:.3g} whose sums are {sums.min():.3g} to {sums.max():.3g}",
-            expected="probabilities, whose rows sum to 1", remedy="Say --labels-are logits or scores.",
-        )  # fmt: skip
+            "labels of the set",
+            got=f"rows from {least:.3g} whose sums are {sums.min():.3g} to {sums.max():.3g}",
+            expected="probabilities, whose rows sum to 1",
+            remedy="Say --labels-are logits or scores.",
+        )
     if labels_are == "logits":
         rows = np.exp(rows - rows.max(axis=1, keepdims=True))
         rows /= rows.sum(axis=1, keepdims=True)
@@ -209,9 +224,11 @@ def _described(part: Any) -> str:
 
 def _are_sets(held: Any) -> bool:
     """Return whether a value is a list of pairs, of which each is a set."""
-    return isinstance(held, list | tuple) and bool(held) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and _is_array(pair[0], 4) for pair in held
-    )  # fmt: skip
+    return (
+        isinstance(held, list | tuple)
+        and bool(held)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 and _is_array(pair[0], 4) for pair in held)
+    )
 
 
 def _parts(held: Any, arrays: Sequence[str]) -> tuple[Any, Any, Any]:

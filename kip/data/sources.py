@@ -17,17 +17,20 @@ from kip.data import folder as folder_source
 from kip.data import npz, tfds
 from kip.data.image_folder import Look, Resize
 from kip.data.mirror import mirror_keeps_class
-from kip.errors import DataError, did_you_mean
+from kip.errors import DataError, did_you_mean, printable
+from kip.progress import inner_stage
 from kip.storage.images import Held, Images, Lazy, chosen, in_memory_bytes, parts
 
 DATA_DIR_VARIABLE = "KIP_DATA_DIR"
 USUAL = ("mnist", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100")
 """Names of tensorflow-datasets that a mistyped one may stand for."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+"""Endings of files that hold other files."""
 
 
 @value
 class Data:
-    """Which data set, and how much of its train part is held out for choices (steps, hyperparameters, checkpoints)."""
+    """A data set, and the size of its train part that is held out for choices (steps, hyperparameters, checkpoints)."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "digits"
     """The data set: `digits`, the stem of a .npz file or the name of a folder of pictures in the data folder, or a
@@ -43,25 +46,25 @@ class Data:
     """The side of the squares that the pictures of a folder are brought to, in pixels, as `resize` says. None keeps
     them as they are; they must have one size then."""
     resize: Resize = "crop"
-    """How a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept. `pad`: its
-    longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
+    """The way in which a picture becomes a square. `crop`: its shorter side is scaled, and the middle square is kept.
+    `pad`: its longer side is scaled, and black fills the rest. `stretch`: both sides are scaled."""
     background: Annotated[str, Field(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")] = "white"
     """The colour that the transparency of a folder's pictures is laid over: white, black, grey, or #rrggbb."""
     depth: Annotated[int, Field(ge=1, le=16)] | None = None
     """The bits of the values of a folder's grey pictures of more than 8 bits: 12 makes 4095 white. None takes the least
     of 8, 10, 12, 14 and 16 that holds the largest value of all pictures."""
     recursive: bool = False
-    """Whether pictures in folders within a class's folder are of the class too. They are left out otherwise."""
+    """Take pictures in folders within a class's folder as the class's too. They are left out otherwise."""
     shrink: Annotated[int, Field(ge=1)] = 1
     """The side of the squares of pixels that are averaged into one: 2 makes MNIST 14x14. It must divide height and
     width."""
     mirror_keeps_class: bool | None = None
-    """Whether the mirror image of an image has the same class, so that training may flip images. None takes what is
+    """True if the mirror image of an image has the same class, so that training may flip images. None takes what is
     known of the name (`kip.data.mirror`); for an unknown name it means yes for RGB images and no for grey ones."""
 
     @property
     def look(self) -> Look:
-        """How the pictures of a folder become arrays."""
+        """The way in which the pictures of a folder become arrays."""
         return Look(self.side, self.resize, self.background, self.depth)
 
 
@@ -109,7 +112,7 @@ class Dataset(NamedTuple):
     test: Split
     num_classes: int
     mirror_keeps_class: bool
-    """Whether the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
+    """True if the mirror image of an image has the same class: no for digits and letters, yes for photographs."""
     class_names: tuple[str, ...] = ()
     """The names of the classes, in their order; none where the source does not say."""
 
@@ -136,6 +139,11 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
             malformed, if a class is too small for the validation split, or if `shrink` does not divide the images'
             sides.
     """
+    with inner_stage(f"reading {data.name}"):
+        return _load(data, data_dir)
+
+
+def _load(data: Data, data_dir: Path | None) -> Dataset:
     source = _read(data, data_dir)
     given = [split for split in (source.train, source.test, source.validation) if split is not None]
     splits = [split._replace(images=shrunk(split.images, data.shrink)) for split in given]
@@ -261,16 +269,33 @@ def _read(data: Data, data_dir: Path | None) -> Source:
         arrays, class_names = tfds.read(name)
     except tfds.UnknownName as error:
         looked.append(f"tensorflow-datasets ({error})")
-        files = [] if folder is None else sorted(folder.glob("*.npz"))
-        hint = did_you_mean(name, ["digits", *(file.stem for file in files), *USUAL])
+        hint = _nearest(name, folder)
+        name = name.removesuffix(".npz")
         raise DataError(
-            f"no data set named {name!r}",
+            f"no data set named {data.name!r}",
             got="nothing from " + ", ".join(looked),
             remedy=f"{hint}Put {name}.npz with x_train, y_train, x_test, y_test, or a folder {name} with a folder of "
             f"pictures for each class, into a folder, and name it with --data-dir or ${DATA_DIR_VARIABLE}. Or use "
             "digits or a tensorflow-datasets name such as cifar10.",
         ) from None
     return _parts(f"tensorflow-datasets {name}", arrays, class_names)
+
+
+def _nearest(name: str, folder: Path | None) -> str:
+    """Return what a name may stand for: a set of nearly that name, or a file of that name that is no set."""
+    sets, files = ["digits", *USUAL], []
+    if folder is not None and folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".npz" or (path.is_dir() and not path.name.startswith(".")):
+                sets.append(path.name.removesuffix(".npz"))
+            elif path.is_file() and name in (path.name, path.stem):
+                files.append(path)
+    if files:
+        stem = files[0].name.partition(".")[0]
+        is_archive = files[0].suffix.lower() in ARCHIVES
+        how = f"unpack it into a folder {stem}" if is_archive else f"write its arrays into {stem}.npz"
+        return f"{printable(files[0].name)} lies in the data folder: {how}. "
+    return did_you_mean(name.removesuffix(".npz"), sets)
 
 
 def _parts(source: object, arrays: npz.Arrays, class_names: tuple[str, ...]) -> Source:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kip.data import npz
 from kip.errors import DataError, MissingExtraError
+from kip.progress import draws_bars, inner_stage
+
+LIBRARY = "tensorflow_datasets"
 
 
 class UnknownName(LookupError):
@@ -35,19 +41,26 @@ def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str
         MissingExtraError: if tensorflow-datasets is not installed.
         DataError: if the set cannot be downloaded, or is not one of fixed-size images with labels.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start is silent then
+    if _is_surely_unknown(name, data_dir):
+        raise UnknownName(f"no data set {name} among those of the library")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import tensorflow as tf
-        import tensorflow_datasets
-        from tensorflow_datasets.core.download import downloader
+        with inner_stage("loading TensorFlow, which takes a while", delay=0), _without_chatter():
+            import tensorflow as tf
+            import tensorflow_datasets
+            from tensorflow_datasets.core.download import downloader
 
-        # TensorFlow takes all GPU memory at its first operation, and JAX then finds none; too late once it has started.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_visible_devices([], "GPU")
-        # Its ten retries, each after twice the pause, keep a machine without a network waiting 200 s; five take 6 s.
-        downloader.MAX_RETRIES = 5
-        # Inside the try: 4.9 imports importlib_resources, which it does not declare, only when a builder is made.
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
+            # TensorFlow takes all GPU memory at its first operation, and JAX then finds none; too late once it has
+            # started.
+            with contextlib.suppress(RuntimeError):
+                tf.config.set_visible_devices([], "GPU")
+            # Its ten retries, each after twice the pause, keep a machine without a network waiting 200 s; five take
+            # 6 s.
+            downloader.MAX_RETRIES = 5
+            if not draws_bars():
+                tensorflow_datasets.disable_progress_bar()
+            # Inside the try: 4.9 imports importlib_resources, which it does not declare, only when a builder is made.
+            builder = tensorflow_datasets.builder(name, data_dir=data_dir, try_gcs=False)
     except ImportError as error:
         raise MissingExtraError(
             f"data set {name!r} comes from tensorflow-datasets, which cannot be imported",
@@ -56,7 +69,8 @@ def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str
             "NAME.npz.",
         ) from error
     except ValueError as error:  # DatasetNotFoundError, and an unknown part after the slash of a name
-        raise UnknownName(f"version {tensorflow_datasets.__version__}: {str(error).splitlines()[0]}") from None
+        version = getattr(sys.modules.get("tensorflow_datasets"), "__version__", "unknown")
+        raise UnknownName(f"version {version}: {str(error).splitlines()[0]}") from None
     _check_features(name, builder.info)
     # Not through Google's bucket: looking there blocks without a network, and the original files serve as well.
     download = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
@@ -81,6 +95,55 @@ def read(name: str, data_dir: Path | None = None) -> tuple[npz.Arrays, tuple[str
         parts += [np.asarray(arrays["image"]), np.asarray(arrays["label"])]
     names = tuple(getattr(builder.info.features["label"], "names", None) or ())
     return npz.check(f"tensorflow-datasets {name}", *parts), names
+
+
+def _is_surely_unknown(name: str, data_dir: Path | None) -> bool:
+    """Return whether the library has no set of a name, as its files say; importing it for that takes many seconds.
+
+    A set of the user's own is one that was prepared before, or is registered in this process, which then has the
+    library loaded.
+    """
+    spec = None if LIBRARY in sys.modules else importlib.util.find_spec(LIBRARY)
+    if spec is None or not spec.submodule_search_locations or ":" in name:  # NAMESPACE:NAME is a community's
+        return False
+    stem = name.partition("/")[0]
+    prepared = data_dir or os.environ.get("TFDS_DATA_DIR") or Path("~", LIBRARY).expanduser()
+    return not os.path.isdir(Path(prepared, stem)) and stem not in _names(Path(spec.submodule_search_locations[0]))
+
+
+def _names(library: Path) -> set[str]:
+    """Return the names of the sets in the library's folder, and some that are none.
+
+    A set is a package in `datasets`, or a class anywhere, whose name in CamelCase is the set's in snake_case unless it
+    says another.
+    """
+    names = {path.name for path in (library / "datasets").glob("*")}
+    for path in library.glob("*/**/*.py"):
+        if path.name.endswith("_test.py") or path.relative_to(library).parts[0] == "core":
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for camel in re.findall(r"^class (\w+)", text, re.MULTILINE):
+            apart = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", camel)
+            names.add(re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", apart).lower())
+        names.update(re.findall(r"""^\s+name(?:: [^=]*)? = ["']([\w-]+)["']""", text, re.MULTILINE))
+    return names
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Drop what is written to the process's stderr: the libraries' start logs kilobytes there, past all settings."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _check_features(name: str, info: object) -> None:

@@ -108,9 +108,10 @@ class _Storages:
         structures = [name for name in names if name.endswith("/data.pkl")]
         if len(names) > MEMBERS or len(structures) != 1:
             raise DataError(
-                f"{path} is no file of torch.save", got=f"{len(names)} files with {len(structures)} structures",
+                f"{path} is no file of torch.save",
+                got=f"{len(names)} files with {len(structures)} structures",
                 expected=f"one structure NAME/data.pkl, and at most {MEMBERS} files",
-            )  # fmt: skip
+            )
         self._path, self._archive = path, archive
         self._folder = structures[0].removesuffix("data.pkl")
         self._left = self._most = bounds.file_bytes(path.stat().st_size)
@@ -139,17 +140,19 @@ class _Storages:
         self._left -= count
         if self._left < 0:
             raise DataError(
-                f"{self._path}: its arrays take too much memory", expected=f"at most {self._most >> 20} MiB",
+                f"{self._path}: its arrays take too much memory",
+                expected=f"at most {self._most >> 20} MiB",
                 remedy=f"Set ${bounds.FILE_VARIABLE} to more MiB if you trust the file.",
-            )  # fmt: skip
+            )
 
     def _read(self, name: str, most: int) -> bytes:
         member = self._archive.getinfo(name)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.file_size > most:
             raise DataError(
-                f"{self._path}: {escaped(name)}", got=f"{member.file_size} bytes, compressed by {member.compress_type}",
+                f"{self._path}: {escaped(name)}",
+                got=f"{member.file_size} bytes, compressed by {member.compress_type}",
                 expected=f"at most {most} bytes, stored or deflated",
-            )  # fmt: skip
+            )
         return self._archive.read(member)
 
 
@@ -183,7 +186,7 @@ class _Array(Unfinished):
 
 
 class _Arrays:
-    """What a `.pt` file may name: the vocabulary of its structure.
+    """The names that a `.pt` file may use: the vocabulary of its structure.
 
     Args:
         path: the file, for errors.
@@ -216,9 +219,11 @@ class _Arrays:
         if text.startswith("torch.") and (kind in STORAGES or kind in TYPES):
             return Name(kind)
         raise DataError(
-            f"{self._path} names code", got=escaped(text), expected="tensors, lists and dictionaries alone",
+            f"{self._path} names code",
+            got=escaped(text),
+            expected="tensors, lists and dictionaries alone",
             remedy="Nothing of it was run. Load it where you trust it, and save its arrays by numpy.savez.",
-        )  # fmt: skip
+        )
 
     def called(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """Return what a function of arrays gives; objects of `LEFT_OUT` stay out."""

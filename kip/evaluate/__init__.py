@@ -1,4 +1,4 @@
-"""How good is a distilled set: KRR accuracy, networks trained on it, protocols, analyses.
+"""The quality of a distilled set: KRR accuracy, networks trained on it, protocols, analyses.
 
 `kip.evaluate.transfer`, `protocols` and `pretraining` load Flax, and are imported where they are used.
 """

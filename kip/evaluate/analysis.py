@@ -22,6 +22,7 @@ from kip.evaluate.spectrum import frechet_distance
 from kip.judges import KernelJudge
 from kip.kernels import Kernel
 from kip.networks import Network
+from kip.progress import inner_stage
 from kip.runs import folder
 from kip.sets.distilled import Origin
 from kip.training import predict
@@ -96,14 +97,15 @@ def analyze(
         "distilled": (distilled.images_preprocessed, distilled.labels),
         "natural": compared,
     }.items():
-        k_ss, k_ts = measures.kernel_matrices(blocks, chosen, images, test)
-        subsampled = measures.subsampled(k_ss, k_ts, labels, classes, ridge, repeats=repeats)
-        results[name] = {
-            "accuracy": subsampled[1.0],
-            "dimensions": measures.dimensions(images, k_ss)._asdict(),
-            "bands": [band._asdict() for band in measures.spectral_bands(k_ss, k_ts, labels, classes)],
-            "subsampled": {str(fraction): accuracy for fraction, accuracy in subsampled.items()},
-        }
+        with inner_stage(f"measuring the {name} images"):
+            k_ss, k_ts = measures.kernel_matrices(blocks, chosen, images, test)
+            subsampled = measures.subsampled(k_ss, k_ts, labels, classes, ridge, repeats=repeats)
+            results[name] = {
+                "accuracy": subsampled[1.0],
+                "dimensions": measures.dimensions(images, k_ss)._asdict(),
+                "bands": [band._asdict() for band in measures.spectral_bands(k_ss, k_ts, labels, classes)],
+                "subsampled": {str(fraction): accuracy for fraction, accuracy in subsampled.items()},
+            }
     if features is not None:
         sets = {"distilled": distilled.images_preprocessed, "natural": compared[0]}
         results["features"] = features.label
@@ -118,7 +120,7 @@ def analyze(
         distilled.images_preprocessed, distilled.class_index, apply(dataset.train.images), dataset.train.labels
     )
     results["nearest_natural"] = {
-        "index": near.index.tolist(),
+        "index": near.rows.tolist(),
         "distance": near.distance.tolist(),
         "own_class": near.own_class,
     }

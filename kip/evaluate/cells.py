@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kip import rng
+from kip import machine, rng
 from kip.judges.judge import deviation
 from kip.networks import Model, Network
 from kip.storage.artefacts import Store
@@ -34,7 +34,7 @@ class Squeezed(NamedTuple):
 
     networks: tuple[Network, ...]
     squeeze: Squeeze
-    """How they learned the train split."""
+    """The training by which they learned the train split."""
     seed: int
     """The root seed of the set's run."""
 
@@ -99,18 +99,34 @@ def judge(
         ConfigError: if the protocol needs a teacher and there is none, or the rate of a set that has none.
     """
     begun = time.monotonic()
+    machine.forget_programs_near_limit()
     model = Model(network, candidate.labels.shape[1])
     keys = jnp.stack([rng.key(seed, f"protocol {protocol.name}", index) for index in range(seeds)])
     trained = post_train(
-        model, protocol, candidate.images, candidate.labels, keys, mirror_keeps_class=mirror_keeps_class, seed=seed,
-        rate=candidate.rate, teachers=teachers, store=store, show_progress=show_progress,
+        model,
+        protocol,
+        candidate.images,
+        candidate.labels,
+        keys,
+        mirror_keeps_class=mirror_keeps_class,
+        seed=seed,
+        rate=candidate.rate,
+        teachers=teachers,
+        store=store,
+        show_progress=show_progress,
         what=f"{candidate.name}, {protocol.name}",
-    )  # fmt: skip
+    )
     accuracies = [float(accuracy(model, variables, *test)) for variables in trained]
     return Cell(
-        candidate.name, network.label, protocol.name, float(np.mean(accuracies)), deviation(accuracies), accuracies,
-        stored_bytes(candidate, protocol), round(time.monotonic() - begun, 2),
-    )  # fmt: skip
+        candidate.name,
+        network.label,
+        protocol.name,
+        float(np.mean(accuracies)),
+        deviation(accuracies),
+        accuracies,
+        stored_bytes(candidate, protocol),
+        round(time.monotonic() - begun, 2),
+    )
 
 
 def seen_of(candidate: Candidate, protocol: Protocol) -> list[np.ndarray]:
@@ -145,9 +161,11 @@ def stored_bytes(candidate: Candidate, protocol: Protocol) -> int:
         of_labels = bytes_of_views(recipe, count, classes) + hard * (protocol.class_weight > 0)
     else:
         of_labels = {
-            "classes": hard, "own": entries, "teacher": entries,
+            "classes": hard,
+            "own": entries,
+            "teacher": entries,
             "teacher on views": protocol.epochs * entries + hard * (protocol.class_weight > 0),
-        }[protocol.labels]  # fmt: skip
+        }[protocol.labels]
     return NUMBER_BYTES * math.prod(candidate.images.shape) + of_labels
 
 

@@ -40,9 +40,11 @@ from kip.evaluate.prepared import check_classes, check_data
 from kip.evaluate.setting import Setting, Teacher
 from kip.experiment import Experiment
 from kip.judges import Students
-from kip.methods.selection.geometric import Geometric
+from kip.methods.selection import rules
+from kip.methods.selection.selection import Selection
 from kip.networks import Network
 from kip.networks.model import CONVNET
+from kip.progress import counted, inner_stage
 from kip.runs import folder, loop
 from kip.runs.setup import problem_of
 from kip.sets.distilled import DistilledSet
@@ -50,13 +52,21 @@ from kip.storage.json_files import read_object
 from kip.training.protocols import PROTOCOLS, Protocol, for_set
 
 Baseline = Literal["random", "herding", "k_centers", "medoids", "facility_location"]
+BASELINES: dict[Baseline, rules.Rule] = {
+    "random": rules.Random(),
+    "herding": rules.Herding(),
+    "k_centers": rules.KCenters(),
+    "medoids": rules.Medoids(),
+    "facility_location": rules.FacilityLocation(),
+}
+"""The rules of baselines; images are their pixels."""
 RUNS, CELLS, TABLE = "runs", "cells", "comparison.json"
 DSA = ("dsa", "dsa_no_flip")
 
 
 @value
 class Comparison:
-    """What is put into the table, and how networks are trained."""
+    """The content of the table, and the training of its networks."""
 
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("HL",)
     """The protocols that networks are trained under: HL, SL, SL+KD, FKD, DC-BENCH, MTT, OWN, and others that
@@ -69,7 +79,7 @@ class Comparison:
     epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """The number of passes over the set. None given takes each protocol's own; several make a column each."""
     seeds: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for each cell of the table."""
+    """Networks that are trained for each cell of the table."""
     teacher: Network = CONVNET
     """The network that gives soft labels. It is trained on the whole train split under the augmentation of the views
     that it labels, and kept for other tables."""
@@ -152,7 +162,7 @@ def compare(
         ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit; or a protocol
             takes the set's learning rate, a set has none, and none is given.
         DataError: if a set cannot be read, or is of other data than its data set has.
-        Whatever a run raises.
+        KipError: whatever a run raises.
     """
     if not sets:
         raise ConfigError("sets", got="none", expected="at least one set, run or configuration")
@@ -183,10 +193,16 @@ def compare(
     for members in groups:
         origin = members[0].distilled.origin
         setting = Setting(
-            origin.data, origin.preprocess, cells=out / CELLS, seeds=comparison.seeds, seed=comparison.seed,
-            teacher=comparison.teacher, teacher_epochs=comparison.teacher_epochs, data_dir=data_dir,
+            origin.data,
+            origin.preprocess,
+            cells=out / CELLS,
+            seeds=comparison.seeds,
+            seed=comparison.seed,
+            teacher=comparison.teacher,
+            teacher_epochs=comparison.teacher_epochs,
+            data_dir=data_dir,
             show_progress=show_progress,
-        )  # fmt: skip
+        )
         candidates, rows = [], []
         for entry in members:
             check_data(entry.distilled, setting.dataset)
@@ -200,9 +216,11 @@ def compare(
         table["sets"] += rows
         wanted_cells = list(itertools.product(zip(candidates, rows), comparison.networks, protocols))
         labelled: dict[Teacher, None] = {}
-        for place, ((candidate, row), network, protocol) in enumerate(wanted_cells, 1):
+        counting = counted(wanted_cells, len(wanted_cells), "comparison", unit=" cells", shown=show_progress)
+        for place, ((candidate, row), network, protocol) in enumerate(counting, 1):
             fitted = fitted_to(protocol, candidate, network, setting, row["images_per_class"])
-            cell = setting.cell(candidate, network, fitted)
+            with inner_stage(f"{candidate.name}, {network.label}, {fitted.label}", names=False):
+                cell = setting.cell(candidate, network, fitted)
             progress(f"{place:>3} of {len(wanted_cells)}  {line(cell)}")
             about = {name: row[name] for name in ("data", "preprocess", "method", "images_per_class")}
             teachers = setting.teachers_of(candidate, fitted)
@@ -255,9 +273,11 @@ def varied(name: str, given: Experiment, vary: Sequence[str]) -> list[tuple[str,
                 place = place.get(key) if isinstance(place, dict) else None
             if not isinstance(place, dict) or last not in place:
                 raise ConfigError(
-                    f"--vary of {name}", got=repr(field), expected="a field of the configuration",
+                    f"--vary of {name}",
+                    got=repr(field),
+                    expected="a field of the configuration",
                     remedy=f"`kip distill {name} --help` lists them.",
-                )  # fmt: skip
+                )
             try:
                 place[last] = json.loads(text)
             except json.JSONDecodeError:
@@ -329,7 +349,7 @@ def _baseline(rule: Baseline, per_class: int, setting: Setting, comparison: Comp
         comparison: the seed, and networks that they are for.
         named: whether its name says the data set and preprocessing.
     """
-    method = Geometric(per_class, by=rule, network=comparison.networks[0])
+    method = Selection(per_class, rule=BASELINES[rule], network=comparison.networks[0])
     wanted = Experiment(method, data=setting.data, preprocess=setting.preprocess, seed=comparison.seed)
     with KernelBlocks(wanted.blocks) as blocks:
         problem = problem_of(wanted, setting.dataset, setting.transform, blocks, None)
@@ -346,7 +366,7 @@ def _candidate(entry: Entry, comparison: Comparison) -> Candidate:
     if isinstance(origin.judge, Students) and origin.judge.teachers:
         squeezed = Squeezed(origin.judge.teachers, origin.judge.squeeze, origin.seed)
     rate = comparison.rate if support.learning_rate is None else support.learning_rate
-    return Candidate(entry.name, support.images, support.labels, rate, squeezed)
+    return Candidate(entry.name, support.inputs, support.labels, rate, squeezed)
 
 
 def fitted_to(
@@ -360,9 +380,12 @@ def fitted_to(
     if protocol.labels == "teacher on views" and len(teachers) > 1:
         protocol = dataclasses.replace(protocol, labels="stored views")
     return for_set(
-        protocol, classes=candidate.labels.shape[1], images_per_class=images_per_class, student=network,
+        protocol,
+        classes=candidate.labels.shape[1],
+        images_per_class=images_per_class,
+        student=network,
         teacher=teachers[0].network if len(teachers) == 1 else None,
-    )  # fmt: skip
+    )
 
 
 def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
@@ -374,15 +397,19 @@ def _check_rates(entries: Sequence[Entry], comparison: Comparison) -> None:
     without += [f"baseline {rule}" for rule in comparison.baselines]
     if without:
         raise ConfigError(
-            f"learning rate under protocol {taking[0].name}", got=f"none of {', '.join(without)}",
-            expected="the rate that the set was learned with", remedy="Give the rate with --rate.",
-        )  # fmt: skip
+            f"learning rate under protocol {taking[0].name}",
+            got=f"none of {', '.join(without)}",
+            expected="the rate that the set was learned with",
+            remedy="Give the rate with --rate.",
+        )
 
 
 def _method(distilled: DistilledSet) -> str:
     """Return what the table calls a set's method: its name, or the rule by which it chose natural images."""
     method = distilled.origin.experiment["method"]
-    return str(method.get("by") or method.get("score") or method["name"])
+    if method["name"] == "selection" and isinstance(rule := method.get("rule"), dict):
+        return rules.name(rule)
+    return str(method.get("by") or method.get("score") or method["name"])  # the first two are of sets of an older kip
 
 
 def _row(name: str, method: str, count: int, setting: Setting, entry: Entry | None = None) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
 from kip.networks import Network
 from kip.networks.model import CONVNET
+from kip.progress import counted, inner_stage
 from kip.rng import generator
 from kip.runs.setup import check_data, problem_of
 from kip.storage.artefacts import Store, digest, identified
@@ -65,7 +66,7 @@ class Correlation:
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 5, 10)
     """The sizes of the subsets, in images per class."""
     subsets: Annotated[int, Field(ge=4)] = 60
-    """How many subsets are scored: sizes and kinds take turns."""
+    """Subsets that are scored: sizes and kinds take turns."""
     draws: Annotated[int, Field(ge=1)] = 5
     """Over how many steps a method's loss is averaged."""
     network: Network = CONVNET
@@ -73,7 +74,7 @@ class Correlation:
     epochs: Annotated[int, Field(ge=1)] | None = None
     """The number of passes over the subset. None takes the protocol's own."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained on each subset."""
+    """Networks that are trained on each subset."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of the subsets, networks and losses."""
 
@@ -113,7 +114,7 @@ def correlate(
         ConfigError: if there is no configuration, they differ in data, a class has too few images, or a method's loss
             is the same for all sets.
         NonFiniteError: if a loss is not finite.
-        Whatever a method raises.
+        KipError: whatever a method raises.
     """
     if not configurations:
         raise ConfigError("configurations", got="none", expected="at least one")
@@ -122,31 +123,39 @@ def correlate(
     for name, given in wanted.items():
         if given.data != first.data:
             raise ConfigError(
-                "configurations of one correlation", got=f"{name} with other data than {configurations[0]}",
+                "configurations of one correlation",
+                got=f"{name} with other data than {configurations[0]}",
                 expected="one data set",
-            )  # fmt: skip
+            )
     setting = Setting(
-        first.data, first.preprocess, cells=out / CELLS, seeds=correlation.seeds, seed=correlation.seed,
-        data_dir=data_dir, show_progress=show_progress,
-    )  # fmt: skip
+        first.data,
+        first.preprocess,
+        cells=out / CELLS,
+        seeds=correlation.seeds,
+        seed=correlation.seed,
+        data_dir=data_dir,
+        show_progress=show_progress,
+    )
     inputs, labels = setting.transform.apply(setting.dataset.train.images), setting.dataset.train.labels
     chosen = subsets(inputs, labels, correlation)
     protocol = PROTOCOLS["HL"]
     if correlation.epochs is not None:
         protocol = dataclasses.replace(protocol, epochs=correlation.epochs)
     rows: list[dict[str, Any]] = []
-    for number, subset in enumerate(chosen):
+    for number, subset in enumerate(counted(chosen, len(chosen), "subsets", shown=show_progress)):
         of_subset = labels[subset.indices]
         candidate = Candidate(
-            f"{subset.kind} {subset.per_class}", inputs[subset.indices],
+            f"{subset.kind} {subset.per_class}",
+            inputs[subset.indices],
             data.centred_one_hot(of_subset, setting.dataset.num_classes),
-        )  # fmt: skip
+        )
         cell = setting.cell(candidate, correlation.network, protocol)
         about = {"kind": subset.kind, "images_per_class": subset.per_class}
         rows.append({**about, "error": 1 - cell.mean, "losses": {}})
         progress(f"subset {number + 1} of {len(chosen)}, {candidate.name} a class: error {100 * (1 - cell.mean):.2f} %")
     for name, given in wanted.items():
-        losses = _losses(name, given, setting.dataset, chosen, correlation, out / LOSSES, data_dir, progress)
+        with inner_stage(f"losses of {name}"):
+            losses = _losses(name, given, setting.dataset, chosen, correlation, out / LOSSES, data_dir, progress)
         for row, loss in zip(rows, losses):
             row["losses"][name] = loss
     errors, sizes = [row["error"] for row in rows], [row["images_per_class"] for row in rows]
@@ -201,11 +210,13 @@ def own_loss(method: Method, problem: Problem, prepared: Any, indices: np.ndarra
         NonFiniteError: if a loss is not finite.
     """
     state, who = method.init(problem, prepared), f"method {method.name} of a correlation"
-    if method.labels_are == "representations" or len(state.images) != len(indices):
+    if method.labels_are == "representations" or len(state.inputs) != len(indices):
         raise ConfigError(
-            who, got=f"a set of {len(state.images)} images", expected=f"{len(indices)} images, as many of each class",
+            who,
+            got=f"a set of {len(state.inputs)} images",
+            expected=f"{len(indices)} images, as many of each class",
             remedy="Leave it out.",
-        )  # fmt: skip
+        )
     # Methods order their sets by class, or in groups of one image a class: each place gets an image of its class.
     order = np.empty(len(indices), np.int64)
     order[np.argsort(state.class_index, kind="stable")] = indices[np.argsort(problem.labels[indices], kind="stable")]
@@ -215,12 +226,12 @@ def own_loss(method: Method, problem: Problem, prepared: Any, indices: np.ndarra
     labels = np.asarray(state.labels)
     if any(np.ptp(labels[classes == label], axis=0).any() for label in np.unique(classes)):
         raise ConfigError(
-            who, got="first labels that differ within a class", expected="labels that are made from classes",
+            who,
+            got="first labels that differ within a class",
+            expected="labels that are made from classes",
             remedy="Leave it out.",
-        )  # fmt: skip
-    state = state._replace(
-        images=problem.inputs[order], statistics=problem.transform.statistics(problem.pixels[order])
-    )  # fmt: skip
+        )
+    state = state._replace(inputs=problem.inputs[order], statistics=problem.transform.statistics(problem.pixels[order]))
     losses = []
     for step in np.linspace(0, method.steps, draws, endpoint=False).astype(int):
         _, metrics = method.step(problem, prepared, state._replace(step=int(step)))
@@ -276,17 +287,20 @@ def _losses(
     """Return a method's loss of each subset, those that are known and those that are computed now and kept."""
     if "images_per_class" not in {field.name for field in dataclasses.fields(cast(Any, given.method))}:
         raise ConfigError(
-            f"method {given.method.name} of a correlation", got="a set that has no number of images per class",
+            f"method {given.method.name} of a correlation",
+            got="a set that has no number of images per class",
             remedy="Leave it out.",
-        )  # fmt: skip
+        )
     transform, train_digest = preprocess.fit(given.preprocess, dataset.train.images), dataset.train.digest()
     losses: dict[int, float] = {}
     with KernelBlocks(given.blocks) as blocks:
         for per_class in dict.fromkeys(subset.per_class for subset in chosen):
             sized = dataclasses.replace(
-                given, seed=correlation.seed, reference=None,
+                given,
+                seed=correlation.seed,
+                reference=None,
                 method=dataclasses.replace(cast(Any, given.method), images_per_class=per_class),
-            )  # fmt: skip
+            )
             check_data(sized, dataset)
             problem: Problem | None = None
             prepared: Any = None
@@ -309,6 +323,7 @@ def _losses(
                 raise ConfigError(
                     f"method {given.method.name} of a correlation",
                     got=f"the loss {losses[of_size[0]]:.5g} for all of {len(of_size)} different sets",
-                    expected="a first step whose loss is that of the set's images", remedy="Leave it out.",
-                )  # fmt: skip
+                    expected="a first step whose loss is that of the set's images",
+                    remedy="Leave it out.",
+                )
     return [losses[number] for number in range(len(chosen))]

@@ -1,4 +1,4 @@
-"""How many dimensions images have, from their inner products alone: pixels, or features of an infinite network.
+"""The dimension of images, from their inner products alone: pixels, or features of an infinite network.
 
 An inner product matrix G (n, n) is X X^T for images, and the NTK for gradients of an infinitely wide network, by
 
@@ -16,20 +16,22 @@ from numpy.typing import ArrayLike
 from kip.errors import DataError
 from kip.evaluate.spectrum import eigenvalues
 
+KEPT = 0.9
+"""The fraction of the points, of smallest mu, that Two-NN's line is fitted to, as in the code that the paper used."""
 
-def two_nn(gram: ArrayLike, *, kept: float = 0.9) -> float:
+
+def two_nn(gram: ArrayLike) -> float:
     """Return the Two-NN intrinsic dimension.
 
     With mu the ratio of a point's distances to its second and its first neighbour, and F its empirical distribution,
 
         log(1 - F(mu)) = -d log(mu)
 
-    and d is the slope, fitted through the origin. Points that equal another are left out, with all but one of them.
+    and d is the slope, fitted through the origin to the points of smallest mu, a fraction `KEPT`: the tail is noise. Of
+    points that are equal one is kept.
 
     Args:
         gram: G (n, n).
-        kept: the fraction of the points, of smallest mu, that the line is fitted to; the tail is noise. The code that
-            the paper used takes 0.9.
 
     Raises:
         DataError: if fewer than three different points are left.
@@ -44,7 +46,7 @@ def two_nn(gram: ArrayLike, *, kept: float = 0.9) -> float:
     np.fill_diagonal(squares, np.inf)
     nearest = np.sort(squares, axis=1)[:, :2]
     log_mu = np.sort(0.5 * np.log(nearest[:, 1] / nearest[:, 0]))
-    used = slice(0, max(2, int(kept * len(log_mu))))
+    used = slice(0, max(2, int(KEPT * len(log_mu))))
     survival = -np.log1p(-np.arange(1, len(log_mu) + 1)[used] / (len(log_mu) + 1))
     return float(log_mu[used] @ survival / (log_mu[used] @ log_mu[used]))
 

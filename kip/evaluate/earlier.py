@@ -1,4 +1,4 @@
-"""What a comparison keeps of the table that lies in its folder: the rows of earlier commands."""
+"""The rows of earlier commands, which a comparison keeps of the table in its folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from kip.evaluate.cells import of_dict
 
 SET = ("name", "data", "preprocess", "method", "images", "images_per_class", "own_test_accuracy")
-"""What a row of a set must have, and what tells whether it is the row of the same set."""
+"""The fields that a row of a set must have, and by which it is the row of the same set."""
 CELL = ("candidate", "data", "preprocess", "network", "protocol")
-"""What tells a cell from others."""
+"""The fields that tell a cell from others."""
 ABOUT = ("data", "preprocess", "method", "images_per_class", "batch", "rate", "teachers")
 """The fields of a cell beside those of `kip.evaluate.cells.Cell`."""
 TEACHER = ("data", "preprocess", "label")
-"""What tells a teacher from others."""
+"""The fields that tell a teacher from others."""
 
 
 def join_tables(
@@ -67,18 +67,20 @@ def join_tables(
         if cell["candidate"] not in names:
             continue
         kept = {
-            **cell, "candidate": names[cell["candidate"]],
+            **cell,
+            "candidate": names[cell["candidate"]],
             "protocol": protocols.get(cell["protocol"], cell["protocol"]),
-        }  # fmt: skip
+        }
         if tuple(kept[field] for field in CELL) not in known:
             cells.append(kept)
     if strange:
         progress(f"{strange} earlier cells are damaged, or of an older kip, and are dropped")
     of_new = [[teacher[field] for field in TEACHER] for teacher in table["teachers"]]
     teachers = [
-        teacher for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))
+        teacher
+        for teacher in _rows(earlier, "teachers", (*TEACHER, "network", "augment", "squeezed", "test_accuracy"))
         if [teacher[field] for field in TEACHER] not in of_new
-    ]  # fmt: skip
+    ]
     return {
         **table,
         "sets": [*sets, *table["sets"]],

@@ -21,7 +21,11 @@ from kip.training import self_supervised as teacher
 
 PERPLEXITY = 30.0
 """The perplexity of t-SNE. It is less where there are few points, which have to be more than three times as many."""
-STYLES = {"real images": ("o", 6, "#bdbdbd"), "learned images": ("o", 18, "#2f6db3"), "learned labels": ("x", 18, "#c0504d")}  # fmt: skip  # noqa: E501
+STYLES = {
+    "real images": ("o", 6, "#bdbdbd"),
+    "learned images": ("o", 18, "#2f6db3"),
+    "learned labels": ("x", 18, "#c0504d"),
+}
 
 
 Groups = dict[str, np.ndarray]
@@ -54,13 +58,13 @@ def representations(distilled: DistilledSet, *, real: int = 1000, data_dir: Path
     }
 
 
-def embed(parts: Groups, *, seed: int = 0) -> Groups:
+def embed(parts: Groups) -> Groups:
     """Return t-SNE's planes of several groups of points (n, d), embedded together, each (n, 2)."""
     from sklearn.manifold import TSNE
 
     points = np.concatenate(list(parts.values()))
     perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
-    plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
     ends = np.cumsum([len(part) for part in parts.values()])[:-1]
     return dict(zip(parts, np.split(plane, ends), strict=True))
 

@@ -53,9 +53,7 @@ def empirical_ntk(model: Model, variables: Variables, images: np.ndarray, *, mem
     return np.block(blocks)
 
 
-def critical_learning_rate(
-    model: Model, variables: Variables, images: np.ndarray, *, divisor: float, memory_mib: int = 1024
-) -> float:
+def critical_learning_rate(model: Model, variables: Variables, images: np.ndarray, *, divisor: float) -> float:
     """Return eta_critical = 2 divisor / (lambda_min + lambda_max), with the extreme eigenvalues of Theta on `images`.
 
     Gradient descent on 1/2 |f - y|^2 / divisor converges, while the network stays near its linearisation, for learning
@@ -67,12 +65,11 @@ def critical_learning_rate(
         variables: its parameters, at the start of training.
         images: (n, H, W, C), training images, preprocessed; the paper takes min(64, all).
         divisor: n for a loss that is a mean over images, n c for one over images and classes.
-        memory_mib: as `empirical_ntk`.
 
     Raises:
         NonFiniteError: if the kernel is not finite.
     """
-    theta = empirical_ntk(model, variables, images, memory_mib=memory_mib)
+    theta = empirical_ntk(model, variables, images)
     if not np.isfinite(theta).all():
         raise NonFiniteError(f"the empirical NTK of {model.network.label} holds NaN or infinity")
     spectrum = eigenvalues(theta)

@@ -34,7 +34,7 @@ class Dimensions(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What a contiguous run of the kernel's eigenvalues, from the largest on, contributes."""
+    """The contribution of a contiguous run of the kernel's eigenvalues, from the largest on."""
 
     first: int
     last: int
@@ -48,8 +48,8 @@ class Band(NamedTuple):
 class Neighbours(NamedTuple):
     """The nearest natural train image of each distilled image, by Euclidean distance after preprocessing."""
 
-    index: np.ndarray
-    """The index of each neighbour in the train split, (n,)."""
+    rows: np.ndarray
+    """The row of each neighbour in the train split, (n,)."""
     distance: np.ndarray
     """The distance to each neighbour, (n,)."""
     own_class: float

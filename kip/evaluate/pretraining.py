@@ -39,7 +39,9 @@ from kip.judges.judge import deviation
 from kip.methods.features.krr_st import KRRST
 from kip.networks import Model, Network
 from kip.networks.model import READOUT, Variables, fresh
+from kip.networks.own import is_own
 from kip.preprocess import Apply
+from kip.progress import inner_stage
 from kip.rng import generator, key
 from kip.runs import folder
 from kip.sets.distilled import DistilledSet
@@ -58,9 +60,13 @@ classes, whatever the set has. `none`: no pre-training."""
 How = Literal["probe", "fine-tune", "data-free-kd"]
 
 FINE_TUNING = Recipe(
-    "xent", optimizer=Optimizer("sgd", 0.01, momentum=0.9, weight_decay=5e-4, schedule="cosine"), steps=5000,
-    batch=256, evaluations=1, keep="last",
-)  # fmt: skip
+    "xent",
+    optimizer=Optimizer("sgd", 0.01, momentum=0.9, weight_decay=5e-4, schedule="cosine"),
+    steps=5000,
+    batch=256,
+    evaluations=1,
+    keep="last",
+)
 DATA_FREE = Recipe("kl", optimizer=Optimizer("adamw", 1e-4, weight_decay=1e-2), batch=512, evaluations=1, keep="last")
 """Table 4 gives no weight decay; this is PyTorch's for AdamW."""
 EPOCHS = 1000
@@ -69,15 +75,15 @@ EPOCHS = 1000
 
 @value
 class Pretraining:
-    """What is compared, and how."""
+    """The sets that are compared, and the way."""
 
     data: data.Data
     """The second data set. Its images have the shape of those that the set was distilled from."""
     how: Annotated[tuple[How, ...], Field(min_length=1)] = ("probe",)
-    """How a pre-trained network is used on the second data set."""
+    """The use of a pre-trained network on the second data set."""
     starts: Annotated[tuple[Start, ...], Field(min_length=1)] = ("distilled", "random", "none")
-    """What networks are pre-trained on: the set; as many random images of its source, labelled as the set's are; such
-    images with their classes; or nothing."""
+    """The images that networks are pre-trained on: the set; as many random images of its source, labelled as the set's
+    are; such images with their classes; or nothing."""
     networks: tuple[Network, ...] = ()
     """The networks that are pre-trained. None stands for the network of a KRR-ST set, or KRR-ST's default."""
     labelled: Annotated[int, Field(ge=1)] | None = 1000
@@ -90,7 +96,7 @@ class Pretraining:
     teacher_steps: Annotated[int, Field(ge=1)] = 5000
     """The number of updates of the teacher, in batches of 100."""
     seeds: Annotated[int, Field(ge=1)] = 3
-    """How many networks are trained for each cell of the table."""
+    """Networks that are trained for each cell of the table."""
 
 
 class PretrainingCell(NamedTuple):
@@ -138,6 +144,7 @@ def pretraining(
     """
     if not paths:
         raise ConfigError("sets", got="none", expected="at least one")
+    _refuse_own(config.networks)
     second = data.load(config.data, data_dir)
     cells = []
     teachers: dict[Any, Labeller] = {}
@@ -176,6 +183,7 @@ def _cells(
         if not isinstance(method, KRRST):
             raise ConfigError("random images with a teacher's representations", got=origin.method, expected="krr_st")
         represent = _representation(method.teacher, source, apply, origin.seed)
+    _refuse_own(config.networks or (settings.network,))
     if "data-free-kd" in config.how:
         preprocessing = origin.data, origin.preprocess
         if preprocessing not in teachers:
@@ -189,10 +197,12 @@ def _cells(
         for start in config.starts:
             accuracies: dict[How, list[float]] = {how: [] for how in config.how}
             for seed in range(config.seeds):
-                support = _support(start, seed, distilled, source, apply, represent)
-                pretrained = _pretrained(changed, support, second, start, seed)
-                for how, of_seeds in accuracies.items():
-                    of_seeds.append(_judged(how, config, network, pretrained, support[0], start, second, teacher, seed))
+                with inner_stage(f"{name}, {network.label}, {start}, seed {seed}", names=False):
+                    support = _support(start, seed, distilled, source, apply, represent)
+                    pretrained = _pretrained(changed, support, second, start, seed)
+                    for how, of_seeds in accuracies.items():
+                        accuracy_of = functools.partial(_judged, how, config, network, pretrained, support[0], start)
+                        of_seeds.append(accuracy_of(second, teacher, seed))
             for how, of_seeds in accuracies.items():
                 yield PretrainingCell(
                     name, network.label, how, start, float(np.mean(of_seeds)), deviation(of_seeds), of_seeds
@@ -248,7 +258,18 @@ def _pretrained(config: Probe, support: Support, second: _Second, start: Start, 
         # The values that the other starts begin their pre-training with.
         drawn = jax.random.fold_in(key(seed, "pretraining", 0), 0)
         return fresh(model, drawn, second.train[0].shape[1:])
-    return config.pretrained(*support, keys=key(seed, "pretraining", 0)[None])[0]
+    return config.pretrain(*support, keys=key(seed, "pretraining", 0)[None])[0]
+
+
+def _refuse_own(networks: Sequence[Network]) -> None:
+    for network in networks:
+        if is_own(network.name):
+            raise ConfigError(
+                "networks of a pre-training",
+                got=network.label,
+                expected="networks of the table",
+                remedy="Their last layer is exchanged, which in a network of your own is not known.",
+            )
 
 
 def _judged(

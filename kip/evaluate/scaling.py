@@ -47,7 +47,7 @@ class ScalingLaw(NamedTuple):
 
     @property
     def wears_out(self) -> bool:
-        """Whether images lose worth with epochs at all; False where tau is at the bound of the search."""
+        """True if images lose worth with epochs at all; False where tau is at the bound of the search."""
         return bool(self.tau < 0.99 * np.exp(LOG_TAU[1]))
 
     def error(self, images: int, epochs: int) -> float:
@@ -147,9 +147,10 @@ def observations(table: Mapping[str, Any], protocol: str, method: str | None) ->
         ) from None
     if not made:
         raise DataError(
-            f"trainings under {protocol}" + (f" of {method}" if method else ""), got="none in the table",
+            f"trainings under {protocol}" + (f" of {method}" if method else ""),
+            got="none in the table",
             expected=", ".join(sorted(epochs)),
-        )  # fmt: skip
+        )
     if len(kinds) > 1:
         raise ConfigError(
             "a table for a scaling law", got=f"{len(kinds)} data sets or networks", expected="one of each"

@@ -1,4 +1,4 @@
-"""What sets of one data set and preprocessing share when networks are trained on them: test images and teachers.
+"""Test images and teachers, which sets of one data set and preprocessing share.
 
     FOLDER/DIGEST.json      a cell: a set, a network, a protocol and all seeds
     FOLDER/labels/          labels of views, where a protocol stores them
@@ -44,10 +44,10 @@ class Teacher(NamedTuple):
     network: Network
     squeeze: Squeeze
     augment: Augmentation
-    """How the images were varied."""
+    """The variation of the images."""
     seed: int
     squeezed: bool
-    """Whether sets were made from it."""
+    """True if sets were made from it."""
 
     @property
     def label(self) -> str:
@@ -125,10 +125,17 @@ class Setting:
         if known is not None:
             return known._replace(candidate=candidate.name)
         cell = judge(
-            candidate, network, protocol, test=self._test, mirror_keeps_class=self.dataset.mirror_keeps_class,
-            teachers=[self.labeller(teacher) for teacher in teachers], store=self._labels,
-            seeds=self._seeds, seed=self._seed, show_progress=self.store.show_progress,
-        )  # fmt: skip
+            candidate,
+            network,
+            protocol,
+            test=self._test,
+            mirror_keeps_class=self.dataset.mirror_keeps_class,
+            teachers=[self.labeller(teacher) for teacher in teachers],
+            store=self._labels,
+            seeds=self._seeds,
+            seed=self._seed,
+            show_progress=self.store.show_progress,
+        )
         if path is not None:
             atomic_write(path, lambda file: file.write(json.dumps(cell._asdict()).encode()))
         return cell
@@ -155,9 +162,15 @@ class Setting:
         if teacher not in self._trained:
             dataset = self.dataset
             model, variables = squeeze(
-                teacher.squeeze, teacher.network, *self._train, dataset.num_classes, seed=teacher.seed,
-                mirror_keeps_class=dataset.mirror_keeps_class, store=self.store, augment=teacher.augment,
-            )  # fmt: skip
+                teacher.squeeze,
+                teacher.network,
+                *self._train,
+                dataset.num_classes,
+                seed=teacher.seed,
+                mirror_keeps_class=dataset.mirror_keeps_class,
+                store=self.store,
+                augment=teacher.augment,
+            )
             self._trained[teacher] = Labeller(model, variables)
         return self._trained[teacher]
 
@@ -188,14 +201,22 @@ class Setting:
         """
         dataset, (images, classes) = self.dataset, self._train
         identity = {
-            "network": config.to_dict(network), "steps": steps, "seed": self._seed,
-            "validation": dataset.validation.digest(), **self._identity,
-        }  # fmt: skip
+            "network": config.to_dict(network),
+            "steps": steps,
+            "seed": self._seed,
+            "validation": dataset.validation.digest(),
+            **self._identity,
+        }
         return train_teacher(
-            network, images, data.centred_one_hot(classes, dataset.num_classes), self._validation, steps=steps,
-            seed=self._seed, artefact=self.store.artefact("features", identity, shared=True),
+            network,
+            images,
+            data.centred_one_hot(classes, dataset.num_classes),
+            self._validation,
+            steps=steps,
+            seed=self._seed,
+            artefact=self.store.artefact("features", identity, shared=True),
             show_progress=self.store.show_progress,
-        )[0]  # fmt: skip
+        )[0]
 
     @cached_property
     def _train(self) -> tuple[Images, np.ndarray]:
@@ -214,7 +235,7 @@ class Setting:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What accuracies on this data set depend on, JSON-ready."""
+        """The settings that accuracies on this data set depend on, JSON-ready."""
         return {
             "train": self.dataset.train.digest(),
             "test": self.dataset.test.digest(),
@@ -223,7 +244,7 @@ class Setting:
         }
 
     def _identity_of(self, teacher: Teacher) -> dict[str, Any]:
-        """What a teacher's labels depend on besides the data set, JSON-ready."""
+        """The settings that a teacher's labels depend on besides the data set, JSON-ready."""
         return {
             "network": config.to_dict(teacher.network),
             "squeeze": config.to_dict(teacher.squeeze),

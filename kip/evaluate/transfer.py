@@ -33,6 +33,7 @@ from kip.evaluate.prepared import check_classes, natural, prepared
 from kip.judges.judge import deviation
 from kip.networks import Model, Network
 from kip.preprocess import Apply
+from kip.progress import inner_bar, inner_stage
 from kip.sets.distilled import DistilledSet
 from kip.storage.images import Images
 from kip.training.devices import over_devices
@@ -64,22 +65,22 @@ class Transfer:
     batch: Annotated[int, Field(ge=1)] = 100
     """The number of images of an update. Sets of at most this size are taken whole."""
     evaluations: Annotated[int, Field(ge=1)] = 20
-    """How often validation accuracy is measured in a training, at even distances."""
+    """Measurements of the validation accuracy in a training, at even distances."""
     search_seeds: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained at each point of the grid; their mean judges it."""
+    """Networks that are trained at each point of the grid; their mean judges it."""
     seeds: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained at the best point of the grid and tested."""
+    """Networks that are trained at the best point of the grid and tested."""
     validation: Annotated[int, Field(ge=1)] | None = None
-    """How many validation images are used, the first of the split. None takes all."""
+    """Validation images that are used, the first of the split. None takes all."""
     vectorise: Annotated[int, Field(ge=1)] | None = None
-    """How many networks are trained at once. None takes as many as an accelerator's memory holds, and one on a CPU,
+    """Networks that are trained at once. None takes as many as an accelerator's memory holds, and one on a CPU,
     where grouped convolutions cost several times as much."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of initial parameters, batches, and the natural images of the baseline."""
 
     @property
     def recipe(self) -> Recipe:
-        """What one training is; the learning rate and the L2 penalty are those of the search."""
+        """The settings of one training; the learning rate and the L2 penalty are those of the search."""
         optimizer = Optimizer("sgd", momentum=0.9, schedule="cosine")
         return Recipe(self.loss, optimizer=optimizer, steps=self.steps, batch=self.batch, evaluations=self.evaluations)
 
@@ -99,7 +100,7 @@ class TransferResult(NamedTuple):
     """Accuracies of the networks that the chosen point trained, as fractions."""
 
     trained_on: str
-    """What the networks were trained on: `distilled`, `natural` or `full`."""
+    """The images that the networks were trained on: `distilled`, `natural` or `full`."""
     network: str
     loss: str
     images: int
@@ -183,7 +184,8 @@ def transfer_set(
     model.check_images(*dataset.train.images.shape[1:3])
     draws = _supports(distilled, dataset, apply, baseline, config)
     validation = apply(images), classes
-    choice = search(model, config, draws[: config.search_seeds], validation)
+    with inner_stage(f"choosing rate and L2 for {baseline if baseline != 'none' else 'the set'}"):
+        choice = search(model, config, draws[: config.search_seeds], validation)
     progress(
         f"chosen on validation: factor {choice.factor:g}, L2 {choice.l2:g}, learning rate {choice.learning_rate:.3g}"
     )
@@ -195,9 +197,13 @@ def transfer_set(
         for key, support in zip(keys, finals)
     ]
     results = []
-    for trained in over_devices(trainings):
-        results.append(trained)
-        progress(f"network {len(results)} of {len(finals)}: validation {100 * trained.validation_accuracy[0]:.2f} %")
+    with inner_bar(len(finals), "networks") as bar:
+        for trained in over_devices(trainings):
+            results.append(trained)
+            bar.update()
+            progress(
+                f"network {len(results)} of {len(finals)}: validation {100 * trained.validation_accuracy[0]:.2f} %"
+            )
     test = apply(dataset.test.images), dataset.test.labels
     tested = [float(accuracy(model, trained.variables[0], *test)) for trained in results]
     return TransferResult(

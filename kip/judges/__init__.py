@@ -1,4 +1,4 @@
-"""What a distilled set scores: one file a judge. A judge sees arrays and never a method.
+"""Judges of distilled sets: one file a judge. A judge sees arrays and never a method.
 
 | kind | how a set is scored |
 |---|---|
@@ -33,6 +33,17 @@ AnyJudge = Annotated[
 """The judges that an exported set may name: a closed list, so that a set from elsewhere is data and never code."""
 
 __all__ = [
-    "AnyJudge", "Judge", "KernelJudge", "LearnedDescent", "Learners", "Probe", "Question", "RandomFeatures", "Students",
-    "Support", "Tools", "TrainedNetworks", "by_class",
-]  # fmt: skip
+    "AnyJudge",
+    "Judge",
+    "KernelJudge",
+    "LearnedDescent",
+    "Learners",
+    "Probe",
+    "Question",
+    "RandomFeatures",
+    "Students",
+    "Support",
+    "Tools",
+    "TrainedNetworks",
+    "by_class",
+]

@@ -16,7 +16,7 @@ from kip.progress import progress_bar
 from kip.rng import key
 from kip.training.losses import Loss
 from kip.training.predict import are_right
-from kip.training.unrolled import Draw, Learned, Student, unroll
+from kip.training.unrolled import Draw, LearnedSet, Student, unroll
 
 
 @value
@@ -24,17 +24,17 @@ class LearnedDescent(DrawingJudge):
     """Networks that take the set's own steps of gradient descent; each network is one row of the result."""
 
     network: Network
-    """What is trained."""
+    """The network that is trained."""
     batches: Annotated[int, Field(ge=1)]
-    """Batches of the set: a step takes the next one, and the first comes again after the last."""
+    """The number of batches of the set: a step takes the next one, and the first comes again after the last."""
     loss: Loss = "soft_xent"
-    """What a step minimises; see `kip.training.losses`."""
+    """The loss that a step minimises; see `kip.training.losses`."""
     initial: Literal["random", "fixed"] = "random"
-    """The values that networks begin with: drawn anew, or the very ones that the set was learned for."""
+    """The initial values of networks: drawn anew (`random`), or the ones that the set was learned for (`fixed`)."""
     validation_networks: Annotated[int, Field(ge=1)] = 5
-    """Networks for the accuracy on validation images."""
+    """The number of networks for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """Networks for the accuracy on test images."""
+    """The number of networks for the accuracy on test images."""
     kind: Literal["descent"] = "descent"
 
     @property
@@ -43,7 +43,7 @@ class LearnedDescent(DrawingJudge):
         return self.network.label
 
     def count(self, question: Question) -> int:
-        """Return how many networks are drawn: 1 where there is only one to draw."""
+        """Return the number of networks that are drawn: 1 for fixed initial values."""
         return 1 if self.initial == "fixed" else super().count(question)
 
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
@@ -55,14 +55,14 @@ class LearnedDescent(DrawingJudge):
         if support.learning_rates is None:
             raise DataError("learning_rates of the set", got="none", expected="a learning rate for each step")
         model = Model(self.network, support.labels.shape[1])
-        learned = Learned(support.images, support.labels, support.learning_rates)
-        draws = in_turn(len(support.images), self.batches, len(support.learning_rates))
+        learned = LearnedSet(support.inputs, support.labels, support.learning_rates)
+        draws = in_turn(len(support.inputs), self.batches, len(support.learning_rates))
         right = []
         initial = fixed_key(tools.seed) if self.initial == "fixed" else None
         with progress_bar(self.count(question), "networks", shown=tools.show_progress, unit=" networks") as bar:
             for number in range(self.count(question)):
                 drawn = key(tools.seed, purpose(question), number) if initial is None else initial
-                params = fresh(model, drawn, support.images.shape[1:])
+                params = fresh(model, drawn, support.inputs.shape[1:])
                 trained = unroll(Student(model, self.loss), params["params"], learned, draws)[-1]
                 right.append(are_right(model, {"params": trained}, question.inputs, question.classes))
                 bar.update()
@@ -70,12 +70,12 @@ class LearnedDescent(DrawingJudge):
 
 
 def in_turn(count: int, batches: int, steps: int) -> list[Draw]:
-    """Return what each step sees: consecutive batches of a set, from the start again after the last.
+    """Return the draw of each step: consecutive batches of a set, from the start again after the last.
 
     Args:
         count: images of the set, a multiple of `batches`.
-        batches: how many the set is cut into, in its order.
-        steps: how many.
+        batches: the number of batches that the set is cut into, in its order.
+        steps: the number of steps.
     """
     unused = key(0, "no augmentation")
     rows = np.arange(count).reshape(batches, -1)

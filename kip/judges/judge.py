@@ -1,4 +1,4 @@
-"""The contract of a judge: a value that says how a distilled set is scored, and scores it.
+"""The contract of a judge: a value that scores distilled sets.
 
 A judge sees a set's images and labels, images to classify, and tools. It knows no method: a method names its judge, and
 an exported set carries it, so that a set is judged alike in its run and wherever it is loaded.
@@ -16,20 +16,22 @@ from kip.blocks import KernelBlocks, Source
 from kip.storage.images import Images
 
 Part = Literal["validation", "test"]
+TRAINING = 3
+"""Passes of an image that an update of a network counts as: one forward, and two for the gradient."""
 
 
 class Support(NamedTuple):
-    """A distilled set, as a judge sees it.
+    """A distilled set in the form that judges take.
 
     Attributes:
-        images: X_s (n, H, W, C), preprocessed.
+        inputs: X_s (n, H, W, C), preprocessed.
         labels: y_s (n, c).
         deployment_steps: updates after which a network trained on the set is used; None where the set does not say.
-        learning_rates: that the set was learned for, (k,): one for all updates, or one for each; None where there are
-            none.
+        learning_rates: the rates that the set was learned for, (k,): one for all updates, or one for each; None where
+            there are none.
     """
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     deployment_steps: int | None = None
     learning_rates: np.ndarray | None = None
@@ -47,9 +49,9 @@ class Question(NamedTuple):
     Attributes:
         inputs: (m, H, W, C), preprocessed.
         classes: the classes of `inputs`, (m,) integers.
-        part: the split that they are of. It selects how many networks are drawn, and is part of the purpose that they
-            are drawn under: networks that chose a checkpoint on validation never score it on test.
-        source: where the images come from, for executors whose workers hold the data set; None: not known.
+        part: the split of the images. It selects the number of networks and the purpose of their draw: networks that
+            chose a checkpoint on validation never score it on test.
+        source: the source of the images, for executors whose workers hold the data set; None: not known.
     """
 
     inputs: Images
@@ -59,14 +61,14 @@ class Question(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What judges work with.
+    """The tools of judges.
 
     Attributes:
         blocks: computes kernels.
         train: the train split's images, preprocessed, and classes, for networks that need a classifier.
         seed: the root seed of networks' draws.
         mirror_keeps_class: whether networks that are trained may see images flipped.
-        show_progress: whether what takes longer than a moment shows a bar on stderr.
+        show_progress: whether work that takes longer than a moment shows a bar on stderr.
     """
 
     blocks: KernelBlocks
@@ -77,7 +79,7 @@ class Tools(NamedTuple):
 
 
 class Judge(abc.ABC):
-    """How a set is scored. Subclasses are frozen configuration values (`kip.config.value`) with a literal `kind`."""
+    """A way of scoring a set. Subclasses are frozen configuration values (`kip.config.value`) with a literal `kind`."""
 
     @property
     @abc.abstractmethod
@@ -87,11 +89,31 @@ class Judge(abc.ABC):
     @property
     @abc.abstractmethod
     def drawn(self) -> int | None:
-        """Fresh networks whose accuracies make up a test result; None where nothing is drawn."""
+        """The number of fresh networks whose accuracies make up a test result; None where nothing is drawn."""
 
     @abc.abstractmethod
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images are classified right, (k, m) bool: a row for each kernel, or for each fresh network."""
+
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return the number of images of a set that pass through networks in the trainings for an accuracy.
+
+        It is 0 where nothing is trained, and where the set determines the length of the training.
+
+        Args:
+            part: the split of the accuracy.
+            size: images of the set.
+        """
+        return 0
+
+    def within(self, images: float, size: int) -> Judge:
+        """Return the judge with a shorter training for validation, or itself if that is short enough or cannot be cut.
+
+        Args:
+            images: the most that may pass through networks, a pass forward and back counted as three.
+            size: images of the set.
+        """
+        return self
 
     def accuracies(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return the fractions that are classified right, (k,): one for each kernel, or for each fresh network."""
@@ -102,9 +124,9 @@ class DrawingJudge(Judge):
     """A judge that scores a set by fresh networks: one accuracy for each network, or for each draw of several."""
 
     validation_networks: int
-    """How many networks give the accuracy on validation images."""
+    """The number of networks that give the accuracy on validation images."""
     test_networks: int
-    """How many networks give the accuracy on test images."""
+    """The number of networks that give the accuracy on test images."""
 
     @property
     def drawn(self) -> int:
@@ -112,12 +134,31 @@ class DrawingJudge(Judge):
         return self.test_networks
 
     def count(self, question: Question) -> int:
-        """Return how many networks are drawn for a question."""
-        return self.validation_networks if question.part == "validation" else self.test_networks
+        """Return the number of networks that are drawn for a question."""
+        return self.count_of(question.part)
+
+    def count_of(self, part: Part) -> int:
+        """Return the number of networks that are drawn for a split."""
+        return self.validation_networks if part == "validation" else self.test_networks
+
+    def share_out(self, images: float, of_one: int, *, least: int, most: int) -> tuple[int, int]:
+        """Return the length of a training and the number of networks for validation that fit into some work.
+
+        Fewer networks are trained before a training becomes shorter than its least.
+
+        Args:
+            images: as for `within`.
+            of_one: images of one unit of the length, such as an epoch.
+            least: the shortest training, in units.
+            most: the training of the judge, in units.
+        """
+        units, least = images / (TRAINING * of_one), min(least, most)
+        networks = max(1, min(self.validation_networks, int(units // least)))
+        return max(least, min(most, int(units // networks))), networks
 
 
 def purpose(question: Question) -> str:
-    """Return the purpose that a judge's networks are drawn under; see `kip.rng.generator`."""
+    """Return the purpose of the draw of a judge's networks; see `kip.rng.generator`."""
     return f"judged on {question.part}"
 
 

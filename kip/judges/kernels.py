@@ -42,9 +42,16 @@ class KernelJudge(Judge):
         """
         right = [
             krr_right(
-                tools.blocks, kernel, self.ridge, np.asarray(support.images), np.asarray(support.labels),
-                question.inputs, question.classes, source=question.source, show_progress=tools.show_progress,
+                tools.blocks,
+                kernel,
+                self.ridge,
+                np.asarray(support.inputs),
+                np.asarray(support.labels),
+                question.inputs,
+                question.classes,
+                source=question.source,
+                show_progress=tools.show_progress,
             )
             for kernel in self.kernels
-        ]  # fmt: skip
+        ]
         return np.stack(right)

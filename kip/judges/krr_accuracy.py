@@ -23,7 +23,7 @@ def krr_accuracy(
     *,
     source: Source | None = None,
 ) -> float:
-    """Return the fraction of `inputs` that `krr_right` says are right."""
+    """Return the fraction of `inputs` that `krr_right` counts as right."""
     return float(krr_right(blocks, kernel, ridge, support, support_labels, inputs, labels, source=source).mean())
 
 
@@ -39,7 +39,7 @@ def krr_right(
     source: Source | None = None,
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Return for each of `inputs` whether its largest prediction K_ts A^-1 y_s is at its class, (m,) bool.
+    """Return True for each of `inputs` whose largest prediction K_ts A^-1 y_s is at its class, (m,) bool.
 
     Args:
         blocks: computes kernels.
@@ -49,7 +49,7 @@ def krr_right(
         support_labels: y_s (n, c).
         inputs: images to classify (m, H, W, C), preprocessed, m >= 1.
         labels: the classes of `inputs`, (m,).
-        source: where `inputs` come from, for executors whose workers hold the data set; None: not known.
+        source: the source of `inputs`, for executors whose workers hold the data set; None: not known.
         show_progress: whether a bar is shown on stderr.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The judge of distilled labels: fresh networks learn the set by its own training, for the steps that the set names."""
+"""The judge of distilled labels: fresh networks learn the set by its own training, for its deployment steps."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Learners(DrawingJudge):
     """
 
     training: Training = Training()
-    """How networks learn from the set."""
+    """The training by which networks learn from the set."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images."""
+    """The number of networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 20
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     kind: Literal["learners"] = "learners"
 
     @property
@@ -39,13 +39,20 @@ class Learners(DrawingJudge):
         """Return which images each network classifies right, (networks, m).
 
         Raises:
-            DataError: if the set does not say for how many steps a network is trained on it.
+            DataError: if the set has no deployment steps.
         """
         return learner.are_right(
-            self.training, support.images, support.labels, steps_of(support), question.inputs, question.classes,
-            networks=self.count(question), seed=tools.seed, purpose=purpose(question),
+            self.training,
+            support.inputs,
+            support.labels,
+            steps_of(support),
+            question.inputs,
+            question.classes,
+            networks=self.count(question),
+            seed=tools.seed,
+            purpose=purpose(question),
             show_progress=tools.show_progress,
-        )  # fmt: skip
+        )
 
 
 def steps_of(support: Support) -> int:

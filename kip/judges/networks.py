@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
@@ -9,14 +10,17 @@ import numpy as np
 from pydantic import Field
 
 from kip.config import value
-from kip.judges.judge import DrawingJudge, Question, Support, Tools, purpose
+from kip.judges.judge import DrawingJudge, Part, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.training.augment import Augmentation, for_classes
-from kip.training.ensembles import train_on_set
+from kip.training.ensembles import FULL_BATCH, train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import are_right
 from kip.training.recipe import Optimizer
+
+LEAST_UPDATES = 50
+"""The shortest training that tells sets apart."""
 
 
 @value
@@ -32,15 +36,14 @@ class TrainedNetworks(DrawingJudge):
     loss: Loss = "half_sum"
     """The loss that the network minimises; see `kip.training.losses`."""
     augment: Augmentation = "none"
-    """How the images of the set are varied at each update. There are no flips where a mirror image has another
-    class."""
+    """The augmentation of the set's images at each update, without flips where a mirror image has another class."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which classifies in their place. 0 means that the
     variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images."""
+    """The number of networks that are trained for the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     kind: Literal["networks"] = "networks"
 
     @property
@@ -48,13 +51,28 @@ class TrainedNetworks(DrawingJudge):
         """The network."""
         return self.network.label
 
+    def trained_images(self, part: Part, size: int) -> int:
+        """Return the number of images in all updates; see `Judge`."""
+        return self.count_of(part) * self.steps * min(size, FULL_BATCH)
+
+    def within(self, images: float, size: int) -> TrainedNetworks:
+        """Return the judge with fewer networks and updates for validation, `LEAST_UPDATES` at least."""
+        steps, networks = self.share_out(images, min(size, FULL_BATCH), least=LEAST_UPDATES, most=self.steps)
+        return dataclasses.replace(self, steps=steps, validation_networks=networks)
+
     def are_right(self, support: Support, question: Question, tools: Tools) -> np.ndarray:
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         networks = train_on_set(
-            model, self.optimizer, support.images, support.labels, steps=self.steps, loss=self.loss,
+            model,
+            self.optimizer,
+            support.inputs,
+            support.labels,
+            steps=self.steps,
+            loss=self.loss,
             keys=jnp.stack([key(tools.seed, purpose(question), i) for i in range(self.count(question))]),
-            augment=for_classes(self.augment, tools.mirror_keeps_class), average=self.average,
+            augment=for_classes(self.augment, tools.mirror_keeps_class),
+            average=self.average,
             show_progress=tools.show_progress,
-        )  # fmt: skip
+        )
         return np.stack([are_right(model, variables, question.inputs, question.classes) for variables in networks])

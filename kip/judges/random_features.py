@@ -39,13 +39,13 @@ class RandomFeatures(DrawingJudge):
     """The network whose features give the kernel. The infinite network's kernel is approached as width times `networks`
     grows."""
     networks: Annotated[int, Field(ge=1)] = 8
-    """N, the number of networks of one draw."""
+    """The number of networks of one draw, N."""
     ridge: krr.Ridge = krr.Ridge(5e-3)
     """The regulariser of the KRR. RFAD's public code takes 5e-3."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many draws give the accuracy on validation images."""
+    """The number of draws that give the accuracy on validation images."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many draws give the accuracy on test images."""
+    """The number of draws that give the accuracy on test images."""
     kind: Literal["random_features"] = "random_features"
 
     @property
@@ -61,8 +61,8 @@ class RandomFeatures(DrawingJudge):
         images = self.count(question) * self.networks * len(question.inputs)
         with progress_bar(images, self.label, shown=tools.show_progress, unit=" images") as bar:
             for counter in range(self.count(question)):
-                networks = draw(model, self.networks, support.images.shape[1:], tools.seed, purpose(question), counter)
-                support_features = side_by_side(model, networks, support.images)
+                networks = draw(model, self.networks, support.inputs.shape[1:], tools.seed, purpose(question), counter)
+                support_features = side_by_side(model, networks, support.inputs)
                 factor = weight / support_features.shape[1]
                 k_ss = factor * (support_features @ support_features.T) + bias
                 alpha = krr.fit(k_ss, support.labels, self.ridge)
@@ -89,18 +89,17 @@ def side_by_side(
     networks: Sequence[Any],
     images: np.ndarray,
     *,
-    bias: bool = False,
     on_images: Callable[[int], Any] = lambda count: None,
 ) -> np.ndarray:
     """Return the features of several networks, (N, networks d), float64 on the host.
 
-    `bias` appends a 1 to each row. `on_images` is told how many images a network has seen, after each network.
+    `on_images` is called with the number of images after each network.
     """
     parts = []
     for variables in networks:
         parts.append(features(model, variables, images))
         on_images(len(images))
-    return np.concatenate([*parts, np.ones((len(images), 1))] if bias else parts, axis=1)
+    return np.concatenate(parts, axis=1)
 
 
 @partial(jax.jit, static_argnames=("model", "shape"))

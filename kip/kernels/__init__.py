@@ -13,30 +13,55 @@ from typing import TYPE_CHECKING, Any
 
 from kip.errors import ConfigError, MissingExtraError, ShapeError
 from kip.kernels import permission
-from kip.kernels.architecture import RBF, Architecture, Implementation, Kernel, Laplace, Stax
+from kip.kernels.architecture import (
+    RBF,
+    Architecture,
+    Features,
+    Implementation,
+    Kernel,
+    Laplace,
+    Products,
+    Stax,
+    own_function,
+)
 from kip.kernels.memory import entry_bytes
 from kip.kernels.user_function import load_function
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
 
-__all__ = ["RBF", "Architecture", "Implementation", "Kernel", "Laplace", "Stax", "entry_bytes", "kernel_function"]
+__all__ = [
+    "RBF",
+    "Architecture",
+    "Features",
+    "Implementation",
+    "Kernel",
+    "Laplace",
+    "Products",
+    "Stax",
+    "entry_bytes",
+    "kernel_function",
+    "own_function",
+]
 
 
 @functools.lru_cache(maxsize=64)
 def kernel_function(
-    kernel: Kernel, implementation: Implementation = "auto"
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    kernel: Kernel, implementation: Implementation = "auto", products: Products = "float32"
+) -> Callable[[jax.Array | np.ndarray, jax.Array | np.ndarray], jax.Array]:
     """Return the function K(x, z) that a kernel value stands for.
 
     It is pure, differentiable in both arguments with finite gradients (where x_i = z_j too), and not jitted. Equal
     kernel values give the same function object, so that `jax.jit` of it compiles once.
 
     Args:
-        kernel: an `Architecture`, `RBF`, `Laplace` or `Stax`.
-        implementation: what computes an `Architecture`: `engine` (every family with ReLU), `neural_tangents` (all), or
-            `auto`, the engine where it can. Other kernels have one implementation. `numba` computes blocks of NumPy
-            arrays only, which JAX cannot trace (`kip.blocks`).
+        kernel: an `Architecture`, `RBF`, `Laplace`, `Stax` or `Features`.
+        implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
+            kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
+            (`kip.blocks`).
+        products: the precision of matrix products on accelerators. Kernels need `float32`; `tf32` is there so that
+            `kip bench gpu` can measure what it gains and loses.
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel
@@ -45,19 +70,19 @@ def kernel_function(
         user's own function returns another shape.
 
     Raises:
-        ConfigError: if the function of a `Stax` kernel is not permitted or cannot be loaded, or if the engine cannot
-            compute the kernel.
+        ConfigError: if the function of a `Stax` or `Features` kernel is not permitted or cannot be loaded, or if
+            `implementation` is `numba`.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
 
     compute = _compute(kernel, implementation)
 
-    def evaluate(x: jax.Array, z: jax.Array) -> jax.Array:
+    def evaluate(x: jax.Array | np.ndarray, z: jax.Array | np.ndarray) -> jax.Array:
         _check_images(kernel, x, z)
         # By default JAX multiplies float32 matrices in TF32 on current GPUs, and in bfloat16 on TPUs: three digits,
         # where a ridge of 1e-6 needs all seven.
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision("highest" if products == "float32" else "tensorfloat32"):
             block = compute(x, z)
         if block.shape != (len(x), len(z)):
             raise ShapeError(
@@ -68,7 +93,7 @@ def kernel_function(
     return evaluate
 
 
-def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., jax.Array]:
     if isinstance(kernel, Architecture):
         from kip.kernels import engine
 
@@ -79,21 +104,18 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[[jax.Ar
                 expected="'auto', 'engine' or 'neural_tangents'",
                 remedy="Compute blocks of the kernel with kip.KernelBlocks, which takes 'numba'.",
             )
-        if implementation != "neural_tangents" and engine.supports(kernel):
+        if implementation != "neural_tangents":
             return engine.network(kernel)
-        if implementation == "engine":
-            raise ConfigError(
-                f"blocks.implementation of {kernel.label} with {kernel.activation}",
-                got="'engine'",
-                expected="'auto' or 'neural_tangents'",
-                remedy="The engine computes networks with relu.",
-            )
         from kip.kernels.neural_tangents import network
 
         return _with_get(network(kernel), kernel.get)
     if isinstance(kernel, Stax):
         permission.check(kernel.function)
         return _with_get(_load_function(kernel.function), kernel.get)
+    if isinstance(kernel, Features):
+        from kip.kernels import encoder
+
+        return encoder.kernel(kernel)
     from kip.kernels import classical
 
     formula = classical.rbf if isinstance(kernel, RBF) else classical.laplace
@@ -104,8 +126,10 @@ def _with_get(function: Callable[..., Any], get: str) -> Callable[[jax.Array, ja
     return lambda x, z: function(x, z, get)
 
 
-def _check_images(kernel: Kernel, x: jax.Array, z: jax.Array) -> None:
-    """Refuse image batches that do not fit each other or the kernel."""
+def _check_images(kernel: Kernel, x: jax.Array | np.ndarray, z: jax.Array | np.ndarray) -> None:
+    """Refuse image batches that do not fit each other, the kernel or the device."""
+    from kip.placement import platform
+
     for name, batch in (("x", x), ("z", z)):
         if len(batch.shape) != 4:
             raise ShapeError(f"images {name} of a kernel", got=f"shape {batch.shape}", expected="(N, H, W, C)")
@@ -121,6 +145,13 @@ def _check_images(kernel: Kernel, x: jax.Array, z: jax.Array) -> None:
             got=f"{x.dtype} and {z.dtype}",
             expected="float32 or float64 for both",
         )
+    if x.dtype == "float64" and platform() == "tpu":
+        raise ConfigError(
+            f"kernel {kernel.label} of float64 images on a TPU",
+            got="float64, which a TPU emulates without its range",
+            expected="float32",
+            remedy="Set blocks.dtype to float32.",
+        )
     kernel.check_images(x.shape[1], x.shape[2])
 
 
@@ -128,6 +159,4 @@ def _load_function(name: str) -> Callable[..., Any]:
     """Load the function of a Stax kernel; see `kip.kernels.user_function`."""
     with contextlib.suppress(MissingExtraError):
         importlib.import_module("kip.kernels.neural_tangents")  # so that the user's own import of it works
-    return load_function(
-        name, of="a Stax kernel", signature="(x, z, get)", example="_, _, NAME = stax.serial(...)"
-    )  # fmt: skip
+    return load_function(name, of="a Stax kernel", signature="(x, z, get)", example="_, _, NAME = stax.serial(...)")

@@ -6,18 +6,20 @@ Each is a small frozen value. `kip.kernels.kernel_function` turns one into a fun
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from kip.config import value
 from kip.errors import ConfigError, ShapeError, did_you_mean
-from kip.kernels import permission
+from kip.kernels import permission, user_function
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
 Implementation = Literal["auto", "numba", "engine", "neural_tangents"]
-"""Who computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`), neural-tangents, or
-(`auto`) the first of them that can on the device."""
+"""The program that computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`),
+neural-tangents, or (`auto`) the first of them that can on the device."""
+Products = Literal["float32", "tf32"]
+"""The precision of matrix products on accelerators: full float32, or TF32 with its three digits."""
 
 DEFAULT_DEPTH = {"FC": 1, "ConvVec": 3, "ConvNet": 3, "ConvNet3": 3, "Myrtle": 5}
 MYRTLE_BLOCKS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
@@ -55,7 +57,7 @@ class Architecture:
     activation: Literal["relu", "erf"] = "relu"
     """The nonlinearity of the hidden layers."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """Which kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
+    """The kernel: the neural tangent kernel (gradient descent), or the Gaussian process kernel (Bayesian)."""
     kind: Literal["network"] = "network"
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class Architecture:
 
     @property
     def poolings(self) -> int:
-        """How many 2x2 average pools halve the image."""
+        """The number of 2x2 average pools that halve the image."""
         return {"ConvNet": self.layers, "ConvNet3": self.layers, "Myrtle": 2}.get(self.family, 0)
 
     def check_images(self, height: int, width: int) -> None:
@@ -141,9 +143,9 @@ class Stax:
     """
 
     function: str
-    """Where the function is: `package.module:name` or `path/to/file.py:name`."""
+    """The place of the function: `package.module:name` or `path/to/file.py:name`."""
     get: Literal["ntk", "nngp"] = "ntk"
-    """What the function gets as its third argument."""
+    """The third argument of the function."""
     entry_bytes: Annotated[int, Field(gt=0)] = 1 << 26
     """The temporary memory of forward and vjp for one kernel entry, in bytes. It sets the tile size."""
     kind: Literal["stax"] = "stax"
@@ -168,7 +170,62 @@ class Stax:
         """Leave it to the user's function what sizes it takes."""
 
 
-Kernel = Annotated[Union[Architecture, RBF, Laplace, Stax], Field(discriminator="kind")]
+def _name(function: Any) -> Any:
+    return user_function.name_of(function) if callable(function) else function
+
+
+@value
+class Features:
+    """The kernel of an encoder's features, K(x, z) = phi(x) . phi(z) / d, such as those of a pretrained network.
+
+    Ridge regression under it is a linear probe of the encoder, without a bias: a feature that is 1 gives it one.
+
+    The encoder phi is a JAX function of images (N, H, W, C), preprocessed as the configuration says, that returns
+    features (N, d). Those of an image must not depend on the other images of the batch. They are computed once an
+    image, not once a pair, in the dtype of the computation, and their products in float64. Gradients for the images
+    flow through the encoder, whose parameters stay as they are.
+
+    Loading it runs the file that it is in: what only data names has to be permitted, see `kip.kernels.permission`.
+    """
+
+    function: Annotated[str, BeforeValidator(_name)]
+    """The place of the encoder: `path/to/file.py:name` or `package.module:name`. In Python, the function itself may be
+    given; unless an imported module holds it, no other process can compute what is stored under it."""
+    batch: Annotated[int, Field(ge=1)] = 256
+    """The most images that the encoder is given at a time. It bounds the memory."""
+    source: str | None = None
+    """The SHA-256 of the encoder's file, by which a changed encoder is another one. None means that of the file as it
+    is now."""
+    kind: Literal["features"] = "features"
+
+    def __post_init__(self) -> None:
+        if ":" not in self.function:
+            raise ConfigError(
+                "function of a Features kernel", got=repr(self.function), expected="'file.py:name' or 'module:name'"
+            )
+        if self.source is None:
+            object.__setattr__(self, "source", user_function.source_of(self.function, of="encoder"))
+
+    @model_validator(mode="after")
+    def _note_who_names_it(self, info: ValidationInfo) -> Features:
+        permission.note(self.function, from_data=info.mode == "json")
+        return self
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and pictures: the function's."""
+        return self.function.rpartition(":")[2]
+
+    def check_images(self, height: int, width: int) -> None:
+        """Leave it to the encoder what sizes it takes."""
+
+
+Kernel = Annotated[Union[Architecture, RBF, Laplace, Stax, Features], Field(discriminator="kind")]
+
+
+def own_function(kernel: Kernel) -> str | None:
+    """Return the function of the user's own that a kernel names; None for kip's own kernels."""
+    return kernel.function if isinstance(kernel, (Stax, Features)) else None
 
 
 def kernel_named(name: str, get: Literal["ntk", "nngp"] = "ntk") -> Architecture | RBF | Laplace:

@@ -1,7 +1,7 @@
-"""Which position pairs an architecture's kernel needs: its resolutions, and the radius of the shifts at each.
+"""The position pairs that an architecture's kernel needs: its resolutions, and the radius of the shifts at each.
 
-A pair of images has a covariance for every two positions (p, p'). Convolutions, ReLU and a readout after a flatten keep
-the shift p' - p; only 2x2 pooling mixes it: along an axis,
+A pair of images has a covariance for every two positions (p, p'). Convolutions, activations and a readout after a
+flatten keep the shift p' - p; only 2x2 pooling mixes it: along an axis,
 
     out[S, P] = 1/4 (in[2S, 2P] + in[2S, 2P + 1] + in[2S + 1, 2P] + in[2S - 1, 2P + 1]),
 
@@ -19,12 +19,12 @@ End = Literal["pool", "flatten", "mean"]
 
 
 class Level(NamedTuple):
-    """What happens at one resolution: convolutions, each with its ReLU, and what ends them.
+    """The layers of one resolution: convolutions, each with its activation, and what ends them.
 
     Attributes:
         height: positions along y.
         width: positions along x.
-        convs: how many convolutions, 3x3 with zeros outside the image, each followed by its ReLU; may be 0.
+        convs: how many convolutions, 3x3 with zeros outside the image, each followed by its activation; may be 0.
         end: a 2x2 average `pool` to the next level, or the readout: over equal positions (`flatten`), or over all pairs
             (`mean`).
         rows: the radius of the shifts along y; shifts -rows .. rows are computed.
@@ -40,7 +40,7 @@ class Level(NamedTuple):
 
     @property
     def shifts(self) -> int:
-        """How many shifts along y there are, each with a plane."""
+        """The number of shifts along y, each with a plane."""
         return 2 * self.rows + 1
 
     @property
@@ -77,7 +77,7 @@ def levels(architecture: Architecture, height: int, width: int) -> tuple[Level, 
 def variance_levels(pair_levels: tuple[Level, ...]) -> tuple[Level, ...]:
     """Return the levels of an image's covariance with itself, as far as its variance K(p, p) is needed.
 
-    The last ReLU needs shift 0 at its level; below it the radii grow as a pair's do, to half of them.
+    The last activation needs shift 0 at its level; below it the radii grow as a pair's do, to half of them.
     """
     top = max(i for i, level in enumerate(pair_levels) if level.convs)
     rows = columns = 0

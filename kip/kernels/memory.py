@@ -1,4 +1,4 @@
-"""How much memory a kernel entry takes, so that tiles can be chosen before anything is compiled."""
+"""The memory that a kernel entry takes, so that tiles can be chosen before anything is compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def entry_bytes(
 
     | kernel | bytes |
     |---|---|
-    | RBF, Laplace | a (8 + d / 64) |
+    | RBF, Laplace; Features, beside its encoder | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
     | the engine's convolutional networks | a (2 (second level's planes) + max(8, 4 + 2 convs) (a plane of the first)) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
@@ -50,7 +50,7 @@ def entry_bytes(
         numbers = 8 + share_of_images
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
-    elif implementation != "neural_tangents" and kernel.activation == "relu":
+    elif implementation != "neural_tangents":
         first, *above = levels(kernel, height, width)
         numbers = max(8, 4 + 2 * first.convs) * first.plane_size + (
             2 * above[0].shifts * above[0].plane_size if above else 0

@@ -1,7 +1,7 @@
-"""Which functions of the user's own may be loaded: those that code or the user names, and none that only data names.
+"""The functions of the user's own that may be loaded: those that code or the user names, and none that only data names.
 
-Loading the function of a `Stax` kernel, or of a generator, runs the file that it is in. A Python configuration is code
-and may name any.
+Loading the function of a `Stax` or `Features` kernel, or of a generator, runs the file that it is in. A Python
+configuration is code and may name any.
 A distilled set, a run's `config.json` or a message is data that may come from elsewhere: what it names is not loaded
 unless the user permits that very function.
 """
@@ -15,7 +15,7 @@ _only_in_data: set[str] = set()
 
 
 def permit(*functions: str) -> None:
-    """Let `Stax` kernels and generators load these functions in this process, wherever they were read from.
+    """Let kernels and generators load these functions of the user's own in this process, wherever they were read from.
 
     Args:
         functions: as the kernels and generators spell them: `package.module:name` or `path/to/file.py:name`.

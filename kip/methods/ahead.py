@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Ahead:
-    """Holds one result that is being made in a thread of its own: that of the step after the last one asked for.
+    """One result that is made in a thread of its own: that of the step after the last one asked for.
 
-    What is made must be a pure function of its arguments; then this changes when it is made, and nothing else.
+    The function must be pure; then this changes when it is called, and nothing else.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Ahead:
         Args:
             make: the same function at every call.
             step: the step.
-            others: what usually stays the same from step to step.
+            others: its other arguments, which usually stay the same from step to step.
         """
         wanted = {"step": step, **others}
         prepared, self._next = self._next, None

@@ -1,19 +1,26 @@
-"""The contract of a method: a frozen configuration value that says what is learned and takes the steps.
+"""The contract of a method: a frozen configuration value that prepares, begins and takes the steps.
 
 A method is one file with one class:
 
+    @final
     @value
-    class Mine(Method):
+    class Mine(Method[Prepared, Owned]):
         \"\"\"One line that `--help` shows.\"\"\"
 
         images_per_class: int = 1
         steps: int = 100
         name: Literal["mine"] = "mine"
 
-        label, labels_are, judge      what titles, readers of its sets and the loop ask
-        prepare(problem, store)       what is made once (a teacher, a pool); saved part by part through `store`
-        init(problem, prepared)       step 0; cheap
-        step(problem, prepared, state)
+        label, labels_are, judge, needs    the answers to titles, readers of its sets, the loop and checks of the data
+        prepare(problem, store)            a `Prepared`, made once (a teacher, a pool), saved part by part by `store`
+        init(problem, prepared)            a `State[Owned]`, step 0; cheap
+        step(problem, prepared, state)     the next `State[Owned]`, and metrics
+
+`None` stands for what is absent: a method that prepares nothing and keeps nothing is a `Method[None, None]`.
+
+The class is final and inherits from `Method`, or through one abstract class of its family. It overrides nothing: its
+members are abstract above it. Three have a default that a class may replace: `schedule_ends`, `step_images` and
+`natural`. What siblings share are functions, and small values that they are given.
 
 The class registers itself under `name` where it is defined: in `kip.methods`, or in a user's own config file.
 """
@@ -23,24 +30,28 @@ from __future__ import annotations
 import abc
 import importlib
 import pkgutil
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Literal, NamedTuple
+
+from typing_extensions import TypeVar
 
 from kip.errors import ConfigError, did_you_mean
 from kip.judges import Judge
 from kip.kernels.architecture import Kernel
-from kip.methods.problem import Problem, State
+from kip.methods.problem import Owned, Problem, State
 from kip.storage.artefacts import Store
 
+Prepared = TypeVar("Prepared", default=Any)
 LabelsAre = Literal["classes", "scores", "representations"]
-"""What the labels of a set are: one-hot or centred one-hot `classes`; learned `scores`, one for each class, whose
-largest is at the class; or `representations`, whose entries are no classes and are never read as such."""
-Metrics = dict[str, Any]
-"""What a step tells, by name, for a line of metrics.jsonl: `loss`, and where they are known `batch_accuracy` (a
+"""The meaning of a set's labels: one-hot or centred one-hot `classes`; learned `scores`, one for each class, of which
+the largest is at the class; or `representations`, whose entries are no classes and are never read as such."""
+Metrics = Mapping[str, float | int | str]
+"""The metrics of a step, by name, for a line of metrics.jsonl: `loss`, and where they are known `batch_accuracy` (a
 fraction) and `condition` (the condition number of K_ss with its ridge)."""
 
 
 class Needs(NamedTuple):
-    """What a method asks of a data set; it is checked before anything is compiled.
+    """The demands of a method on a data set; they are checked before anything is compiled.
 
     Attributes:
         images_per_class: train images that the set takes of each class; None: it does not draw by class.
@@ -65,8 +76,11 @@ class Needs(NamedTuple):
     class_images: float = 0.0
 
 
-class Method(abc.ABC):
-    """Base of every method's configuration. Subclasses are frozen values (`kip.config.value`) with a literal `name`."""
+class Method(abc.ABC, Generic[Prepared, Owned]):
+    """Base of every method's configuration. Subclasses are frozen values (`kip.config.value`) with a literal `name`.
+
+    `Prepared` is the type of what `prepare` makes, `Owned` that of what the method keeps between steps (`State.owned`).
+    """
 
     name: str
     """The name under which the method is registered."""
@@ -96,40 +110,52 @@ class Method(abc.ABC):
     @property
     @abc.abstractmethod
     def labels_are(self) -> LabelsAre:
-        """What the labels of its sets are."""
+        """The meaning of the labels of its sets."""
 
     @property
     @abc.abstractmethod
     def judge(self) -> Judge:
-        """How its sets are scored, in the loop and wherever they are loaded."""
+        """The judge that scores its sets, in the loop and wherever they are loaded."""
 
     @property
+    @abc.abstractmethod
     def needs(self) -> Needs:
-        """What it asks of a data set."""
-        return Needs()
+        """The demands on a data set."""
+
+    def step_images(self, num_classes: int) -> float:
+        """Return the least number of images that pass through a network in a step; forward and back counts as three.
+
+        It bounds the cost of judging (`kip.runs.judging`). By default, a step learns from its target batch and its own
+        images.
+
+        Args:
+            num_classes: C.
+        """
+        needs = self.needs
+        return 3 * ((needs.target_batch or 0) + (needs.images_per_class or 1) * num_classes)
 
     @property
     def schedule_ends(self) -> bool:
-        """Whether the learning rate depends on `steps`, so that a run of more steps is another run."""
+        """True if the learning rate depends on `steps`, so that a run of more steps is another run."""
         return False
 
-    def prepare(self, problem: Problem, store: Store) -> Any:
-        """Return what is made once before the steps, through `store`; () where there is nothing."""
-        return ()
+    @abc.abstractmethod
+    def prepare(self, problem: Problem, store: Store) -> Prepared:
+        """Return the parts that are made once before the steps, through `store`; None where there are none."""
 
     @abc.abstractmethod
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Owned]:
         """Return step 0; cheap, and a function of its arguments."""
 
     @abc.abstractmethod
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Owned]) -> tuple[State[Owned], Metrics]:
         """Return the state after one update, and the metrics before it.
 
         Raises:
-            NonFiniteError, NotPositiveDefiniteError: where there is no number to go on with.
+            NonFiniteError, NotPositiveDefiniteError: if the update is not finite, or a kernel has no Cholesky factor.
         """
 
-    def natural(self, initial: State, exported: State) -> State | None:
+    def natural(self, initial: State[Owned], exported: State[Owned]) -> State[Owned] | None:
         """Return the natural images that the exported set is compared with, labelled as such; None: there are none."""
         return initial
 

@@ -1,12 +1,11 @@
 """Images from a generator of the user's own: methods that move images may move its latents instead.
 
-The set is what the generator makes of the latents, and whatever a method finds as a gradient by the images is pulled
-back through it:
+The set holds the generator's images of the latents. A gradient of the images is pulled back through the generator:
 
     x_i = G(z_i, c_i),      dL/dz_i = (dx_i/dz_i)^T dL/dx_i.
 
-A set so learned looks like what the generator knows, which carries it to other networks. kip brings no generator and no
-pretrained weights. `Generator` is what a user's function has to be; `docs/methods/matching.md` has an example.
+Such a set looks like images that the generator knows, which carries it to other networks. kip brings no generator and
+no pretrained weights. `Generator` is the contract of a user's function; `docs/methods/matching.md` has an example.
 
 Reference: Cazenavette et al. 2023, "Generalizing Dataset Distillation via Deep Generative Prior" (GLaD).
 """
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from kip.errors import ConfigError, ShapeError
 from kip.kernels import permission
 from kip.kernels.user_function import load_function
 from kip.methods.problem import Problem
+from kip.precision import AnyArray
 from kip.rng import generator as random_generator
 
 
@@ -48,12 +48,12 @@ class Generator(Protocol):
 class Latents:
     """Latents of a generator of the user's own, which are learned in place of images.
 
-    Loading the generator runs the file that it is in: what only data names has to be permitted, see
+    Loading the generator runs its file. A generator that is named by data alone has to be permitted; see
     `kip.kernels.permission`.
     """
 
     generator: str
-    """Where the function is: `package.module:name` or `path/to/file.py:name`. See `kip.methods.generator.Generator`."""
+    """The function, `package.module:name` or `path/to/file.py:name`, of the kind `kip.methods.generator.Generator`."""
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
     """The shape of an image's latent."""
 
@@ -67,7 +67,7 @@ class Latents:
         return self
 
     def check(self, problem: Problem) -> None:
-        """Refuse a generator that may not be loaded, or whose images do not fit the data set; it is loaded for that.
+        """Refuse a generator that may not be loaded, or whose images do not fit the data set. It is loaded here.
 
         Raises:
             ConfigError: if nobody permits it, it cannot be loaded, or preprocessing mixes pixels.
@@ -79,44 +79,43 @@ class Latents:
         expected = (1, *problem.inputs.shape[1:])
         if getattr(made, "shape", None) != expected:
             raise ShapeError(
-                f"images of the generator {self.generator}", got=getattr(made, "shape", type(made).__name__),
+                f"images of the generator {self.generator}",
+                got=getattr(made, "shape", type(made).__name__),
                 expected=str(expected),
-            )  # fmt: skip
+            )
 
     def draw(self, count: int, *, seed: int) -> np.ndarray:
         """Return the first latents, standard normal, (count, ...) float32."""
         return random_generator(seed, "initial latents").standard_normal((count, *self.shape)).astype(np.float32)
 
-    def images(self, problem: Problem, latents: Any, classes: np.ndarray) -> Array:
+    def images(self, problem: Problem, latents: AnyArray, classes: np.ndarray) -> Array:
         """Return the generator's images, preprocessed, (n, H, W, C)."""
         return _images(latents, jnp.asarray(classes), *problem.pixel_range(), function=self._function())
 
-    def pulled_back(self, problem: Problem, latents: Any, classes: np.ndarray, gradient: Any) -> Array:
-        """Return the gradient by the latents, given that by the preprocessed images."""
-        return _pulled_back(
-            latents, jnp.asarray(classes), *problem.pixel_range(), gradient, function=self._function()
-        )  # fmt: skip
+    def pull_back(self, problem: Problem, latents: AnyArray, classes: np.ndarray, gradient: AnyArray) -> Array:
+        """Return the gradient with respect to the latents, given that with respect to the preprocessed images."""
+        return _pull_back(latents, jnp.asarray(classes), *problem.pixel_range(), gradient, function=self._function())
 
     def _function(self) -> Generator:
         permission.check(self.generator, of="generator")
-        return _loaded(self.generator)
+        return _load(self.generator)
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(name: str) -> Generator:
+def _load(name: str) -> Generator:
     return load_function(
         name, of="a generator", signature="(latents, classes)", example="def NAME(latents, classes): ..."
-    )  # fmt: skip
+    )
 
 
 @partial(jax.jit, static_argnames=("function",))
-def _images(latents: Any, classes: Array, black: Array, white: Array, *, function: Generator) -> Array:
-    return black + (white - black) * function(latents, classes)
+def _images(latents: AnyArray, classes: Array, black: Array, white: Array, *, function: Generator) -> Array:
+    return black + (white - black) * function(jnp.asarray(latents), classes)
 
 
 @partial(jax.jit, static_argnames=("function",))
-def _pulled_back(
-    latents: Any, classes: Array, black: Array, white: Array, gradient: Array, *, function: Generator
+def _pull_back(
+    latents: AnyArray, classes: Array, black: Array, white: Array, gradient: Array, *, function: Generator
 ) -> Array:
     _, pull = jax.vjp(lambda z: black + (white - black) * function(z, classes), latents)
     return pull(gradient)[0]

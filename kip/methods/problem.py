@@ -1,10 +1,12 @@
-"""What every method is given, and the state that every method keeps."""
+"""The problem that every method is given, and the state that every method keeps."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, cast
 
 import numpy as np
+import optax
+from typing_extensions import NamedTuple, TypeVar  # typing's are neither generic nor have a default on CPython 3.10
 
 from kip.blocks import KernelBlocks, Source
 from kip.blocks.source import checksum, select
@@ -12,56 +14,69 @@ from kip.data import Augment, ClassIndex, Split, centred_one_hot
 from kip.errors import ConfigError, DataError
 from kip.judges import Support
 from kip.methods.ahead import Ahead
+from kip.precision import AnyArray
 from kip.preprocess import Transform
 from kip.rng import generator
 from kip.storage.images import Images
 
+Owned = TypeVar("Owned", default=Any)
+Other = TypeVar("Other")
 
-class State(NamedTuple):
+
+class State(NamedTuple, Generic[Owned]):
     """A distilled set in the making; a checkpoint is exactly this, and resuming needs nothing else.
 
+    `State[Owned]` is the state of a method that keeps an `Owned` between its steps. None stands for what is absent.
+
     Attributes:
-        step: updates made.
-        images: X_s (n, H, W, C), preprocessed, float32.
+        step: the number of updates so far.
+        inputs: X_s (n, H, W, C), the images as kernels and networks see them: preprocessed, float32.
         labels: y_s (n, c), float32.
         class_index: (n,) int64, the class that each image started from.
         statistics: (n, 2) float64, mean and scale that layer normalisation took from the image each started from;
             they invert the preprocessing (see `kip.preprocess`).
-        optimizer: the optimiser's state, a pytree of arrays; () where there is none.
-        deployment_steps: updates after which a network trained on the set is used, int; () where the set is not made
-            for such a training.
-        learning_rates: that the set is learned for, (k,): one for all updates of a network, or one for each; () where
-            there are none.
-        indices: where the images are in the train split, (n,) int64, for sets that are chosen and not learned; ()
-            otherwise.
-        weights: of chosen images, (n,) float32; () where images are learned.
-        latents: what a generator makes the images of, (n, ...) float32; () where there is none.
-        owned: whatever else a method keeps between steps (networks, their optimisers, counters), a pytree of arrays
-            whose structure and shapes never change; () where there is nothing.
+        optimizer: the optimiser's state, a pytree of arrays.
+        deployment_steps: updates after which a network trained on the set is used; None where the set is not made for
+            such a training.
+        learning_rates: rates that the set is learned for, (k,): one for all updates of a network, or one for each.
+        indices: where the images are in the train split, (n,) int64, for sets that are chosen and not learned.
+        weights: weights of chosen images, (n,) float32.
+        latents: latents that a generator makes the images of, (n, ...) float32.
+        owned: all that a method keeps besides between its steps (networks, their optimisers, counters), a pytree of
+            arrays of constant structure and shapes.
     """
 
     step: int
-    images: np.ndarray
-    labels: np.ndarray
+    inputs: AnyArray
+    labels: AnyArray
     class_index: np.ndarray
     statistics: np.ndarray
-    optimizer: Any = ()
-    deployment_steps: Any = ()
-    learning_rates: Any = ()
-    indices: Any = ()
-    weights: Any = ()
-    latents: Any = ()
-    owned: Any = ()
+    optimizer: optax.OptState = None
+    deployment_steps: int | np.ndarray | None = None
+    learning_rates: AnyArray | None = None
+    indices: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    latents: AnyArray | None = None
+    owned: Owned = cast(Any, None)  # of a State[None]; others are given theirs
+
+    def with_owned(self, owned: Other) -> State[Other]:
+        """Return the same state of a method that keeps `owned`."""
+        return State(*self[:-1], owned)
 
     @property
     def support(self) -> Support:
-        """The set as a judge sees it."""
-        steps, rates = np.asarray(self.deployment_steps), np.asarray(self.learning_rates)
-        return Support(self.images, self.labels, int(steps) if steps.ndim == 0 else None, rates if len(rates) else None)
+        """The set in the form that judges take, on the host."""
+        steps, rates = self.deployment_steps, self.learning_rates
+        return Support(
+            np.asarray(self.inputs),
+            np.asarray(self.labels),
+            None if steps is None else int(steps),
+            None if rates is None else np.asarray(rates),
+        )
 
 
 class Batch(NamedTuple):
-    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and where they come from."""
+    """Preprocessed images X_t (m, H, W, C), their mean-centred one-hot labels y_t (m, c), and their source."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -81,7 +96,7 @@ class Problem(NamedTuple):
         num_classes: C.
         classes: the images of each class, for balanced draws.
         transform: the fitted preprocessing.
-        augment: how target batches are augmented.
+        augment: the augmentation of target batches.
         blocks: computes kernels.
         seed: the root seed.
         base: another data set's train images, for methods that learn labels of those (`base` in their configuration).
@@ -102,19 +117,19 @@ class Problem(NamedTuple):
     mirror_keeps_class: bool = False
     ahead: Ahead | None = None
 
-    def natural_support(self, images_per_class: int) -> State:
+    def natural_support(self, images_per_class: int) -> State[None]:
         """Return step 0 of any method: class-balanced train images with mean-centred one-hot labels."""
         chosen = self.classes.sample(images_per_class * self.num_classes, seed=self.seed, purpose="support")
         class_index = self.labels[chosen]
         return State(
             step=0,
-            images=self.inputs[chosen],
+            inputs=self.inputs[chosen],
             labels=centred_one_hot(class_index, self.num_classes),
             class_index=class_index,
             statistics=self.transform.statistics(self.pixels[chosen]),
         )
 
-    def base_support(self, count: int) -> State:
+    def base_support(self, count: int) -> State[None]:
         """Return step 0 with `count` images of the other data set, drawn without a look at their classes.
 
         Their labels are uniform, 1/C: an image of another data set has no class here. `class_index` is its class there.
@@ -130,7 +145,7 @@ class Problem(NamedTuple):
         pixels = self.base.images[chosen]
         return State(
             step=0,
-            images=self.transform.apply(pixels),
+            inputs=self.transform.apply(pixels),
             labels=np.full((count, self.num_classes), 1 / self.num_classes, np.float32),
             class_index=self.base.labels[chosen],
             statistics=self.transform.statistics(pixels),
@@ -174,7 +189,7 @@ class Problem(NamedTuple):
         Args:
             label: the class.
             count: images; all of the class where it has fewer.
-            purpose: what they are for; other purposes draw other images.
+            purpose: the purpose of the draw; other purposes draw other images.
             step: the step that they are for.
         """
         members = np.flatnonzero(self.labels == label)

@@ -5,7 +5,7 @@
 | FC1, FC2, ... | hidden dense layers | 1024 | none |
 | ConvVec1, ... | convs, flatten; no pooling | 1024 | none |
 | ConvNet | conv, three of (conv, 2x2 average pool), flatten: KIP's | 1024 | none |
-| ConvNet-D3, D4, D5 | that many of (conv, 2x2 average pool), flatten: DC's; `growth` widens each | 128 | instance |
+| ConvNet-D1 to D5 | that many of (conv, 2x2 average pool), flatten: DC's; `growth` widens each | 128 | instance |
 | FRePo-D3, D4, D5 | that many of (norm, conv, ReLU, 2x2 average pool), no norm in the first; flatten | 128 | batch |
 | Myrtle5, 7, 10 | as the kernel of that name; global average pooling | 1024 | none |
 | LeNet | 5x5 convs and max pools, two hidden dense layers | 6 | none |
@@ -18,10 +18,11 @@
 | MobileNetV2 | 17 inverted residual blocks; no stride before the third stage, as is usual for 32 pixels | 32 | batch |
 | ShuffleNetV2 | half of the usual channels: 16 shuffled blocks, 3x3 stem without stride or pool | 24 | batch |
 
-Width is the first layer's; the others keep their ratio to it. Images are 28, 32 or 64 pixels wide; others too, where
-the pools leave something. ConvNet-D, LeNet and VGG11 centre images in zeros where their pools need larger ones: LeNet
-and VGG11 want 32, ConvNet-D5 too. Each block of FRePo-D is twice as wide as the one before, grey images get two pixels
-of zeros on each side, and batch normalisation forgets nine tenths of its running statistics at an update.
+Width is the first layer's; the others keep their ratio to it. Images are 28, 32 or 64 pixels wide, or of any size that
+the pools allow. ConvNet-D, LeNet and VGG11 centre images in zeros where their pools need larger ones: LeNet, VGG11 and
+ConvNet-D5 need 32. ConvNet-D1 and D2 are for images of 8 and 16 pixels. Each block of FRePo-D is twice
+as wide as the one before, grey images get two pixels of zeros on each side, and batch normalisation forgets nine tenths
+of its running statistics at an update.
 
 References: Nguyen et al. 2021, section A (ConvNet, Myrtle); Zhao and Bilen 2021 (the ConvNet-Ds, and these sizes of
 AlexNet, VGG11 and ResNet18); Zhou et al. 2022, public code, `Conv` (the FRePo-Ds); LeCun et al. 1998; Krizhevsky et
@@ -50,23 +51,23 @@ from kip.networks.layers import (
     Style,
     average_pool,
     block,
+    convolve,
     flatten,
     global_average,
     max_pool,
-    preactivated,
-    projected,
-    shuffled,
+    preactivate,
+    shuffle_channels,
 )
 
 FREPO_MOMENTUM = 0.1
-"""The part of the running statistics that stays at an update of FRePo-D, in Flax's meaning. The public code gives it to
-Flax; PyTorch's momentum of 0.1 would have been 0.9 here."""
+"""The part of the running statistics that stays at an update of FRePo-D, as Flax counts it. The public code gives 0.1
+to Flax; PyTorch's momentum of 0.1 would have been 0.9 here."""
 
 
 def _fc(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Array:
     x = flatten(x)
     for _ in range(depth):
-        x = style.activated(Normalise(style.norm)(Dense(width, style)(x), train))
+        x = style.activate(Normalise(style.norm)(Dense(width, style)(x), train))
     return x
 
 
@@ -89,7 +90,7 @@ def _frepo(style: Style, width: int, x: Array, train: bool, *, depth: int) -> Ar
         x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
     for index in range(depth):
         x = Normalise(style.norm, FREPO_MOMENTUM)(x, train) if index else x
-        x = average_pool(style.activated(Conv(width << index, style)(x)))
+        x = average_pool(style.activate(Conv(width << index, style)(x)))
     return flatten(x)
 
 
@@ -107,7 +108,7 @@ def _lenet(style: Style, width: int, x: Array, train: bool) -> Array:
         x = max_pool(block(style, features * width // 6, x, train, size=5, padding="VALID"))
     x = flatten(x)
     for features in (120, 84):
-        x = style.activated(Dense(features * width // 6, style)(x))
+        x = style.activate(Dense(features * width // 6, style)(x))
     return x
 
 
@@ -132,10 +133,10 @@ def _resnet(style: Style, width: int, x: Array, train: bool, *, blocks: int) -> 
         for index in range(blocks):
             features, stride = width << stage, 2 if stage and not index else 1
             inner = block(style, features, x, train, stride=stride)
-            residual = projected(style, features, inner, train)
+            residual = convolve(style, features, inner, train)
             if x.shape != residual.shape:
-                x = projected(style, features, x, train, size=1, stride=stride)
-            x = style.activated(x + residual)
+                x = convolve(style, features, x, train, size=1, stride=stride)
+            x = style.activate(x + residual)
     return global_average(x)
 
 
@@ -143,12 +144,12 @@ def _wide_resnet(style: Style, width: int, x: Array, train: bool) -> Array:
     x = Conv(width, style)(x)
     for ratio, strides in ((2, (1, 1)), (4, (2, 1)), (8, (2, 1))):
         for stride in strides:
-            features, active = width * ratio, preactivated(style, x, train)
+            features, active = width * ratio, preactivate(style, x, train)
             inner = block(style, features, active, train, stride=stride)
             if x.shape[-1] != features:
                 x = Conv(features, style, size=1, stride=stride)(active)
             x = x + Conv(features, style)(inner)
-    return global_average(preactivated(style, x, train))
+    return global_average(preactivate(style, x, train))
 
 
 def _densenet(style: Style, width: int, x: Array, train: bool) -> Array:
@@ -156,11 +157,11 @@ def _densenet(style: Style, width: int, x: Array, train: bool) -> Array:
     x = Conv(width, style)(x)
     for stage, blocks in enumerate((6, 12, 24, 16)):
         if stage:
-            x = average_pool(Conv(x.shape[-1] // 2, style, size=1)(preactivated(style, x, train)))
+            x = average_pool(Conv(x.shape[-1] // 2, style, size=1)(preactivate(style, x, train)))
         for _ in range(blocks):
-            narrow = block(style, 4 * growth, preactivated(style, x, train), train, size=1)
+            narrow = block(style, 4 * growth, preactivate(style, x, train), train, size=1)
             x = jnp.concatenate([x, Conv(growth, style)(narrow)], -1)
-    return global_average(preactivated(style, x, train))
+    return global_average(preactivate(style, x, train))
 
 
 def _mobilenet(style: Style, width: int, x: Array, train: bool) -> Array:
@@ -172,36 +173,36 @@ def _mobilenet(style: Style, width: int, x: Array, train: bool) -> Array:
 
 
 def _mobilenet_v2(style: Style, width: int, x: Array, train: bool) -> Array:
-    def clipped(features: int, x: Array, **options: Any) -> Array:
-        return nn.relu6(projected(style, features, x, train, **options))
+    def clip_block(features: int, x: Array, **options: Any) -> Array:
+        return nn.relu6(convolve(style, features, x, train, **options))
 
     def channels(usual: int) -> int:
         return max(1, usual * width // 32)
 
-    x = clipped(width, x)
+    x = clip_block(width, x)
     stages = [(1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
     for expansion, usual, blocks, first_stride in stages:
         for index in range(blocks):
-            inner = x if expansion == 1 else clipped(expansion * x.shape[-1], x, size=1)
-            inner = clipped(inner.shape[-1], inner, stride=first_stride if not index else 1, depthwise=True)
-            residual = projected(style, channels(usual), inner, train, size=1)
+            inner = x if expansion == 1 else clip_block(expansion * x.shape[-1], x, size=1)
+            inner = clip_block(inner.shape[-1], inner, stride=first_stride if not index else 1, depthwise=True)
+            residual = convolve(style, channels(usual), inner, train, size=1)
             x = x + residual if index else residual
-    return global_average(clipped(channels(1280), x, size=1))
+    return global_average(clip_block(channels(1280), x, size=1))
 
 
 def _shufflenet_v2(style: Style, width: int, x: Array, train: bool) -> Array:
-    def moved(features: int, x: Array, stride: int, *, narrow_first: bool = True) -> Array:
+    def transform(features: int, x: Array, stride: int, *, narrow_first: bool = True) -> Array:
         x = block(style, features, x, train, size=1) if narrow_first else x
-        x = projected(style, x.shape[-1], x, train, stride=stride, depthwise=True)
+        x = convolve(style, x.shape[-1], x, train, stride=stride, depthwise=True)
         return block(style, features, x, train, size=1)
 
     x = block(style, width, x, train)
     for ratio, blocks in ((2, 4), (4, 8), (8, 4)):
         half = width * ratio // 2
-        x = shuffled(jnp.concatenate([moved(half, x, 2, narrow_first=False), moved(half, x, 2)], -1))
+        x = shuffle_channels(jnp.concatenate([transform(half, x, 2, narrow_first=False), transform(half, x, 2)], -1))
         for _ in range(blocks - 1):
             kept, changed = jnp.split(x, 2, -1)
-            x = shuffled(jnp.concatenate([kept, moved(half, changed, 1)], -1))
+            x = shuffle_channels(jnp.concatenate([kept, transform(half, changed, 1)], -1))
     return global_average(block(style, max(1, 1024 * width // 24), x, train, size=1))
 
 
@@ -211,10 +212,13 @@ class Builder(NamedTuple):
     body: Callable[..., Array]
     """The function of (style, width, x, train) that returns the features, (N, d)."""
     width: int
+    """The number of channels of the first layer."""
     norm: Norm = "none"
+    """The normalisation of the layers."""
     b_std: float = 0.0
+    """The standard deviation of the initial biases."""
     halvings: int = 0
-    """How often the image is halved before its last normalised layer."""
+    """The number of times that the image is halved before its last normalised layer."""
     least: int = 1
     """The shortest side that the pools allow, in pixels."""
     padded: int = 0
@@ -232,9 +236,7 @@ def _frepo_d(depth: int) -> Builder:
 
 NETWORKS: dict[str, Builder] = {
     "ConvNet": Builder(functools.partial(_convnet, depth=3, first=True), 1024, b_std=0.1, halvings=2, least=8),
-    "ConvNet-D3": _convnet_d(3),
-    "ConvNet-D4": _convnet_d(4),
-    "ConvNet-D5": _convnet_d(5),
+    **{f"ConvNet-D{depth}": _convnet_d(depth) for depth in range(1, 6)},
     "FRePo-D3": _frepo_d(3),
     "FRePo-D4": _frepo_d(4),
     "FRePo-D5": _frepo_d(5),
@@ -267,7 +269,9 @@ def builder_of(name: str) -> Builder:
         return NETWORKS[name]
     if (match := re.fullmatch(r"(FC|ConvVec)([1-9]\d?)", name)) is None:
         raise ConfigError(
-            "network", got=repr(name), expected="FC1, ConvVec3 (or another depth), " + ", ".join(NETWORKS),
+            "network",
+            got=repr(name),
+            expected=f"FC1, ConvVec3 (or another depth), {', '.join(NETWORKS)}, or FILE.py:NAME of your own",
             remedy=did_you_mean(name, [*NETWORKS, "FC1", "ConvVec3"]).strip() or None,
-        )  # fmt: skip
+        )
     return Builder(functools.partial(OF_ANY_DEPTH[match[1]], depth=int(match[2])), 1024, b_std=0.1)

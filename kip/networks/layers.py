@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
+from kip.placement import platform
+
 Norm = Literal["none", "layer", "instance", "batch"]
 Parameterization = Literal["standard", "ntk"]
 Padding = Literal["SAME", "VALID"]
@@ -27,13 +29,13 @@ Activation = Literal["relu", "softplus"]
 SHARPNESS = 60.0
 """The factor of x in softplus, by which the public code of RCIG replaces ReLU."""
 EPSILON = 1e-5
-"""What is added to every variance."""
+"""The number that is added to every variance."""
 MOMENTUM = 0.9
-"""The momentum of batch normalisation's running statistics, in Flax's meaning: the part of the old value that stays."""
+"""The momentum of batch normalisation's running statistics, as Flax counts it: the part of the old value that stays."""
 
 
 class Style(NamedTuple):
-    """How the layers of one network are made."""
+    """The style of the layers of one network: normalisation, parameterisation, initial deviations, nonlinearity."""
 
     norm: Norm
     parameterization: Parameterization
@@ -43,7 +45,7 @@ class Style(NamedTuple):
     plain: bool = False
     """Whether convolutions are XLA's alone on CPUs too, with the derivatives that JAX gives them."""
 
-    def activated(self, x: Array) -> Array:
+    def activate(self, x: Array) -> Array:
         """Return the nonlinearity of x."""
         return nn.relu(x) if self.activation == "relu" else nn.softplus(SHARPNESS * x) / SHARPNESS
 
@@ -77,7 +79,7 @@ class Dense(nn.Module):
 class Conv(nn.Module):
     """A convolution: (N, H, W, C) to (N, H', W', features); depthwise, each channel by itself (features = C).
 
-    With the collection `inputs` mutable, it stores what came in, as `Normalise` does.
+    With the collection `inputs` mutable, it stores its input, as `Normalise` does.
     """
 
     features: int
@@ -95,7 +97,7 @@ class Conv(nn.Module):
         per_group = x.shape[-1] // groups
         shape = (self.size, self.size, per_group, self.features)
         kernel, bias = self.style.weights(self, shape, self.size**2 * per_group)
-        if groups == self.stride == 1 and not self.style.plain and jax.default_backend() == "cpu":
+        if groups == self.stride == 1 and not self.style.plain and platform() == "cpu":
             return convolution(x, kernel, self.padding) + bias
         return plain_convolution(x, kernel, self.padding, self.stride, groups) + bias
 
@@ -185,10 +187,10 @@ class Normalise(nn.Module):
     """A normalisation with a learned scale and offset for each channel, of (N, H, W, C) or (N, d).
 
     `layer`: over all of an image's values. `instance`: over each channel's positions. `batch`: over the batch in
-    training, by running statistics (collection `batch_stats`) else. With the collection `moments` mutable, `batch` also
-    stores the mean and the variance (1/n) over the batch of what came in, whatever the mode, and with the collection
-    `inputs` what came in itself: what methods that match batch statistics ask for. `momentum` is the part of the old
-    running statistics that stays at an update.
+    training, by running statistics (collection `batch_stats`) else. For methods that match batch statistics, `batch`
+    stores the mean and the variance (1/n) of its input over the batch where the collection `moments` is mutable, in
+    either mode, and the input itself where the collection `inputs` is. `momentum` is the part of the old running
+    statistics that stays at an update.
     """
 
     norm: Norm
@@ -196,7 +198,7 @@ class Normalise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Return the normalised x; `train` matters to `batch` only."""
+        """Return the normalised x; `train` has an effect on `batch` only."""
         dtype: Any = jnp.result_type(float)
         if self.norm == "layer":
             return nn.GroupNorm(num_groups=1, epsilon=EPSILON, param_dtype=dtype)(x)
@@ -214,27 +216,27 @@ class Normalise(nn.Module):
 
 
 def keep_input(module: nn.Module, x: Array) -> None:
-    """Store what comes into a layer, where the caller has made the collection `inputs` mutable."""
+    """Store the input of a layer, where the caller has made the collection `inputs` mutable."""
     module.sow("inputs", "x", x, init_fn=lambda: jnp.zeros(()), reduce_fn=lambda _, new: new)
 
 
 def block(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
     """Return activation(normalise(conv(x))); `options` are those of `Conv`."""
-    return style.activated(projected(style, features, x, train, **options))
+    return style.activate(convolve(style, features, x, train, **options))
 
 
-def projected(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
+def convolve(style: Style, features: int, x: Array, train: bool, **options: Any) -> Array:
     """Return normalise(conv(x)); `options` are those of `Conv`."""
     return Normalise(style.norm)(Conv(features, style, **options)(x), train)
 
 
-def preactivated(style: Style, x: Array, train: bool) -> Array:
-    """Return activation(normalise(x)): what comes before a convolution in later residual networks."""
-    return style.activated(Normalise(style.norm)(x, train))
+def preactivate(style: Style, x: Array, train: bool) -> Array:
+    """Return activation(normalise(x)), which comes before a convolution in later residual networks."""
+    return style.activate(Normalise(style.norm)(x, train))
 
 
-def shuffled(x: Array) -> Array:
-    """Return channels of both halves in turn, so that the next halves hold some of each."""
+def shuffle_channels(x: Array) -> Array:
+    """Return the channels of both halves in turn, so that the next halves hold some of each."""
     return x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape)
 
 

@@ -1,13 +1,23 @@
-"""How images, classes and labels of a set look in pictures and on pages."""
+"""The look of a set's images, classes and labels in pictures and on pages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from kip.errors import ShapeError
 from kip.pictures.canvas import cut, is_legible
+
+
+def title_of(text: str) -> str:
+    """Return a title without the deviation of initial weights, which tells no networks of one method apart.
+
+    >>> title_of("cifar10, ConvNet-D3 width=64 w_std=0.57735, dc, step 250")
+    'cifar10, ConvNet-D3 width=64, dc, step 250'
+    """
+    return re.sub(r" w_std=[\d.]+", "", text)
 
 
 def displayed(image: np.ndarray) -> np.ndarray:
@@ -42,9 +52,13 @@ def heading_of(number: int, class_names: Sequence[str], *, most: int | None = No
     return name if most is None else cut(name, most)
 
 
-def tick_of(number: int, class_names: Sequence[str], *, most: int = 14) -> str:
+LONGEST_TICK = 14
+"""Letters of a class's name on an axis."""
+
+
+def tick_of(number: int, class_names: Sequence[str]) -> str:
     """Return what stands at a class's place on an axis: its number and its name, such as `3 cat`."""
-    heading = heading_of(number, class_names, most=most)
+    heading = heading_of(number, class_names, most=LONGEST_TICK)
     return str(number) if heading == f"class {number}" else f"{number} {heading}"
 
 
@@ -70,9 +84,11 @@ def prototypes(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if np.min(labels) < 0:
         raise ShapeError(
-            "labels for prototypes", got=f"a least entry of {np.min(labels):.3g}", expected="probabilities",
+            "labels for prototypes",
+            got=f"a least entry of {np.min(labels):.3g}",
+            expected="probabilities",
             remedy="Label distillation learns such labels; those of KIP are centred.",
-        )  # fmt: skip
+        )
     total = labels.sum(axis=0)
     weights = labels / np.where(total > 0, total, 1)
     return np.tensordot(weights.T, images, axes=1)

@@ -1,4 +1,4 @@
-"""What all pictures share: matplotlib without a window and in its own style, colours, pages of pixels, files.
+"""The common ground of all pictures: matplotlib without a window and in its own style, colours, pages of pixels, files.
 
 matplotlib is imported when a picture is drawn, and neither reads nor changes the caller's backend and style. The same
 input gives the same bytes with the same versions of matplotlib and Pillow, and, for letters that matplotlib's own font
@@ -25,7 +25,7 @@ DPI = 100
 INK, FAINT, CHANGED = "#222222", "#777777", "#c0392b"
 BLUE, ORANGE, GREEN = "#1f5fa8", "#e07b00", "#2e8b57"
 GRID = {"color": "#e6e6e6", "linewidth": 0.8}
-"""How the lines of a grid look."""
+"""The look of the lines of a grid."""
 OWN_FONT = "DejaVu Sans"
 """The font that comes with matplotlib."""
 LAST = "Last Resort"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kip.pictures.appearance import title_of
 from kip.pictures.panels import Panel, Point, save_panels
 from kip.storage.files import atomic_write
 
@@ -140,7 +141,7 @@ def panels(table: Mapping[str, Any]) -> list[Panel]:
             by_size.setdefault(line, []).append(Point(cell["images_per_class"], *at))
             if seconds[cell["candidate"]]:
                 by_time.setdefault(line, []).append(Point(seconds[cell["candidate"]], *at))
-        title = ", ".join(part for part in key if part != "none")
+        title = title_of(", ".join(part for part in key if part != "none"))
         drawn.append(Panel(title, "images per class", "test accuracy, %", by_size))
         if by_time:
             drawn.append(Panel(title, "seconds to make the set", "test accuracy, %", by_time))

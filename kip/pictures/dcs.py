@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kip.pictures.appearance import title_of
 from kip.pictures.panels import Panel, Point, save_panels
 
 
@@ -28,7 +29,7 @@ def write(correlation: Mapping[str, Any], folder: Path) -> Path:
         title = f"{name}: {as_text(score)}"
         panels.append(Panel(title, "the method's loss of the subset", "test error, %", series, connected=False))
     path = folder / "dcs.png"
-    save_panels(path, panels, title=f"Does a method's loss rank sets as {correlation['network']} does?")
+    save_panels(path, panels, title=title_of(f"Does a method's loss rank sets as {correlation['network']} does?"))
     return path
 
 

@@ -1,4 +1,4 @@
-"""Where the images of a set go on the page of `kip.pictures.images`."""
+"""The places of a set's images on the page of `kip.pictures.images`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHOWN = 10
 
 
 class Place(NamedTuple):
-    """One image of the grid: which, whether as it was before, its pixel corner, and the class that heads its column."""
+    """One image of the grid: its row in the set, its pixel corner, and the class that heads its column."""
 
-    index: int
+    row: int
     is_before: bool
     x: int
     y: int
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Where images go, in pixels relative to the grid's corner.
+    """The places of images, in pixels relative to the grid's corner.
 
     A class is a column; more than `MANY_CLASSES` are wrapped into bands of `BAND`. `pairs` puts each natural image
     above the learned one (one image a class, or bands); otherwise natural images have a panel of their own on the left.
@@ -59,7 +59,7 @@ class Grid(NamedTuple):
 
     @property
     def shown(self) -> int:
-        """How many images are drawn."""
+        """The number of images that are drawn."""
         return sum(map(len, self.members))
 
     @property

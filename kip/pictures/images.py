@@ -32,7 +32,7 @@ def save_images(
     class_names: Sequence[str] = (),
     title: str,
 ) -> None:
-    """Draw a distilled set: one column a class, beside (or below) the natural images that it started from.
+    """Draw a distilled set: one column a class, beside (or below) the images that it started from.
 
     Below each learned image stands its class; where labels are learned, `3→5 0.42` says that an image of class 3 has
     its largest label entry, 0.42, at class 5. Learned labels are drawn whole in a second panel. At most 10 images of a
@@ -49,7 +49,8 @@ def save_images(
         images: pixel space, float (n, H, W, C), 1.0 = 255, C = 1 (grey) or 3 (RGB).
         labels: float (n, c); learned if they are neither one-hot nor centred one-hot.
         class_index: int (n,), the class each image started from.
-        before: the natural images in the same order, like `images`; None, or equal to `images`, draws no such panel.
+        before: the images that learning started from, natural ones or noise, in the same order, like `images`; None, or
+            equal to `images`, draws no such panel.
         representations: whether labels are representations, as KRR-ST's, whose entries are no classes.
         class_names: what stands above the columns, and beside their numbers on axes; none: the numbers alone. So do
             names whose letters no installed font has.
@@ -97,9 +98,15 @@ def save_images(
             if place.header is not None:
                 heading = heading_of(place.header, names, most=max(grid.cell[0], grid.pitch[0] - GAP) // LETTER)
                 page.text(
-                    place.x + grid.cell[0] / 2, place.y - 4, heading, size=8, color=INK, ha="center", va="bottom",
+                    place.x + grid.cell[0] / 2,
+                    place.y - 4,
+                    heading,
+                    size=8,
+                    color=INK,
+                    ha="center",
+                    va="bottom",
                     weight="bold",
-                )  # fmt: skip
+                )
         page.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
         if has_heat:
             corner = MARGIN + room, top + grid.height + 50
@@ -120,7 +127,7 @@ def _draw_place(
 ) -> None:
     """Put one image into the canvas, and its headings and caption onto the page."""
     width, height = grid.cell
-    image = before[place.index] if place.is_before and before is not None else images[place.index]
+    image = before[place.row] if place.is_before and before is not None else images[place.row]
     enlarged = displayed(image).repeat(grid.scale, axis=0).repeat(grid.scale, axis=1)
     canvas[place.y : place.y + height, place.x : place.x + width] = enlarged
     middle = place.x + width / 2
@@ -128,7 +135,7 @@ def _draw_place(
         page.text(place.x, place.y - HEADER - 4, place.panel, size=9.5, color=INK, va="bottom")
     if place.is_before and grid.pairs:
         return
-    label, own = labels[place.index], int(class_index[place.index])
+    label, own = labels[place.row], int(class_index[place.row])
     text, color = f"{own}", FAINT
     if labels_learned and not place.is_before:
         top = int(label.argmax())
@@ -145,7 +152,7 @@ def _subtitle(images: np.ndarray, grid: Grid, unchanged: bool, labels_learned: b
         first = "the first" if most == 1 else f"the first {most}"
         parts = [f"{grid.shown} of {n} images shown, {first} of each class ({height} x {width} pixels)"]
     if grid.pairs:
-        parts.append("above: the natural image it started from, below: learned")
+        parts.append("above: what it started from, below: learned")
     if unchanged:
         parts.append("natural images, unchanged")
     if any(contrast(images[index]) > 1 for members in grid.members for index in members):

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
     """The name of the y axis, with its unit."""
     series: Mapping[str, Sequence[Point]]
     connected: bool = True
-    """Whether the points of a series are joined, in their order."""
+    """True if the points of a series are joined, in their order."""
 
 
 def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> None:
@@ -71,9 +71,13 @@ def save_panels(path: Path | str, panels: Sequence[Panel], *, title: str) -> Non
                     [point.x for point in points],
                     [point.y for point in points],
                     yerr=[point.deviation for point in points],
-                    marker=marks[name], markersize=5, color=colours[name], capsize=2, label=legible(name),
+                    marker=marks[name],
+                    markersize=5,
+                    color=colours[name],
+                    capsize=2,
+                    label=legible(name),
                     linewidth=1.2 if panel.connected else 0,
-                )  # fmt: skip
+                )
             ax.set(xlabel=panel.x, ylabel=panel.y)
             ax.set_title("\n".join(wrapped(legible(panel.title), 520, 7.5)), size=10, loc="left", color=INK)
             with_grid(ax)

@@ -38,8 +38,12 @@ def write(results: Mapping[str, Any], path: Path) -> Path:
         figure.suptitle(
             f"Test error of n images after k epochs, and the law: a = {law['a']:.3g}, b = {law['b']:.3g}, "
             f"d = {law['d']:.3g}, tau = {law['tau']:.4g} epochs",
-            size=12, weight="bold", color=INK, x=0.015, ha="left",
-        )  # fmt: skip
+            size=12,
+            weight="bold",
+            color=INK,
+            x=0.015,
+            ha="left",
+        )
         over_epochs, against = figure.subplots(1, 2)
         for size in sizes:
             of_size = [row for row in rows if row["images"] == size]

@@ -9,21 +9,23 @@ import numpy as np
 from pydantic import Field
 
 from kip.config import value
+from kip.errors import DataError
 from kip.preprocess import standardise, zca
+from kip.progress import inner_stage
 from kip.storage.images import Images, Lazy, Made, check_image_batch
 
 
 @value
 class Preprocess:
-    """What is done to pixels before a kernel sees them, fitted on the train images only."""
+    """The preprocessing of pixels before a kernel sees them, fitted on the train images only."""
 
     kind: Literal["none", "standardize", "zca", "zca_notebook", "zca_frepo", "zca_kornia"] = "standardize"
-    """What is done to pixels. `none`: pixels stay in [0, 1]. `standardize`: every channel gets mean zero and deviation
-    one. `zca*`: regularised whitening, of the paper, of the authors' notebook, of FRePo, of MTT; `kip.preprocess.zca`
-    says how they differ."""
+    """The kind of preprocessing. `none`: pixels stay in [0, 1]. `standardize`: every channel gets mean zero and
+    deviation one. `zca*`: regularised whitening, of the paper, of the authors' notebook, of FRePo, of MTT;
+    `kip.preprocess.zca` says how they differ."""
     regularization: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-    """What ZCA adds to every eigenvalue of the covariance, in units of their mean, or as it is (`zca_kornia`); other
-    kinds ignore it. The paper takes 0.1 for CIFAR and 100 for SVHN."""
+    """The number that ZCA adds to every eigenvalue of the covariance, in units of their mean, or as it is
+    (`zca_kornia`); other kinds ignore it. The paper takes 0.1 for CIFAR and 100 for SVHN."""
 
 
 class Transform(Protocol):
@@ -72,7 +74,7 @@ class Transform(Protocol):
 
 
 class Apply(Protocol):
-    """What `Transform.apply` is."""
+    """The kind of function that `Transform.apply` is."""
 
     @overload
     def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
@@ -100,4 +102,31 @@ def fit(preprocess: Preprocess, images: Images, *, cache_dir: Path | None = None
     check_image_batch("train images", images, dtype=np.uint8)
     if preprocess.kind in ("none", "standardize"):
         return standardise.fit(images, identity=preprocess.kind == "none")
-    return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)
+    with inner_stage("whitening the train images"):
+        return zca.fit(images, kind=preprocess.kind, regularization=preprocess.regularization, cache_dir=cache_dir)
+
+
+def described(description: dict[str, Any], image_shape: tuple[int, ...]) -> Transform | None:
+    """Return the transform that `Transform.describe` described, where that says all of it; None for a whitening.
+
+    Args:
+        description: the metadata of a set, which may come from elsewhere.
+        image_shape: (H, W, C).
+
+    Raises:
+        DataError: if it is not such a description.
+    """
+    kind = description.get("kind")
+    if kind not in ("none", "standardize"):
+        return None
+    parts = [np.asarray(description.get(name), object) for name in ("mean", "std")]
+    try:
+        mean, deviation = (np.asarray(part, np.float64) for part in parts)
+    except (TypeError, ValueError):
+        mean = deviation = np.zeros(0)
+    channels = image_shape[-1:]
+    if mean.shape != channels or deviation.shape != channels or not np.isfinite([*mean, *deviation]).all():
+        raise DataError("preprocess of a set", got=f"a {kind} without the mean and std of {channels[0]} channels")
+    if (deviation == 0).any():
+        raise DataError("preprocess of a set", got="a std of 0", expected="positive deviations")
+    return standardise.Standardise(kind, tuple(image_shape), mean, deviation)

@@ -60,9 +60,9 @@ class ZCA:
     shape: tuple[int, ...]
     """The shape (H, W, C) of the train images."""
     offset: np.ndarray
-    """What is subtracted from the flattened pixels first, float64 (d,)."""
+    """The mean that is subtracted from the flattened pixels first, float64 (d,)."""
     scale: np.ndarray
-    """What the remainder is divided by, float64 (d,)."""
+    """The scale that the remainder is divided by, float64 (d,)."""
     eigenvalues: np.ndarray
     """S + reg * tr(C) / d, or S + reg, float64 (d,)."""
     eigenvectors: np.ndarray
@@ -208,10 +208,11 @@ def fit(images: Images, *, kind: str, regularization: float, cache_dir: Path | N
         regularised = eigenvalues + regularization * eigenvalues.mean()
     if eigenvalues.max() <= 0:
         raise DataError(
-            f"the covariance for {kind} is zero", got=f"{len(images)} images that are all the same",
+            f"the covariance for {kind} is zero",
+            got=f"{len(images)} images that are all the same",
             expected="images that differ",
             remedy="Look at the files: all black or all white ones may be of another depth, or transparent.",
-        )  # fmt: skip
+        )
     if regularised.min() <= features * np.finfo(np.float64).eps * regularised.max():
         raise DataError(
             f"the covariance for {kind} is singular",

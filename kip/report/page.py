@@ -36,14 +36,14 @@ from kip.storage.locks import has_writer
 
 LOGGER = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent
-"""Where `page.html` is."""
+"""The folder of `page.html`."""
 COMPARISONS = "comparison*/comparison.json"
 MOST_IMAGES = 100
 """The most images that are shown; of larger sets, each class shows as many."""
 REFRESH = 30
 """Seconds after which the page of a run that goes on loads itself again."""
 FILES = ("distilled.npz", "preprocess.npz", "config.json", "metrics.jsonl", "result.json", "images.png", "curves.png")
-"""What the header links to, where it is beside the page."""
+"""The files that the header links to, where they are beside the page."""
 LARGEST_PICTURE = 1 << 26
 """The largest file of a picture that is taken into the page, in bytes."""
 CLASSES = 40
@@ -111,9 +111,10 @@ def write(run: Path | Sequence[Path], out: Path | None = None) -> Path:
     shown = [_run(each, path) for each in runs]
     environment = _environment()
     text = environment.get_template("page.html").render(
-        title=" · ".join(each.title for each in shown), runs=shown,
+        title=" · ".join(each.title for each in shown),
+        runs=shown,
         refresh=REFRESH if any(has_writer(each) for each in runs) else None,
-    )  # fmt: skip
+    )
     atomic_write(path, lambda file: file.write(text.encode()))
     return path
 
@@ -219,9 +220,7 @@ def _images(distilled: DistilledSet, before: np.ndarray | None, picture: Path) -
         if before is not None:
             sources.insert(0, _png(before[index]))
         images.append(Image(sources, heading_of(int(classes[index]), distilled.class_names)))
-    legend = (
-        "above, the natural image that it started from; below, the learned one" if before is not None else "learned"
-    )
+    legend = "above, what it started from; below, the learned image" if before is not None else "learned"
     whole = None
     if before is None and (content := _picture(picture)) is not None:
         data = base64.b64encode(content).decode()

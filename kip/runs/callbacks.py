@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a callback of the user's, or a logger by name (`kip.runs.loggers`)."""
+"""News of a run while it goes on: a callback of the user's, or a logger by name (`kip.runs.loggers`)."""
 
 from __future__ import annotations
 

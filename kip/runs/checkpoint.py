@@ -22,6 +22,7 @@ import numpy as np
 from kip.config import to_dict
 from kip.data import Data
 from kip.errors import CheckpointError, DataError
+from kip.experiment import without_former_options
 from kip.methods.problem import State
 from kip.storage.files import atomic_write
 from kip.storage.json_files import is_number
@@ -36,7 +37,7 @@ LOWEST_LOSS = 5
 
 
 class Record(NamedTuple):
-    """What the loop notes at each checkpoint.
+    """The loop's notes at a checkpoint.
 
     Attributes:
         step: updates made.
@@ -71,7 +72,7 @@ class History(NamedTuple):
         return sorted(trained, key=lambda record: (record.loss, record.step))[:LOWEST_LOSS]
 
     def stale(self) -> int:
-        """How many checkpoints have passed since the best."""
+        """The number of checkpoints since the best."""
         return sum(record.step > self.best.step for record in self.records)
 
 
@@ -201,7 +202,7 @@ class Checkpoints:
         return _path(self._folder, step)
 
 
-def read(folder: Path, step: int | None = None) -> tuple[State, History]:
+def read(folder: Path, step: int | None = None) -> tuple[State[Any], History]:
     """Read a checkpoint without knowing its method: the state comes without the optimiser's and what the method owns.
 
     Args:
@@ -241,6 +242,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     try:
         arrays = read_arrays(path)
+        if ".images" in arrays:  # of an older kip
+            arrays[".inputs"] = arrays.pop(".images")
         meta = json.loads(str(arrays.pop("meta", "")))
         if not isinstance(meta["identity"], dict) or not is_number(meta["seconds"]):
             raise TypeError("its identity or its seconds")
@@ -265,11 +268,11 @@ def _check_records(records: Any) -> None:
 
 def _check_set(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Refuse a checkpoint whose images and labels are no set of its step: without knowing its method."""
-    for name, rank in (("step", 0), ("images", 4), ("labels", 2), ("class_index", 1), ("statistics", 2)):
+    for name, rank in (("step", 0), ("inputs", 4), ("labels", 2), ("class_index", 1), ("statistics", 2)):
         array = arrays.get(f".{name}")
         if array is None:
             raise _damaged(path, f"no {name}")
-        if array.ndim != rank or (rank and len(array) != len(arrays[".images"])):
+        if array.ndim != rank or (rank and len(array) != len(arrays[".inputs"])):
             raise _damaged(path, f"{name} of shape {array.shape}")
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise _damaged(path, f"{name} with values that are not finite numbers")
@@ -305,12 +308,14 @@ def _history(meta: dict[str, Any]) -> History:
 
 
 def _leaves(state: State) -> Iterable[tuple[str, Any]]:
-    """Name each array of a state by its place: `.images`, `.optimizer[0].mu['images']`."""
+    """Name each array of a state by its place: `.inputs`, `.optimizer[0].mu['images']`."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
 
 
 def _of_today(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Return an identity with the defaults of the fields of its data set that came after it was written."""
+    """Return an identity with the fields that are known today: later ones of its data set, and no former options."""
+    if isinstance(method := theirs.get("method"), dict):
+        theirs = {**theirs, "method": without_former_options(method)}
     data, defaults = theirs.get("data"), to_dict(Data())
     if not isinstance(data, dict):
         return theirs

@@ -26,7 +26,7 @@ from kip.errors import ConfigError, KipError, printable
 from kip.experiment import Experiment
 from kip.preprocess import Transform, saved
 from kip.runs import checkpoint
-from kip.sets import formats
+from kip.sets import cards, formats
 from kip.sets.distilled import DistilledSet, Origin
 from kip.storage.files import atomic_write
 from kip.storage.json_files import read_object
@@ -111,7 +111,8 @@ def place_of_data(paths: Path | Sequence[Path], given: Path | None = None) -> Pa
     Returns:
         The folder; None where nothing is known, and $KIP_DATA_DIR counts.
     """
-    for path in [] if given is not None else [paths] if isinstance(paths, Path) else paths:
+    places = [] if given is not None else [paths] if isinstance(paths, Path) else paths
+    for path in (place for place in places if not cards.is_shipped(place)):
         known = (read_object((path if path.is_dir() else path.parent) / PLACE) or {}).get("data_dir")
         if isinstance(known, str) and known and Path(known).is_dir():
             return Path(known)
@@ -130,7 +131,7 @@ def read_sets(path: Path, checkpoints: Sequence[int | None] = (), data_dir: Path
     """Return the set of a file, of a run, or those of a run's checkpoints.
 
     Args:
-        path: an .npz file, or a run's folder.
+        path: an .npz file, a run's folder, or the name of a set that comes with kip.
         checkpoints: steps of the run, None for the best on validation; empty: the exported set.
         data_dir: where `NAME.npz` is, if not where the run had it or in $KIP_DATA_DIR; needed for checkpoints only.
 
@@ -181,7 +182,7 @@ def export_run(
     """Export the distilled set of a run's checkpoint, or a set that is there; return where it is and what it scores.
 
     Args:
-        run: the run's folder, or a set's file.
+        run: the run's folder, a set's file, or the name of a set that comes with kip.
         step: the checkpoint; None means the best on validation.
         form: the format.
         out: what is written; None means in the run's folder, or beside the file: `distilled`, or `distilled_STEP` for a
@@ -194,10 +195,11 @@ def export_run(
         OutputError: if the set cannot be written.
     """
     path = out or _exported(run, step, form)
+    run = cards.resolved(run)
     if run.is_file():
         if step is not None:
             raise ConfigError(f"--step with {run}", got=step, expected="a run's folder, which has checkpoints")
-        if path == run:
+        if path.resolve() == run.resolve():
             raise ConfigError(f"--format npz of {run}", got="a set's file", remedy="Name another --format, or --out.")
         distilled = sets.load(run)
     else:
@@ -219,7 +221,8 @@ def export_run(
 
 
 def _exported(run: Path, step: int | None, form: formats.Format) -> Path:
-    folder, stem = (run.parent, run.stem) if run.is_file() else (run, Path(DISTILLED).stem)
+    is_file = run.is_file() or cards.is_shipped(run)
+    folder, stem = (run.parent, run.stem) if is_file else (run, Path(DISTILLED).stem)
     stem += "" if step is None else f"_{step}"
     endings = {"npz": ".npz", "torch": ".pt", "folder": "_pictures", "huggingface": "_dataset"}
     return folder / (stem + endings[form])

@@ -1,4 +1,4 @@
-"""What a run will take, said before it begins: memory that is not there is refused, and long times are told.
+"""Refuse runs that exceed the memory, and report long running times, before a run begins.
 
 Time is forecast where an entry of a kernel can be timed at once: networks with pooling under the form for CPUs, which
 compiles in seconds for any size of block.
@@ -7,11 +7,9 @@ compiles in seconds for any size of block.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from kip import data
@@ -20,7 +18,8 @@ from kip.experiment import Experiment
 from kip.kernels import Architecture, fused
 from kip.methods.contract import Needs
 from kip.methods.problem import Problem
-from kip.progress import can_draw
+from kip.placement import platform
+from kip.progress import readable, say
 from kip.storage.images import Lazy
 from kip.storage.npz import memory_bytes
 
@@ -60,8 +59,8 @@ class Forecast(NamedTuple):
         step = self.entry_seconds * self.entries
         return (
             f"{self.kernel} takes about {1e6 * self.entry_seconds:.0f} microseconds per entry on this machine; a step "
-            f"has {self.entries} entries and takes about {_readable(step)}, the {self.steps} steps that are left about "
-            f"{_readable(self.seconds)}"
+            f"has {self.entries} entries and takes about {readable(step)}, the {self.steps} steps that are left about "
+            f"{readable(self.seconds)}"
         )
 
 
@@ -106,7 +105,7 @@ def _check_at_once(dataset: data.Dataset, needs: Needs) -> None:
         ),
         f"{of_class} images of a class": (
             OF_CLASS * values * of_class,
-            "Choose from some images of each class (method.candidates), or in another space (method.space network)",
+            "Choose from some images of each class (method.rule.candidates), or in the space of a network's features",
         ),
     }
     for what, (wanted, remedy) in taken.items():
@@ -128,13 +127,14 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
         done: steps that were taken before.
     """
     needs = experiment.method.needs
-    fast = experiment.blocks.implementation in ("auto", "numba") and jax.default_backend() == "cpu"
+    fast = experiment.blocks.implementation in ("auto", "numba") and platform() == "cpu"
     timed = [kernel for kernel in needs.kernels if isinstance(kernel, Architecture) and fused.supports(kernel)]
     if not (fast and timed) or needs.images_per_class is None or len(problem.inputs) < SUPPORT + TARGET:
         return None
     support, target = problem.inputs[:SUPPORT], problem.inputs[SUPPORT : SUPPORT + TARGET]
     took = []
     for kernel in timed:
+        seconds = 0.0
         for _ in range(2):  # the first compiles
             began = time.monotonic()
             k_ss, k_ts = problem.blocks.forward(kernel, support, target)
@@ -150,16 +150,29 @@ def forecast(experiment: Experiment, problem: Problem, done: int) -> Forecast | 
 
 def tell(found: Forecast | None) -> None:
     """Say on stderr what a long run will take."""
-    if found is None or found.seconds < TELLING or not can_draw():
+    if found is None or found.seconds < TELLING:
         return
     advice = ""
     if found.seconds > 86400:
         advice = ". A smaller method.target_batch, data.shrink or a GPU makes it shorter"
-    print(f"kip: {found}{advice}. It can be stopped and goes on where it was.", file=sys.stderr)
+    say(f"kip: {found}{advice}. It can be stopped and goes on where it was.")
 
 
-def _readable(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} seconds"
+def tell_costs(step: float, steps: int, every: int, judging: float, end: float) -> None:
+    """Say on stderr what the rest of a long run will take, and what of it is judging.
+
+    Args:
+        step: seconds of a step.
+        steps: that are left.
+        every: steps between two checkpoints.
+        judging: seconds of the judging of a checkpoint.
+        end: seconds of the judging at the end; 0 where it is not known.
+    """
+    whole = step * steps + judging * (steps // every) + end
+    if whole < TELLING:
+        return
+    at_end = f", and about {readable(end)} of judging at the end" if end >= 1 else ""
+    say(
+        f"kip: {every} steps take about {readable(step * every)} and the judging of their checkpoint about "
+        f"{readable(judging)}; the {steps} steps that are left take about {readable(whole)} in all{at_end}"
+    )

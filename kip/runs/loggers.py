@@ -1,10 +1,12 @@
 """Loggers by name: scalars and image grids for TensorBoard, Weights & Biases or Trackio. The only importer of these.
 
-| name | writes | needs |
-|---|---|---|
-| `tensorboard` | RUN/tensorboard, for `tensorboard --logdir RUN` | `pip install 'kip[tensorboard]'` |
-| `wandb` | to the service, or with WANDB_MODE=offline to a folder of its own | `pip install 'kip[wandb]'` |
-| `trackio` | to its own folder, for `trackio show` | `pip install 'kip[trackio]'` |
+| name | writes |
+|---|---|
+| `tensorboard` | RUN/tensorboard, for `tensorboard --logdir RUN` |
+| `wandb` | to the service, or with WANDB_MODE=offline to a folder of its own |
+| `trackio` | to its own folder, for `trackio show` |
+
+Each needs the extra of its name: `pip install 'kip-distillation[NAME]'`.
 
 Every number of a line of metrics.jsonl is a scalar under its name, at its step. Each new best set is an image grid, a
 row per class, drawn as in images.png.
@@ -127,6 +129,7 @@ def _imported(name: LoggerName) -> Any:
         return importlib.import_module(MODULES[name])
     except ImportError as error:
         raise MissingExtraError(
-            f"{MODULES[name]} is not installed", got=error, remedy=f"Run `pip install 'kip[{name}]'`, or leave out "
-            f"--log {name}.",
-        ) from error  # fmt: skip
+            f"{MODULES[name]} is not installed",
+            got=error,
+            remedy=f"Run `pip install 'kip-distillation[{name}]'`, or leave out --log {name}.",
+        ) from error

@@ -1,4 +1,4 @@
-"""What a run begins with: its data set checked against its method's needs, and the problem that the method is given."""
+"""The beginning of a run: its data set checked against its method's needs, and the problem that the method is given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kip.data import ClassIndex
 from kip.errors import ConfigError
 from kip.experiment import Experiment
 from kip.judges import KernelJudge
-from kip.kernels import Stax, permission
+from kip.kernels import Features, own_function, permission
 from kip.methods.ahead import Ahead
 from kip.methods.problem import Problem
 from kip.preprocess import Transform
@@ -31,8 +31,8 @@ def check_functions(experiment: Experiment) -> None:
         ConfigError: naming the function and how to permit it.
     """
     for kernel in experiment.method.needs.kernels:
-        if isinstance(kernel, Stax):
-            permission.check(kernel.function)
+        if (function := own_function(kernel)) is not None:
+            permission.check(function)
 
 
 def check_spreads(experiment: Experiment, executor: str) -> None:
@@ -48,11 +48,20 @@ def check_spreads(experiment: Experiment, executor: str) -> None:
     method = experiment.method
     if not method.needs.kernels and not isinstance(method.judge, KernelJudge):
         raise ConfigError(
-            f"--executor {executor} with the method {method.name!r}", got="a method that computes no kernels",
+            f"--executor {executor} with the method {method.name!r}",
+            got="a method that computes no kernels",
             expected="--executor local",
             remedy="Workers compute blocks of kernels and nothing else, and would wait for the whole run. "
             "Leave out --executor: a method with networks uses every device of this process.",
-        )  # fmt: skip
+        )
+    kernels = method.needs.kernels or (method.judge.kernels if isinstance(method.judge, KernelJudge) else ())
+    if kernels and all(isinstance(kernel, Features) for kernel in kernels):
+        raise ConfigError(
+            f"--executor {executor} with the kernel {kernels[0].label}",
+            got="the kernel of an encoder",
+            expected="--executor local",
+            remedy="Features are computed once an image, in this process, and workers would wait for the whole run.",
+        )
 
 
 def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
@@ -70,8 +79,11 @@ def fitted(experiment: Experiment, dataset: data.Dataset) -> Experiment:
         return experiment
     LOGGER.warning(
         "method.target_batch is %d instead of %d: the smallest class of %r has %d train images",
-        possible, wanted, dataset.name, np.bincount(dataset.train.labels, minlength=dataset.num_classes).min(),
-    )  # fmt: skip
+        possible,
+        wanted,
+        dataset.name,
+        np.bincount(dataset.train.labels, minlength=dataset.num_classes).min(),
+    )
     return dataclasses.replace(experiment, method=dataclasses.replace(method, target_batch=possible))
 
 
@@ -110,9 +122,10 @@ def check_data(experiment: Experiment, dataset: data.Dataset) -> None:
         per_class["method.images_per_class"] = needs.images_per_class
     if not needs.balanced and (needs.target_batch or 0) > len(dataset.train.labels):
         raise ConfigError(
-            "method.target_batch is larger than the train set", got=needs.target_batch,
+            "method.target_batch is larger than the train set",
+            got=needs.target_batch,
             expected=f"at most {len(dataset.train.labels)}",
-        )  # fmt: skip
+        )
     if needs.balanced and needs.target_batch is not None and needs.target_batch != len(dataset.train.labels):
         per_class["method.target_batch"] = -(-needs.target_batch // dataset.num_classes)
     for name, wanted in per_class.items():

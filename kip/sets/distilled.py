@@ -32,16 +32,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip import config, machine
-from kip.blocks import Blocks
+from kip import config, krr, machine
+from kip.blocks import Blocks, KernelBlocks
 from kip.data import Data
-from kip.errors import ConfigError, DataError, KipError, printable
+from kip.errors import ConfigError, DataError, KipError, did_you_mean, printable
 from kip.experiment import Experiment, Reference
-from kip.judges import AnyJudge, Judge, Support
+from kip.judges import AnyJudge, Judge, KernelJudge, Support
 from kip.methods.contract import LabelsAre
 from kip.methods.problem import State
 from kip.preprocess import Preprocess, Transform
+from kip.preprocess.transform import described
+from kip.sets.cards import Card, cards, resolved
 from kip.storage import bounds
+from kip.storage.artefacts import digest
 from kip.storage.files import atomic_write
 from kip.storage.json_files import is_number
 from kip.storage.npz import Header, array_headers, read_arrays
@@ -77,6 +80,30 @@ class DistilledSet(NamedTuple):
         return self.metadata.get("class_names") or []
 
     @property
+    def card(self) -> Card:
+        """The set's card: of a set that comes with kip, what is known of it; of another, what its file says."""
+        known = {card.sha256: card for card in cards().values()}
+        sha256 = digest(self.images_preprocessed, self.labels)
+        if sha256 in known:
+            return known[sha256]
+        origin = self.origin
+        return Card(
+            name=None,
+            data=origin.data.name,
+            source=None,
+            method=origin.method,
+            judge=origin.judge.label,
+            images=len(self.images),
+            score=self.metadata.get("test_accuracy"),
+            natural=None,
+            preprocess=origin.preprocess.kind,
+            command=None,
+            evaluate="kip evaluate SET",
+            seconds=None,
+            sha256=sha256,
+        )
+
+    @property
     def experiment(self) -> Experiment:
         """The experiment that the set came from.
 
@@ -88,7 +115,7 @@ class DistilledSet(NamedTuple):
 
     @property
     def origin(self) -> Origin:
-        """What the set says of its experiment; a set of an older kip says it through its method."""
+        """The set's statements about its experiment; a set of an older kip says it through its method."""
         if "method" not in self.metadata:
             return Origin.of(self.experiment)
         about = self.metadata["method"]
@@ -106,9 +133,57 @@ class DistilledSet(NamedTuple):
             None if rates is None else np.array(rates, np.float32),
         )
 
+    def scores(
+        self, images: np.ndarray, *, transform: Transform | None = None, show_progress: bool = False
+    ) -> np.ndarray:
+        """Return the predictions of the regression that judges the set, K(x, X_s) alpha, float64 (m, c).
+
+        Args:
+            images: pixels (m, H, W, C), uint8 or floats in which 1.0 is white, as the set's are; grey ones may be
+                (m, H, W).
+            transform: the fitted preprocessing; None takes the one in the set's metadata, which is whole for sets that
+                are standardised or not preprocessed.
+            show_progress: whether a bar is shown on stderr.
+
+        Raises:
+            ConfigError: if the set is not judged by kernel ridge regression, or if it was whitened and no `transform`
+                is given.
+            ShapeError: if the images are not of the set's shape.
+        """
+        origin = self.origin
+        judge = origin.judge
+        if not isinstance(judge, KernelJudge):
+            raise ConfigError(
+                f"predictions of a set of {origin.method}",
+                got=f"the judge: {judge.label}",
+                expected="a set that is judged by kernel ridge regression",
+                remedy="Train a network on it: kip.transfer_set(...), or `kip compare SET`.",
+            )
+        applied = transform or described(self.metadata["preprocess"], self.images.shape[1:])
+        if applied is None:
+            raise ConfigError(
+                "transform",
+                got="None, for a whitened set",
+                expected="the whitening that the set was made with",
+                remedy="kip.fit_preprocess(distilled.origin.preprocess, train_images) fits it again.",
+            )
+        images = np.asarray(images)
+        images = images[..., None] if images.ndim == 3 else images
+        kernel, support = judge.kernels[0], np.asarray(self.images_preprocessed, origin.blocks.dtype)
+        with KernelBlocks(origin.blocks) as blocks:
+            alpha = krr.fit(blocks.matrix(kernel, support), self.labels, judge.ridge)
+            return blocks.matrix(kernel, applied.apply(images), support, show_progress=show_progress) @ alpha
+
+    def predict(self, images: np.ndarray, *, transform: Transform | None = None) -> np.ndarray:
+        """Return the class of each image, int64 (m,), by the regression that judges the set; see `scores`.
+
+        A class is its label column, whose name is in `class_names` where the data set has names.
+        """
+        return self.scores(images, transform=transform).argmax(axis=1)
+
 
 class Origin(NamedTuple):
-    """What a set says of the experiment that it came from, apart from its method's class.
+    """The statements of a set about the experiment that it came from, apart from its method's class.
 
     Attributes:
         experiment: JSON-ready.
@@ -140,12 +215,12 @@ class Origin(NamedTuple):
 
     @property
     def preprocess(self) -> Preprocess:
-        """What is done to images before the method sees them."""
+        """The preprocessing of images before the method sees them."""
         return _read(Preprocess, self.experiment["preprocess"])
 
     @property
     def blocks(self) -> Blocks:
-        """How kernels are computed."""
+        """Options of the computation of kernels."""
         return _read(Blocks, self.experiment["blocks"])
 
     @property
@@ -211,9 +286,9 @@ def distilled_set(
     if rates is not None:
         metadata["learning_rates"] = [float(rate) for rate in rates]
     for name in ("indices", "weights"):
-        if len(of_images := np.asarray(getattr(state, name))):
+        if (of_images := getattr(state, name)) is not None:
             metadata[name] = of_images.tolist()
-    preprocessed, labels = np.asarray(state.images), np.asarray(state.labels)
+    preprocessed, labels = np.asarray(state.inputs), np.asarray(state.labels)
     images = transform.invert(preprocessed, state.statistics)
     return DistilledSet(
         np.asarray(images, np.float32), preprocessed, labels, state.class_index, state.statistics, metadata
@@ -230,8 +305,11 @@ def save(path: Path, distilled: DistilledSet) -> None:
     atomic_write(path, lambda file: np.savez(file, **arrays))
 
 
-def load(path: Path) -> DistilledSet:
+def load(path: Path | str) -> DistilledSet:
     """Read a distilled set. Whatever the file holds, it is read as data: nothing that it names is loaded or run.
+
+    Args:
+        path: a file, or the name of a set that comes with kip, which `kip sets` lists.
 
     Raises:
         DataError: if the file is missing, damaged, lacks an array or metadata, was written by a later version, or holds
@@ -239,8 +317,10 @@ def load(path: Path) -> DistilledSet:
             each other, which is found before an array is read.
     """
     remedy = "`kip distill` writes RUN/distilled.npz, and `kip export RUN` writes it again from the run's checkpoints."
-    path = Path(path)
+    path = resolved(path)
     if not path.exists():
+        meant = did_you_mean(path.name.removesuffix(".npz"), cards()) if path.parent == Path() else ""
+        remedy = f"{meant}{remedy} `kip sets` lists those that come with kip."
         raise DataError(f"no distilled set at {path}", remedy=remedy)
     _check_headers(path, array_headers(path, DistilledSet._fields, remedy=remedy), remedy)
     arrays = read_arrays(path, DistilledSet._fields, remedy=remedy)
@@ -324,9 +404,11 @@ def _check_headers(path: Path, headers: dict[str, Header], remedy: str) -> None:
     text = headers["metadata"]
     if text.shape or text.dtype.kind != "U" or text.nbytes > METADATA_BYTES:
         raise DataError(
-            f"metadata of {path}", got=f"{text.dtype} {text.shape}",
-            expected=f"one text of at most {METADATA_BYTES >> 20} MiB", remedy=remedy,
-        )  # fmt: skip
+            f"metadata of {path}",
+            got=f"{text.dtype} {text.shape}",
+            expected=f"one text of at most {METADATA_BYTES >> 20} MiB",
+            remedy=remedy,
+        )
 
 
 def _check_values(path: Path, loaded: DistilledSet, remedy: str) -> None:
@@ -337,9 +419,11 @@ def _check_values(path: Path, loaded: DistilledSet, remedy: str) -> None:
     least, most = int(loaded.class_index.min()), int(loaded.class_index.max())
     if least < 0 or most >= bounds.MOST_CLASSES:
         raise DataError(
-            f"{path}: class_index", got=least if least < 0 else most,
-            expected=f"classes from 0 to {bounds.MOST_CLASSES - 1}", remedy=remedy,
-        )  # fmt: skip
+            f"{path}: class_index",
+            got=least if least < 0 else most,
+            expected=f"classes from 0 to {bounds.MOST_CLASSES - 1}",
+            remedy=remedy,
+        )
     try:
         origin = loaded.origin
         _ = origin.method, origin.data, origin.preprocess, origin.blocks, origin.seed, origin.reference

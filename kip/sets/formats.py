@@ -84,7 +84,7 @@ def _huggingface(distilled: DistilledSet, out: Path) -> None:
         import datasets
     except ImportError as error:
         raise MissingExtraError(
-            "datasets is not installed", got=error, remedy="Run `pip install 'kip[huggingface]'`."
+            "datasets is not installed", got=error, remedy="Run `pip install 'kip-distillation[huggingface]'`."
         ) from error
     names = _class_names(distilled)
     arrays = _arrays(distilled, first=False)
@@ -111,8 +111,10 @@ def _huggingface(distilled: DistilledSet, out: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[DistilledSet, Path], None]] = {
-    "folder": _folder, "torch": _torch, "huggingface": _huggingface
-}  # fmt: skip
+    "folder": _folder,
+    "torch": _torch,
+    "huggingface": _huggingface,
+}
 
 
 def _arrays(distilled: DistilledSet, *, first: bool) -> dict[str, np.ndarray]:
@@ -177,9 +179,11 @@ def _whole_folder(out: Path) -> Iterator[Path]:
 def _check_empty(out: Path) -> None:
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise OutputError(
-            f"--out {out}", got="something that exists", expected="a new or an empty folder",
+            f"--out {out}",
+            got="something that exists",
+            expected="a new or an empty folder",
             remedy="Name another folder, or remove this one.",
-        )  # fmt: skip
+        )
     shutil.rmtree(out, ignore_errors=True)
 
 

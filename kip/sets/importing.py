@@ -146,7 +146,7 @@ def import_set(
     return distilled_set(
         origin,
         transform,
-        State(0, seen, scores, class_index, statistics, learning_rates=rates),
+        State(0, seen, scores, class_index, statistics, learning_rates=rates if len(rates) else None),
         train_digest=dataset.train.digest(),
         validation_accuracy=None,
         test_accuracy=None,
@@ -187,9 +187,10 @@ def _check_folder(path: Path, values: Values, labels: Path | None, index: int) -
     """Refuse options that a folder has no use for."""
     if values != "pixels" or labels is not None or index:
         raise DataError(
-            f"the folder {printable(str(path))}", got=f"values {values}, labels {labels}, index {index}",
+            f"the folder {printable(str(path))}",
+            got=f"values {values}, labels {labels}, index {index}",
             expected="--values pixels and no --labels or --index: its folders are the classes",
-        )  # fmt: skip
+        )
 
 
 def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -> Published:
@@ -197,9 +198,10 @@ def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -
     listing = image_folder.listing(path, recursive=of.recursive)
     if len(listing.names) != dataset.num_classes:
         raise DataError(
-            f"the folder {printable(str(path))}", got=f"{len(listing.names)} folders",
+            f"the folder {printable(str(path))}",
+            got=f"{len(listing.names)} folders",
             expected=f"{dataset.num_classes}, one for each class of {dataset.name}",
-        )  # fmt: skip
+        )
     numbers = class_order.numbers(listing.names, dataset.class_names, dataset.num_classes, classes)
     look = decoded.with_depth(listing.paths, of.look._replace(side=None))
     height, width, channels = dataset.train.images.shape[1:]
@@ -208,10 +210,11 @@ def _of_folder(path: Path, of: Data, dataset: Dataset, classes: Sequence[str]) -
         image = image_folder.decoded(file, channels, look)
         if image.shape[:2] != (height, width):
             raise ShapeError(
-                f"the image {printable(str(file))}", got=f"{image.shape[0]}x{image.shape[1]} pixels",
+                f"the image {printable(str(file))}",
+                got=f"{image.shape[0]}x{image.shape[1]} pixels",
                 expected=f"{height}x{width}",
                 remedy="Resize the images first, or name the data set with its `shrink`.",
-            )  # fmt: skip
+            )
         images.append(image)
     if left_out := layout.describe_left_out(listing):
         LOGGER.warning("%s: %d images; left out: %s", printable(path.name), len(images), ", ".join(left_out))
@@ -255,9 +258,11 @@ def _check_finite(published: Published) -> None:
             raise DataError(f"{name} of the set", got=f"dtype {array.dtype}", expected="numbers")
         if wrong := array.size - int(np.isfinite(array).sum()):
             raise DataError(
-                f"{name} of the set", got=f"{wrong} of {array.size} values that are NaN or infinite",
-                expected="finite numbers", remedy="The set is of a training that diverged, or its file is damaged.",
-            )  # fmt: skip
+                f"{name} of the set",
+                got=f"{wrong} of {array.size} values that are NaN or infinite",
+                expected="finite numbers",
+                remedy="The set is of a training that diverged, or its file is damaged.",
+            )
 
 
 def _check_pixels(pixels: np.ndarray, values: Values) -> None:
@@ -279,9 +284,11 @@ def _check_pixels(pixels: np.ndarray, values: Values) -> None:
             "--values normalised with means of 0 and deviations of 1."
         )
     raise DataError(
-        f"--values {values}", got=f"pixels from {low:.4g} to {high:.4g}, {100 * outside:.0f} % of them far outside "
-        "[0, 1]", expected="pixels near [0, 1]", remedy=remedy,
-    )  # fmt: skip
+        f"--values {values}",
+        got=f"pixels from {low:.4g} to {high:.4g}, {100 * outside:.0f} % of them far outside [0, 1]",
+        expected="pixels near [0, 1]",
+        remedy=remedy,
+    )
 
 
 def _check_preprocessed(images: np.ndarray, natural: np.ndarray) -> None:
@@ -290,10 +297,11 @@ def _check_preprocessed(images: np.ndarray, natural: np.ndarray) -> None:
     are_pixels = float(images.min()) >= 0 and float(natural.min()) < 0
     if are_pixels or most > FURTHEST * usual:
         raise DataError(
-            "--values preprocessed", got=f"values from {images.min():.4g} to {images.max():.4g}",
+            "--values preprocessed",
+            got=f"values from {images.min():.4g} to {images.max():.4g}",
             expected=f"values as natural images have them, from {natural.min():.4g} to {natural.max():.4g}",
             remedy="Pixels in [0, 1] are imported by --values pixels, and those in 0 to 255 by --values bytes.",
-        )  # fmt: skip
+        )
 
 
 def _pixels(images: np.ndarray, values: Values, mean: Sequence[float], deviation: Sequence[float]) -> np.ndarray:
@@ -304,9 +312,11 @@ def _pixels(images: np.ndarray, values: Values, mean: Sequence[float], deviation
         pixels = images / 255.0
         if float(images.max()) <= 1:
             raise DataError(
-                "--values bytes", got=f"values from {images.min():.4g} to {images.max():.4g}", expected="0 to 255",
+                "--values bytes",
+                got=f"values from {images.min():.4g} to {images.max():.4g}",
+                expected="0 to 255",
                 remedy="Values in [0, 1] are imported by --values pixels.",
-            )  # fmt: skip
+            )
     else:
         pixels = _denormalised(images, mean, deviation)
     _check_pixels(pixels, values)
@@ -323,8 +333,9 @@ def _denormalised(images: np.ndarray, mean: Sequence[float], deviation: Sequence
         )
     if float(images.min()) >= 0 and min(mean) > 0:  # all images would be lighter than the mean everywhere
         raise DataError(
-            "--values normalised", got=f"values from {images.min():.4g} to {images.max():.4g}",
+            "--values normalised",
+            got=f"values from {images.min():.4g} to {images.max():.4g}",
             expected="(pixel - mean) / deviation, which is below 0 for dark pixels",
             remedy="Pixels in [0, 1] are imported by --values pixels, and those in 0 to 255 by --values bytes.",
-        )  # fmt: skip
+        )
     return images.astype(np.float64) * np.asarray(deviation) + np.asarray(mean)

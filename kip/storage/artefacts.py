@@ -1,4 +1,4 @@
-"""What is made once before a run's steps, or before an evaluation, and kept: teachers, pools, expert trajectories.
+"""Artefacts, made once before a run's steps or before an evaluation, and kept: teachers, pools, expert trajectories.
 
 An artefact is one pytree of arrays in one `.npz` file. Whoever makes it saves it part by part, or saves its state as
 the work goes on, so that a kill loses the time since the last save and nothing else. A damaged file, or one of another
@@ -19,10 +19,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from kip.errors import DataError, OutputError
-from kip.progress import progress_bar
+from kip.progress import Work, progress_bar
 from kip.storage.files import atomic_write, cache_dir
 from kip.storage.images import Images, Lazy, parts
 from kip.storage.npz import read_arrays
@@ -94,7 +93,7 @@ class Store:
         """
         return Artefact((self._shared if shared else self._folder) / f"{name}-{identified(identity)}.npz")
 
-    def progress(self, total: int, description: str) -> tqdm[Any]:
+    def progress(self, total: int, description: str) -> Work:
         """Return a progress bar of `total` units; update it with `.update(n)` and close it, or use it in `with`."""
         return progress_bar(total, description, shown=self.show_progress)
 

@@ -63,9 +63,10 @@ def _without_home(temporary: str) -> Path:
         check_private(folder)
     except OSError as error:
         raise OutputError(
-            f"there is no home folder, and {folder} cannot be kip's cache", got=error.strerror or repr(error),
+            f"there is no home folder, and {folder} cannot be kip's cache",
+            got=error.strerror or repr(error),
             remedy=f"Set ${CACHE_DIR_VARIABLE} to a folder of your own.",
-        ) from None  # fmt: skip
+        ) from None
     LOG.warning("there is no home folder: the cache is %s. $%s names another", folder, CACHE_DIR_VARIABLE)
     return folder
 

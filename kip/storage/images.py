@@ -206,7 +206,7 @@ class Chosen(Lazy):
 
 
 class Made(Lazy):
-    """What a function makes of the rows of another; see `Lazy.made`."""
+    """Rows that a function makes of the rows of another; see `Lazy.made`."""
 
     def __init__(
         self, rows: Lazy, function: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...], dtype: Any

@@ -1,4 +1,4 @@
-"""What a run writes about itself, read by whoever shows or continues it: the lines of metrics.jsonl, and result.json.
+"""The files that a run writes about itself: the lines of metrics.jsonl, and result.json.
 
 A kill, a full disk or a text editor can leave anything in these files. What is not what it says is left out with a
 warning, and a reader never stops a run.
@@ -48,8 +48,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if bad:
         LOG.warning(
             "%s: %d of %d lines are no rows of metrics and are left out, the first is line %d",
-            path, len(bad), len(lines), bad[0],
-        )  # fmt: skip
+            path,
+            len(bad),
+            len(lines),
+            bad[0],
+        )
     return rows
 
 

@@ -31,7 +31,7 @@ _WINDOWS_OFFSET = 1 << 30
 
 
 class FolderLock(NamedTuple):
-    """What `sole_writer` gives for as long as the lock is held.
+    """A lock that is held, as `sole_writer` gives it.
 
     Attributes:
         path: the lock file.

@@ -34,13 +34,13 @@ LONGEST = 2**48
 LISTED = 12
 """Names that an error lists."""
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""What NumPy writes; others may take any memory by themselves."""
+"""The compressions that NumPy writes; others may take any memory by themselves."""
 ENCRYPTED = 1
 """The flag of a zip archive's member that a password protects."""
 
 
 class Header(NamedTuple):
-    """What the header of an array says of it."""
+    """The statements of an array's header about it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -236,9 +236,11 @@ def _checked_header(path: Path, file: IO[bytes], file_size: int, name: str) -> H
         raise _unreadable(path, name, claim)
     if header.dtype.kind not in KINDS:
         raise DataError(
-            f"{path}: {name} cannot be read", got=f"an array of {header.dtype}", expected="a plain numeric array",
+            f"{path}: {name} cannot be read",
+            got=f"an array of {header.dtype}",
+            expected="a plain numeric array",
             remedy="NumPy saves bfloat16 as void (V2): convert it with .astype(np.float32) first.",
-        )  # fmt: skip
+        )
     return header
 
 
@@ -246,15 +248,17 @@ def _check_memory(path: Path, name: str, together: int, most: int) -> None:
     """Refuse an array that takes too much memory with those before it."""
     if together > memory_bytes():
         raise DataError(
-            f"{path}: {name} does not fit into this machine's memory", got=f"{together / 2**30:.1f} GiB",
+            f"{path}: {name} does not fit into this machine's memory",
+            got=f"{together / 2**30:.1f} GiB",
             remedy="Make the set smaller, or use a machine with more memory.",
-        )  # fmt: skip
+        )
     if together > most:
         raise DataError(
             f"{path}: {name} takes more memory than a file of this size may",
-            got=f"{together / 2**20:.0f} MiB with the arrays before it", expected=f"at most {most / 2**20:.0f} MiB",
+            got=f"{together / 2**20:.0f} MiB with the arrays before it",
+            expected=f"at most {most / 2**20:.0f} MiB",
             remedy=f"Set ${bounds.FILE_VARIABLE} to more MiB if you trust the file.",
-        )  # fmt: skip
+        )
 
 
 def _header(file: IO[bytes]) -> Header:

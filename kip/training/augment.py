@@ -1,10 +1,10 @@
 """Augmentation of training batches inside a compiled training step: every draw is a function of its key.
 
-Images are preprocessed, so that zero is the mean of the data, and what comes in from outside an image is zero.
+Images are preprocessed, so that zero is the mean of the data. Pixels from outside an image are zero.
 
 Differentiable siamese augmentation (DSA) applies one operation to a batch, drawn uniformly from its strategy:
 
-| operation | what it does, u uniform in [0, 1) |
+| operation | effect, u uniform in [0, 1) |
 |---|---|
 | colour | in turn x + (u - 1/2); m + 2u (x - m), m the mean over channels; m + (u + 1/2)(x - m), m the image's mean |
 | crop | a shift of each axis by a whole number of pixels in +-int(0.125 side + 0.5) |
@@ -13,10 +13,10 @@ Differentiable siamese augmentation (DSA) applies one operation to a batch, draw
 | scale | each axis stretched by a factor of its own, uniform in [1/1.2, 1.2], about the centre; bilinear |
 | rotate | turned by an angle uniform in +-15 degrees about the centre; bilinear |
 
-FRePo's augmentation applies one operation to a batch in the same way, uniformly from its own strategy; what comes in
-from outside an image is the nearest pixel at its edge:
+FRePo's augmentation applies one operation to a batch in the same way, uniformly from its own strategy. Pixels from
+outside an image are the nearest ones at its edge:
 
-| operation | what it does, u uniform in [-1, 1) |
+| operation | effect, u uniform in [-1, 1) |
 |---|---|
 | colour | in turn x + u/4; m + e^(u/4) (x - m), m the image's mean; m + e^(u/4) (x - m), m the mean over channels |
 | zoom | stretched by z = 1.25^u, and shifted by up to abs(z - 1) half sides; bilinear |
@@ -25,10 +25,11 @@ from outside an image is the nearest pixel at its edge:
 | cutout | zeros in a square of side // 4, anywhere inside the image |
 | flip | mirrored left and right with p = 1/2 |
 
-Each image has parameters of its own in training (`augmented`); in the siamese mode (`augment_siamese`), one draw serves
-all images of two batches, so that gradients on real and on learned images are of the same view.
+Each image has parameters of its own in training (`augment_images`). In the siamese mode (`augment_alike`), one draw
+serves all images of two batches, so that gradients on real and on learned images are of the same view.
 
-A random resized crop (`cropped`) shows a part of an image, its area and its place drawn, at the size of the image.
+A random resized crop (`crop_randomly`) shows a part of an image, of a drawn area and at a drawn place, at the size of
+the image.
 
 References: Zhao and Bilen 2021, "Dataset Condensation with Differentiable Siamese Augmentation", and its public code,
 `DiffAugment`; Zhao, Mopuri, Bilen 2021, "Dataset Condensation with Gradient Matching", for `dc`; Zhou, Nezhadarya, Ba
@@ -49,22 +50,37 @@ from jax import Array
 from kip.training.warp import bilinear, nearest
 
 Augmentation = Literal[
-    "none", "flip", "shift", "flip_shift", "resized", "flip_resized", "tiles", "flip_tiles", "dsa", "dsa_no_flip", "dc",
-    "noise", "frepo", "frepo_no_flip",
-]  # fmt: skip
+    "none",
+    "flip",
+    "shift",
+    "flip_shift",
+    "resized",
+    "flip_resized",
+    "tiles",
+    "flip_tiles",
+    "dsa",
+    "dsa_no_flip",
+    "dc",
+    "noise",
+    "frepo",
+    "frepo_no_flip",
+]
 """`shift`: the crop of DSA alone, as a crop of the image padded by 4 pixels at 32x32. `resized`: a random resized crop
 of 0.08 to 1 of the area and of sides 3:4 to 4:3. `tiles`: the left and the right half in a random order, the upper and
-the lower half too, then such a crop of 0.5 to 1 of the area; for images that are made of four. `flip`, and `flip_`
-before these: and the flip. `dsa`: one of six operations a batch. `dsa_no_flip`: one of five, for images whose mirror
-image has another class. `dc`: DC's own, of MNIST. `frepo`, `frepo_no_flip`: FRePo's
-operations, one a batch, with and without its flip. `noise`: standard normal noise in place of the images, for
-comparison."""
+the lower half too, then such a crop of 0.5 to 1 of the area; for images that are made of four. `flip`: the flip;
+`flip_` before another name adds it. `dsa`: one of six operations a batch. `dsa_no_flip`: one of five, for images whose
+mirror image has another class. `dc`: DC's own, of MNIST. `frepo`, `frepo_no_flip`: FRePo's operations, one a batch,
+with and without its flip. `noise`: standard normal noise in place of the images, for comparison."""
 Strategy = Literal["dsa", "dsa_no_flip"]
 UNFLIPPED: dict[Augmentation, Augmentation] = {
-    "flip": "none", "flip_shift": "shift", "flip_resized": "resized", "flip_tiles": "tiles", "dsa": "dsa_no_flip",
+    "flip": "none",
+    "flip_shift": "shift",
+    "flip_resized": "resized",
+    "flip_tiles": "tiles",
+    "dsa": "dsa_no_flip",
     "frepo": "frepo_no_flip",
-}  # fmt: skip
-"""What takes the place of an augmentation with flips where a mirror image has another class."""
+}
+"""The replacement of each augmentation with flips, for images whose mirror image has another class."""
 
 SCALE = 1.2
 """The largest factor of DSA's scale."""
@@ -77,12 +93,12 @@ ZOOM = 1.25
 SHIFT = 0.125
 """The longest shift of FRePo's translation, in sides."""
 SMALLEST_AREA = 0.08
-"""The least share of an image's area that a random resized crop shows, if nothing else is said."""
+"""The least share of an image's area that a random resized crop shows by default."""
 STRETCH = 4 / 3
 """The largest ratio of the sides of a crop to those of the image, in `resized` and `tiles`."""
 
 
-def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
+def augment_images(kind: Augmentation, key: Array, images: Array) -> Array:
     """Return images (N, H, W, C), augmented; each image has a draw of its own."""
     if kind == "none":
         return images
@@ -96,10 +112,10 @@ def augmented(kind: Augmentation, key: Array, images: Array) -> Array:
     if kind.endswith("shift"):
         images = crop(parameters, images, len(images))
     elif kind.endswith("resized"):
-        images = cropped(parameters, images, stretch=STRETCH)
+        images = crop_randomly(parameters, images, stretch=STRETCH)
     elif kind.endswith("tiles"):
         halves, parameters = jax.random.split(parameters)
-        images = cropped(parameters, shuffled_halves(halves, images), smallest=0.5, stretch=STRETCH)
+        images = crop_randomly(parameters, shuffle_halves(halves, images), smallest=0.5, stretch=STRETCH)
     return flip(operation, images, len(images)) if kind.startswith("flip") else images
 
 
@@ -113,17 +129,12 @@ def strategy_for(mirror_keeps_class: bool) -> Strategy:
     return "dsa" if mirror_keeps_class else "dsa_no_flip"
 
 
-def augment_siamese(strategy: Strategy, key: Array, real: Array, synthetic: Array) -> tuple[Array, Array]:
-    """Return two batches (N, H, W, C) and (n, H, W, C) after one operation with one draw of its parameters.
-
-    It is differentiable in both. The public code repeats its seed for both batches and takes the parameters of each
-    batch's first image; here they are drawn once.
-    """
-    return augment_alike(strategy, key, real), augment_alike(strategy, key, synthetic)
-
-
 def augment_alike(strategy: Strategy, key: Array, images: Array) -> Array:
-    """Return images (N, H, W, C) after one operation with one draw of its parameters: that of the key, for any N."""
+    """Return images (N, H, W, C) after one operation with one draw of its parameters, a function of the key alone.
+
+    Batches of any size with the same key are seen alike, and it is differentiable in the images. The public code
+    repeats its seed for both batches and takes the parameters of each batch's first image; here they are drawn once.
+    """
     parameters, operation = jax.random.split(key)
     return _one_operation(strategy, operation, parameters, images, 1)
 
@@ -182,14 +193,14 @@ def rotate(key: Array, images: Array, draws: int) -> Array:
 
 
 @partial(jax.jit, static_argnames=("side", "stretch"))
-def cropped(
+def crop_randomly(
     key: Array, images: Array, *, side: int | None = None, smallest: Any = SMALLEST_AREA, stretch: float = 1.0
 ) -> Array:
     """Return a random part of each image, resized by linear interpolation, (N, h, w, C).
 
     Its share a of the area is uniform in [smallest, 1] and its place uniform. Height and width are sqrt(a / r) and
-    sqrt(a r) of the image's, log r uniform among what is in +-log stretch and fits into the image; torchvision draws
-    the area again too where the first does not fit.
+    sqrt(a r) of the image's, log r uniform among the values in +-log stretch that fit into the image; torchvision
+    draws the area again too where the first does not fit.
 
     Args:
         key: of all draws.
@@ -218,7 +229,7 @@ def cropped(
     return jax.vmap(one)(jax.random.split(key, len(images)), images)
 
 
-def shuffled_halves(key: Array, images: Array) -> Array:
+def shuffle_halves(key: Array, images: Array) -> Array:
     """Return images (N, H, W, C), each rolled by half its side with p = 1/2, along each axis: halves change places."""
     swapped = jax.random.bernoulli(key, 0.5, (2, len(images), 1, 1, 1))
     for axis in (1, 2):
@@ -276,8 +287,11 @@ OPERATIONS = (colour, crop, cutout, scale, rotate, flip)
 OF_FREPO = (jitter, zoom, turn, translate, small_cutout, flip)
 """FRePo's operations; the flip is the last here too."""
 STRATEGIES: dict[str, tuple[Callable[[Array, Array, int], Array], ...]] = {
-    "dsa": OPERATIONS, "dsa_no_flip": OPERATIONS[:-1], "frepo": OF_FREPO, "frepo_no_flip": OF_FREPO[:-1],
-}  # fmt: skip
+    "dsa": OPERATIONS,
+    "dsa_no_flip": OPERATIONS[:-1],
+    "frepo": OF_FREPO,
+    "frepo_no_flip": OF_FREPO[:-1],
+}
 """The augmentations that apply one of several operations to a batch."""
 
 
@@ -298,7 +312,7 @@ def dc(key: Array, images: Array) -> Array:
     lengths = jnp.floor(jax.random.uniform(keys[1], (count, 2), minval=0.8, maxval=1.2) * height).astype(int)
     canvas = jnp.maximum(lengths.max(1), max(height, width))
     scaled_rows, scaled_columns = (
-        _resized(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
+        _source_pixels(jnp.arange(side), side, lengths[:, axis, None], canvas[:, None])
         for axis, side in enumerate((height, width))
     )
     scaled = nearest(images, scaled_rows, scaled_columns)
@@ -309,8 +323,8 @@ def dc(key: Array, images: Array) -> Array:
     return jnp.where(choice == 0, cropped, jnp.where(choice == 1, scaled, turned))
 
 
-def _resized(positions: Array, side: int, length: Array, canvas: Array) -> Array:
-    """Return which pixel of an image of `side` shows at each position, after it was resized to `length` and centred.
+def _source_pixels(positions: Array, side: int, length: Array, canvas: Array) -> Array:
+    """Return the pixel of an image of `side` at each position, after it was resized to `length` and centred.
 
     -1 stands for none.
     """

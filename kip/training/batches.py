@@ -1,4 +1,4 @@
-"""Which images an update sees: indices drawn on the device, each a function of a key and the update's number.
+"""The images of an update: indices drawn on the device, each a function of a key and the update's number.
 
 - `whole_epochs`: a random order of the set is cut into batches, anew for every epoch; the last batch is smaller where
   the size does not divide the set, as PyTorch's loader gives it. The loaders of all public evaluation codes that
@@ -25,10 +25,10 @@ class Batches(NamedTuple):
     Attributes:
         count: images of the set.
         size: images of a batch.
-        drawn: how they are drawn.
+        drawn: the way of drawing them, `whole_epochs` or `draws`.
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     size: int
     drawn: Drawn = "whole_epochs"
 
@@ -39,7 +39,7 @@ class Batches(NamedTuple):
         return max(1, full + (self.drawn == "whole_epochs" and rest > 0))
 
     def length(self, step: int) -> int:
-        """Return how many images update `step` sees: the shape of its indices, known before it is compiled."""
+        """Return the number of images of update `step`: the shape of its indices, known before it is compiled."""
         if self.count <= self.size:
             return self.count
         return min(self.size, self.count - self.size * (step % self.of_epoch)) if self.drawn != "draws" else self.size

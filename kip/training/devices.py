@@ -1,7 +1,7 @@
 """All devices of the machine: several trainings dealt to them in turn, or the images of one training spread over them.
 
 Several trainings take one thread for each device. The images of one update are spread by `jax.sharding`: XLA computes
-each device's share of the gradient and adds the shares up, and what a network keeps is on every device.
+each device's share of the gradient and adds the shares up; the arrays of a network are on every device.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 Tree = TypeVar("Tree")
 
 
-def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None = None) -> Iterator[T]:
-    """Yield what each task returns, in the order of the tasks, whichever device computed it.
+def over_devices(tasks: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """Yield the result of each task, in the order of the tasks, whichever device computed it.
 
     Task i runs on device i modulo their number, with that device as JAX's default, so that a task's arrays are made
     there. Results have the same bits whatever the number of devices, if these are of one kind. Where a default device
@@ -27,12 +27,11 @@ def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None
 
     Args:
         tasks: functions without arguments.
-        devices: JAX devices; None: all local ones of the default backend.
 
     Raises:
         Whatever a task raises; tasks that have not begun are dropped then.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
+    devices = jax.local_devices()
     if len(devices) == 1 or len(tasks) == 1 or jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
         for task in tasks:
             yield task()
@@ -56,7 +55,7 @@ def over_devices(tasks: Sequence[Callable[[], T]], devices: Sequence[Any] | None
 
 
 def free_devices() -> int:
-    """Return how many devices one training may take: all of the machine, or one where a default device is set."""
+    """Return the number of devices for one training: all of the machine, or one where a default device is set."""
     return 1 if jax.config.jax_default_device is not None else jax.local_device_count()  # type: ignore[attr-defined]
 
 
@@ -65,7 +64,7 @@ def spread(batch: Tree, devices: int) -> Tree:
 
     Args:
         batch: a pytree of arrays (b, ...).
-        devices: how many there are; as many are taken as divide b. With one, the batch comes back as it is.
+        devices: the number of devices; as many are taken as divide b. With one, the batch comes back as it is.
     """
     leaves = jax.tree.leaves(batch)
     taken = max(count for count in range(1, devices + 1) if all(len(leaf) % count == 0 for leaf in leaves))

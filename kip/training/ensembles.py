@@ -20,7 +20,10 @@ from kip.training.recipe import Optimizer, Recipe
 from kip.training.supervised import Trained, train
 
 VECTORISED = 4
-"""The most networks that an accelerator trains at once: more would leave the other devices of a machine idle."""
+"""The largest number of networks that an accelerator trains at once: more would leave other devices idle."""
+
+FULL_BATCH = 500
+"""The number of images of a set up to which an update of `train_on_set` takes all of them."""
 
 
 def train_all(
@@ -47,8 +50,8 @@ def train_all(
         images: (N, H, W, C).
         labels: (N, c).
         validation: images and classes.
-        at_once: networks that one device trains at a time; None: see `runs_at_once`. It does not depend on how many
-            devices there are, and so neither do the results.
+        at_once: networks that one device trains at a time; None: see `runs_at_once`. It does not depend on the number
+            of devices, and so neither do the results.
         options: those of `train`.
     """
     size = at_once or runs_at_once(model, recipe, images, len(keys))
@@ -57,13 +60,21 @@ def train_all(
         over_devices(
             [
                 functools.partial(
-                    train, model, recipe, keys[group], rates[group], decays[group], images, labels, validation,
+                    train,
+                    model,
+                    recipe,
+                    keys[group],
+                    rates[group],
+                    decays[group],
+                    images,
+                    labels,
+                    validation,
                     **options,
                 )
                 for group in groups
             ]
         )
-    )  # fmt: skip
+    )
     variables = [variables for part in parts for variables in part.variables]
     return Trained(variables, *(np.concatenate(field) for field in list(zip(*parts))[1:]))
 
@@ -83,25 +94,32 @@ def train_on_set(
 ) -> list[Variables]:
     """Return r fresh networks that learned a distilled set, in updates of 500 images or of the whole set if smaller.
 
-    With an average of decay d, what comes back after k updates is the mean of the variables v_1 ... v_k that updates
-    led to, v_i with the weight d^(k-i) (1 - d) / (1 - d^k): the initial values have no part in it.
+    With an average of decay d, the result after k updates is the mean of the variables v_1 ... v_k after each update,
+    v_i with the weight d^(k-i) (1 - d) / (1 - d^k): the initial values have no part in it.
 
     Args:
         model: the network.
-        optimizer: how it learns; its rate is constant or falls over `steps`.
+        optimizer: its optimiser; the rate is constant or falls over `steps`.
         images: (n, H, W, C), preprocessed.
         labels: (n, c), any real targets.
         steps: updates.
-        loss: what it minimises.
+        loss: the loss that it minimises.
         keys: (r,), of initial values, batches and augmentations.
-        augment: how images are varied.
+        augment: the augmentation of images.
         average: d; 0 returns the variables themselves.
         show_progress: whether each training shows a bar on stderr.
     """
     recipe = Recipe(
-        loss, optimizer=optimizer, steps=steps, batch=500, drawn="draws", augment=augment, average=average,
-        evaluations=1, keep="last",
-    )  # fmt: skip
+        loss,
+        optimizer=optimizer,
+        steps=steps,
+        batch=FULL_BATCH,
+        drawn="draws",
+        augment=augment,
+        average=average,
+        evaluations=1,
+        keep="last",
+    )
     rates, decays = (np.full(len(keys), rate) for rate in (optimizer.learning_rate, optimizer.weight_decay))
     trained = train_all(
         model, recipe, keys, rates, decays, images, labels, None, may_diverge=True, show_progress=show_progress
@@ -118,13 +136,13 @@ def train_on_set(
 
 
 def runs_at_once(model: Model, recipe: Recipe, images: Images, most: int) -> int:
-    """Return how many networks fit into an accelerator's free memory, with their updates; 1 on a CPU.
+    """Return the number of networks that fit into an accelerator's free memory, with their updates; 1 on a CPU.
 
     Args:
         model: the network.
         recipe: its training.
-        images: what it is trained on, (N, H, W, C).
-        most: networks that are wanted.
+        images: the images that it is trained on, (N, H, W, C).
+        most: the largest number.
     """
     device = jax.devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None

@@ -1,4 +1,4 @@
-"""A network that learns from images with soft labels, a minibatch at a time: what label distillation deploys.
+"""A network that learns from images with soft labels, a minibatch at a time, as label distillation deploys it.
 
 It has one of two heads. `dense` is the network's own last layer, learned with the rest by Adam. `ridge` replaces it by
 global weights w (d + 1, c), d features and a bias, which follow the ridge solution of each minibatch:
@@ -45,10 +45,11 @@ CALIBRATION_RATE = 0.01
 
 @value
 class Training:
-    """How a network learns from a distilled set, in distillation and when the set is used."""
+    """The training of a network on a distilled set, in distillation and when the set is used."""
 
     head: Literal["dense", "ridge"] = "dense"
-    """How the last layer is made: by gradient descent, or by following the ridge solutions of minibatches."""
+    """The training of the last layer: gradient descent (`dense`), or following the ridge solutions of minibatches
+    (`ridge`)."""
     network: Network = Network("LeNet", w_std=3**-0.5)
     """The network, without batch normalisation. By default its weights have the deviation that PyTorch draws."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -58,7 +59,7 @@ class Training:
     ridge: krr.Ridge = krr.Ridge(1.0, "absolute")
     """The regulariser of the `ridge` head."""
     rate: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """How far the global weights of the `ridge` head go towards a minibatch's own."""
+    """The fraction of the way that the global weights of the `ridge` head go towards a minibatch's own."""
 
     @property
     def label(self) -> str:
@@ -70,7 +71,7 @@ class Training:
         return Model(self.network, num_classes)
 
     def rule(self, num_classes: int, *, steps: int = 1, count: int = 1) -> Rule:
-        """Return what an update is, in a training of `steps` minibatches of a set of `count` images."""
+        """Return the rule of an update in a training of `steps` minibatches of a set of `count` images."""
         batches = Batches(count, self.batch, "draws")
         if self.head == "dense":
             objective = Supervised(self.model(num_classes), "soft_xent")
@@ -106,9 +107,9 @@ class RidgeHead:
         """Return the cross-entropy of scale * Z w, and the variables with w moved."""
         params = variables["params"]
         network = {"params": params["network"]}
-        # The ridge solution and what goes through it need float32's last digits.
+        # The ridge solution and the gradients through it need float32's last digits.
         with jax.default_matmul_precision("highest"):
-            weights = moved_weights(self.training, network, variables["weights"], batch.images, batch.labels)
+            weights = move_weights(self.training, network, variables["weights"], batch.images, batch.labels)
             z = with_bias(self.training.model(self.num_classes).apply(network, batch.images).features)
             labels = batch.labels if isinstance(batch.extra, tuple) else batch.extra
             losses = per_example("soft_xent", params["scale"] * (z @ weights), labels)
@@ -132,9 +133,11 @@ def start(training: Training, image_shape: tuple[int, ...], num_classes: int, *,
     variables = fresh(model, rng.key(*key), image_shape)
     if "batch_stats" in variables:
         raise ConfigError(
-            "training.network", got=training.network.label, expected="one without batch normalisation",
+            "training.network",
+            got=training.network.label,
+            expected="one without batch normalisation",
             remedy="Choose another norm, such as norm='instance'.",
-        )  # fmt: skip
+        )
     if training.head == "ridge":
         features = jax.eval_shape(model.apply, variables, jnp.zeros((1, *image_shape))).features.shape[1]
         weights = jnp.zeros((features + 1, num_classes), jnp.result_type(float))
@@ -153,7 +156,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return per_example("soft_xent", logits, labels).mean()
 
 
-def moved_weights(training: Training, variables: Any, weights: Array, images: Array, labels: Array) -> Array:
+def move_weights(training: Training, variables: Any, weights: Array, images: Array, labels: Array) -> Array:
     """Return the `ridge` head's w after a minibatch, (d + 1, c); differentiable in variables and labels, not in w."""
     z = with_bias(training.model(labels.shape[1]).apply(variables, images).features)
     local = z.T @ krr.solve(z @ z.T, labels, training.ridge)
@@ -166,7 +169,7 @@ def with_bias(features: Array) -> Array:
 
 
 def logits(training: Training, learning: Learning, images: Array, num_classes: int) -> Array:
-    """Return the predictions of the network as it is used: with its head, without the calibration."""
+    """Return the predictions of the network in use: with its head, without the calibration."""
     outputs = training.model(num_classes).apply(network_of(training, learning), images)
     return outputs.logits if training.head == "dense" else with_bias(outputs.features) @ learning.variables["weights"]
 
@@ -181,7 +184,7 @@ def learn(
         learning: the network before.
         images: (b, H, W, C).
         labels: (b, c).
-        labels_of_loss: what the `ridge` head's features learn, if not `labels`, which its w follows.
+        labels_of_loss: labels that the `ridge` head's features learn; None: `labels`, which its w follows.
     """
     rule = training.rule(labels.shape[1])
     batch = Batch(images, labels, () if labels_of_loss is None else labels_of_loss)
@@ -240,12 +243,10 @@ def are_right(
     purpose: str,
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Return which of `inputs` each of several fresh networks, trained on a set for `steps`, puts into their classes.
+    """Return True for the `inputs` that each of several fresh networks, trained on a set, classifies right.
 
-    The result is (networks, m) bool.
-
-    The networks are functions of seed and purpose: two sets are compared on the same initial values and minibatches.
-    They are trained on all devices of the machine.
+    The result is (networks, m) bool. The networks are functions of seed and purpose: two sets are compared on the same
+    initial values and minibatches. They are trained on all devices of the machine.
     """
 
     def of_network(counter: int) -> np.ndarray:

@@ -19,25 +19,25 @@ import numpy as np
 import optax
 from jax import Array
 
-from kip.progress import progress_bar
+from kip.progress import BOARD, progress_bar
 from kip.storage.images import Lazy
 from kip.training.batches import Batches
 from kip.training.devices import spread
-from kip.training.prefetch import Gathered, gathered
+from kip.training.prefetch import GatheredBatch, gather_batches
 from kip.training.resume import Artefact, check_finite
 from kip.training.update import Batch, Learning, Objective, begin, update
 
 IN_FLIGHT = 4
-"""Updates that are under way before the first is waited for, where batches come from the host."""
+"""The number of updates under way before the first is waited for, where batches come from the host."""
 SAVES = 10
-"""How often a training saves itself, if nothing else is said."""
+"""The number of times that a training saves itself by default."""
 
 
 class Hooks(NamedTuple):
-    """What is called while a network learns. Arrays are the device's, and with r networks have a leading axis r.
+    """Functions that are called while a network learns. Arrays are the device's, with a leading axis for r networks.
 
-    After a kill, the updates since the last save are made again, and hooks are called for them again: what a hook keeps
-    should be filed under the update or the epoch, and not appended.
+    After a kill, the updates since the last save are made again, and hooks are called for them again: a hook files its
+    results under the update or the epoch, and never appends them.
 
     Attributes:
         on_update: called with the updates made before this one, the indices of its batch (b,), and the loss of each of
@@ -53,11 +53,11 @@ NO_HOOKS = Hooks()
 
 
 class Chained(Protocol):
-    """What makes an optimiser's transformation; hashable. `kip.training.recipe.Optimizer` is one."""
+    """A maker of an optimiser's transformation; hashable. `kip.training.recipe.Optimizer` is one."""
 
     @property
     def scheduled(self) -> bool:
-        """Whether its rate depends on the number of updates of the whole training."""
+        """True if the rate depends on the number of updates of the whole training."""
         ...
 
     def chain(self, steps: int | None = None, *, restart_at: int | None = None) -> optax.GradientTransformation:
@@ -66,15 +66,15 @@ class Chained(Protocol):
 
 
 class Rule(NamedTuple):
-    """What an update does; hashable, since it is what a compiled update is known by.
+    """The rule of an update; hashable, since it identifies a compiled update.
 
     Attributes:
-        objective: what is minimised, hashable.
-        optimizer: how.
+        objective: the objective that is minimised, hashable.
+        optimizer: the optimiser.
         steps: updates of the whole training.
-        batches: what an update sees.
+        batches: the batches of the updates.
         restart_at: see `Optimizer.chain`.
-        devices: over how many devices of the machine the images of an update are spread; see `devices.spread`.
+        devices: the number of devices over which the images of an update are spread; see `devices.spread`.
         average: the decay of the network's moving average, 0 for none; see `kip.training.update.update`.
     """
 
@@ -97,13 +97,13 @@ class Rule(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a training stands: all that is saved.
+    """The progress of a training, with all that is saved.
 
     Attributes:
         step: updates made, int64.
         learning: the network or networks.
         total: the sum of the updates' losses since the last mark, () or (r,).
-        owned: what the caller keeps, a pytree of arrays of constant shapes.
+        owned: arrays that the caller keeps, a pytree of constant shapes.
     """
 
     step: Any
@@ -129,24 +129,24 @@ def fit(
     show_progress: bool = False,
     what: str = "network",
 ) -> Progress:
-    """Make all updates of a training, or those that a killed process left.
+    """Make all updates of a training, or the rest of them after a kill.
 
     Args:
         rule: the objective, the optimiser and the batches.
         learning: the network before its first update, of `Rule.begin`.
         data: the whole set, images (N, H, W, C) and labels (N, c), of which each update sees a batch; `extra` as it is.
             A `kip.storage.images.Lazy` of images is read on the host, ahead of the device (`kip.training.prefetch`).
-        keys: the keys of batches and of what the objective draws, (); or (r,), and the state has a leading axis r.
+        keys: the keys of batches and of the objective's draws, (); or (r,), and the state has a leading axis r.
         extra_at: returns the batch's `extra` of each update, in place of that of `data`; None: it never changes.
         marks: updates after which `at_mark` is called.
-        at_mark: returns what `owned` becomes; `total` begins again at 0 afterwards.
-        owned: what the caller keeps, before the first update.
+        at_mark: returns the new `owned`; `total` begins again at 0 afterwards.
+        owned: the arrays that the caller keeps, before the first update.
         hooks: called at each update and epoch.
-        artefact: where the training is saved, and what it resumes from.
+        artefact: the place where the training is saved, and from which it resumes.
         save_every: updates between two saves; None: a tenth of all.
         may_diverge: whether a network may become NaN or infinite, because its caller scores it so.
-        show_progress: whether a bar is shown on stderr.
-        what: what is trained, for the bar and for errors.
+        show_progress: whether a bar is shown on stderr, also outside of other work that shows one.
+        what: the name of the training, for the bar and for errors.
 
     Returns:
         The state after the last update. Its bits do not depend on whether the training was killed in between, if it
@@ -166,7 +166,7 @@ def fit(
         hooks.on_epoch(0, progress.learning.variables)
     first = int(progress.step)
     with (
-        progress_bar(rule.steps, what, shown=show_progress, initial=first) as bar,
+        progress_bar(rule.steps, what, shown=show_progress or BOARD.is_going_on, initial=first) as bar,
         contextlib.closing(_updates(known_as, many, data, extra_at, keys, range(first, rule.steps))) as updates,
     ):
         for step, one_update in enumerate(updates, first):
@@ -191,7 +191,7 @@ def fit(
 def _updates(
     rule: Rule, many: bool, data: Batch, extra_at: Callable[[int], Any] | None, keys: Array, steps: range
 ) -> Generator[Callable[..., Any]]:
-    """Yield each update as a function of (learning, total); see `compiled_update` for what it returns."""
+    """Yield each update as a function of (learning, total); see `compiled_update` for its results."""
 
     def at(step: int) -> Batch:
         return data if extra_at is None else data._replace(extra=extra_at(step))
@@ -209,14 +209,16 @@ def _updates(
 
     under_way: deque[Array] = deque()
 
-    def update_of(batch: Gathered, step: int, learning: Learning, total: Array) -> tuple[Learning, Array, Any, Array]:
+    def update_of(
+        batch: GatheredBatch, step: int, learning: Learning, total: Array
+    ) -> tuple[Learning, Array, Any, Array]:
         learning, total, losses = given(learning, total, Batch(batch.images, batch.labels, at(step).extra), keys, step)
         under_way.append(losses)
         if len(under_way) > IN_FLIGHT:  # else JAX would be given batches faster than it lets go of them
             under_way.popleft().block_until_ready()
         return learning, total, batch.indices, losses
 
-    with contextlib.closing(gathered(data.images, data.labels, rule.batches, of_batches, steps)) as batches:
+    with contextlib.closing(gather_batches(data.images, data.labels, rule.batches, of_batches, steps)) as batches:
         for step, batch in zip(steps, batches):
             yield functools.partial(update_of, batch, step)
 
@@ -227,7 +229,7 @@ def _key_of_batches(key: Array) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def compiled_update_of_batch(rule: Rule, many: bool) -> Callable[..., tuple[Learning, Array, Array]]:
-    """Return the compiled update of (learning, total, batch, key, step), whose batch is given.
+    """Return the compiled update of (learning, total, batch, key, step).
 
     It returns the network, the total with this update's loss added, and the loss of each of the batch's examples. With
     `many`, learning, total, the batch's images and labels, and the key have a leading axis r, and so have the results.

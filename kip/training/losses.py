@@ -1,6 +1,6 @@
 """The losses that networks are trained by, by name; f are a network's outputs (N, c), y the labels (N, c).
 
-| name | loss of one example | who uses it |
+| name | loss of one example | used by |
 |---|---|---|
 | `mse` | 1/(2c) sum_j (f_j - y_j)^2 | transfer; the default |
 | `half_sum` | 1/2 sum_j (f_j - y_j)^2 | FRePo |

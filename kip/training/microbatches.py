@@ -36,21 +36,20 @@ def mean_loss(model: Model, loss: Loss, params: Any, images: Array, labels: Arra
 def gradient_in_parts(
     model: Model, loss: Loss, params: Any, images: Any, labels: Any
 ) -> tuple[tuple[Array, Array], Any]:
-    """Return what `mean_loss` returns, and the gradient of the loss by the parameters; arguments are the same."""
+    """Return the results of `mean_loss`, and the gradient with respect to the parameters; arguments are the same."""
     count, size = len(images), rows_at_once(model, images)
     if count <= size:
-        return _weighted(params, images, labels, 1.0, model=model, loss=loss)
+        return _weigh(params, images, labels, 1.0, model=model, loss=loss)
     images, labels = np.asarray(images), np.asarray(labels)  # where a part is a view
     parts = (slice(first, first + size) for first in range(0, count, size))
     weighted = (
-        _weighted(params, images[part], labels[part], len(images[part]) / count, model=model, loss=loss)
-        for part in parts
+        _weigh(params, images[part], labels[part], len(images[part]) / count, model=model, loss=loss) for part in parts
     )
     return functools.reduce(_sum, weighted)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "loss"))
-def _weighted(params: Any, images: Array, labels: Array, weight: Any, *, model: Model, loss: Loss) -> Any:
+def _weigh(params: Any, images: Array, labels: Array, weight: Any, *, model: Model, loss: Loss) -> Any:
     """Return `gradient_in_parts` of one part, times its share of the whole."""
 
     def share(params: Any) -> tuple[Array, Array]:

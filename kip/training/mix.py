@@ -5,8 +5,8 @@ With partners from a random order of the batch and one share s for all of it,
     mixup      s x + (1 - s) x'                                        s ~ Beta(0.8, 0.8)
     cutmix     x, with x' in a rectangle of the share 1 - s            s ~ uniform in [0, 1)
 
-CutMix' rectangle has sqrt(1 - s) of each side, its centre is uniform, and what is beyond the border is cut off: s is
-what is left of x. Labels that belong to images become s y + (1 - s) y'; a teacher sees the mixed images.
+CutMix' rectangle has sqrt(1 - s) of each side, its centre is uniform, and the part beyond the border is cut off: s is
+the share that is left of x. Labels that belong to images become s y + (1 - s) y'; a teacher sees the mixed images.
 
 References: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019, "CutMix: Regularization
 Strategy to Train Strong Classifiers with Localizable Features"; the parameter of mixup is that of SRe2L's public code.
@@ -26,12 +26,12 @@ MIXUP = 0.8
 
 
 class Mixture(NamedTuple):
-    """What was mixed, and how.
+    """Mixed images, with their shares and partners.
 
     Attributes:
         images: (N, H, W, C).
         share: s, ().
-        partners: which image each was mixed with, int (N,).
+        partners: the index of the partner of each image, int (N,).
     """
 
     images: Array
@@ -43,11 +43,11 @@ class Mixture(NamedTuple):
         return self.share * labels + (1 - self.share) * labels[self.partners]
 
 
-def mixed(kind: Mix, key: Array, images: Array) -> Mixture:
+def mix_images(kind: Mix, key: Array, images: Array) -> Mixture:
     """Return the images of a batch (N, H, W, C), mixed with each other; a function of the key.
 
     Args:
-        kind: how; `none` changes nothing.
+        kind: the kind of mixing; `none` changes nothing.
         key: of all draws.
         images: after they were augmented.
     """

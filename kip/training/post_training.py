@@ -39,9 +39,9 @@ def post_train(
 
     Args:
         model: the network.
-        protocol: how it is trained, and by which labels.
+        protocol: its training and its labels.
         images: the set, (n, H, W, C), preprocessed.
-        labels: the set's, (n, c).
+        labels: the set's labels, (n, c).
         keys: (r,), of initial parameters, and of batches and views where the protocol does not store their labels.
         mirror_keeps_class: whether images may be flipped.
         seed: the root seed of the views whose labels are stored.
@@ -50,20 +50,22 @@ def post_train(
             labelled in the training, there is one.
         store: keeps labels of views, where the protocol stores them; None: the one that is shared.
         show_progress: whether bars are shown on stderr.
-        what: what is trained, for the bars.
+        what: the name of the training, for the bars.
 
     Raises:
-        ConfigError: if the protocol needs a teacher and there is none, or one and there are several; or it takes the
-            set's rate and there is none.
+        ConfigError: if the protocol needs a teacher and there is none, or one alone and there are several; or if it
+            takes the set's rate and there is none.
     """
     if protocol.needs_teacher and not teachers:
         raise ConfigError(f"teacher of {protocol.name}", got="none", expected="a trained network")
     online = protocol.labels == "teacher on views"
     if online and len(teachers) > 1:
         raise ConfigError(
-            f"teachers of {protocol.name}", got=len(teachers), expected="one, which labels views in the training",
+            f"teachers of {protocol.name}",
+            got=len(teachers),
+            expected="one, which labels views in the training",
             remedy="Take labels='stored views' for the mean of several.",
-        )  # fmt: skip
+        )
     highest = protocol.rate_for(rate)
     recipe = protocol.recipe(len(images), mirror_keeps_class=mirror_keeps_class)
     options: dict[str, Any] = {"teacher": teachers[0]} if online else {}
@@ -76,6 +78,16 @@ def post_train(
         options = {"views": views, "stored": stored.reader}
     count = len(keys)
     return train_all(
-        model, recipe, keys, np.full(count, highest), np.full(count, protocol.decay), images, labels, None,
-        may_diverge=True, show_progress=show_progress, what=what, **options,
-    ).variables  # fmt: skip
+        model,
+        recipe,
+        keys,
+        np.full(count, highest),
+        np.full(count, protocol.decay),
+        images,
+        labels,
+        None,
+        may_diverge=True,
+        show_progress=show_progress,
+        what=what,
+        **options,
+    ).variables

@@ -1,12 +1,12 @@
 """Batches of a set that is not in memory: read and preprocessed on the host while the device makes earlier updates.
 
-Update `step` sees the images that it would see of a set on the device, in the same order: the indices are a function of
+Update `step` takes the same images in the same order as from a set on the device. The indices are a function of
 (key, step), so that a training that goes on after a kill needs no state of a loader. Threads make batches ahead, since
-reading files and NumPy's arithmetic let go of Python's lock; they are handed out in the order of the updates.
+reading files and NumPy's arithmetic release Python's lock. The batches come in the order of the updates.
 
-Grain, the loader of JAX's ecosystem, was weighed: its random access and its threads are what these lines do, its worker
-processes would help where pictures are decoded again in every epoch, which they are not here (`kip.data.decoded`), and
-it needs protobuf >= 5.28, beside which the launchpad extra (3.19) cannot be installed.
+Grain, the loader of JAX's ecosystem, was weighed. This file does the work of its random access and its threads. Its
+worker processes would help with pictures that are decoded in every epoch; here they are decoded once
+(`kip.data.decoded`). It needs protobuf >= 5.28, and the launchpad extra needs 3.19.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from kip.storage.images import Images, Lazy
 from kip.training.batches import Batches
 
 AHEAD = 4
-"""Batches that are made, or being made, before they are asked for."""
+"""The number of batches that are made, or being made, before they are asked for."""
 THREADS = 2
-"""Threads that make them."""
+"""The number of threads that make batches."""
 
 
-class Gathered(NamedTuple):
-    """What an update sees.
+class GatheredBatch(NamedTuple):
+    """The batch of an update.
 
     Attributes:
         indices: of its images in the set, (b,); with r networks (r, b).
         images: (b, H, W, C) or (r, b, H, W, C), on the device.
-        labels: the same of the labels, a pytree.
+        labels: the labels of these images, a pytree.
     """
 
     indices: np.ndarray
@@ -50,19 +50,19 @@ def on_device(images: Images | Array) -> Array | Lazy:
     return images if isinstance(images, Lazy) else jnp.asarray(images)
 
 
-def gathered(images: Lazy, labels: Any, batches: Batches, keys: Array, steps: range) -> Generator[Gathered]:
-    """Yield what updates see, made ahead of them; close the iterator to stop that.
+def gather_batches(images: Lazy, labels: Any, batches: Batches, keys: Array, steps: range) -> Generator[GatheredBatch]:
+    """Yield the batches of updates, made ahead of them; closing the iterator stops that.
 
     Args:
         images: of the whole set.
         labels: arrays or `Lazy` with a row for each image, a pytree.
-        batches: which images an update sees.
+        batches: the batches of the set.
         keys: the key that `Batches.indices` takes, (); or (r,) for r networks.
         steps: the updates.
     """
     device = jax.config.jax_default_device  # type: ignore[attr-defined]  # a thread would not know it
     labels = jax.tree.map(lambda part: part if isinstance(part, Lazy) else np.asarray(part), labels)
-    waiting: deque[Future[Gathered]] = deque()
+    waiting: deque[Future[GatheredBatch]] = deque()
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kip-batches")
     try:
         for indices in _indices(batches, keys, steps):
@@ -75,12 +75,12 @@ def gathered(images: Lazy, labels: Any, batches: Batches, keys: Array, steps: ra
         threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _gather(images: Lazy, labels: Any, indices: np.ndarray, device: Any) -> Gathered:
+def _gather(images: Lazy, labels: Any, indices: np.ndarray, device: Any) -> GatheredBatch:
     def rows(of: Any) -> Array:
         taken = of[indices.reshape(-1)]
         return jax.device_put(taken.reshape(*indices.shape, *taken.shape[1:]), device)
 
-    return Gathered(indices, rows(images), jax.tree.map(rows, labels))
+    return GatheredBatch(indices, rows(images), jax.tree.map(rows, labels))
 
 
 def _indices(batches: Batches, keys: Array, steps: range) -> Iterator[np.ndarray]:

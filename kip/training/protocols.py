@@ -1,4 +1,4 @@
-"""Named protocols of training a network on a distilled set: what the literature's evaluations do, as values.
+"""Named protocols of training a network on a distilled set: the evaluations of the literature, as values.
 
 | name | labels | loss | optimiser | paper |
 |---|---|---|---|---|
@@ -7,7 +7,7 @@
 | SL | a teacher's logits on the images, fixed | KL at T = 20, without T^2 | AdamW 1e-3, cosine | 003, small scale |
 | SL+KD | a teacher's logits on every augmented view | as SL | as SL | 003 |
 | FKD | stored logits of every view of SL+KD | as SL | as SL | Shen and Xing 2022 |
-| OWN | the set's own labels, learned or not | squared error | as HL | none: what the set was learned for |
+| OWN | the set's own labels, learned or not | squared error | as HL | none: the loss of the set's own labels |
 | DSA | the set's classes | cross-entropy | the public loop of DC and DSA, 1000 epochs | Zhao and Bilen 2021 |
 | DC | the set's classes | cross-entropy | the same, 300 epochs, no augmentation | Zhao, Mopuri, Bilen 2021 |
 | DC-MNIST | the set's classes | cross-entropy | the same, 1000 epochs, DC's augmentation of MNIST | Zhao et al. 2021 |
@@ -28,7 +28,7 @@ otherwise: one operation a batch. Hard labels are the argmax of learned ones. No
 parameters are tested. `dataclasses.replace(PROTOCOLS[...], epochs=...)` is for smaller machines. No protocol flips
 images where a mirror image has another class.
 
-Every epoch sees the whole set: its last batch is what is left, as the loaders of all these public codes give it.
+Every epoch sees the whole set: its last batch is the rest of it, as the loaders of all these public codes give it.
 
 The batch size and the rate of RDED, and the batch size of HL-large, depend on the set: `for_set` returns them.
 
@@ -40,7 +40,7 @@ cross-entropy at the class of the image that another was pasted into; here it is
 shares. EDC tests the moving average of the student's variables, with a decay of 0.99.
 
 The public loop of DC and DSA: SGD 0.01, momentum 0.9, decay 5e-4; for E epochs it makes E + 1 passes, the last batch of
-a pass is what is left of it, and after pass E // 2 + 2 a new optimiser goes on with a tenth of the rate.
+a pass is the rest of the set, and after pass E // 2 + 2 a new optimiser goes on with a tenth of the rate.
 
 References: "Rethinking Dataset Distillation: Hard Truths About Soft Labels", Table 1 (its section 2); Zhao, Mopuri,
 Bilen 2021, "Dataset Condensation with Gradient Matching"; Zhao and Bilen 2021, "Dataset Condensation with
@@ -72,43 +72,44 @@ from kip.training.recipe import Optimizer, Recipe
 
 @value
 class Protocol:
-    """How a set is judged."""
+    """A protocol: the training of a network on a set whose accuracy judges the set."""
 
     name: str
-    """For tables."""
+    """The name in tables."""
     paper: str
-    """Where it is from."""
+    """The paper that the protocol is from."""
     labels: Literal["own", "classes", "teacher", "teacher on views", "stored views"]
-    """What the network is trained on. With `stored views`, teachers label all views before the training, and every
-    network sees the same ones."""
+    """The labels that the network is trained on. With `stored views`, teachers label all views before the training, and
+    every network sees the same ones."""
     loss: Loss = "xent"
-    """What the network minimises; see `kip.training.losses`."""
+    """The loss that the network minimises; see `kip.training.losses`."""
     optimizer: Literal["momentum", "adamw"] = "momentum"
-    """SGD with momentum 0.9, or AdamW."""
+    """The optimiser: SGD with momentum 0.9 (`momentum`), or AdamW (`adamw`)."""
     rate: Annotated[float, Field(gt=0)] | None = 0.01
-    """Learning rate at its highest. None means the rate that the set was learned with, which the caller gives."""
+    """The learning rate at its highest. None means the rate that the set was learned with."""
     decay: Annotated[float, Field(ge=0)] = 5e-4
-    """L2 (momentum) or weight decay (AdamW)."""
+    """The L2 regularisation of SGD, or the weight decay of AdamW."""
     schedule: Literal["constant", "cosine", "warm_cosine", "half_cosine", "halfway", "dc"] = "halfway"
-    """How the rate falls: see `kip.training.recipe.Optimizer`; `dc` is the whole public loop of DC and DSA."""
+    """The schedule of the learning rate, see `kip.training.recipe.Optimizer`; `dc` is the public loop of DC and DSA."""
     epochs: Annotated[int, Field(ge=1)] = 300
-    """Passes over the set."""
+    """The number of passes over the set."""
     batch: Annotated[int, Field(ge=1)] = 256
-    """Images of an update."""
+    """The number of images of an update."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """T of the loss `kl`."""
+    """The temperature T of the loss `kl`."""
     augment: Augmentation | None = None
-    """How images are varied, flips left out where a mirror image has another class; None: `dsa`."""
+    """The augmentation of images, without flips where a mirror image has another class. None means `dsa`."""
     mix: Mix = "none"
-    """How the images of an update are mixed with each other; see `kip.training.mix`."""
+    """The mixing of the images of an update with each other; see `kip.training.mix`."""
     class_weight: Annotated[float, Field(ge=0)] = 0.0
     """The weight of the cross-entropy at the set's classes, beside a loss of a teacher's labels of views."""
 
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The decay of the moving average of the network's variables, which is tested in their place; 0: none."""
+    """The decay of the moving average of the network's variables, which is tested in their place. 0 tests the variables
+    of the last update."""
     teacher: Literal["trained", "squeezed"] = "trained"
-    """Which networks give a teacher's labels. `trained` means one that learned the train images under the augmentation
-    of the views. `squeezed` means those that the set was made from, where its method made some."""
+    """The networks that give a teacher's labels: `trained` takes one that learned the train images under the
+    augmentation of the views, `squeezed` takes those that the set was made from, where its method made some."""
 
     def __post_init__(self) -> None:
         of_views = self.labels in ("teacher on views", "stored views")
@@ -116,13 +117,15 @@ class Protocol:
             raise ConfigError("class_weight", got=self.class_weight, expected="0, or a teacher's labels of views")
         if self.mix != "none" and self.labels == "teacher":
             raise ConfigError(
-                "mix", got=self.mix, expected="'none', where a teacher has labelled the images alone",
+                "mix",
+                got=self.mix,
+                expected="'none', where a teacher has labelled the images alone",
                 remedy="Take labels='teacher on views'.",
-            )  # fmt: skip
+            )
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether other networks give the labels."""
+        """True if other networks give the labels."""
         return self.labels in ("teacher", "teacher on views", "stored views")
 
     @property
@@ -148,10 +151,11 @@ class Protocol:
         rate = learned if self.rate is None else self.rate
         if rate is None:
             raise ConfigError(
-                f"learning rate of protocol {self.name}", got="a set without one",
+                f"learning rate of protocol {self.name}",
+                got="a set without one",
                 expected="the rate that the set was learned with",
                 remedy="Give it with --rate, to `kip compare` or `kip import`.",
-            )  # fmt: skip
+            )
         return rate
 
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
@@ -201,17 +205,13 @@ _SOFT: dict[str, Any] = {
     "schedule": "cosine",
 }
 _KD: dict[str, Any] = {**_SOFT, "labels": "teacher on views"}
-_LARGE: dict[str, Any] = {
-    **_SOFT, "schedule": "warm_cosine", "epochs": 200, "batch": 128, "augment": "flip_resized"
-}  # fmt: skip
+_LARGE: dict[str, Any] = {**_SOFT, "schedule": "warm_cosine", "epochs": 200, "batch": 128, "augment": "flip_resized"}
 _SRE2L = "Yin, Xing, Shen 2023, Squeeze, Recover and Relabel"
 _RDED = "Sun et al. 2024, On the Diversity and Realism of Distilled Dataset"
 _GVBSM = "Shao et al. 2024, Generalized Large-Scale Data Condensation via Various Backbone and Statistical Matching"
 _EDC = "Shao et al. 2024, Elucidating the Design Space of Dataset Condensation"
 _FADRM = "Cui et al. 2025, FADRM: Fast and Accurate Data Residual Matching for Dataset Distillation"
-_RDED_KD: dict[str, Any] = {
-    **_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix", "teacher": "squeezed"
-}  # fmt: skip
+_RDED_KD: dict[str, Any] = {**_KD, "schedule": "half_cosine", "batch": 100, "mix": "cutmix", "teacher": "squeezed"}
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

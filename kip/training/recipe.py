@@ -1,4 +1,4 @@
-"""How a network is trained: its loss, its optimiser, its batches and its length, as a value; and the optax chain of it.
+"""The recipe of a training as a value: its loss, optimiser, batches and length; and the optax chain of an optimiser.
 
 The learning rate and the weight decay of a chain are arrays in the optimiser's state (`optax.inject_hyperparams`), so
 that trainings that differ in them are one compiled update, vectorised over that state.
@@ -25,21 +25,21 @@ Schedule = Literal["constant", "cosine", "warm_cosine", "half_cosine", "linear",
 
 @value
 class Optimizer:
-    """How networks are optimised."""
+    """The optimiser of networks."""
 
     kind: Literal["adam", "sgd", "adamw", "lamb", "adabelief"] = "adam"
     """The update rule. `sgd` has momentum where `momentum` is above 0."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """The learning rate at its highest."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The momentum of `sgd`."""
+    """The momentum of `sgd`. 0 has none."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """This times the parameters, biases too, is added to the gradient (`sgd`, `adam`, `adabelief`), or to what the rule
-    makes of the gradient (`adamw`, `lamb`)."""
+    """The weight decay: its product with the parameters, biases too, is added to the gradient (`sgd`, `adam`,
+    `adabelief`), or to the direction that the rule makes of it (`adamw`, `lamb`)."""
     schedule: Schedule = "constant"
-    """How the learning rate falls: to 0 at the end as a cosine or a line, to half as the first half of a cosine
-    (`half_cosine`), or to a tenth in the middle (`halfway`). `warm_cosine` rises as a line for a fortieth of the
-    updates first, which is 5 of 200 epochs."""
+    """The schedule of the learning rate, which stays (`constant`), falls to 0 at the end as a `cosine` or a line
+    (`linear`), to half as the first half of a cosine (`half_cosine`), or to a tenth in the middle (`halfway`).
+    `warm_cosine` rises as a line for a fortieth of the updates first, which is 5 of 200 epochs."""
 
     def __post_init__(self) -> None:
         if self.kind != "sgd" and self.momentum:
@@ -47,7 +47,7 @@ class Optimizer:
 
     @property
     def scheduled(self) -> bool:
-        """Whether the learning rate depends on the number of updates of the whole training."""
+        """True if the learning rate depends on the number of updates of the whole training."""
         return self.schedule != "constant"
 
     def chain(self, steps: int | None = None, *, restart_at: int | None = None) -> optax.GradientTransformation:
@@ -60,8 +60,8 @@ class Optimizer:
 
         Args:
             steps: updates of the whole training; needed by every schedule but `constant`.
-            restart_at: the update before which `halfway` lowers the rate and the rule forgets what it remembers, as a
-                new optimiser does; None lowers it in the middle and forgets nothing.
+            restart_at: the update before which `halfway` lowers the rate and the rule begins anew, as a new optimiser
+                does; None lowers the rate in the middle, with the same optimiser.
 
         Raises:
             ConfigError: if a schedule lacks `steps`, or `restart_at` comes with another one than `halfway`.
@@ -81,13 +81,13 @@ class Optimizer:
                 "adabelief": optax.scale_by_belief,
             }[self.kind]()
             if restart_at is not None:
-                rule = _restarted(rule, restart_at)
+                rule = _restart(rule, restart_at)
             parts = [rule, decay] if self.kind in ("adamw", "lamb") else [decay, rule]
             if self.kind == "lamb":
                 parts.append(optax.scale_by_trust_ratio())
             if self.schedule != "constant":
                 fraction = self.schedule
-                parts.append(optax.scale_by_schedule(lambda k: scheduled(fraction, k, steps or 1, restart_at)))
+                parts.append(optax.scale_by_schedule(lambda k: rate_fraction(fraction, k, steps or 1, restart_at)))
             return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
 
         return optax.inject_hyperparams(make)(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
@@ -95,7 +95,7 @@ class Optimizer:
 
 @value
 class Recipe:
-    """How a network is trained on a set."""
+    """The training of a network on a set."""
 
     loss: Loss = "mse"
     """The loss that the training minimises; see `kip.training.losses`."""
@@ -111,23 +111,23 @@ class Recipe:
     batch: Annotated[int, Field(ge=1)] = 100
     """The number of images of an update. Sets of at most this size are taken whole."""
     drawn: Drawn = "whole_epochs"
-    """How batches are drawn; see `kip.training.batches`."""
+    """The way in which batches are drawn; see `kip.training.batches`."""
     augment: Augmentation = "none"
-    """How training images are varied, anew for every update."""
+    """The augmentation of training images, drawn anew for every update."""
     mix: Mix = "none"
-    """How the images of an update are mixed with each other, after they were varied; see `kip.training.mix`."""
+    """The mixing of the images of an update with each other, after their augmentation; see `kip.training.mix`."""
     class_weight: Annotated[float, Field(ge=0)] = 0.0
     """The weight of the cross-entropy at the set's classes, which is added where a teacher gives the labels."""
     spread: bool = False
-    """Whether the images of an update are spread over the devices of the machine, as many as divide their number, where
-    one network is trained. Results differ from those of one device in their last digits."""
+    """Spread the images of an update over the devices of the machine, as many as divide their number, where one network
+    is trained. Results differ from those of one device in their last digits."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The decay of the moving average of the network's variables, which is validated and kept in their place. 0 keeps
     the variables themselves."""
     evaluations: Annotated[int, Field(ge=1)] = 20
-    """How often validation accuracy is measured, evenly, the last time at the end."""
+    """The number of evaluations of the validation accuracy, evenly spread, the last one at the end."""
     keep: Literal["best", "last"] = "best"
-    """Which parameters come back: the best of the evaluations on validation (early stopping), or the last."""
+    """The parameters that are kept: the `best` of the evaluations on validation (early stopping), or the `last`."""
 
     def chain(self) -> optax.GradientTransformation:
         """Return the optax transformation of the whole training."""
@@ -141,14 +141,14 @@ def with_rates(state: Any, learning_rate: Any, weight_decay: Any) -> Any:
     return state._replace(hyperparams={name: jnp.asarray(rates[name], old[name].dtype) for name in old})
 
 
-def scheduled(schedule: Schedule, step: Any, steps: int, drop_at: int | None = None) -> Any:
+def rate_fraction(schedule: Schedule, step: Any, steps: int, drop_at: int | None = None) -> Any:
     """Return the learning rate before update `step`, as a fraction of its highest.
 
     Args:
         schedule: its name.
         step: updates made, 0 to `steps` - 1.
         steps: updates of the whole training.
-        drop_at: where `halfway` falls; None: in the middle.
+        drop_at: the update at which `halfway` falls; None: the middle.
     """
     done = step / steps
     if schedule == "cosine":
@@ -166,7 +166,7 @@ def scheduled(schedule: Schedule, step: Any, steps: int, drop_at: int | None = N
     return jnp.ones(())
 
 
-def _restarted(rule: optax.GradientTransformation, at: int) -> optax.GradientTransformation:
+def _restart(rule: optax.GradientTransformation, at: int) -> optax.GradientTransformation:
     """Return a rule whose state begins anew before update `at`."""
 
     def init(params: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Training records: what networks give for every train image after every epoch, kept in files.
+"""Training records: the logits of networks for every train image after every epoch, kept in files.
 
 Networks learn the train set, and after each epoch their logits for all of its images, as they are, go into a file of
-shape (epochs + 1, N, c), row k after k epochs; row 0 is the fresh network. Files are written row by row and read
-column by column, so that memory holds one epoch of all images, or all epochs of some. One recording serves most scores
+shape (epochs + 1, N, c), row k after k epochs; row 0 is the fresh network. Files are written row by row and read column
+by column, so that memory holds one epoch of all images, or all epochs of some images. One recording serves most scores
 of `kip.methods.selection`.
 
     CACHE/artefacts/record-0-5f0c....npz           the training, saved after every epoch
@@ -44,9 +44,9 @@ from kip.training.recipe import Optimizer, Recipe, Schedule
 from kip.training.supervised import train
 
 COLUMN_BYTES = 2**27
-"""Logits that are read at a time, in bytes."""
+"""The size of the logits that are read at a time, in bytes."""
 GRADIENT_NUMBERS = 2**24
-"""Numbers of the per-example gradients that are in memory at a time."""
+"""The numbers of the per-example gradients that are in memory at a time."""
 Purpose = Literal["record", "teacher"]
 NETWORK_OF: dict[Purpose, str] = {"record": "recorded network", "teacher": "recorded teacher"}
 """The purposes under which networks are drawn."""
@@ -55,29 +55,30 @@ REMEDY = "Remove the file, or set KIP_CACHE_DIR to another folder, and run the s
 
 @value
 class Recording:
-    """The networks that learn the train set: how many, and how. The defaults are those of DeepCore but for epochs.
+    """The networks that learn the train set. The defaults are those of DeepCore but for epochs.
 
-    `compute_aligned` has the recipe of a protocol's hard labels in place of them.
+    `compute_aligned` has the recipe of a protocol's hard labels in their place.
     """
 
     network: Network | None = None
-    """The network; None: the one that judges the set."""
+    """The network. None means the one that judges the set."""
     epochs: Annotated[int, Field(ge=1)] = 30
-    """Epochs of each network."""
+    """The number of epochs of each network."""
     seeds: Annotated[int, Field(ge=1)] = 1
-    """Networks. EL2N and GraNd are means over 10 in their paper."""
+    """The number of networks. EL2N and GraNd are means over 10 in their paper."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     """The learning rate of SGD at its highest."""
     schedule: Schedule = "cosine"
-    """How the learning rate falls in the course of all epochs; see `kip.training.recipe.Optimizer`."""
+    """The schedule of the learning rate over all epochs; see `kip.training.recipe.Optimizer`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD's."""
+    """The momentum of SGD."""
     decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay."""
+    """The weight decay of SGD."""
     batch: Annotated[int, Field(ge=1)] = 128
-    """Images of an update."""
+    """The number of images of an update."""
     augment: Augmentation | None = None
-    """How training images are varied, flips left out where a mirror image has another class; None: `flip_shift`."""
+    """The augmentation of training images, without flips where a mirror image has another class. None means
+    `flip_shift`."""
 
     def recipe(self, count: int, *, mirror_keeps_class: bool) -> Recipe:
         """Return the training on `count` images."""
@@ -86,9 +87,15 @@ class Recording:
             "sgd", self.learning_rate, momentum=self.momentum, weight_decay=self.decay, schedule=self.schedule
         )
         return Recipe(
-            "xent", optimizer=optimizer, steps=self.epochs * batches.of_epoch, batch=self.batch, drawn="whole_epochs",
-            augment=for_classes(self.augment or "flip_shift", mirror_keeps_class), evaluations=1, keep="last",
-        )  # fmt: skip
+            "xent",
+            optimizer=optimizer,
+            steps=self.epochs * batches.of_epoch,
+            batch=self.batch,
+            drawn="whole_epochs",
+            augment=for_classes(self.augment or "flip_shift", mirror_keeps_class),
+            evaluations=1,
+            keep="last",
+        )
 
 
 def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int = 1) -> Recording:
@@ -104,13 +111,19 @@ def compute_aligned(epochs: int, *, network: Network | None = None, seeds: int =
     """
     hard = PROTOCOLS["HL"]
     return Recording(
-        network, epochs, seeds, hard.rate_for(None), "halfway", decay=hard.decay, batch=hard.batch,
+        network,
+        epochs,
+        seeds,
+        hard.rate_for(None),
+        "halfway",
+        decay=hard.decay,
+        batch=hard.batch,
         augment=hard.augment or "dsa",
-    )  # fmt: skip
+    )
 
 
 class Records:
-    """What was recorded.
+    """The records of networks that learned the train set.
 
     Args:
         model: the network.
@@ -118,7 +131,7 @@ class Records:
         logits: for each network (epochs + 1, N, c), mapped from its file.
         gradient_norms: for each network (epochs asked for, N), mapped from its file; none where none was asked for.
         inputs: the train images, (N, H, W, C), preprocessed.
-        classes: theirs, (N,).
+        classes: their classes, (N,).
     """
 
     def __init__(
@@ -136,7 +149,7 @@ class Records:
 
     @property
     def epochs(self) -> int:
-        """Epochs of each network; there is one row more."""
+        """The number of epochs of each network; there is one row more."""
         return len(self._logits[0]) - 1
 
     def columns(self, images: slice | np.ndarray) -> np.ndarray:
@@ -197,19 +210,19 @@ def record(
     gradients_after: tuple[int, ...] = (),
     purpose: Purpose = "record",
 ) -> Records:
-    """Return a recording of the train set; what is not there yet is made first.
+    """Return a recording of the train set; the parts that are not there yet are made first.
 
     Args:
-        recording: how networks learn.
-        network: where `recording` names none.
+        recording: the training of the networks.
+        network: the network where `recording` names none.
         inputs: train images, (N, H, W, C), preprocessed.
-        classes: theirs, (N,) integers.
+        classes: their classes, (N,) integers.
         num_classes: c.
         seed: the root seed.
         mirror_keeps_class: whether networks may see images flipped.
         store: keeps it, shared between runs.
         gradients_after: epochs after which the norms of per-example gradients are recorded too.
-        purpose: what the networks are for; those of another purpose are other draws.
+        purpose: the purpose of the networks; those of another purpose are other draws.
 
     Raises:
         ConfigError: if an epoch of `gradients_after` is not one of the recording.
@@ -224,10 +237,15 @@ def record(
     model = Model(recording.network or network, num_classes)
     model.check_images(*inputs.shape[1:3])
     identity = {
-        "recording": {**to_dict(recording), "seeds": None}, "network": to_dict(model.network), "seed": seed,
-        "set": digest(inputs, classes), "outputs": num_classes, "mirror": mirror_keeps_class,
-        "gradients": list(gradients_after), "purpose": purpose,
-    }  # fmt: skip
+        "recording": {**to_dict(recording), "seeds": None},
+        "network": to_dict(model.network),
+        "seed": seed,
+        "set": digest(inputs, classes),
+        "outputs": num_classes,
+        "mirror": mirror_keeps_class,
+        "gradients": list(gradients_after),
+        "purpose": purpose,
+    }
     recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
     targets = one_hot(classes, num_classes, inputs)
     variables, of_logits, of_norms = [], [], []
@@ -246,11 +264,20 @@ def record(
                 norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, targets))
 
         trained = train(
-            model, recipe, key(seed, NETWORK_OF[purpose], index)[None], np.array([recording.learning_rate]),
-            np.array([recording.decay]), inputs, targets, None, hooks=Hooks(on_epoch=on_epoch), artefact=artefact,
+            model,
+            recipe,
+            key(seed, NETWORK_OF[purpose], index)[None],
+            np.array([recording.learning_rate]),
+            np.array([recording.decay]),
+            inputs,
+            targets,
+            None,
+            hooks=Hooks(on_epoch=on_epoch),
+            artefact=artefact,
             save_every=Batches(len(inputs), recording.batch, "whole_epochs").of_epoch,
-            show_progress=store.show_progress, what=f"{NETWORK_OF[purpose]} {index}",
-        )  # fmt: skip
+            show_progress=store.show_progress,
+            what=f"{NETWORK_OF[purpose]} {index}",
+        )
         variables.append(trained.variables[0])
         of_logits.append(rows.read())
         if norms is not None:
@@ -272,7 +299,7 @@ class Rows:
     def __init__(self, path: Path, shape: tuple[int, ...]):
         self._path, self._shape = path, shape
         self.made = False
-        """Whether the file was made now, and so is empty."""
+        """True if the file was made now, and so is empty."""
         try:
             self._begin = self._map().offset
         except (OSError, ValueError):
@@ -289,7 +316,7 @@ class Rows:
         content = np.ascontiguousarray(values, "<f4")
         if content.shape != self._shape[1:]:
             raise ValueError(f"a row of shape {content.shape} for a file of shape {self._shape}")
-        with _written(self._path), self._path.open("r+b") as file:
+        with _reporting_errors(self._path), self._path.open("r+b") as file:
             file.seek(self._begin + row * content.nbytes)
             file.write(content.tobytes())
             file.flush()
@@ -317,7 +344,7 @@ class Rows:
 
     def _make(self) -> None:
         aside = self._path.parent / f".{self._path.name}.{uuid.uuid4().hex}.tmp"
-        with _written(self._path):
+        with _reporting_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
             with aside.open("wb") as file:
@@ -327,7 +354,7 @@ class Rows:
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Any:
+def _reporting_errors(path: Path) -> Any:
     try:
         yield
     except OSError as error:

@@ -34,9 +34,9 @@ from kip.training.recipe import Recipe
 from kip.training.supervised import Labeller, Supervised
 
 PARTS = 10
-"""Parts of a store, if none of them is too large."""
+"""The number of parts of a store, if none of them is too large."""
 PART_BYTES = 2**26
-"""The most bytes of a part's logits; an epoch is never cut."""
+"""The largest size of a part's logits, in bytes; an epoch is never cut."""
 KEY_NUMBERS = 2
 """Numbers of 32 bits that make a key."""
 
@@ -46,7 +46,7 @@ class StoredLabels:
 
     Args:
         parts: the artefacts, each with the labels of `updates` updates; the last may have fewer.
-        updates: of a part.
+        updates: the number of updates of a part.
         recipe: the training that the labels are for.
         count: images of the set.
         outputs: c.
@@ -88,11 +88,11 @@ class StoredLabels:
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of all labels and keys."""
+        """The size of all labels and keys, in bytes."""
         return sum(array.nbytes for part in range(len(self._parts)) for array in self.like(part).values())
 
     def _lengths(self, part: int) -> list[int]:
-        """Return how many images each update of a part sees."""
+        """Return the number of images of each update of a part."""
         first = part * self._updates
         last = min(first + self._updates, self._recipe.steps)
         return [self._batches.length(step) for step in range(first, last)]
@@ -110,12 +110,13 @@ def relabel(
     """Return the teachers' labels for all views of a training; parts that are not there yet are made.
 
     Args:
-        teachers: networks in test mode, or with each batch's statistics where they say so; their logits are averaged.
-        recipe: the training: its batches, its length, and how images are varied.
+        teachers: networks in test mode, or with each batch's statistics if `batch_statistics`; their logits are
+            averaged.
+        recipe: the training: its batches, its length, and its augmentation.
         images: the set, (n, H, W, C), preprocessed.
         views: the key of the training's batches and augmentations.
         store: keeps the parts.
-        what: what is labelled, for the bar.
+        what: the name of the labels, for the bar.
 
     Raises:
         NonFiniteError: if logits are not finite in float16.
@@ -126,17 +127,17 @@ def relabel(
     identity = {
         "images": digest(images),
         "views": jax.random.key_data(views).tolist(),
-        "recipe": {
-            name: getattr(recipe, name) for name in ("steps", "batch", "drawn", "augment", "mix")
-        },
+        "recipe": {name: getattr(recipe, name) for name in ("steps", "batch", "drawn", "augment", "mix")},
         "teachers": [
             {
-                "network": to_dict(teacher.model.network), "outputs": outputs, "batch": teacher.batch_statistics,
+                "network": to_dict(teacher.model.network),
+                "outputs": outputs,
+                "batch": teacher.batch_statistics,
                 "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(teacher.variables))),
             }
             for teacher in teachers
         ],
-    }  # fmt: skip
+    }
     count = -(-recipe.steps // updates)
     parts = [store.artefact("labels-of-views", {**identity, "part": part, "updates": updates}) for part in range(count)]
     stored = StoredLabels(parts, updates, recipe, len(images), outputs)
@@ -161,7 +162,7 @@ def stored_bytes(recipe: Recipe, count: int, outputs: int) -> int:
 
 
 def _updates_of_part(recipe: Recipe, batches: Batches, outputs: int) -> int:
-    """Return how many updates a part holds: whole epochs, a tenth of all if they are small enough."""
+    """Return the number of updates of a part: whole epochs, a tenth of all if they are small enough."""
     epochs = -(-recipe.steps // batches.of_epoch)
     epoch_bytes = 2 * outputs * sum(batches.length(step) for step in range(batches.of_epoch))
     return batches.of_epoch * max(1, min(-(-epochs // PARTS), PART_BYTES // epoch_bytes))
@@ -182,11 +183,18 @@ def _part(
         length = batches.length(step)
         logits = [
             _logits(
-                teacher.variables, images, views, step, model=teacher.model, batch_statistics=teacher.batch_statistics,
-                recipe=recipe, batches=batches, length=length,
+                teacher.variables,
+                images,
+                views,
+                step,
+                model=teacher.model,
+                batch_statistics=teacher.batch_statistics,
+                recipe=recipe,
+                batches=batches,
+                length=length,
             )
             for teacher in teachers
-        ]  # fmt: skip
+        ]
         with np.errstate(over="ignore"):
             mean = np.mean([np.asarray(part, np.float32) for part in logits], axis=0).astype(np.float16)
         if not np.isfinite(mean).all():
@@ -200,7 +208,7 @@ def _part(
 
 
 def of_update(views: Array, step: int | Array) -> Array:
-    """Return the key by which an update's images are varied, as `kip.training.loop` folds it."""
+    """Return the key of an update's augmentation, as `kip.training.loop` folds it."""
     return jax.random.fold_in(jax.random.fold_in(views, 2), step)
 
 

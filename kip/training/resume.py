@@ -1,4 +1,4 @@
-"""What a training needs of a place to save itself, so that a kill loses a part of it and not all."""
+"""The contract of a place in which a training saves itself, so that a kill loses only a part of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Artefact(Protocol):
     """A place that holds one pytree of arrays between processes."""
 
     def load(self, like: Any) -> Any | None:
-        """Return what was saved last, in the structure and shapes of `like`; None if there is nothing whole."""
+        """Return the last saved tree, in the structure and shapes of `like`; None if there is nothing whole."""
         ...
 
     def save(self, tree: Any) -> None:
-        """Keep a pytree of host arrays, in place of what was kept before; or pass, if the last time was just now."""
+        """Keep a pytree of host arrays in place of the last one, or do nothing if the last time was just now."""
         ...
 
 
@@ -28,10 +28,10 @@ def check_finite(tree: Any, *, step: int, what: str) -> None:
     Args:
         tree: a pytree of arrays.
         step: updates made, for the error.
-        what: what is trained, for the error.
+        what: the name of the training, for the error.
 
     Raises:
-        NonFiniteError: if a number of it is NaN or infinite.
+        NonFiniteError: if a number is NaN or infinite.
     """
     for leaf in jax.tree.leaves(tree):
         values = np.asarray(leaf)

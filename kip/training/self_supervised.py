@@ -4,9 +4,9 @@ Two views of a batch, a and b, give embeddings z (N, e), standardised over the b
 
     C = z_a^T z_b / N,    L = sum_i (1 - C_ii)^2 + trade_off * sum_{i != j} C_ij^2.
 
-The representation g(x) is what the network's last layer sees; that layer is the projector and is left out afterwards.
-(The paper's projector has three layers.) A view is a crop of the image padded by `pad` pixels, flipped with p = 1/2
-where `flip`, its contrast and brightness changed by up to `jitter`.
+The representation g(x) is the input of the network's last layer; this layer is the projector and is left out
+afterwards. (The paper's projector has three layers.) A view is a crop of the image padded by `pad` pixels, flipped with
+p = 1/2 where `flip`, its contrast and brightness changed by up to `jitter`.
 
 Training is a function of images, configuration and seed, and is kept in the cache folder, because a resumed run needs
 the same teacher again.
@@ -42,7 +42,7 @@ from kip.training.update import Batch, Evaluated
 from kip.training.warp import nearest
 
 VERSION = 3
-"""A number that is raised whenever the training would give other results."""
+"""A number that is raised whenever the training would have other results."""
 
 
 @value
@@ -52,11 +52,11 @@ class Teacher:
     network: Network = Network("ResNet18")
     """The network; its features are the representation."""
     embedding: Annotated[int, Field(ge=2)] = 2048
-    """e, the number of outputs of the projector."""
+    """The number of outputs of the projector, e."""
     steps: Annotated[int, Field(ge=1)] = 100_000
     """The number of updates."""
     batch: Annotated[int, Field(ge=2)] = 256
-    """The number of images of an update, of which there are two views each."""
+    """The number of images of an update, with two views of each."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """The learning rate of Adam, which falls to 0 as a cosine."""
     trade_off: Annotated[float, Field(gt=0)] = 0.005
@@ -64,7 +64,7 @@ class Teacher:
     pad: Annotated[int, Field(ge=0)] = 4
     """The largest shift of a view, in pixels."""
     flip: bool = True
-    """Whether views may be mirrored, which digits and letters may not."""
+    """Mirror views at random, which suits neither digits nor letters."""
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """The largest change of contrast, as a factor 1 +- jitter, and of brightness, in deviations of the train set."""
 
@@ -77,7 +77,7 @@ class BarlowTwins:
     teacher: Teacher
 
     def __call__(self, variables: Any, batch: Batch, key: Array) -> Evaluated:
-        """Return the loss in training mode; the second view finds the statistics as the first has moved them."""
+        """Return the loss in training mode; the first view moves the running statistics before the second."""
         a, b = (view(key, batch.images, self.teacher) for key in jax.random.split(key))
         first = self.model.apply(variables, a, train=True)
         second = self.model.apply({**first.variables, "params": variables["params"]}, b, train=True)
@@ -104,9 +104,15 @@ def train(teacher: Teacher, images: Images, *, seed: int, store: Store, hooks: H
     rule = Rule(BarlowTwins(model, teacher), optimizer, teacher.steps, batches)
     artefact = store.artefact("teacher", [VERSION, config.to_dict(teacher), seed, digest(images)], shared=True)
     progress = fit(
-        rule, rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])), Batch(on_device(images)),
-        key(seed, "teacher batch"), artefact=artefact, hooks=hooks, show_progress=store.show_progress, what="teacher",
-    )  # fmt: skip
+        rule,
+        rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])),
+        Batch(on_device(images)),
+        key(seed, "teacher batch"),
+        artefact=artefact,
+        hooks=hooks,
+        show_progress=store.show_progress,
+        what="teacher",
+    )
     return model, progress.learning.variables
 
 
@@ -116,7 +122,7 @@ def represent(model: Model, variables: Any, images: np.ndarray) -> np.ndarray:
 
 
 def view(key: Array, images: Array, teacher: Teacher) -> Array:
-    """Return a random view of each image (N, H, W, C), of the same shape; what a crop uncovers has the least value."""
+    """Return a random view of each image (N, H, W, C), of the same shape; uncovered pixels have the least value."""
     count, height, width, _ = images.shape
     pad = teacher.pad
     keys = jax.random.split(key, 3)

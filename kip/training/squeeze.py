@@ -1,7 +1,7 @@
 """Squeezing: a network is trained on the natural images; batch normalisation keeps their statistics.
 
-It is what images are recovered from, and the teacher that labels their views. It is made once for a data set and
-configuration, resumable, and shared between runs.
+Images are recovered from this network, and it is the teacher that labels their views. It is made once for a data set
+and configuration, resumable, and shared between runs.
 
 Teachers of other protocols are trained likewise, under the augmentation of the views that they will label, and with the
 rate of the public code of DC and DSA (`teacher_recipe`): a network that never saw such views has no answer to them.
@@ -32,23 +32,23 @@ from kip.training.supervised import train
 
 @value
 class Squeeze:
-    """How the network is trained."""
+    """The training of a squeezed network."""
 
     epochs: Annotated[int, Field(ge=1)] = 200
-    """Passes over the train images."""
+    """The number of passes over the train images."""
     batch: Annotated[int, Field(ge=1)] = 128
-    """Images of an update."""
+    """The number of images of an update."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    """SGD's at its highest, with momentum 0.9, falling to zero as a cosine."""
+    """The learning rate of SGD at its highest; it falls to zero as a cosine. The momentum is 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay."""
+    """The weight decay of SGD."""
     spread: bool = False
-    """Whether the images of an update are spread over all devices of the machine, where their number can be divided.
-    Results differ from those of one device in their last digits."""
+    """Spread the images of an update over the devices of the machine, as many as divide their number. Results differ
+    from those of one device in their last digits."""
 
 
 def teacher_recipe(epochs: int) -> Squeeze:
-    """Return how a teacher learns the train split: SGD at 0.01, momentum 0.9, decay 5e-4, batches of 128, cosine.
+    """Return the training of a teacher: SGD at 0.01, momentum 0.9, decay 5e-4, batches of 128, cosine.
 
     The rate, the momentum and the decay are those by which the public code of DC and DSA trains ConvNet-D3 on whole
     data sets, in batches of 256 and with a step in the middle. They suit networks without normalisation too.
@@ -74,15 +74,15 @@ def squeeze(
     """Return the trained network, made or found.
 
     Args:
-        config: how it is trained.
+        config: its training.
         network: its architecture.
         inputs: train images, (N, H, W, C), preprocessed.
-        classes: theirs, (N,) integers.
+        classes: their classes, (N,) integers.
         num_classes: c.
         seed: the root seed.
         mirror_keeps_class: whether a mirror image keeps its class.
         store: keeps it, shared between runs.
-        augment: how the images are varied, without flips where a mirror image has another class.
+        augment: the augmentation of images, without flips where a mirror image has another class.
 
     Raises:
         ShapeError: if the images are too small for the network.
@@ -96,17 +96,36 @@ def squeeze(
     )
     batches = Batches(len(inputs), config.batch)
     recipe = Recipe(
-        "xent", optimizer=optimizer, steps=config.epochs * batches.of_epoch, batch=config.batch, drawn=batches.drawn,
-        augment=augment, spread=config.spread, evaluations=1, keep="last",
-    )  # fmt: skip
+        "xent",
+        optimizer=optimizer,
+        steps=config.epochs * batches.of_epoch,
+        batch=config.batch,
+        drawn=batches.drawn,
+        augment=augment,
+        spread=config.spread,
+        evaluations=1,
+        keep="last",
+    )
     identity = {
-        "squeeze": to_dict(config), "network": to_dict(network), "seed": seed, "augment": augment,
-        "drawn": batches.drawn, "set": digest(inputs, classes),
-    }  # fmt: skip
+        "squeeze": to_dict(config),
+        "network": to_dict(network),
+        "seed": seed,
+        "augment": augment,
+        "drawn": batches.drawn,
+        "set": digest(inputs, classes),
+    }
     trained = train(
-        model, recipe, key(seed, "squeezed network", 0)[None], np.array([config.learning_rate]),
-        np.array([config.weight_decay]), inputs, one_hot(classes, num_classes, inputs), None,
-        artefact=store.artefact("squeezed", identity, shared=True), save_every=batches.of_epoch,
-        show_progress=store.show_progress, what=f"squeezed {network.label}",
-    )  # fmt: skip
+        model,
+        recipe,
+        key(seed, "squeezed network", 0)[None],
+        np.array([config.learning_rate]),
+        np.array([config.weight_decay]),
+        inputs,
+        one_hot(classes, num_classes, inputs),
+        None,
+        artefact=store.artefact("squeezed", identity, shared=True),
+        save_every=batches.of_epoch,
+        show_progress=store.show_progress,
+        what=f"squeezed {network.label}",
+    )
     return model, trained.variables[0]

@@ -1,7 +1,7 @@
 """Training networks on labelled images, with early stopping; and teachers, which label images for other networks.
 
-Everything that a scheme or protocol varies is a `Recipe`; what a search varies (rate, decay, key) are arrays. Only
-validation images come here, and never test images.
+The choices of a scheme or protocol are a `Recipe`; those of a search (rate, decay, key) are arrays. Only validation
+images come here, and never test images.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kip import rng
 from kip.networks import Model, Network
 from kip.networks.model import Variables, fresh
 from kip.storage.images import Images, Lazy
-from kip.training.augment import Augmentation, augmented
+from kip.training.augment import Augmentation, augment_images
 from kip.training.batches import Batches
 from kip.training.devices import free_devices
 from kip.training.loop import NO_HOOKS, Hooks, Progress, Rule, fit
 from kip.training.losses import Loss, per_example
-from kip.training.mix import Mix, Mixture, mixed
+from kip.training.mix import Mix, Mixture, mix_images
 from kip.training.predict import accuracy
 from kip.training.prefetch import on_device
 from kip.training.recipe import Optimizer, Recipe, with_rates
@@ -32,7 +32,7 @@ from kip.training.resume import Artefact
 from kip.training.update import Batch, Evaluated
 
 MIXING = 1 << 16
-"""What a batch's key is folded with for mixing: augmentations split it into a few."""
+"""The number that a batch's key is folded with for mixing: augmentations split it into a few."""
 
 
 class Labeller(NamedTuple):
@@ -41,7 +41,7 @@ class Labeller(NamedTuple):
     model: Model
     variables: Variables
     batch_statistics: bool = False
-    """Whether its batch normalisation takes the statistics of each batch, and not those of its training."""
+    """True if its batch normalisation takes the statistics of each batch, and not those of its training."""
 
 
 class Trained(NamedTuple):
@@ -67,11 +67,11 @@ class Supervised:
         model: the network.
         loss: its name.
         temperature: T of `kl`.
-        augment: how images are varied.
+        augment: the augmentation of images.
         labeller: the network that labels each view, its variables the batch's `extra`; None takes the batch's labels.
         batch_statistics: see `Labeller`.
-        mix: how images are mixed.
-        class_weight: of the cross-entropy at the classes of the batch's labels, where those of the views are others.
+        mix: the mixing of images.
+        class_weight: the weight of the cross-entropy at the classes of the batch's labels, beside the labels of views.
         stored: whether the labels of the views are the batch's `extra`, (b, c), of any float type.
     """
 
@@ -105,13 +105,13 @@ class Supervised:
         return Evaluated(losses.mean(), losses, outputs.variables)
 
     def view(self, key: Array, images: Array) -> Mixture:
-        """Return what an update sees of its images, a function of its key."""
-        images = augmented(self.augment, key, images)
-        return mixed(self.mix, jax.random.fold_in(key, MIXING) if self.mix != "none" else key, images)
+        """Return the augmented and mixed images of an update, a function of its key."""
+        images = augment_images(self.augment, key, images)
+        return mix_images(self.mix, jax.random.fold_in(key, MIXING) if self.mix != "none" else key, images)
 
 
 class _Best(NamedTuple):
-    """What `train` keeps between evaluations."""
+    """The best networks and the curves that `train` keeps between evaluations."""
 
     variables: Any
     accuracy: np.ndarray
@@ -159,11 +159,11 @@ def train(
             `kip.training.relabel`.
         begin: returns the values to begin with, given fresh ones (stacked, if r > 1); None: the fresh ones.
         hooks: called at each update and epoch.
-        artefact: where the training is saved, and what it resumes from.
+        artefact: the place where the training is saved, and from which it resumes.
         save_every: updates between two saves; None: a tenth of all.
         may_diverge: whether a network that diverges is scored as one that knows nothing, and not an error.
         show_progress: whether a bar is shown on stderr.
-        what: what is trained, for the bar and for errors.
+        what: the name of the training, for the bar and for errors.
 
     Raises:
         NonFiniteError: if a network diverges, unless it may; the step is named.
@@ -171,13 +171,24 @@ def train(
     runs, many = len(keys), len(keys) > 1
     labelling = (teacher.model, teacher.batch_statistics) if teacher else (None, False)
     objective = Supervised(
-        model, recipe.loss, recipe.temperature, recipe.augment, *labelling, recipe.mix, recipe.class_weight,
+        model,
+        recipe.loss,
+        recipe.temperature,
+        recipe.augment,
+        *labelling,
+        recipe.mix,
+        recipe.class_weight,
         stored is not None,
-    )  # fmt: skip
+    )
     rule = Rule(
-        objective, recipe.optimizer, recipe.steps, Batches(len(images), recipe.batch, recipe.drawn), recipe.restart_at,
-        devices=1 if many or not recipe.spread else free_devices(), average=recipe.average,
-    )  # fmt: skip
+        objective,
+        recipe.optimizer,
+        recipe.steps,
+        Batches(len(images), recipe.batch, recipe.drawn),
+        recipe.restart_at,
+        devices=1 if many or not recipe.spread else free_devices(),
+        average=recipe.average,
+    )
     extra = jax.tree.map(jnp.asarray, teacher.variables) if teacher else ()
     data = Batch(on_device(images), labels if isinstance(images, Lazy) else jnp.asarray(labels), extra)
     of_validation = None if validation is None else (on_device(validation[0]), jnp.asarray(validation[1]))
@@ -208,18 +219,28 @@ def train(
 
     empty = np.zeros((runs, recipe.evaluations))
     progress = fit(
-        rule, learning, data, of_views, extra_at=None if stored is None else stored(),
-        marks=frozenset(marks[1:].tolist()), at_mark=evaluate,
-        owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty), hooks=hooks,
-        artefact=artefact, save_every=save_every, may_diverge=may_diverge, show_progress=show_progress, what=what,
-    )  # fmt: skip
+        rule,
+        learning,
+        data,
+        of_views,
+        extra_at=None if stored is None else stored(),
+        marks=frozenset(marks[1:].tolist()),
+        at_mark=evaluate,
+        owned=_Best(learning.variables, np.full(runs, -1.0), np.zeros(runs, int), empty, empty),
+        hooks=hooks,
+        artefact=artefact,
+        save_every=save_every,
+        may_diverge=may_diverge,
+        show_progress=show_progress,
+        what=what,
+    )
     best = progress.owned
     split = [jax.tree.map(lambda leaf, r=r: leaf[r], best.variables) for r in range(runs)] if many else [best.variables]
     return Trained(split, best.accuracy, best.step, best.curve, best.loss)
 
 
 TEACHER = Recipe("xent", optimizer=Optimizer("adamw", 1e-3, weight_decay=5e-4, schedule="cosine"), evaluations=4)
-"""How networks that see images as they are learn them: cross-entropy, AdamW, the best of four evaluations on
+"""The training of networks on images without augmentation: cross-entropy, AdamW, the best of four evaluations on
 validation."""
 
 
@@ -231,7 +252,6 @@ def train_teacher(
     *,
     steps: int,
     rate: float = 1e-3,
-    batch: int = 100,
     seed: int = 0,
     artefact: Artefact | None = None,
     show_progress: bool = False,
@@ -245,11 +265,10 @@ def train_teacher(
         images: (N, H, W, C), preprocessed.
         labels: (N, c).
         validation: images and classes.
-        steps: updates, in batches of `batch`.
+        steps: updates, in batches of 100.
         rate: the learning rate at its highest.
-        batch: images of an update.
         seed: the seed of initial parameters and batches.
-        artefact: where the training is saved, and what it resumes from.
+        artefact: the place where the training is saved, and from which it resumes.
         show_progress: whether a bar is shown on stderr.
 
     Returns:
@@ -258,12 +277,21 @@ def train_teacher(
     Raises:
         NonFiniteError: if the teacher diverges; it is not saved.
     """
-    recipe = dataclasses.replace(TEACHER, steps=steps, batch=batch)
+    recipe = dataclasses.replace(TEACHER, steps=steps)
     model = Model(network, labels.shape[1])
     trained = train(
-        model, recipe, rng.key(seed, "teacher", 0)[None], np.array([rate]), np.array([recipe.optimizer.weight_decay]),
-        images, labels, validation, artefact=artefact, show_progress=show_progress, what=f"teacher {network.label}",
-    )  # fmt: skip
+        model,
+        recipe,
+        rng.key(seed, "teacher", 0)[None],
+        np.array([rate]),
+        np.array([recipe.optimizer.weight_decay]),
+        images,
+        labels,
+        validation,
+        artefact=artefact,
+        show_progress=show_progress,
+        what=f"teacher {network.label}",
+    )
     return Labeller(model, trained.variables[0]), float(trained.validation_accuracy[0])
 
 

@@ -1,8 +1,8 @@
-"""One update of a network: the gradient of an objective, and what an optimiser makes of it.
+"""One update of a network: the gradient of an objective, and the optimiser's step.
 
-An objective is what a training minimises, as a pure function of the network's variables, a batch and a key. All that is
-learned is under `variables["params"]`; whatever else moves with an update, such as running statistics, the objective
-moves itself. The update composes with `jax.jit`, `jax.vmap` and `jax.grad`.
+A training minimises an objective, a pure function of the network's variables, a batch and a key. All learned parameters
+are under `variables["params"]`; the objective itself moves other variables, such as running statistics. The update
+composes with `jax.jit`, `jax.vmap` and `jax.grad`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import optax
 from jax import Array
 
 Variables = dict[str, Any]
-"""A network's parameters, under `params`, and what else it has."""
+"""A network's parameters, under `params`, and its other variables."""
 
 
 class Batch(NamedTuple):
-    """What an update sees.
+    """The batch of an update.
 
     Attributes:
         images: (b, H, W, C), preprocessed; of a whole set that is not in memory, a `kip.storage.images.Lazy`.
         labels: (b, c); () where the objective needs none.
-        extra: what the objective needs besides, the same at every update, such as a teacher's variables; a pytree.
+        extra: other inputs of the objective, such as a teacher's variables; a pytree.
     """
 
     images: Any
@@ -36,9 +36,9 @@ class Evaluated(NamedTuple):
     """The value of an objective.
 
     Attributes:
-        loss: what is minimised, ().
+        loss: the value that is minimised, ().
         losses: the loss of each example, (b,); an objective that couples its examples gives `loss` for each of them.
-        variables: after what moves without a gradient has moved.
+        variables: with the new running statistics.
     """
 
     loss: Array
@@ -80,11 +80,11 @@ def update(
     """Return the network after one update, and the objective before it.
 
     Args:
-        objective: what is minimised.
+        objective: the objective that is minimised.
         chain: the optimiser, of `kip.training.recipe`.
         learning: the network before the update.
         batch: the batch that the update sees.
-        key: the key of what the objective draws, such as augmentations; None for an objective that draws nothing.
+        key: the key of the objective's draws, such as augmentations; None for an objective that draws nothing.
         average: d of the moving average m <- d m + (1 - d) v of the variables v; 0 where none is kept.
     """
     params = learning.variables["params"]

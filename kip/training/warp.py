@@ -1,5 +1,6 @@
-"""Images seen through a change of coordinates: whole pixels, or bilinear interpolation; outside an image is zero, or
-what is at its edge.
+"""Images under a change of coordinates, by whole pixels or bilinear interpolation.
+
+Pixels outside an image are zero, or the nearest ones at its edge.
 
 An image's own coordinates run from -1 at the outer border of its first pixel to 1 at that of its last one, so that
 pixel p of `side` has its middle at (2p + 1)/side - 1. This is PyTorch's `affine_grid` and `grid_sample` with
@@ -29,13 +30,13 @@ def nearest(images: Array, rows: Array, columns: Array) -> Array:
 
 
 def bilinear(images: Array, matrices: Array, shifts: Array | None = None, *, edges: bool = False) -> Array:
-    """Return images whose value at coordinates (y, x) is the given one's at M (y, x) + t, linearly interpolated.
+    """Return images whose value at coordinates (y, x) is that of the input at M (y, x) + t, linearly interpolated.
 
     Args:
         images: (N, H, W, C).
         matrices: M, (N or 1, 2, 2), in coordinates of -1..1.
         shifts: t, (N or 1, 2), in the same coordinates; None: 0.
-        edges: whether outside an image is the pixel at its edge that is nearest, and not zero.
+        edges: whether pixels outside an image are the nearest ones at its edge, and not zero.
     """
     count, height, width, _ = images.shape
     y, x = ((2 * jnp.arange(side, dtype=images.dtype) + 1) / side - 1 for side in (height, width))

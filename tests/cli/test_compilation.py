@@ -45,6 +45,7 @@ def test_a_second_process_takes_the_programs_of_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("left", [0, 100])
+@pytest.mark.slow
 def test_an_entry_that_a_kill_cut_short_is_made_again(tmp_path, left):
     """It stayed as it was, with a warning at each start."""
     given = {"KIP_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

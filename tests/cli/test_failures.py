@@ -93,9 +93,12 @@ def test_a_platform_that_jax_cannot_start_is_refused_in_words(monkeypatch):
 def test_numba_without_its_compiler_is_refused_in_words():
     script = "import kip.kernels.fused.compiled"
     done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
+        [sys.executable, "-c", script],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     last = done.stderr.splitlines()[-1]
     assert "ConfigError: $NUMBA_DISABLE_JIT switches off the compiler" in last
     assert "--blocks.implementation engine" in last

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from helpers.kinds import of_kind, some
 from kip import experiment
 from kip.errors import ConfigError
+from kip.kernels import Architecture
 from kip.methods.kernel.kip import KIP
 from kip.methods.kernel.label_solve import LabelSolve
 
@@ -43,18 +45,21 @@ def test_names_are_unique_and_well_formed():
 @pytest.mark.parametrize("name", TABLES)
 def test_a_row_is_the_experiment_that_its_name_says(name):
     config = experiment.load(name)
+    method, reference = config.method, some(config.reference)
+    assert isinstance(method, KIP | LabelSolve)
+    (kernel,) = (of_kind(kernel, Architecture) for kernel in method.needs.kernels)
     stem, _, row = name.partition(":")
-    assert 0 < config.reference.accuracy <= 1
+    assert 0 < reference.accuracy <= 1
     section = "section 3.1" if row.endswith("half") else "Table " + stem.removeprefix("table_").upper()
-    assert config.reference.source.startswith(f"Nguyen et al. 2021, {section}, ")
+    assert reference.source.startswith(f"Nguyen et al. 2021, {section}, ")
     assert config.data.validation == 5000
     assert config.checkpoint_every == 50
-    assert config.method.images_per_class == int(re.search(r"ipc(\d+)_", row)[1])
-    assert [kernel.get for kernel in config.method.needs.kernels] == ["ntk"]
+    assert method.images_per_class == int(some(re.search(r"ipc(\d+)_", row))[1])
+    assert kernel.get == "ntk"
     family = "ConvNet3" if stem in ("table_a11", "table_a12") else "FC" if row.endswith("_fc") else "ConvNet"
-    assert config.method.needs.kernels[0].family == family
-    assert config.method.ridge.strength == 1e-6
-    assert config.method.ridge.scale == "trace"
+    assert kernel.family == family
+    assert method.ridge.strength == 1e-6
+    assert method.ridge.scale == "trace"
     if stem == "table_1":
         assert config.preprocess.kind == ("standardize" if config.data.name in GREY or family == "FC" else "zca")
     else:
@@ -64,15 +69,16 @@ def test_a_row_is_the_experiment_that_its_name_says(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(experiment.load(name).method, KIP)])
 def test_kip_has_the_hyperparameters_of_section_a(name):
     config = experiment.load(name)
+    method = of_kind(config.method, KIP)
     row, data = name.partition(":")[2].split("_"), config.data.name
     augmented, zca = "aug" in row, config.preprocess.kind == "zca"
     policy = {"svhn_cropped": "autoaugment_svhn", **dict.fromkeys(GREY, "rotate_shift")}.get(data, "autoaugment_cifar")
     assert config.augment.policy == (policy if augmented else "none")
     assert config.augment.fraction == (0.5 if "half" in row else 1.0)
-    assert config.method.learn_labels == (name.startswith("table_1:") or "labels" in row)
-    assert (config.method.target_batch, config.method.steps) == (5000, 50_000)
+    assert method.learn_labels == (name.startswith("table_1:") or "labels" in row)
+    assert (method.target_batch, method.steps) == (5000, 50_000)
     fallback = data == "svhn_cropped" and zca and not augmented
-    assert config.method.learning_rate == (0.04 if data in CIFAR or fallback else 0.01)
+    assert method.learning_rate == (0.04 if data in CIFAR or fallback else 0.01)
     if zca:
         assert config.preprocess.regularization == (0.1 if data in CIFAR or fallback else 100)
 
@@ -81,7 +87,7 @@ def test_kip_has_the_hyperparameters_of_section_a(name):
 def test_label_solve_is_not_augmented_and_has_one_seed(name):
     config = experiment.load(name)
     assert config.augment.policy == "none"
-    assert config.reference.spread is None
+    assert some(config.reference).spread is None
     if config.preprocess.kind == "zca":
         assert config.preprocess.regularization == (0.1 if config.data.name in CIFAR else 100)
 
@@ -118,17 +124,19 @@ def test_label_solve_is_not_augmented_and_has_one_seed(name):
     ],
 )
 def test_a_row_has_the_number_that_the_paper_prints(name, percent, spread):
-    reference = experiment.load(name).reference
+    reference = some(experiment.load(name).reference)
     assert reference.accuracy == pytest.approx(percent / 100, abs=1e-9)
     assert reference.spread == (None if spread is None else pytest.approx(spread / 100, abs=1e-9))
 
 
 def test_sampling_kip_draws_from_the_three_kernels_that_the_other_rows_have_alone():
     rows = {row: experiment.load(f"figure_1:{row}") for row in ("all", "convnet", "convvec3", "convvec8")}
-    assert [kernel.label for kernel in rows["all"].method.kernels] == ["ConvNet", "ConvVec3", "ConvVec8"]
-    assert tuple(kernel for row in list(rows)[1:] for kernel in rows[row].method.kernels) == rows["all"].method.kernels
+    kernels = {row: of_kind(config.method, KIP).kernels for row, config in rows.items()}
+    assert [kernel.label for kernel in kernels["all"]] == ["ConvNet", "ConvVec3", "ConvVec8"]
+    assert tuple(kernel for row in list(rows)[1:] for kernel in kernels[row]) == kernels["all"]
     for config in rows.values():
-        assert (config.data.name, config.method.images_per_class, config.method.learn_labels) == ("cifar10", 10, False)
+        method = of_kind(config.method, KIP)
+        assert (config.data.name, method.images_per_class, method.learn_labels) == ("cifar10", 10, False)
         assert (config.augment.policy, config.preprocess.kind, config.reference) == ("none", "standardize", None)
 
 
@@ -137,7 +145,7 @@ def test_a_config_describes_itself_in_one_line_and_gives_a_command_that_works(st
     assert 20 < len(experiment.describe(stem)) <= 100
     text = (experiment._folder() / f"{stem}.py").read_text()
     (command,) = re.findall(r"kip distill (\S+)", text)
-    assert experiment.load(command).method.images_per_class >= 1
+    assert some(experiment.load(command).method.needs.images_per_class) >= 1
 
 
 def test_a_row_that_is_not_in_a_table_is_refused():

@@ -20,13 +20,14 @@ from pathlib import Path
 
 os.environ |= {"KIP_FILE_MIB": "64", "KIP_PICTURE_MEGAPIXELS": "4"}
 
+import msgpack
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from kip import config, machine, sets
-from kip.data import image_folder, published, torch_file
+from kip.data import image_folder, msgpack_file, published, torch_file
 from kip.errors import KipError
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
@@ -134,7 +135,7 @@ PIECES = st.one_of(
     st.integers(0, 2**32 - 1).map(lambda key: b"r" + struct.pack("<I", key)),
     st.sampled_from(b"(]})aesutld\x85\x86\x8721RbQN\x88\x81\x93\x94.").map(lambda code: bytes([code])),
     st.binary(min_size=1, max_size=2),
-)  # fmt: skip
+)
 
 
 def mutated(draw, content):
@@ -186,9 +187,10 @@ def array_files(draw):
                 "<U999999999",
             ]
             about = {
-                "descr": draw(st.sampled_from(kinds)), "fortran_order": draw(st.booleans()),
+                "descr": draw(st.sampled_from(kinds)),
+                "fortran_order": draw(st.booleans()),
                 "shape": tuple(draw(st.lists(sides, max_size=4))),
-            }  # fmt: skip
+            }
             text = draw(
                 st.sampled_from(
                     [repr(about), repr(about), repr(about), "(" * 9000, "{" + "'a':1," * 999 + "}", "1" * 5000]
@@ -212,12 +214,16 @@ def array_files(draw):
 
 JSON = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.sampled_from([10**400, -1, 2**63, "x" * 300, "\ud800"]),
-        st.floats(), st.text(max_size=5),
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([10**400, -1, 2**63, "x" * 300, "\ud800"]),
+        st.floats(),
+        st.text(max_size=5),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 def replaced(draw, value):
@@ -236,17 +242,27 @@ def replaced(draw, value):
 EXPERIMENT = Experiment(method=KIP())
 ORIGIN = sets.Origin.of(EXPERIMENT)
 METADATA = {
-    "format": 1, "experiment": ORIGIN.experiment, "train_sha256": "0" * 64, "preprocess": {}, "step": 0,
+    "format": 1,
+    "experiment": ORIGIN.experiment,
+    "train_sha256": "0" * 64,
+    "preprocess": {},
+    "step": 0,
     "method": {"label": ORIGIN.label, "labels_are": ORIGIN.labels_are, "judge": config.to_dict(ORIGIN.judge)},
-    "versions": {"kip": "0"}, "class_names": ["a", "b"], "learning_rates": [0.1], "deployment_steps": 3,
-}  # fmt: skip
+    "versions": {"kip": "0"},
+    "class_names": ["a", "b"],
+    "learning_rates": [0.1],
+    "deployment_steps": 3,
+}
 
 
 def set_file(metadata, columns=3):
     arrays = {
-        "images": np.zeros((2, 3, 3, 1), np.float32), "images_preprocessed": np.zeros((2, 3, 3, 1), np.float32),
-        "labels": np.zeros((2, columns), np.float32), "class_index": np.arange(2), "image_statistics": np.zeros((2, 2)),
-    }  # fmt: skip
+        "images": np.zeros((2, 3, 3, 1), np.float32),
+        "images_preprocessed": np.zeros((2, 3, 3, 1), np.float32),
+        "labels": np.zeros((2, columns), np.float32),
+        "class_index": np.arange(2),
+        "image_statistics": np.zeros((2, 2)),
+    }
     out = io.BytesIO()
     np.savez_compressed(out, **arrays, metadata=np.array(metadata))
     return out.getvalue()
@@ -261,6 +277,50 @@ def json_files(draw):
     if draw(st.integers(0, 4)) == 0:
         text = draw(st.sampled_from(["[" * 10**5, "{" * 10**5, '{"a":' * 10**4, "1" * 10**5, "\0", "NaN", "1e999"]))
     return text
+
+
+@st.composite
+def flax_arrays(draw):
+    """Return an extension that says it is an array, possible or not."""
+    shape = draw(st.lists(st.one_of(st.integers(0, 4), st.sampled_from([-1, 2**31, 2**62, "2", None])), max_size=4))
+    dtype = draw(st.sampled_from(["float32", "float32", "int64", "bool", "bfloat16", "object", "O", "<U9", 7]))
+    count = int(np.prod([side if isinstance(side, int) and 0 <= side < 5 else 1 for side in shape], dtype=int))
+    values = bytes(max(0, count * 4 + draw(st.sampled_from([0, 0, 0, 1, -1]))))
+    triple = draw(st.sampled_from([[shape, dtype, values], [shape, dtype, values], [shape, dtype], {"a": 1}, values]))
+    return msgpack.ExtType(draw(st.sampled_from([1, 1, 1, 2, 3, 99])), msgpack.packb(triple))
+
+
+FLAX = st.recursive(
+    st.one_of(flax_arrays(), st.none(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["params", "ema_average", "x_proto", "y_proto", "1"]), inner, max_size=4),
+    ),
+    max_leaves=8,
+)
+FLOODS = [
+    b"\x91" * 10**5,
+    b"\x81\x00" * 10**5,
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xdc\x00\x40" + (b"\xdc\x00\x40" + b"\x80" * 64) * 64,
+    (b"\xdc\x00\x40" * 3 + b"\x80" * 64) * 9999,
+]
+"""Lists in lists, lengths beyond the file, and more empty maps than any checkpoint has."""
+
+
+@st.composite
+def flax_files(draw):
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.sampled_from(FLOODS))
+    held = draw(FLAX)
+    if draw(st.booleans()):
+        held = {
+            draw(st.sampled_from(["params", "ema_average"])): {"x_proto": draw(flax_arrays()), "y_proto": draw(FLAX)}
+        }
+    content = msgpack.packb(held)
+    return mutated(draw, content) if draw(st.integers(0, 2)) == 0 else content
 
 
 def picture_bases():
@@ -319,6 +379,14 @@ def check_arrays(path, content):
     archives.read_arrays(path)
 
 
+def check_flax(path, content):
+    path.write_bytes(content)
+    with contextlib.suppress(KipError):
+        msgpack_file.read(path)
+    held = msgpack_file.read_set(path)
+    assert all(np.isfinite(array).all() for array in held.values())
+
+
 def check_json(path, text):
     path.write_text(text, errors="surrogatepass")
     with contextlib.suppress(KipError):
@@ -338,9 +406,12 @@ def check_picture(path, content):
 
 
 READERS = {
-    ".pt": (torch_files(), check_torch), ".npz": (array_files(), check_arrays), "JSON": (json_files(), check_json),
+    ".pt": (torch_files(), check_torch),
+    ".npz": (array_files(), check_arrays),
+    "JSON": (json_files(), check_json),
     "pictures": (picture_files(), check_picture),
-}  # fmt: skip
+    "msgpack": (flax_files(), check_flax),
+}
 
 
 def fuzz(name, examples, number, folder):
@@ -358,9 +429,12 @@ def fuzz(name, examples, number, folder):
                 raise AssertionError(f"memory without a bound: {error}") from error
 
     options = settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck[name] for name in HealthCheck.__members__],
         phases=[Phase.generate, Phase.shrink],
-    )  # fmt: skip
+    )
     seed(number)(options(given(strategy)(one)))()
     return refused
 
@@ -385,13 +459,19 @@ def main():
         sets.load(folder / "set.npz")
         for reader in READERS:  # what is imported late is no memory of the readers
             fuzz(reader, 5, 0, folder)
-        resource.setrlimit(resource.RLIMIT_AS, (address_space() + (MOST_MIB << 20) * 2,) * 2)
-        before, began, counts, rounds = machine.peak_memory_mib(), time.monotonic(), dict.fromkeys(READERS, 0), 0
+        most = address_space() + (MOST_MIB << 20) * 2
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        before, began, counts, rounds = (
+            (machine.peak_memory_mib() or 0.0),
+            time.monotonic(),
+            dict.fromkeys(READERS, 0),
+            0,
+        )
         while not rounds or time.monotonic() - began < given_options.seconds:
             for reader in READERS:
                 counts[reader] += fuzz(reader, given_options.examples, given_options.seed + rounds, folder)
             rounds += 1
-        taken = machine.peak_memory_mib() - before
+        taken = (machine.peak_memory_mib() or 0.0) - before
         refused = ", ".join(f"{name} {count}" for name, count in counts.items())
         print(
             f"{rounds} rounds of {given_options.examples} files for each reader in {time.monotonic() - began:.0f} s; "

@@ -120,6 +120,7 @@ def test_npz_files_may_name_their_classes(tmp_path):
         data.load(data.Data("two", validation=2), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_names_go_with_the_set(tmp_path):
     fill(tmp_path / "pets", (20, 20, 20))
     method = kip.KIP(images_per_class=1, kernels=(kip.Architecture("FC", 1),), target_batch=30, steps=3)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
+from helpers.kinds import untyped
 from kip import data, preprocess
 from kip.data import Data, msgpack_file
 from kip.errors import DataError
@@ -29,18 +30,36 @@ def raw(path, array):
 
 def test_arrays_and_scalars_come_back_as_flax_reads_them(tmp_path, rng):
     given = {
-        "a": rng.standard_normal((2, 3)), "b": {"c": np.arange(4, dtype=np.int32), "d": np.float32(2.5)}, "e": "text",
-        "f": np.array([True, False]), "g": np.float16([[1.5]]), "h": np.zeros((0, 3), np.uint8), "i": 7, "j": None,
-    }  # fmt: skip
+        "a": rng.standard_normal((2, 3)),
+        "b": {"c": np.arange(4, dtype=np.int32), "d": np.float32(2.5)},
+        "e": "text",
+        "f": np.array([True, False]),
+        "g": np.array([[1.5]], np.float16),
+        "h": np.zeros((0, 3), np.uint8),
+        "i": 7,
+        "j": None,
+    }
     path = tmp_path / "x.msgpack"
     path.write_bytes(serialization.msgpack_serialize(given))
-    ours, theirs = msgpack_file.read(path), serialization.msgpack_restore(path.read_bytes())
+    ours, theirs = untyped(msgpack_file.read(path)), untyped(serialization.msgpack_restore(path.read_bytes()))
     assert ours.keys() == theirs.keys()
     for key in ("a", "f", "g", "h"):
         np.testing.assert_array_equal(ours[key], theirs[key])
         assert ours[key].dtype == theirs[key].dtype
     np.testing.assert_array_equal(ours["b"]["c"], np.arange(4))
     assert (ours["b"]["d"], ours["e"], ours["i"], ours["j"]) == (2.5, "text", 7, None)
+
+
+def test_a_flood_of_empty_maps_is_refused_before_it_fills_the_memory(tmp_path):
+    lists = b"\xdc\x00\x40"  # 64 entries
+    row = lists + b"\x80" * 64
+    block = lists + row * 64
+    path = tmp_path / "flood.msgpack"
+    path.write_bytes(lists + block * 64)  # 266 312 values, of a byte each
+    with pytest.raises(DataError, match=f"at most {msgpack_file.MOST_VALUES} entries"):
+        msgpack_file.read(path)
+    path.write_bytes(block)
+    assert len(msgpack_file.read(path)) == 64
 
 
 def test_a_published_checkpoint_is_the_moving_average_in_whitened_space(tmp_path):
@@ -69,7 +88,7 @@ def test_a_published_checkpoint_is_the_moving_average_in_whitened_space(tmp_path
         (extension((-1, 4), "float32", b""), "shape"),
         (extension((1,), "object", bytes(8)), "dtype 'object'"),
         (extension((1,), "V8", bytes(8)), "dtype 'V8'"),
-        (extension((2,), "float32", np.float32([1, np.nan]).tobytes()), "finite"),
+        (extension((2,), "float32", np.array([1, np.nan], np.float32).tobytes()), "finite"),
         (extension((1,), "int32", bytes(4)), "finite floats"),
         (msgpack.ExtType(1, msgpack.packb([1, 2])), "another form"),
         (msgpack.ExtType(1, b"\xc1"), "cannot be read"),

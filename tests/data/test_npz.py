@@ -1,4 +1,5 @@
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_sets_as_they_are_published_are_read_as_they_are(tmp_path, caplog, monke
     """MedMNIST's names, Keras' grey images without channels and columns of classes."""
     monkeypatch.setenv("KIP_IN_MEMORY_MIB", limit)
     train, test = as_published(12, seed=0), as_published(6, seed=1)
-    np.savez(tmp_path / "set.npz", **dict(zip(names, (*train, *test))), val_images=test[0])
+    arrays: dict[str, Any] = dict(zip(names, (*train, *test)))
+    np.savez(tmp_path / "set.npz", **arrays, val_images=test[0])
     data = load(Data("set", validation=0), tmp_path)
     np.testing.assert_array_equal(data.train.images[:], train[0][..., None])
     np.testing.assert_array_equal(data.test.images[:], test[0][..., None])

@@ -216,11 +216,13 @@ def test_a_second_process_waits_for_the_first(tmp_path, monkeypatch, cache):
 def test_unreadable_pictures_are_named_at_every_start_and_left_out(tmp_path, monkeypatch, cache, caplog):
     draw(tmp_path / "pets")
     (tmp_path / "pets" / "dog" / "2.png").write_bytes(b"no picture")
-    for _ in range(2):
-        caplog.clear()
-        loaded = load(tmp_path / "pets")
-        assert "1 of 22 images cannot be read and are left out" in caplog.text
-        assert "2.png" in caplog.text
+    load(tmp_path / "pets")
+    first = caplog.text
+    caplog.clear()
+    loaded = load(tmp_path / "pets")
+    for text in (first, caplog.text):
+        assert "1 of 22 images cannot be read and are left out" in text
+        assert "2.png" in text
     assert_equal(loaded, in_memory(tmp_path / "pets", monkeypatch))
     assert sum(len(getattr(loaded, name).labels) for name in SPLITS) == 21
 
@@ -327,7 +329,7 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path, cache, cut):
         ({"x_train": np.zeros((40, 4, 4, 3), np.float32)}, "wrong dtype"),
         ({"x_train": np.zeros((40, 4, 4, 2), np.uint8)}, "2 channels"),
         ({"x_train": np.zeros((40, 48), np.uint8)}, "wrong rank"),
-        ({"x_test": np.zeros((10, 5, 5, 3), np.uint8)}, "differ in shape"),
+        ({"x_test": np.full((10, 5, 5, 3), 255, np.uint8)}, "differ in shape"),
         ({"y_train": np.zeros(39, int)}, "another length"),
     ],
 )

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,9 @@ from kip.errors import DataError
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [20, 30, 25, 20, 40]))
 
 
-def draw(count=50, **changes):
-    return class_balanced(LABELS, count, **{"num_classes": 5, "seed": 1, "purpose": "target batch", **changes})
+def draw(count=50, **changes: Any):
+    options: dict[str, Any] = {"num_classes": 5, "seed": 1, "purpose": "target batch", **changes}
+    return class_balanced(LABELS, count, **options)
 
 
 @given(count=st.integers(0, 100), step=st.integers(0, 10**6))
@@ -29,8 +32,8 @@ def test_images_are_grouped_by_class():
 
 def test_a_draw_is_a_function_of_seed_purpose_and_step():
     np.testing.assert_array_equal(draw(), draw())
-    for change in ({"seed": 2}, {"purpose": "support"}, {"step": 1}):
-        assert not np.array_equal(draw(), draw(**change))
+    changes: tuple[dict[str, Any], ...] = ({"seed": 2}, {"purpose": "support"}, {"step": 1})
+    assert not any(np.array_equal(draw(), draw(**change)) for change in changes)
 
 
 def test_drawing_does_not_depend_on_the_global_random_state():
@@ -47,9 +50,8 @@ def test_the_remainder_goes_to_different_classes_at_different_steps():
 
 def test_every_image_of_a_class_is_drawn_about_equally_often():
     index = ClassIndex(LABELS, 5)
-    counts = sum(
-        np.bincount(index.sample(50, seed=0, purpose="t", step=step), minlength=len(LABELS)) for step in range(400)
-    )
+    draws = [index.sample(50, seed=0, purpose="t", step=step) for step in range(400)]
+    counts = np.bincount(np.concatenate(draws), minlength=len(LABELS))
     # Class 0 gives 10 of 20 images: mean 200, standard deviation 10 of 400 draws.
     assert np.abs(counts[LABELS == 0] - 200).max() < 50
 

@@ -1,10 +1,9 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from helpers.interpreter import printed
 from kip.config import from_json, to_dict
 from kip.data import Data, load, sources, tfds
 from kip.errors import ConfigError, DataError
@@ -139,8 +138,7 @@ def test_loading_digits_imports_neither_tensorflow_nor_jax():
         "kip.data.load(kip.data.Data())\n"
         "print(json.dumps([at_import, sorted({'tensorflow', 'tensorflow_datasets', 'jax'} & set(sys.modules))]))"
     )
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert json.loads(output) == [[], []]
+    assert json.loads(printed(script)) == [[], []]
 
 
 def test_data_survives_json_and_refuses_a_negative_validation():

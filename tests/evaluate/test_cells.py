@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kip.errors import ConfigError
+from kip.evaluate import cells
 from kip.evaluate.cells import Candidate, Cell, cross_architecture, judge, stored_bytes
 from kip.methods.selection import greedy
 from kip.methods.selection.points import Vectors
@@ -16,7 +17,7 @@ from kip.training.augment import UNFLIPPED, for_classes
 from kip.training.batches import Batches
 from kip.training.losses import per_example
 from kip.training.protocols import PROTOCOLS, for_set
-from kip.training.recipe import scheduled
+from kip.training.recipe import rate_fraction
 from kip.training.supervised import Labeller, Trained
 
 FC = Network("FC1", width=16)
@@ -76,6 +77,15 @@ def test_soft_labels_without_a_teacher_are_refused(world):
     candidate, test = world
     with pytest.raises(ConfigError, match=r"teacher of SL\+KD"):
         judge(candidate, FC, PROTOCOLS["SL+KD"], test=test, mirror_keeps_class=True)
+
+
+def test_a_judge_begins_with_room_for_its_programs(world, monkeypatch):
+    candidate, test = world
+    asked = []
+    monkeypatch.setattr(cells.machine, "forget_programs_near_limit", lambda: asked.append("asked"))
+    with pytest.raises(ConfigError):
+        judge(candidate, FC, PROTOCOLS["SL+KD"], test=test, mirror_keeps_class=True)
+    assert asked == ["asked"]
 
 
 def test_the_bytes_of_a_set_are_those_of_its_images_and_of_the_labels_that_the_training_needs(world):
@@ -186,8 +196,13 @@ def test_mtt_trains_at_the_rate_of_the_set_and_others_at_their_own(world, monkey
     assert trained_with(monkeypatch, PROTOCOLS["DSA"], learned)["rates"].tolist() == [0.01]
     mtt, dsa = (PROTOCOLS[name].recipe(500, mirror_keeps_class=True) for name in ("MTT", "DSA"))
     assert (mtt.steps, mtt.batch, mtt.restart_at, mtt.augment, mtt.optimizer.momentum, mtt.optimizer.weight_decay) == (
-        dsa.steps, dsa.batch, dsa.restart_at, "dsa", 0.9, 5e-4,
-    )  # fmt: skip
+        dsa.steps,
+        dsa.batch,
+        dsa.restart_at,
+        "dsa",
+        0.9,
+        5e-4,
+    )
     with pytest.raises(ConfigError, match="--rate"):
         trained_with(monkeypatch, PROTOCOLS["MTT"], candidate)
 
@@ -229,7 +244,7 @@ def test_the_public_loop_of_dc_and_dsa_is_followed_to_the_pass(name, epochs):
     assert [batches.length(step) for step in range(4)] == [256, 244, 256, 244]
     assert recipe.steps == len(rates)
     steps = range(recipe.steps)
-    ours = [0.01 * float(scheduled("halfway", step, recipe.steps, recipe.restart_at)) for step in steps]
+    ours = [0.01 * float(rate_fraction("halfway", step, recipe.steps, recipe.restart_at)) for step in steps]
     np.testing.assert_allclose(ours, rates, rtol=1e-6)
     assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay, recipe.loss) == (0.9, 5e-4, "xent")
 

@@ -1,6 +1,7 @@
 """DCS: the subsets, methods' own losses of them, the partial correlation, and the command."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from kip.blocks import KernelBlocks
 from kip.errors import ConfigError
 from kip.evaluate import dcs, setting
 from kip.evaluate.dcs import Correlation, own_loss, partial_spearman, spearman, subsets
-from kip.methods.decoupled.recovery import recovery_loss, rolled
+from kip.methods.decoupled.recovery import recovery_loss, roll_images
 from kip.networks.model import Model
 from kip.rng import key
 from kip.runs.setup import problem_of
@@ -30,7 +31,7 @@ def dataset():
     return sources.load(sources.Data("digits"))
 
 
-def problem_and_prepared(dataset, method, tmp_path, kind="standardize"):
+def problem_and_prepared(dataset, method, tmp_path, kind: Any = "standardize"):
     wanted = kip.Experiment(method, preprocess=kip.Preprocess(kind))
     transform = preprocessing.fit(wanted.preprocess, dataset.train.images)
     problem = problem_of(wanted, dataset, transform, KernelBlocks(wanted.blocks), None)
@@ -52,7 +53,7 @@ def test_the_partial_correlation_is_that_of_the_ranks_residuals(rng):
     ]
     assert partial_spearman(loss, error, size) == pytest.approx(np.corrcoef(*residuals)[0, 1])
     assert spearman(loss, error) == pytest.approx(spearmanr(loss, error).statistic)
-    assert spearman(loss, np.zeros(80)) is None
+    assert spearman(loss, list(np.zeros(80))) is None
     assert partial_spearman(size, error, size) is None
 
 
@@ -86,10 +87,10 @@ def test_kips_loss_of_a_subset_is_the_krr_loss(dataset, tmp_path):
     problem, prepared = problem_and_prepared(dataset, method, tmp_path)
     indices = of_each_class(problem, 2)[::-1]
     images, labels = problem.inputs[indices], sources.centred_one_hot(problem.labels[indices], 10)
-    k_ss, k_ts = problem.blocks.forward(FC, images, problem.inputs)
+    k_ss, k_ts = problem.blocks.forward(FC, images, np.asarray(problem.inputs))
     expected = krr.cotangents(
         k_ss, k_ts, labels, sources.centred_one_hot(problem.labels, 10), method.ridge, "mean"
-    ).loss  # fmt: skip
+    ).loss
     assert own_loss(method, problem, prepared, indices, 1) == pytest.approx(expected, rel=1e-5)
 
 
@@ -102,7 +103,7 @@ def test_sre2ls_loss_of_a_subset_is_that_of_its_groups_of_one_image_a_class(data
     expected = []
     for group in range(2):
         step = 3 * group
-        images = rolled(key(0, "roll", step), jnp.asarray(problem.inputs[indices[group::2]]), method.roll)
+        images = roll_images(key(0, "roll", step), jnp.asarray(problem.inputs[indices[group::2]]), method.roll)
         labels, squeezed = jax.nn.one_hot(jnp.arange(10), 10), prepared.variables[0]
         loss, _ = recovery_loss(Model(network, 10), squeezed, images, labels, strength=method.strength)
         expected.append(float(loss))
@@ -112,7 +113,7 @@ def test_sre2ls_loss_of_a_subset_is_that_of_its_groups_of_one_image_a_class(data
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (kip.Geometric(2, by="random", network=kip.Network("FC1", width=4)), "steps without a loss"),
+        (kip.Selection(2, rule=kip.rules.Random(), network=kip.Network("FC1", width=4)), "steps without a loss"),
         (kip.KIP(images_per_class=1, kernels=(FC,), target_batch=100), "a set of 10 images"),
     ],
 )

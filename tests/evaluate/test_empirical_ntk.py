@@ -31,6 +31,7 @@ forward = jax.jit(lambda model, v, x: model.apply(v, x).logits, static_argnums=0
 
 
 @pytest.mark.parametrize("name", ["FC1", "ConvVec1"])
+@pytest.mark.slow
 def test_the_kernel_is_that_of_finite_differences(name, rng):
     model = network(name, 2, width=2)
     with float64():
@@ -44,6 +45,7 @@ def test_the_kernel_is_that_of_finite_differences(name, rng):
     assert rate == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_in_little_memory_give_the_whole(rng):
     model = network("ConvNet", 3, width=32)
     images = rng.normal(size=(5, 8, 8, 1)).astype(np.float32)

@@ -126,7 +126,7 @@ def test_the_nearest_natural_image_of_a_natural_image_is_itself(rng):
     classes = np.arange(30) % 3
     images = np.concatenate([train[[4, 17]], train[9:10] + 0.01])
     neighbours = measures.nearest_natural(images, np.array([1, 2, 1]), train, classes)
-    np.testing.assert_array_equal(neighbours.index, [4, 17, 9])
+    np.testing.assert_array_equal(neighbours.rows, [4, 17, 9])
     np.testing.assert_allclose(neighbours.distance, [0, 0, 0.04], atol=1e-6)
     assert neighbours.own_class == pytest.approx(2 / 3)
 

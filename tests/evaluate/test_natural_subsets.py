@@ -20,8 +20,9 @@ def digits():
 
 
 def measure(digits, **settings):
+    dataset, transform = digits
     with KernelBlocks(Blocks()) as blocks:
-        return natural_subsets(*digits, blocks, RBF(), krr.Ridge(), **settings)
+        return natural_subsets(dataset, transform, blocks, RBF(), krr.Ridge(), **settings)
 
 
 def test_accuracies_are_those_of_each_subset_by_itself(digits):
@@ -37,9 +38,14 @@ def test_accuracies_are_those_of_each_subset_by_itself(digits):
         for result, kept in zip(results, (firsts, slice(None)), strict=True):
             with KernelBlocks(Blocks()) as blocks:
                 expected = krr_accuracy(
-                    blocks, RBF(), krr.Ridge(), apply(dataset.train.images[chosen[kept]]),
-                    data.centred_one_hot(labels[kept], 10), apply(dataset.test.images), dataset.test.labels,
-                )  # fmt: skip
+                    blocks,
+                    RBF(),
+                    krr.Ridge(),
+                    apply(dataset.train.images[chosen[kept]]),
+                    data.centred_one_hot(labels[kept], 10),
+                    apply(dataset.test.images),
+                    dataset.test.labels,
+                )
             assert result.accuracies[draw] == pytest.approx(expected, abs=1 / len(dataset.test.labels))
 
 

@@ -32,10 +32,17 @@ DIGITS = Data("digits")
 @pytest.fixture(scope="module")
 def krr_st(tmp_path_factory):
     method = KRRST(
-        20, teacher=Teacher(SMALL, embedding=8, steps=20, batch=40, pad=1, flip=False), network=SMALL,
-        pool=Pool(2, max_updates=2, optimizer=Optimizer("sgd", 0.01), loss="mean"), steps=2, target_batch=50,
-        pretraining=Optimizer("sgd", 0.01), pretraining_steps=5, probe_images=50, test_networks=1,
-    )  # fmt: skip
+        20,
+        teacher=Teacher(SMALL, embedding=8, steps=20, batch=40, pad=1, flip=False),
+        network=SMALL,
+        pool=Pool(2, max_updates=2, optimizer=Optimizer("sgd", 0.01), loss="mean"),
+        steps=2,
+        target_batch=50,
+        pretraining=Optimizer("sgd", 0.01),
+        pretraining_steps=5,
+        probe_images=50,
+        test_networks=1,
+    )
     out = tmp_path_factory.mktemp("krr_st") / "run"
     loop.run(Experiment(method, checkpoint_every=2), out, show_progress=False)
     return out / "distilled.npz"
@@ -49,6 +56,7 @@ def kip_run(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_each_start_gives_its_own_networks(krr_st):
     starts = ("distilled", "random", "random-classes", "none")
     config = Pretraining(DIGITS, starts=starts, seeds=2, labelled=100)
@@ -89,11 +97,18 @@ def test_a_set_of_any_method_and_any_network_has_its_rows(kip_run):
     ]
 
 
+@pytest.mark.slow
 def test_data_free_kd_learns_the_second_data_set_without_its_images(kip_run):
     config = Pretraining(
-        DIGITS, how=("data-free-kd",), starts=("random", "none"), networks=(Network("FC1", width=64),), steps=400,
-        teacher=Network("FC1", width=64, norm="batch"), teacher_steps=200, seeds=1,
-    )  # fmt: skip
+        DIGITS,
+        how=("data-free-kd",),
+        starts=("random", "none"),
+        networks=(Network("FC1", width=64),),
+        steps=400,
+        teacher=Network("FC1", width=64, norm="batch"),
+        teacher_steps=200,
+        seeds=1,
+    )
     natural, noise = pretraining([kip_run], config)
     assert natural.mean > 0.4, "20 natural digits with a teacher's answers"
     assert 0.02 < noise.mean < natural.mean
@@ -109,9 +124,17 @@ def test_the_teachers_answers_come_with_the_statistics_of_the_batch(rng):
         teacher = Labeller(model, variables, statistics)
         begin = lambda fresh: jax.tree.map(jnp.asarray, variables)  # noqa: E731
         trained = train(
-            model, recipe, jax.random.key(1)[None], np.array([0.1]), np.zeros(1), images, np.zeros((8, 3)),
-            (images[:1], np.zeros(1, int)), teacher=teacher, begin=begin,
-        )  # fmt: skip
+            model,
+            recipe,
+            jax.random.key(1)[None],
+            np.array([0.1]),
+            np.zeros(1),
+            images,
+            np.zeros((8, 3)),
+            (images[:1], np.zeros(1, int)),
+            teacher=teacher,
+            begin=begin,
+        )
         losses[statistics] = float(trained.loss[0, 0])
     assert losses[True] == pytest.approx(0.0, abs=1e-6), "teacher and student are the same function"
     assert losses[False] > 1e-3
@@ -137,11 +160,14 @@ def test_what_cannot_be_compared_is_refused(krr_st, capsys):
     assert "wide" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_representations_are_drawn_in_the_plane(krr_st, tmp_path):
     groups = embedding.representations(load(krr_st), real=60)
     assert {name: part.shape for name, part in groups.items()} == {
-        "real images": (60, 16), "learned images": (20, 16), "learned labels": (20, 16),
-    }  # fmt: skip
+        "real images": (60, 16),
+        "learned images": (20, 16),
+        "learned labels": (20, 16),
+    }
     np.testing.assert_array_equal(groups["learned labels"], load(krr_st).labels)
     planes = embedding.embed(groups)
     assert {name: part.shape for name, part in planes.items()} == {
@@ -152,6 +178,7 @@ def test_representations_are_drawn_in_the_plane(krr_st, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_groups_that_lie_apart_are_apart_in_the_plane(rng):
     near, far = rng.standard_normal((40, 5)), rng.standard_normal((40, 5)) + 50
     planes = embedding.embed({"real images": near, "learned images": far})

@@ -36,18 +36,23 @@ def test_the_fit_finds_the_law_and_what_it_has_not_seen(rng):
 @pytest.mark.parametrize("points", [[], GRID[:4], [(10, 1), (20, 1), (30, 1), (40, 1), (50, 1)]])
 def test_too_few_trainings_are_refused(points):
     with pytest.raises(DataError, match="of two sizes and of two numbers of epochs"):
-        fit([Observation(*point, 0.5) for point in points])
+        fit([Observation(images, epochs, 0.5) for images, epochs in points])
 
 
 def table():
     sets = [{"name": f"random {images}", "images": images} for images in (10, 50, 200)]
     cells = [
         {
-            "candidate": f"random {images}", "method": "random", "data": "mnist", "preprocess": "none",
-            "network": "LeNet", "protocol": f"SL+KD {epochs}", "mean": 1 - LAW.error(images, epochs),
+            "candidate": f"random {images}",
+            "method": "random",
+            "data": "mnist",
+            "preprocess": "none",
+            "network": "LeNet",
+            "protocol": f"SL+KD {epochs}",
+            "mean": 1 - LAW.error(images, epochs),
         }
         for images, epochs in GRID
-    ]  # fmt: skip
+    ]
     return {"sets": sets, "cells": cells, "epochs": {f"SL+KD {epochs}": epochs for _, epochs in GRID}}
 
 

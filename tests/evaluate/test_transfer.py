@@ -36,6 +36,7 @@ def distilled(run):
     return sets.load(run / "distilled.npz")
 
 
+@pytest.mark.slow
 def test_a_transfer_reports_all_it_did(distilled):
     result = transfer_set(distilled, QUICK)
     assert (result.trained_on, result.images, result.checkpoint) == ("distilled", 10, 60)
@@ -51,6 +52,7 @@ def test_a_transfer_reports_all_it_did(distilled):
     json.dumps(result.to_dict())
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_on_test(distilled, monkeypatch):
     honest = transfer_set(distilled, QUICK)
     load = data.load
@@ -69,6 +71,7 @@ def test_nothing_is_chosen_on_test(distilled, monkeypatch):
     assert blind.test_accuracy < 0.3 < honest.test_accuracy
 
 
+@pytest.mark.slow
 def test_the_natural_baseline_draws_anew_for_each_network_and_from_train_only(distilled, monkeypatch):
     seen = []
     plain = supervised.train

@@ -1,10 +1,12 @@
 """KRR accuracy: against plain NumPy, in bounded memory, and of a run's own set."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.kinds import of_kind
 from kip import data, krr, preprocess, sets
 from kip.blocks import Blocks, KernelBlocks
 from kip.data import centred_one_hot
@@ -156,7 +158,7 @@ def test_evaluating_a_set_under_other_kernels_gives_one_result_each(run):
     support, inputs = distilled.images_preprocessed, transform.apply(dataset.test.images)
     with KernelBlocks() as blocks:
         laplace = krr_accuracy(
-            blocks, Laplace(), TINY.method.ridge, support, distilled.labels, inputs, dataset.test.labels
+            blocks, Laplace(), of_kind(TINY.method, KIP).ridge, support, distilled.labels, inputs, dataset.test.labels
         )
     assert evaluations[3].test_accuracy == laplace
 
@@ -180,7 +182,7 @@ def test_a_ridge_takes_the_place_of_the_sets_own(run, digits):
     _, distilled = run
     with KernelBlocks(distilled.experiment.blocks) as blocks:
         (own,) = evaluate_set(distilled, blocks, kernels=[FC1])
-        (same,) = evaluate_set(distilled, blocks, kernels=[FC1], ridge=TINY.method.ridge)
+        (same,) = evaluate_set(distilled, blocks, kernels=[FC1], ridge=of_kind(TINY.method, KIP).ridge)
         (other,) = evaluate_set(distilled, blocks, kernels=[FC1], ridge=krr.Ridge(10.0))
         accuracy = krr_accuracy(
             blocks, FC1, krr.Ridge(10.0), distilled.images_preprocessed, distilled.labels, *digits[2:]
@@ -193,7 +195,7 @@ def test_a_ridge_takes_the_place_of_the_sets_own(run, digits):
 def test_a_long_evaluation_shows_how_far_it_is(run, judged, monkeypatch, capsys):
     monkeypatch.setattr("kip.progress.DELAY_SECONDS", 0)
     _, distilled = run
-    options = {"kernels": [FC1]} if judged == "kernel" else {"features": [RandomFeatures(NETWORK, 2)]}
+    options: dict[str, Any] = {"kernels": [FC1]} if judged == "kernel" else {"features": [RandomFeatures(NETWORK, 2)]}
     with KernelBlocks(Blocks(memory_mib=1)) as blocks:
         evaluate_set(distilled, blocks, **options, show_progress=True)
         shown = capsys.readouterr().err
@@ -209,7 +211,9 @@ def test_a_set_is_evaluated_on_its_own_data_only(tmp_path, rng):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "toy.npz", **{**arrays, "x_train": arrays["x_train"][:, ::turn]})
     experiment = dataclasses.replace(
-        TINY, data=data.Data("toy"), method=dataclasses.replace(TINY.method, target_batch=12, kernels=(RBF(),))
+        TINY,
+        data=data.Data("toy"),
+        method=dataclasses.replace(of_kind(TINY.method, KIP), target_batch=12, kernels=(RBF(),)),
     )
     result = train.run(experiment, tmp_path / "run", data_dir=tmp_path / "own", show_progress=False)
     distilled = sets.load(tmp_path / "run" / "distilled.npz")

@@ -42,7 +42,7 @@ def test_radii_are_those_of_the_pairs_that_the_readout_needs(architecture, size)
         (size[0] >> i, size[1] >> i) for i in range(architecture.poolings + 1)
     ]
     for axis, name in ((0, "rows"), (1, "columns")):
-        sides = [level[axis] for level in made]
+        sides = [(level.height, level.width)[axis] for level in made]
         everything = made[-1].end == "mean"
         top = np.ones((sides[-1],) * 2, bool) if everything else np.eye(sides[-1], dtype=bool)
         for level, pairs in zip(made, needed(sides, top), strict=True):

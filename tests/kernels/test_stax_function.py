@@ -36,6 +36,7 @@ def network_file(tmp_path):
 
 
 @pytest.mark.parametrize("get", ["ntk", "nngp"])
+@pytest.mark.slow
 def test_a_network_in_a_file_gives_the_kernel_of_the_same_architecture(network_file, get):
     value = kernel_function(Stax(function=f"{network_file}:kernel", get=get))(X, Z)
     np.testing.assert_allclose(value, kernel_function(Architecture(family="FC", get=get))(X, Z), rtol=1e-6)

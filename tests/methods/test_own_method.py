@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.kinds import some, untyped
 from kip import cli, sets
 from kip.cli import overrides
 from kip.errors import ConfigError
@@ -20,7 +21,7 @@ from kip.experiment import load
 from kip.methods.contract import Method
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_method.md"
-CONFIG = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
+CONFIG = some(re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))[1]
 """The page's example."""
 
 
@@ -32,6 +33,7 @@ def config(tmp_path):
     Method.registry.pop("drift", None)
 
 
+@pytest.mark.slow
 def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(["distill", str(config), "--out", str(run), "--method.steps", "2"]) == 0
@@ -44,7 +46,8 @@ def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsy
     # The rest happens in a process that has never seen the method, as wherever a set is loaded.
     again = subprocess.run(
         [
-            sys.executable, "-c",
+            sys.executable,
+            "-c",
             "import sys; from kip.cli import main\n"
             "run = sys.argv[1]\n"
             "assert main(['export', run]) == 0\n"
@@ -56,8 +59,11 @@ def test_it_runs_resumes_is_exported_judged_and_reported(config, tmp_path, capsy
             "assert main(['status', run]) == 0\n",
             str(run),
         ],
-        capture_output=True, text=True, env=os.environ, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
     assert again.returncode == 0, again.stderr
     (judged,) = [json.loads(line) for line in again.stdout.splitlines() if line.startswith("{")]
     assert judged["test_accuracy"] == result["test_accuracy"]
@@ -112,15 +118,15 @@ def test_a_method_that_subclasses_one_of_kip_s_has_help_and_options(child, capsy
     given = overrides.parse(
         load(str(child)), ["--method.sheep", "5", "--out", "there"], prog="kip distill", description=""
     )
-    assert (given.experiment.method.sheep, given.out) == (5, Path("there"))
+    assert (untyped(given.experiment.method).sheep, given.options.out) == (5, Path("there"))
     with pytest.raises(ConfigError, match=r"--method\.sheep"):
         overrides.parse(load(str(child)), ["--method.sheep", "many"], prog="kip distill", description="")
 
 
 def test_a_file_that_has_changed_is_read_anew_and_one_that_fails_leaves_nothing(child):
-    before = load(str(child)).method
+    before = untyped(load(str(child)).method)
     child.write_text(CHILD.replace("= 3", "= 4"))
-    assert (before.sheep, load(str(child)).method.sheep) == (3, 4)
+    assert (before.sheep, untyped(load(str(child)).method).sheep) == (3, 4)
     modules = set(sys.modules)
     child.write_text("raise RuntimeError('no')")
     with pytest.raises(ConfigError, match="RuntimeError"):
@@ -130,9 +136,9 @@ def test_a_file_that_has_changed_is_read_anew_and_one_that_fails_leaves_nothing(
 
 
 def test_its_options_are_overridden_and_checked_as_any_method_s(config, tmp_path):
-    assert load(str(config)).method.images_per_class == 1
+    assert untyped(load(str(config)).method).images_per_class == 1
     with pytest.raises(ConfigError, match="stepz"):
-        type(load(str(config)).method)(stepz=3)
+        untyped(type(load(str(config)).method))(stepz=3)
 
 
 def test_its_class_is_not_looked_for_by_a_set_that_names_it(config, tmp_path):

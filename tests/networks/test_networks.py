@@ -1,5 +1,6 @@
 """Finite networks: every builder at every size, parameterisations, normalisation, what is refused."""
 
+import functools
 import json
 
 import jax
@@ -7,17 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import config
 from kip.errors import ConfigError, ShapeError
 from kip.judges import TrainedNetworks
 from kip.networks import NETWORKS, Model, Network, network
 from kip.networks.layers import (
+    Norm,
     Normalise,
     convolution,
     plain_convolution,
     product_of_patches,
     product_of_strips,
-    shuffled,
+    shuffle_channels,
 )
 from kip.precision import float64
 
@@ -55,7 +58,7 @@ def count(variables, *, without_bias=False):
     return sum(leaf.size for _, leaf in paths) - (sum(conv_biases) if without_bias else 0)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES[1:])], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_takes_every_size(name, shape):
     variables, outputs = abstract(network(name, 7, width=12), shape)
@@ -65,6 +68,7 @@ def test_every_network_takes_every_size(name, shape):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.slow
 def test_the_number_of_parameters_is_the_known_one(name):
     variables, _ = abstract(network(name, 10), (32, 32, 3))
     assert count(variables, without_bias=name in WITHOUT_BIAS) == PARAMETERS[name]
@@ -72,15 +76,20 @@ def test_the_number_of_parameters_is_the_known_one(name):
 
 def test_halves_of_shuffled_channels_hold_some_of_both():
     x = jnp.arange(12.0).reshape(1, 1, 2, 6)
-    np.testing.assert_array_equal(shuffled(x)[0, 0], [[0, 3, 1, 4, 2, 5], [6, 9, 7, 10, 8, 11]])
+    np.testing.assert_array_equal(shuffle_channels(x)[0, 0], [[0, 3, 1, 4, 2, 5], [6, 9, 7, 10, 8, 11]])
+
+
+@functools.cache
+def normalised(name, norm):
+    """Return the shapes of a network's variables."""
+    return abstract(network(name, 10, width=12, norm=norm), (32, 32, 3))[0]
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "batch"])
 @pytest.mark.parametrize("name", ["ConvVec3", "ConvNet-D3", "Myrtle5", "AlexNet", "ResNet10"])
 def test_every_norm_makes_another_network(name, norm):
-    variables, _ = abstract(network(name, 10, width=12, norm=norm), (32, 32, 3))
-    plain, _ = abstract(network(name, 10, width=12, norm="none"), (32, 32, 3))
-    assert (count(variables) == count(plain)) == (norm == "none")
+    variables = normalised(name, norm)
+    assert (count(variables) == count(normalised(name, "none"))) == (norm == "none")
     assert ("batch_stats" in variables) == (norm == "batch")
 
 
@@ -115,7 +124,8 @@ def test_the_empirical_kernel_of_a_wide_network_is_near_the_infinite_one(rng):
 
 def test_layer_and_instance_norm_do_what_they_say(rng):
     images = jnp.asarray(rng.normal(3, 2, size=(4, 8, 8, 1)), jnp.float32)
-    for norm, axes in (("layer", (1, 2, 3)), ("instance", (1, 2)), ("batch", (0, 1, 2))):
+    cases: tuple[tuple[Norm, tuple[int, ...]], ...] = (("layer", (1, 2, 3)), ("instance", (1, 2)), ("batch", (0, 1, 2)))
+    for norm, axes in cases:
         module = Normalise(norm)
         x = jnp.tile(images, (1, 1, 1, 3)) * jnp.asarray([1.0, 2.0, 5.0])
         variables = module.init(jax.random.key(0), x, True)
@@ -124,6 +134,7 @@ def test_layer_and_instance_norm_do_what_they_say(rng):
         np.testing.assert_allclose(y.std(axes), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_moves_running_statistics_and_testing_uses_them(rng):
     images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
     model = network("ConvNet", 3, width=4, norm="batch")
@@ -139,6 +150,7 @@ def test_training_moves_running_statistics_and_testing_uses_them(rng):
     np.testing.assert_allclose(tested.logits, trained.logits, atol=1e-3)  # after 200 moves they are the batch's
 
 
+@pytest.mark.slow
 def test_batch_moments_are_those_of_what_batch_normalisation_sees(rng):
     images = jnp.asarray(rng.normal(size=(16, 8, 8, 1)), jnp.float32)
     model = network("ConvNet-D3", 3, width=4, norm="batch")
@@ -165,7 +177,7 @@ def test_a_model_may_be_static_in_jit():
     for model in (network("FC1", 3, width=4), network("FC1", 3, width=4)):
         variables = model.init(jax.random.key(0), (4, 4, 1))
         forward(model, variables, jnp.zeros((2, 4, 4, 1)))
-    assert forward._cache_size() == 1
+    assert untyped(forward)._cache_size() == 1
 
 
 @pytest.mark.parametrize("name", ["ConvNet2", "FC", "FC0", "convnet", ""])
@@ -253,10 +265,11 @@ def test_a_plain_model_is_the_same_network(rng):
 
 
 @pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+@pytest.mark.slow
 def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, monkeypatch, rng):
     net = network("ConvNet-D3", 3, width=4, norm=norm)
     images = jnp.asarray(rng.standard_normal((11, 8, 8, 1)), jnp.float32)
-    variables = net.init(jax.random.key(0), images.shape[1:])
+    variables = net.init(jax.random.key(0), (8, 8, 1))
 
     def loss(params, images):
         outputs = net.apply({**variables, "params": params}, images, train=True)
@@ -276,6 +289,7 @@ def test_a_batch_in_pieces_gives_the_outputs_and_gradients_of_the_whole(norm, mo
         jax.tree.map(np.testing.assert_array_equal, results(), whole)
 
 
+@pytest.mark.slow
 def test_frepo_normalises_before_every_convolution_but_the_first(rng):
     """By hand, in float64, in training: images of three channels keep their size, grey ones get two pixels of zeros."""
     with float64():
@@ -289,7 +303,7 @@ def test_frepo_normalises_before_every_convolution_but_the_first(rng):
                     x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
                 layer = variables["params"][f"Conv_{index}"]
                 x = jax.lax.conv_general_dilated(
-                    x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                    jnp.asarray(x), layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
                 )
                 assert x.shape[-1] == 2 << index
                 x = np.maximum(np.asarray(x + layer["bias"]), 0)
@@ -299,6 +313,7 @@ def test_frepo_normalises_before_every_convolution_but_the_first(rng):
             np.testing.assert_allclose(outputs.features, x.reshape(4, -1), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
     images = jnp.asarray(rng.normal(size=(6, 8, 8, 3)), jnp.float32)
     model = network("FRePo-D3", 3, width=4)
@@ -310,7 +325,9 @@ def test_frepo_keeps_a_tenth_of_its_running_statistics(rng):
     np.testing.assert_allclose(moved["var"], 0.1 + 0.9 * moments["var"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["FC1", "ConvNet-D3", "ResNet10", "WRN-16-2"])
+@pytest.mark.parametrize(
+    "name", ["FC1", "ConvNet-D3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet10", "WRN-16-2"))]
+)
 def test_softplus_is_smooth_and_almost_relu(name, rng):
     images = jnp.asarray(rng.standard_normal((3, 8, 8, 1)), jnp.float32)
     relu, smooth = (network(name, 3, width=8, norm="none", activation=each) for each in ("relu", "softplus"))
@@ -322,7 +339,7 @@ def test_softplus_is_smooth_and_almost_relu(name, rng):
 
 def test_softplus_is_that_of_its_formula():
     x = np.array([-1.0, -0.01, 0.0, 0.02, 1.0])
-    ours = network("FC1", 1, activation="softplus")._style.activated(jnp.asarray(x))
+    ours = network("FC1", 1, activation="softplus")._style.activate(jnp.asarray(x))
     np.testing.assert_allclose(ours, np.log1p(np.exp(60 * x)) / 60, rtol=1e-5)
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from helpers.figures import words
 from kip.pictures import canvas, charts, curves
 from kip.pictures.appearance import drawable, heading_of, tick_of
 from kip.pictures.canvas import cut, is_legible, legible
@@ -16,12 +17,6 @@ from kip.pictures.panels import Panel, Point, save_panels
 LAST = "Last Resort High-Efficiency"
 HOSTILE = "a$b_{$"
 CAT = "\N{CJK UNIFIED IDEOGRAPH-732B}"
-
-
-def words(figure):
-    from matplotlib.text import Text
-
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import kip
+from helpers.kinds import some
 from kip import cli, sets
 from kip.errors import ConfigError
 from kip.experiment import Experiment
@@ -21,6 +22,8 @@ from kip.pictures import charts
 from kip.report import page
 from kip.runs import loop as train
 from kip.storage.locks import sole_writer
+
+pytestmark = pytest.mark.pictures
 
 
 class Reader(HTMLParser):
@@ -59,6 +62,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_of_a_bare_run_needs_nothing_else(run):
     reader, text = read(page.write(run))
     assert reader.links
@@ -116,14 +120,18 @@ def test_the_page_shows_what_the_other_commands_wrote(run, tmp_path):
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
     sets = [str(run / "distilled.npz"), str(tmp_path / "other.npz")]
     Path(sets[1]).write_bytes(Path(sets[0]).read_bytes())
     out = run / "evaluation.json"
     assert cli.main(["evaluate", *sets, "--kernel", "FC1", "RBF", "--out", str(out)]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        ["digits", "FC1"], ["digits", "RBF"], ["other", "FC1"], ["other", "RBF"],
-    ]  # fmt: skip
+        ["digits", "FC1"],
+        ["digits", "RBF"],
+        ["other", "FC1"],
+        ["other", "RBF"],
+    ]
     _, text = read(page.write(run, tmp_path / "page.html"))
     evaluation = json.loads(out.read_text())
     out.unlink()
@@ -133,6 +141,7 @@ def test_the_page_shows_a_table_of_sets_and_kernels(run, tmp_path, capsys):
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_page_shows_pretraining(run, tmp_path):
     cell = {"candidate": "digits", "network": "FC1", "how": "probe", "start": "none", "mean": 0.5, "deviation": 0.1}
     written = {"data": "mnist", "labelled": None, "cells": [{**cell, "accuracies": [0.4, 0.6]}]}
@@ -157,7 +166,7 @@ def svg_of(picture):
 
 def test_a_chart_is_a_picture_of_its_own_and_the_same_each_time():
     draw = functools.partial(charts.lines, {"a": [(0, 1.0), (1, 3.0), (2, float("nan")), (3, 2.0)]}, x="x", y="loss")
-    first, second = draw(), draw()
+    first, second = some(draw()), some(draw())
     assert first == second
     assert svg_of(first).startswith("<?xml")
     assert first.alt == "loss against x: a"
@@ -251,7 +260,7 @@ def test_nothing_is_wider_than_the_screen_and_the_browser_has_no_complaint(run, 
         f"--window-size={width + 100},900", "--dump-dom", measured.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1])
+    found = json.loads(some(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL))[1])
     assert found["images"] > 40
     assert found["broken"] == 0
     assert found["wide"] == []

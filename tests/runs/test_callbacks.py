@@ -137,5 +137,5 @@ def test_tensorboard_reads_what_the_command_logged(tmp_path):
 
 def test_a_logger_that_is_not_installed_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(MissingExtraError, match=r"kip\[tensorboard\]"):
+    with pytest.raises(MissingExtraError, match=r"kip-distillation\[tensorboard\]"):
         loggers(["tensorboard"])

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers.kinds import some
 from kip.errors import CheckpointError
 from kip.methods.problem import State
 from kip.runs import checkpoint
@@ -59,11 +60,11 @@ def with_nan(array):
 
 
 LIGHT = {
-    "no images": lambda arrays: arrays.pop(".images"),
+    "no images": lambda arrays: arrays.pop(".inputs"),
     "no step": lambda arrays: arrays.pop(".step"),
     "another step": put(".step", lambda step: step + 1),
-    "images of another rank": put(".images", lambda images: images[0]),
-    "images with NaN": put(".images", with_nan),
+    "images of another rank": put(".inputs", lambda images: images[0]),
+    "images with NaN": put(".inputs", with_nan),
     "labels with infinity": put(".labels", lambda labels: labels + np.float32(np.inf)),
     "fewer labels": put(".labels", lambda labels: labels[1:]),
     "text for classes": put(".class_index", lambda classes: classes.astype(str)),
@@ -78,8 +79,8 @@ LIGHT = {
 }
 """Faults that every reader notices, without knowing the method."""
 COMPLETE = {
-    "images of another size": put(".images", lambda images: np.tile(images, (1, 2, 2, 1))),
-    "images of float64": put(".images", lambda images: images.astype(float)),
+    "images of another size": put(".inputs", lambda images: np.tile(images, (1, 2, 2, 1))),
+    "images of float64": put(".inputs", lambda images: images.astype(float)),
     "labels of more classes": put(".labels", lambda labels: np.tile(labels, 2)),
     "a part of the optimiser missing": lambda arrays: arrays.pop(".optimizer[0].mu['images']"),
     "the optimiser with NaN": put(".optimizer[0].nu['labels']", with_nan),
@@ -95,7 +96,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(folder, caplog, 
     """A valid file with another content was a KeyError, or went on with NaN to the same error at every start."""
     path = folder / "000100.npz"
     rewrite(path, (LIGHT | COMPLETE)[fault])
-    state, history = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, history = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 50
     np.testing.assert_array_equal(state.owned["pool"], state_at(50).owned["pool"])
     assert [record.step for record in history.records] == [50]
@@ -115,7 +116,7 @@ def test_export_refuses_a_damaged_checkpoint_in_words(folder, fault):
 
 
 def test_nan_where_the_method_begins_with_it_is_no_damage(folder):
-    state, _ = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, _ = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 100
     assert np.isnan(state.owned["best"])
 
@@ -123,7 +124,7 @@ def test_nan_where_the_method_begins_with_it_is_no_damage(folder):
 def test_a_light_checkpoint_is_passed_over_and_stays(folder, caplog):
     path = folder / "000100.npz"
     rewrite(path, lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith((".opt", ".owned"))])
-    state, _ = Checkpoints(folder, IDENTITY).latest(state_at(0))
+    state, _ = some(Checkpoints(folder, IDENTITY).latest(state_at(0)))
     assert state.step == 50
     assert "is not complete" in caplog.text
     assert path.exists()

@@ -22,9 +22,13 @@ def place(tmp_path_factory):
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 256, (60, 6, 6, 1)).astype(np.uint8), np.arange(60) % 2
     np.savez(
-        root / "sets" / "mine.npz", x_train=x, y_train=y, x_test=x[:10] // 2, y_test=y[:10],
+        root / "sets" / "mine.npz",
+        x_train=x,
+        y_train=y,
+        x_test=x[:10] // 2,
+        y_test=y[:10],
         class_names=["a$b_{$", "cold\x1b[2J"],
-    )  # fmt: skip
+    )
     (root / "config.py").write_text(
         "import kip\n"
         "config = kip.Experiment(\n"
@@ -56,6 +60,7 @@ def _no_variable(monkeypatch):
     ],
     ids=lambda command: " ".join(command[:2]),
 )
+@pytest.mark.slow
 def test_commands_after_a_run_need_no_data_dir(place, monkeypatch, capsys, command):
     monkeypatch.chdir(place)
     assert cli.main([*command, "--json"]) == 0, capsys.readouterr().err
@@ -63,6 +68,7 @@ def test_commands_after_a_run_need_no_data_dir(place, monkeypatch, capsys, comma
     assert "error" not in results
 
 
+@pytest.mark.slow
 def test_what_is_given_comes_first_and_a_folder_that_has_gone_is_forgotten(place, tmp_path):
     run = shutil.copytree(place / "run", tmp_path / "run")
     assert folder.place_of_data(run) == place / "sets"

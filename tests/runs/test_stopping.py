@@ -44,6 +44,15 @@ class Sends(Callback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture(autouse=True)
+def _heeded():
+    """Let signals come: a process that `nohup` or a shell's `&` has started ignores some, and hands that on."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (getattr(signal, name) for name in NAMES)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number):
     """Send this process a signal, and wait until it comes."""
     os.kill(os.getpid(), number)

@@ -1,26 +1,22 @@
 """What a worker with a key can try against a run, over links in threads; the bits stay those of the local executor."""
 
-import importlib.util
 import logging
 import threading
 from concurrent.futures import Future
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import links
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import WorkerError
 from kip.kernels import Architecture
+from kip.server import trust
 from kip.server.checks import TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.codec import Message, decode, encode
 from kip.workers.worker import Worker
-
-_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
-links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(links)
 
 PATIENT = Settings(deadline=600.0, copy_after=0.3, ping_every=0.05, quarantine=0.1, patience=60.0)
 """Whoever is waited for by the deadline stops the test."""
@@ -184,6 +180,18 @@ def test_a_distrusted_key_that_comes_back_is_told_why_and_counts_for_nothing(exp
         assert "liar/2" not in executor.scheduler.members
 
 
+def test_a_key_that_lied_in_an_earlier_life_of_the_server_is_given_nothing(expected, tmp_path):
+    """Its worker was here before the run's folder was read, as those of ray and launchpad are, and stayed."""
+    (tmp_path / trust.FILE).write_text('{"keys": {"liar": {"unchecked": 0, "base": null, "distrusted": "it lied"}}}')
+    liar = Changed("liar", task=lying)
+    with RemoteExecutor([liar, honest()], settings=PATIENT) as executor:
+        executor.scheduler.keep_trust_in(tmp_path)
+        check(executor, expected)
+        assert executor.scheduler.members["liar"].state == "distrusted"
+        assert executor.scheduler.sent_away == {"liar": "it lied"}
+    assert liar.asked == []
+
+
 def test_two_results_of_one_key_that_differ_are_a_proof_against_it(expected):
     lies = iter(range(10**6))
     two_faced = Changed("a", "key", task=lambda answer: lying(answer) if next(lies) % 2 else answer)
@@ -308,11 +316,14 @@ def test_texts_of_workers_are_cut_and_have_no_control_characters(expected, caplo
     caplog.set_level(logging.INFO)
     flood = "\x1b[2J\n" + "x" * 500_000
     made = [
-        Changed("a", task=error("compute", flood)), Changed("b", begin=error(flood, flood)),
-        Changed("c", open=with_fields(why=flood, holds=False)), Changed("d", open=error("versions", flood)),
-        Changed("e", task=lambda answer: answer._replace(kind=flood)), Changed("f", open=with_fields(hardware=flood)),
+        Changed("a", task=error("compute", flood)),
+        Changed("b", begin=error(flood, flood)),
+        Changed("c", open=with_fields(why=flood, holds=False)),
+        Changed("d", open=error("versions", flood)),
+        Changed("e", task=lambda answer: answer._replace(kind=flood)),
+        Changed("f", open=with_fields(hardware=flood)),
         Changed("g", task=with_fields(epoch=flood)),
-    ]  # fmt: skip
+    ]
     with RemoteExecutor([*made, honest()], settings=PATIENT) as executor:
         check(executor, expected)
         assert max(map(len, executor.scheduler.sent_away.values())) < 1000

@@ -1,20 +1,14 @@
 """Bytes on the wire for a step of the paper's size, counted on messages that are really made."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from helpers import links
 from kip.blocks import Blocks, KernelBlocks, Source
 from kip.kernels import Architecture
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.codec import Message, decode, encode
-
-_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
-links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(links)
 
 SUPPORT, TARGET, IMAGE = 100, 5000, (32, 32, 3)
 MOST = 3_000_000

@@ -1,23 +1,18 @@
 """Faults of real processes, over plain connections: the run ends with the local run's bits, and the log names them."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from helpers import processes
 from kip.errors import WorkersLostError
 from kip.runs import loop as train
 from kip.server import service, zmq
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 MADE = processes.experiment()
@@ -38,7 +33,8 @@ def finish(workers, out, expected):
 
 def test_a_worker_killed_in_the_middle_of_a_task(tmp_path, expected):
     with processes.Workers(MADE) as workers:
-        workers.start(), workers.start()
+        workers.start()
+        workers.start()
         workers.executor.after = 30
         workers.executor.then = lambda at_work: os.kill(at_work[0], signal.SIGKILL)
         log = finish(workers, tmp_path, expected)
@@ -47,7 +43,8 @@ def test_a_worker_killed_in_the_middle_of_a_task(tmp_path, expected):
 
 def test_all_workers_killed_and_others_started(tmp_path, expected):
     with processes.Workers(MADE) as workers:
-        workers.start(), workers.start()
+        workers.start()
+        workers.start()
 
         def kill_all(_):
             for process in workers.processes:
@@ -64,7 +61,8 @@ def test_all_workers_killed_and_others_started(tmp_path, expected):
 def test_a_worker_frozen_past_the_deadline(tmp_path, expected):
     settings = processes.QUICK._replace(deadline=8.0, copy_after=60.0)
     with processes.Workers(MADE, settings=settings) as workers:
-        workers.start(), workers.start("freezes")
+        workers.start()
+        workers.start("freezes")
         workers.wait_for(2)
         log = finish(workers, tmp_path, expected)
     assert "has not answered for" in log
@@ -72,7 +70,8 @@ def test_a_worker_frozen_past_the_deadline(tmp_path, expected):
 
 def test_what_a_frozen_worker_holds_runs_elsewhere_before_the_deadline(tmp_path, expected):
     with processes.Workers(MADE) as workers:
-        workers.start(), workers.start("freezes")
+        workers.start()
+        workers.start("freezes")
         workers.wait_for(2)
         start = time.monotonic()
         log = finish(workers, tmp_path, expected)
@@ -87,7 +86,8 @@ def test_what_a_frozen_worker_holds_runs_elsewhere_before_the_deadline(tmp_path,
 )
 def test_a_worker_that_returns_rubbish(tmp_path, expected, how, words):
     with processes.Workers(MADE) as workers:
-        workers.start(), workers.start(how)
+        workers.start()
+        workers.start(how)
         workers.wait_for(2)
         log = finish(workers, tmp_path, expected)
     assert "in quarantine" in log
@@ -96,7 +96,8 @@ def test_a_worker_that_returns_rubbish(tmp_path, expected, how, words):
 
 def test_workers_end_soon_after_the_last_step_and_listened_nowhere(tmp_path, expected):
     with processes.Workers(MADE) as workers:
-        workers.start(), workers.start()
+        workers.start()
+        workers.start()
         seen = []
         workers.executor.after = 30
         workers.executor.then = lambda _: seen.extend(

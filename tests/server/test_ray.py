@@ -8,15 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 import kip
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
+from helpers import processes
+from helpers.kinds import untyped
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,9 +82,13 @@ def distill(config, out, address, environment, seconds=300):
     command = [sys.executable, "-m", "kip.cli", "distill", str(config), "--out", str(out), "--executor", "ray"]
     without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
-        [*command, "--workers", "2", "--address", address], env={**without, **environment}, capture_output=True,
-        text=True, timeout=seconds, check=False,
-    )  # fmt: skip
+        [*command, "--workers", "2", "--address", address],
+        env={**without, **environment},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -115,5 +116,5 @@ def test_who_lacks_the_certificates_or_the_token_has_no_part_in_it(cluster, secr
     with pytest.raises((AssertionError, subprocess.TimeoutExpired)) as refusal:  # without TLS Ray goes on trying
         assert distill(config, tmp_path / "run", cluster, given, seconds=40).returncode == 0
     if refusal.type is subprocess.TimeoutExpired:
-        assert b"Failed to connect to GCS" in refusal.value.stderr
+        assert b"Failed to connect to GCS" in untyped(refusal.value).stderr
     assert not (tmp_path / "run" / "distilled.npz").exists()

@@ -1,25 +1,14 @@
 """A worker that goes wrong unseen for a while: the run goes back to before that, and ends with the same bits."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from helpers import links, processes
 from kip.server import service
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.worker import Worker
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"kip_tests_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-links, processes = load("links"), load("processes")
 pytestmark = pytest.mark.slow
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from helpers.kinds import some
 from kip.errors import ConfigError, MessageError, WorkerError
 from kip.server import router as routing
 from kip.server.keyring import Keyring
@@ -328,7 +329,7 @@ def test_strangers_who_say_nothing_do_not_keep_an_honest_worker_out(tmp_path, st
     """The server may have 1024 descriptors; the strangers come in processes of their own, and stay."""
     code = FLOOD.format(paths=[path for path in sys.path if path])
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    port, before = map(int, process.stdout.readline().split())
+    port, before = map(int, some(process.stdout).readline().split())
     half_open = []
     try:
         for number in range(strangers):
@@ -343,7 +344,7 @@ def test_strangers_who_say_nothing_do_not_keep_an_honest_worker_out(tmp_path, st
             target=connect.serve, args=(Echo(), ("127.0.0.1", port), key), kwargs={"stop": stop}, daemon=True
         )
         thread.start()
-        works, most, after = process.stdout.readline().split()
+        works, most, after = some(process.stdout).readline().split()
         seconds = time.monotonic() - start
         stop.set()
         thread.join(10)

@@ -1,26 +1,21 @@
 """The scheduler over workers in threads: the bits of the local executor, whatever the workers do."""
 
-import importlib.util
 import logging
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import links
 from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError, WorkerError, WorkersLostError
-from kip.kernels import RBF, Architecture, Stax
+from kip.kernels import RBF, Architecture, Kernel, Stax
 from kip.server.checks import Checks, TaintedError
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
 from kip.workers.codec import Message, decode, encode
 from kip.workers.worker import Worker
-
-_spec = importlib.util.spec_from_file_location("kip_tests_links", Path(__file__).with_name("links.py"))
-links = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(links)
 
 KERNEL = Architecture("FC", 1)
 QUICK = Settings(deadline=30.0, copy_after=0.2, ping_every=0.05, quarantine=0.1, patience=5.0)
@@ -37,7 +32,7 @@ class SmallTasks(KernelBlocks):
         return plan(len(support), num_target, 1, 9, task_columns=2)
 
 
-def step(executor, kernel=KERNEL, n=7, m=20, seed=0):
+def step(executor, kernel: Kernel = KERNEL, n=7, m=20, seed=0):
     """A step's kernel matrices and gradient."""
     rng = np.random.default_rng(seed)
     support, target = (rng.standard_normal((count, 4, 4, 2)).astype(np.float32) for count in (n, m))

@@ -13,15 +13,12 @@ import numpy as np
 import pytest
 
 import kip
+from helpers import processes
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture
 from kip.server.executor import RemoteExecutor
 from kip.server.ray import share_of_actor
-
-_spec = importlib.util.spec_from_file_location("kip_tests_processes", Path(__file__).with_name("processes.py"))
-processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(processes)
 
 pytestmark = pytest.mark.slow
 FC, CONV = Architecture("FC", 1), Architecture("ConvNet", 1)
@@ -202,7 +199,7 @@ def test_twenty_steps_give_the_same_set_to_the_bit_for_any_number_of_workers(tra
     target_batch = 150 if kernel is FC else 60
     made = processes.experiment(kernel=kernel, data=data, steps=20, target_batch=target_batch, columns=3)
     expected = processes.run_locally(made, tmp_path / "local")
-    for count in (1, 2, 4):
+    for count in (1, 2, 4) if kernel is FC else (2,):
         assert distill(made, tmp_path / str(count), transport, count) == expected, count
 
 

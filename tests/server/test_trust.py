@@ -130,8 +130,11 @@ def test_checkpoints_of_doubtful_steps_are_set_aside_and_older_ones_stay(tmp_pat
     assert Executor.scheduler.base == 100
     lasting.go_back(TaintedError("results cannot be believed", base=0))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "000000.npz", "000050.doubted", "000100.doubted", "notes.npz",
-    ]  # fmt: skip
+        "000000.npz",
+        "000050.doubted",
+        "000100.doubted",
+        "notes.npz",
+    ]
     assert Executor.scheduler.gone_back == 0
     assert "set aside as *.doubted: 50, 100" in caplog.text
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip import data, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.data import Data, image_folder, pickle_machine, torch_file
 from kip.data.published import scores_and_classes
-from kip.errors import ConfigError, DataError, ShapeError
+from kip.errors import ConfigError, DataError, KipError, ShapeError
 from kip.evaluate import evaluate_set
 from kip.kernels import Architecture
 from kip.preprocess import Preprocess
@@ -38,7 +39,7 @@ class _Built:
         self.value, self.state = value, state
 
 
-class _Writer(pickle._Pickler):
+class _Writer(untyped(pickle)._Pickler):
     """Writes pickles that name functions without importing them, and storages by key, as torch does."""
 
     def save(self, obj, save_persistent_id=True):
@@ -127,9 +128,15 @@ def test_normalised_and_preprocessed_values_come_back_to_the_same_set(natural, d
     np.savez(tmp_path / "n.npz", images=(images - 0.3) / 0.2, classes=classes)
     np.savez(tmp_path / "p.npz", images=transform.apply(images), classes=classes)
     normalised = import_set(
-        tmp_path / "n.npz", Data("digits"), name="x", values="normalised", mean=(0.3,), deviation=(0.2,),
-        preprocessing=Preprocess("zca"), kernel=FC,
-    )  # fmt: skip
+        tmp_path / "n.npz",
+        Data("digits"),
+        name="x",
+        values="normalised",
+        mean=(0.3,),
+        deviation=(0.2,),
+        preprocessing=Preprocess("zca"),
+        kernel=FC,
+    )
     seen = import_set(
         tmp_path / "p.npz", Data("digits"), name="x", values="preprocessed", preprocessing=Preprocess("zca"), kernel=FC
     )
@@ -141,7 +148,7 @@ def test_normalised_and_preprocessed_values_come_back_to_the_same_set(natural, d
 @pytest.mark.parametrize("call", [("os", "system"), ("builtins", "eval"), ("torch", "load"), ("kip.cli", "main")])
 def test_a_pt_file_that_names_code_is_refused_and_runs_nothing(tmp_path, call):
     marker = tmp_path / "ran"
-    path = pt_file(tmp_path / "evil.pt", {"data": _Named(*call, (f"touch {marker}",))})
+    path = pt_file(tmp_path / "evil.pt", {"data": _Named(call[0], call[1], (f"touch {marker}",))})
     with pytest.raises(DataError, match=f"names code; got {call[0]}.{call[1]}"):
         torch_file.read(path)
     assert not marker.exists()
@@ -207,9 +214,11 @@ def test_a_view_is_held_against_the_bytes_of_its_storage(tmp_path, shape, stride
 def test_views_give_the_values_that_torch_would(tmp_path):
     array = np.arange(24, dtype=np.float32)
     structure = [
-        tensor(0, array, shape=(3, 2), strides=(2, 7), offset=3), tensor(0, array, shape=(), strides=(), offset=23),
-        tensor(0, array, shape=(2, 3, 4), strides=(12, 1, 3)), tensor(0, array, shape=(0, 5), strides=(5, 1)),
-    ]  # fmt: skip
+        tensor(0, array, shape=(3, 2), strides=(2, 7), offset=3),
+        tensor(0, array, shape=(), strides=(), offset=23),
+        tensor(0, array, shape=(2, 3, 4), strides=(12, 1, 3)),
+        tensor(0, array, shape=(0, 5), strides=(5, 1)),
+    ]
     steps, single, last, none = torch_file.read(pt_file(tmp_path / "views.pt", structure, [array]))
     np.testing.assert_array_equal(steps, [[3, 10], [5, 12], [7, 14]])
     assert single == 23
@@ -339,11 +348,16 @@ def test_what_lies_beside_arrays_is_read_or_left_out(tmp_path):
     )
     halves = (array.view(np.uint32) >> 16).astype(np.uint16)
     structure = {
-        "images": tensor(0, array), "args": namespace, "accs": numpy_array(np.array([[1, 2], [3, 4]])), "best": scalar,
-        "half": tensor(1, halves, kind="BFloat16Storage"), 7: (1, "text", None),
+        "images": tensor(0, array),
+        "args": namespace,
+        "accs": numpy_array(np.array([[1, 2], [3, 4]])),
+        "best": scalar,
+        "half": tensor(1, halves, kind="BFloat16Storage"),
+        7: (1, "text", None),
         "parameter": _Named("torch._utils", "_rebuild_parameter", (tensor(0, array), True, {})),
-        "device": _Named("torch", "device", ("cuda", 0)), "size": _Named("torch", "Size", ((2, 3),)),
-    }  # fmt: skip
+        "device": _Named("torch", "device", ("cuda", 0)),
+        "size": _Named("torch", "Size", ((2, 3),)),
+    }
     held = torch_file.read(pt_file(tmp_path / "all.pt", structure, [array, halves]))
     np.testing.assert_array_equal(held["images"], array)
     np.testing.assert_array_equal(held["parameter"], array)
@@ -374,13 +388,16 @@ def test_sets_of_every_structure_are_the_same_set(natural, tmp_path):
     ]
     storages = [first, classes, first[:10], classes[:10], first[10:], classes[10:], np.array([0.01], np.float32)]
     structures = {
-        "pair": (list(both), ()), "tuple": (both, ()), "rate": ((*both, 0.01), (0.01,)),
-        "steps": ([halves, others], (0.02, 0.01)), "sets": ([list(both), list(both)], ()),
+        "pair": (list(both), ()),
+        "tuple": (both, ()),
+        "rate": ((*both, 0.01), (0.01,)),
+        "steps": ([halves, others], (0.02, 0.01)),
+        "sets": ([list(both), list(both)], ()),
         "names": ({"syn_images": both[0], "syn_labels": both[1], "syn_lr": 0.01}, (0.01,)),
         "beside": ({"images": both[0], "labels": both[1], "args": _Named("argparse", "Namespace", ())}, ()),
         "list": ({"image_syn": both[0], "label_syn": classes.tolist(), 3: "text"}, ()),
         "numpy": ({"Images": both[0], "targets": numpy_array(classes)}, ()),
-    }  # fmt: skip
+    }
     np.savez(tmp_path / "a.npz", images=images, classes=classes)
     wanted = import_set(tmp_path / "a.npz", Data("digits"), name="x", values="pixels", kernel=FC)
     for name, (structure, rates) in structures.items():
@@ -435,9 +452,13 @@ def test_images_without_labels_stand_in_the_order_of_the_classes(natural, tmp_pa
 def test_classes_are_whole_numbers_of_any_form():
     classes = np.array([2, 0, 1])
     for labels in (
-        classes, classes[:, None], classes.astype(np.float32), classes.astype(np.uint8), np.eye(3, dtype=int)[classes],
+        classes,
+        classes[:, None],
+        classes.astype(np.float32),
+        classes.astype(np.uint8),
+        np.eye(3, dtype=int)[classes],
         np.eye(3, dtype=bool)[classes],
-    ):  # fmt: skip
+    ):
         scores, found, learned = scores_and_classes(labels, 3, 3)
         np.testing.assert_allclose(scores, np.eye(3)[classes] - 1 / 3, atol=1e-7)
         np.testing.assert_array_equal(found, classes)
@@ -469,7 +490,7 @@ def test_learned_labels_are_what_they_are_said_to_be(caplog):
     assert "--labels-are logits" in caplog.text
     caplog.clear()
     for rows, kind in ((made, "probabilities"), (made, None), (made - 0.5, None), (logits, "scores")):
-        scores_and_classes(rows, 3, 2, kind)
+        scores_and_classes(rows, 3, 2, untyped(kind))
     assert not caplog.records
     with pytest.raises(DataError, match=r"rows from -1e\+03.*probabilities.*--labels-are logits"):
         scores_and_classes(logits, 3, 2, "probabilities")
@@ -547,9 +568,14 @@ def test_a_published_set_keeps_its_classes(real_data, tmp_path):
         pytest.skip("KIP_ORIGINALS_DIR has no released sets")
     mean, deviation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     distilled = import_set(
-        Path(path), Data("cifar10"), name="dsa", values="normalised", mean=mean, deviation=deviation,
+        Path(path),
+        Data("cifar10"),
+        name="dsa",
+        values="normalised",
+        mean=mean,
+        deviation=deviation,
         data_dir=real_data,
-    )  # fmt: skip
+    )
     assert distilled.images.shape == (10, 32, 32, 3)
     np.testing.assert_array_equal(distilled.class_index, np.arange(10))
 
@@ -593,7 +619,7 @@ def test_a_folder_of_images_becomes_a_set(tmp_path):
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     from PIL import Image
 
-    def refused(match, kind=DataError, **options):
+    def refused(match, kind: type[KipError] = DataError, **options):
         with pytest.raises(kind, match=match):
             import_set(tmp_path / "set", Data("digits"), name="x", kernel=FC, **{"values": "pixels", **options})
 
@@ -650,9 +676,13 @@ def animals(folder, classes=("zebra", "ant", "cat"), published=("ant", "cat", "z
     x = generator.integers(0, 90, (30, 8, 8, 3)).astype(np.uint8)
     x[np.arange(30), labels] += 150  # a bright row tells the classes apart
     np.savez(
-        folder / "animals.npz", x_train=x, y_train=labels, x_test=x[:9] // 2, y_test=labels[:9],
+        folder / "animals.npz",
+        x_train=x,
+        y_train=labels,
+        x_test=x[:9] // 2,
+        y_test=labels[:9],
         class_names=np.array(classes) if classes else np.array(["a", "b", "c"]),
-    )  # fmt: skip
+    )
     for name, label in zip(published, (1, 2, 0)):
         (folder / "published" / name).mkdir(parents=True)
         for number, image in enumerate(x[labels == label][:2]):
@@ -771,7 +801,7 @@ def test_bytes_are_the_pixels_and_labels_must_be_finite(natural, tmp_path):
     np.savez(tmp_path / "u8.npz", images=np.rint(255 * images).astype(np.uint8), classes=classes)
     np.savez(tmp_path / "f.npz", images=images, classes=classes)
     of_bytes, plain = (
-        import_set(tmp_path / f"{name}.npz", Data("digits"), name="x", values=values, kernel=FC)
+        import_set(tmp_path / f"{name}.npz", Data("digits"), name="x", values=untyped(values), kernel=FC)
         for name, values in (("u8", "bytes"), ("f", "pixels"))
     )
     np.testing.assert_allclose(of_bytes.images, plain.images, atol=1e-6)

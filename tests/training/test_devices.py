@@ -15,21 +15,28 @@ from kip.training.supervised import train
 
 pytestmark = pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
 RECIPE = Recipe(
-    "xent", optimizer=Optimizer("sgd", 0.05, momentum=0.9), steps=6, batch=12, augment="shift", evaluations=1,
-    keep="last", spread=True,
-)  # fmt: skip
-MODEL = Model(Network("ConvNet-D3", width=4, norm="batch"), 3)
+    "xent",
+    optimizer=Optimizer("sgd", 0.05, momentum=0.9),
+    steps=4,
+    batch=12,
+    augment="shift",
+    evaluations=1,
+    keep="last",
+    spread=True,
+)
+MODEL = Model(Network("FC1", width=4, norm="batch"), 3)
 
 
 def trained(rng, recipe):
     images, labels = (
-        rng.standard_normal((30, 8, 8, 1)).astype(np.float32),
-        np.eye(3, dtype=np.float32)[np.arange(30) % 3],
+        rng.standard_normal((24, 8, 8, 1)).astype(np.float32),
+        np.eye(3, dtype=np.float32)[np.arange(24) % 3],
     )
     result = train(MODEL, recipe, key(0, "spread", 0)[None], np.array([0.05]), np.array([0.0]), images, labels, None)
     return result.variables[0]
 
 
+@pytest.mark.slow
 def test_a_spread_training_gives_the_numbers_of_one_device_batch_statistics_included():
     many, one = (
         trained(np.random.default_rng(0), recipe) for recipe in (RECIPE, dataclasses.replace(RECIPE, spread=False))

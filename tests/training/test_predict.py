@@ -10,7 +10,7 @@ from kip.networks import network
 from kip.training import predict
 from kip.training.devices import over_devices
 
-MODEL = network("ConvNet", 3, width=4)
+MODEL = network("ConvVec1", 3, width=4)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def precisions(function, *arguments):
 
 def test_features_and_the_empirical_ntk_ask_for_all_digits_of_float32(rng, variables):
     images = jnp.asarray(rng.normal(size=(2, 8, 8, 1)), jnp.float32)
-    full = lambda v, x: predict.evaluate(MODEL, v, x, False, "highest").features  # noqa: E731
-    as_set = lambda v, x: predict.evaluate(MODEL, v, x, False, None).features  # noqa: E731
+    full = lambda v, x: predict.precise_features(MODEL, v, x)  # noqa: E731
+    as_set = lambda v, x: MODEL.apply(v, x).features  # noqa: E731
     assert precisions(full, variables, images)[0] > 0
     assert precisions(full, variables, images)[1] == 0
     assert precisions(as_set, variables, images)[0] == 0
     with jax.default_matmul_precision("tensorfloat32"):
-        assert precisions(lambda v, x: predict._features(v, x, model=MODEL, precision="highest"), variables, images)[0]
+        assert precisions(lambda v, x: predict._features(v, x, model=MODEL), variables, images)[0]
         assert precisions(lambda v, x: _rows(MODEL, v, x), variables, images[:1])[0] > 0
         assert precisions(_products, jnp.ones((2, 3)), jnp.ones((2, 3)))[0] > 0
 

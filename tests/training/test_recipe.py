@@ -8,7 +8,7 @@ import pytest
 
 from kip import rng as keys
 from kip.errors import ConfigError
-from kip.training.recipe import Optimizer, scheduled, with_rates
+from kip.training.recipe import Optimizer, rate_fraction, with_rates
 
 STEPS = 6
 
@@ -62,7 +62,7 @@ def test_a_chain_is_optaxs_own(optimizer, rng):
 def test_rates_in_the_state_are_vectorised_over(rng):
     params = start(rng)
     chain = Optimizer("adamw", 1.0, schedule="cosine").chain(STEPS)
-    rates, decays = np.float32([0.1, 0.01]), np.float32([0.0, 0.3])
+    rates, decays = np.array([0.1, 0.01], np.float32), np.array([0.0, 0.3], np.float32)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
     state = with_rates(jax.vmap(chain.init)(many), rates, decays)
     for step in range(STEPS):
@@ -88,11 +88,11 @@ def test_a_new_optimiser_in_the_middle_forgets_its_momentum(rng):
 
 
 def test_schedules_start_at_one_and_end_where_they_say():
-    last = [float(scheduled(name, 99, 100)) for name in ("constant", "cosine", "linear", "halfway")]
+    last = [float(rate_fraction(name, 99, 100)) for name in ("constant", "cosine", "linear", "halfway")]
     np.testing.assert_allclose(last, [1.0, 0.00024672, 0.01, 0.1], rtol=1e-3)
-    assert [float(scheduled(name, 0, 100)) for name in ("constant", "cosine", "linear", "halfway")] == [1, 1, 1, 1]
-    assert [float(scheduled("halfway", step, 100)) for step in (49, 50)] == pytest.approx([1, 0.1])
-    assert [float(scheduled("halfway", step, 100, 70)) for step in (69, 70)] == pytest.approx([1, 0.1])
+    assert [float(rate_fraction(name, 0, 100)) for name in ("constant", "cosine", "linear", "halfway")] == [1, 1, 1, 1]
+    assert [float(rate_fraction("halfway", step, 100)) for step in (49, 50)] == pytest.approx([1, 0.1])
+    assert [float(rate_fraction("halfway", step, 100, 70)) for step in (69, 70)] == pytest.approx([1, 0.1])
 
 
 def test_what_contradicts_itself_is_refused():
@@ -117,7 +117,7 @@ def test_a_key_is_a_function_of_seed_purpose_and_counters():
 def test_schedules_of_post_training_are_those_written_out():
     steps = 80
     half, warm = (
-        [float(scheduled(name, step, steps)) for step in range(steps)] for name in ("half_cosine", "warm_cosine")
+        [float(rate_fraction(name, step, steps)) for step in range(steps)] for name in ("half_cosine", "warm_cosine")
     )
     np.testing.assert_allclose(half, [0.5 * (1 + np.cos(np.pi * step / steps / 2)) for step in range(steps)], rtol=1e-6)
     np.testing.assert_allclose(warm[:3], [1 / 3, 2 / 3, 1], rtol=1e-6)  # a fortieth rises

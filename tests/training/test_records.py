@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,10 +27,19 @@ def images(rng):
 
 
 def make(images, store, gradients_after=(1,), recording=RECORDING, **options):
+    pixels, classes = images
     return record(
-        recording, SMALL, *images, 3, seed=0, mirror_keeps_class=False, store=store, gradients_after=gradients_after,
+        recording,
+        SMALL,
+        pixels,
+        classes,
+        3,
+        seed=0,
+        mirror_keeps_class=False,
+        store=store,
+        gradients_after=gradients_after,
         **options,
-    )  # fmt: skip
+    )
 
 
 def files(records):
@@ -40,6 +50,7 @@ class Killed(BaseException):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_the_last_row_is_what_the_trained_network_gives(images, store):
     made = make(images, store)
     assert made.epochs == 4
@@ -48,7 +59,7 @@ def test_the_last_row_is_what_the_trained_network_gives(images, store):
     columns = made.columns(np.array([3, 9]))
     assert columns.shape == (2, 5, 2, 3)
     assert not np.array_equal(columns[0], columns[1]), "each seed is a network of its own"
-    one_hot = np.eye(3)[images[1]]
+    one_hot = jnp.eye(3)[images[1]]
     losses = [per_example("xent", made.columns(slice(None))[0, row], one_hot).mean() for row in (0, -1)]
     assert losses[1] < losses[0], "it has learned"
 
@@ -64,6 +75,7 @@ def test_a_compute_aligned_recording_is_a_whole_training_by_the_recipe_of_hl():
         assert ours == dataclasses.replace(protocol, steps=ours.steps, drawn=ours.drawn)
 
 
+@pytest.mark.slow
 def test_a_schedule_changes_all_epochs_and_not_the_end_alone(images, store):
     """The first epochs of a longer training are not a shorter training, where the rate falls as a cosine."""
     short, long = (make(images, store, (), dataclasses.replace(RECORDING, epochs=n, seeds=1)) for n in (2, 4))
@@ -156,6 +168,7 @@ def test_gradients_after_an_epoch_that_is_not_recorded_are_refused(images, store
         make(images, store, gradients_after=(5,))
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_those_of_a_loop_over_images(images, monkeypatch):
     model = Model(Network("ConvVec1", width=2, norm="layer"), 3)
     inputs, labels = images[0][:6], np.eye(3, dtype=np.float32)[images[1][:6]]

@@ -13,9 +13,9 @@ from kip.networks.model import Model, Network
 from kip.rng import key
 from kip.storage.artefacts import Artefact
 from kip.training import relabel as module
-from kip.training.augment import augmented
+from kip.training.augment import augment_images
 from kip.training.batches import Batches
-from kip.training.mix import mixed
+from kip.training.mix import mix_images
 from kip.training.post_training import post_train
 from kip.training.protocols import PROTOCOLS
 from kip.training.relabel import of_update, relabel
@@ -43,6 +43,7 @@ def recipe(**changes):
     return dataclasses.replace(PROTOCOL, **changes).recipe(20, mirror_keeps_class=True)
 
 
+@pytest.mark.slow
 def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
     taught, views, of = teacher(), key(0, "views"), recipe()
     assert of.steps == 36, "12 epochs of batches of 8, 8 and 4"
@@ -51,8 +52,8 @@ def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
     for step in (0, 5, 35):
         indices = batches.indices(jax.random.fold_in(views, 1), jnp.asarray(step), 8 if step == 0 else 4)
         drawing = of_update(views, step)
-        seen = augmented("flip_shift", drawing, jnp.asarray(images())[indices])
-        seen = mixed("cutmix", jax.random.fold_in(drawing, MIXING), seen).images
+        seen = augment_images("flip_shift", drawing, jnp.asarray(images())[indices])
+        seen = mix_images("cutmix", jax.random.fold_in(drawing, MIXING), seen).images
         expected = MODEL.apply(taught.variables, seen).logits
         labels = read(step)
         assert labels.dtype == jnp.float16
@@ -61,6 +62,7 @@ def test_labels_are_the_teachers_for_the_views_that_the_key_draws(store):
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.slow
 def test_networks_learn_from_stored_labels_what_they_learn_from_the_teacher(store, count):
     taught, views, of = teacher(), key(0, "views"), recipe()
     keys = jnp.stack([key(0, "student", index) for index in range(count)])
@@ -76,6 +78,7 @@ def test_networks_learn_from_stored_labels_what_they_learn_from_the_teacher(stor
         assert not np.allclose(jax.tree.leaves(stored.variables[0])[0], jax.tree.leaves(stored.variables[1])[0])
 
 
+@pytest.mark.slow
 def test_several_teachers_give_the_mean_of_their_logits(store):
     views, of = key(0, "views"), recipe()
     first, second, both = (
@@ -138,6 +141,7 @@ def test_parts_are_whole_epochs_of_a_bounded_size(store, monkeypatch):
     assert stored.like(0)["logits"].shape == (20, 3)
 
 
+@pytest.mark.slow
 def test_a_protocol_judges_by_stored_labels_and_reports_their_bytes(store):
     candidate = Candidate("set", images(), classes())
     test = images(9), np.arange(9) % 3

@@ -18,9 +18,9 @@ SQUEEZE = Squeeze(epochs=3, batch=200)
 
 
 def squeezed(problem, store):
-    return squeeze(
-        SQUEEZE, NETWORK, problem.inputs, problem.labels, 10, seed=0, mirror_keeps_class=False, store=store
-    )[1]  # fmt: skip
+    return squeeze(SQUEEZE, NETWORK, problem.inputs, problem.labels, 10, seed=0, mirror_keeps_class=False, store=store)[
+        1
+    ]
 
 
 class Killed(BaseException):
@@ -52,7 +52,7 @@ def judge(**changes):
     return Students(STUDENT, protocol, test_networks=2, teachers=(NETWORK,), squeeze=SQUEEZE)
 
 
-@pytest.mark.parametrize("labels", ["teacher on views", "stored views"])
+@pytest.mark.parametrize("labels", [pytest.param("teacher on views", marks=pytest.mark.slow), "stored views"])
 def test_a_judge_labels_with_the_networks_that_were_squeezed(problem, store, labels, monkeypatch):
     made = squeezed(problem, store)
     state = problem.natural_support(2)

@@ -22,9 +22,15 @@ SUPPORT = np.random.default_rng(0).standard_normal((3, 2, 2, 1)).astype(np.float
 TARGET = np.random.default_rng(1).standard_normal((5, 2, 2, 1)).astype(np.float32)
 NAMES = {"run": "r", "configuration": "c"}
 BEGIN = {
-    **NAMES, "epoch": 1, "kernel": config.to_dict(KERNEL), "dtype": "float32", "size": [2, 2, 2],
-    "implementation": "auto", "support": "s", "target": "t",
-}  # fmt: skip
+    **NAMES,
+    "epoch": 1,
+    "kernel": config.to_dict(KERNEL),
+    "dtype": "float32",
+    "size": [2, 2, 2],
+    "implementation": "auto",
+    "support": "s",
+    "target": "t",
+}
 WHOLE = ["ts", 0, 5, 0, 3]
 
 

@@ -1,11 +1,13 @@
-"""Our own kernels of ReLU networks: FC, ConvVec, ConvNet, ConvNet3 and Myrtle, NTK and NNGP.
+"""Our own kernels of networks: FC, ConvVec, ConvNet, ConvNet3 and Myrtle, NTK and NNGP.
 
 They follow the same recursion as neural-tangents, which stays the reference (`kip.kernels.neural_tangents`) and which
 the tests compare with, and differ in how it is computed:
 
 - `kip.kernels.levels`: only the position pairs that the poolings need, exactly, and none twice;
 - `planes.py`: image pairs as minor axis, so that a convolution is a sum of slices and everything vectorises;
-- `relu.py`: one root and two polynomials a pair, accurate for equal and nearly equal images; a hand-written vjp;
+- `dual.py`: an activation as the engine needs it; `activations.py`: those that there are;
+- `relu.py`: the ReLU's, one root and two polynomials a pair, accurate for equal and nearly equal images; its vjp is
+  written by hand; `erf.py`: that of erf, likewise;
 - `chunks.py`: a block of pairs in parts that stay in cache, each image's values laid out once for all its pairs;
 - `pairs.py`: what depends on one image once an image, the rest in a loop that stays in cache and recomputes its
   planes in the vjp.
@@ -24,13 +26,8 @@ from kip.kernels.architecture import Architecture
 from kip.kernels.engine import fully_connected, pairs
 
 
-def supports(architecture: Architecture) -> bool:
-    """Return whether the engine computes an architecture."""
-    return architecture.activation == "relu"
-
-
 def network(architecture: Architecture) -> Callable[[Array, Array], Array]:
-    """Return the kernel function of an architecture that `supports` accepts.
+    """Return the kernel function of an architecture.
 
     Returns:
         A function of images x (N, H, W, C) and z (M, H, W, C), both float32 or both float64, that gives the kernel

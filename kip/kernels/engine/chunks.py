@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kip.placement import platform
+
 ELEMENTS = {"cpu": 1 << 18}
-"""Position pairs of a plane times image pairs of a chunk, by backend: on a CPU, a plane of 1 MiB stays in cache."""
+"""Position pairs of a plane times image pairs of a chunk, by platform: on a CPU, a plane of 1 MiB stays in cache."""
 ELEMENTS_ELSEWHERE = 1 << 22
 """The same on accelerators: enough to fill them."""
 LANES = 8
@@ -26,13 +28,13 @@ FEWEST, MOST = 2 * LANES, 128
 """Image pairs in a chunk on CPUs, however large or small the planes. XLA for CPUs unrolls loops over fewer and does not
 vectorise them: 15 pairs take three times as long as 16. More than the most have not been faster."""
 PER_CHUNK = 8
-"""What a chunk's loops cost by themselves, in pairs."""
+"""The cost of a chunk's loops by themselves, in pairs."""
 KEPT = "kept"
 """The name of what a function of pairs wants kept for its vjp; all else is computed again."""
 
 
 class Chunk(NamedTuple):
-    """How many first and second images a chunk pairs."""
+    """The numbers of first and second images that a chunk pairs."""
 
     first: int
     second: int
@@ -44,7 +46,7 @@ def most_pairs(plane_size: int) -> int:
     Args:
         plane_size: position pairs in its largest plane.
     """
-    elements = ELEMENTS.get(jax.default_backend())
+    elements = ELEMENTS.get(platform())
     if elements is None:
         return max(FEWEST, ELEMENTS_ELSEWHERE // plane_size)
     return min(max(FEWEST, elements // plane_size), MOST)

@@ -1,12 +1,12 @@
-"""The kernel of a convolutional ReLU network: features of each image, then blocks of pairs.
+"""The kernel of a convolutional network: features of each image, then blocks of pairs.
 
     conv     K <- w/9 box(K) + b,  T <- w/9 box(T) + b
-    relu     K, T <- their dual (`kip.kernels.engine.relu`)
+    f        K, T <- their dual under the activation (`kip.kernels.engine.dual`)
     pool     K, T <- means over 2x2 x 2x2 position pairs
     readout  K <- w mean K + b,  T <- w mean T + b
 
 for weights W_std^2 = w and biases b_std^2 = b; K_0 = T_0 is the mean over channels of x z'. What depends on one image
-is computed once an image: its variances K(p, p) at every ReLU, which poolings make a small kernel of their own.
+is computed once an image: its variances K(p, p) at every activation, which poolings make a small kernel of their own.
 
 Pairs go through in chunks (`chunks.py`), and a chunk's planes in a loop over the shifts along y, so that what a plane
 needs stays in cache on a CPU, and memory does not grow with the block. The vjp computes each plane again, pulls it
@@ -29,15 +29,23 @@ from jax.ad_checkpoint import checkpoint_name
 from kip.kernels.architecture import Architecture
 from kip.kernels.engine import chunks
 from kip.kernels.engine import planes as P
-from kip.kernels.engine.relu import Variance, rectified, relu, variance
+from kip.kernels.engine.activations import DUALS
+from kip.kernels.engine.dual import Dual, Variance, activate, variance
 from kip.kernels.levels import Level, levels, variance_levels
 
 
-class Scale(NamedTuple):
-    """What a network's weights and biases multiply and add: w / 9 and b of its convolutions."""
+class Network(NamedTuple):
+    """The constants of a network: its convolutions' factor w / 9 and summand b, its dual, and whether T is wanted."""
 
     w: float
     b: float
+    dual: Dual
+    ntk: bool
+
+
+def _network(architecture: Architecture) -> Network:
+    w, b = architecture.w_std**2 / 9, architecture.b_std**2
+    return Network(w, b, DUALS[architecture.activation], architecture.get == "ntk")
 
 
 class Pixels(NamedTuple):
@@ -74,7 +82,7 @@ def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
 
 
 class Features(NamedTuple):
-    """What a kernel needs of each image: pixels (H, W, C, N), and variances [level][conv] (h, w, N)."""
+    """The values that a kernel needs of each image: pixels (H, W, C, N), and variances [level][conv] (h, w, N)."""
 
     pixels: Array
     variances: list[list[Variance]]
@@ -95,19 +103,19 @@ def _most_pairs(of: Sequence[Level]) -> int:
 def pair_values(architecture: Architecture, x: Features, z: Features) -> Array:
     """Return the kernel of pairs, (P,), from the features of their first and of their second images, N = P."""
     w, b = architecture.w_std**2, architecture.b_std**2
-    with_ntk = architecture.get == "ntk"
+    network = _network(architecture)
     state: Any = Pixels(x.pixels, z.pixels)
     for i, level in enumerate(levels(architecture, *x.pixels.shape[:2])):
-        state = _level(level, Scale(w / 9, b), with_ntk, state, Variances(x.variances[i], z.variances[i]))
+        state = _level(level, network, state, Variances(x.variances[i], z.variances[i]))
         if i == 0:
             # The vjp of a block keeps this much of a pair, and computes all else again.
             state = Planes(*(None if part is None else checkpoint_name(part, chunks.KEPT) for part in state))
-    return w * (state.ntk if with_ntk else state.nngp) + b
+    return w * (state.ntk if network.ntk else state.nngp) + b
 
 
 def _variances(architecture: Architecture, pixels: Array) -> list[list[Variance]]:
-    """Return K(p, p) at every ReLU, [level][conv] (h, w, N), for pixels (H, W, C, N)."""
-    scale = Scale(architecture.w_std**2 / 9, architecture.b_std**2)
+    """Return K(p, p) at every activation, [level][conv] (h, w, N), for pixels (H, W, C, N)."""
+    network = _network(architecture)._replace(ntk=False)
     pair_levels = levels(architecture, *pixels.shape[:2])
     own_levels = variance_levels(pair_levels)
     everywhere = np.ones((1, 1, 1, 1), pixels.dtype)
@@ -117,12 +125,12 @@ def _variances(architecture: Architecture, pixels: Array) -> list[list[Variance]
     for i, pair_level in enumerate(pair_levels):
         maps.append([])
         for _ in range(pair_level.convs):
-            value = scale.w * P.box(value[:, None], everywhere, True)[:, 0] + scale.b
-            maps[i].append(Variance(value, variance(value).inverse_root))
-            value = rectified(value)
+            value = network.w * P.box(value[:, None], everywhere, True)[:, 0] + network.b
+            maps[i].append(Variance(value, variance(network.dual, value).inverse_root))
+            value = network.dual.next_variance(value)
         if i < len(own_levels):
             level = own_levels[i]
-            state = _level(level, scale, False, state, Variances(maps[i], maps[i]))
+            state = _level(level, network, state, Variances(maps[i], maps[i]))
             rows, columns = (level.rows - 1) // 2, None if level.columns is None else (level.columns - 1) // 2
             value = P.equal_positions(state.nngp, level._replace(rows=rows, columns=columns))
     return maps
@@ -133,34 +141,34 @@ def _mean_product(x: list[Array], z: list[Array]) -> Array:
     return functools.reduce(operator.add, (a * b for a, b in zip(x, z, strict=True))) * (1 / len(x))
 
 
-def _level(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, variances: Variances) -> Planes:
+def _level(level: Level, network: Network, state: Pixels | Planes, variances: Variances) -> Planes:
     """Follow pairs through a level: to the next level's planes, or to K and T (P,) before the last weights."""
-    result: Any = _every_plane(level, scale, with_ntk, state, variances)
+    result: Any = _every_plane(level, network, state, variances)
     if level.end == "pool":
         return Planes(*(None if part is None else P.pool_rows(part, level) for part in result))
     return Planes(*(None if part is None else part.sum(0) for part in result))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _every_plane(level: Level, scale: Scale, with_ntk: bool, state: Pixels | Planes, variances: Variances) -> Planes:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _every_plane(level: Level, network: Network, state: Pixels | Planes, variances: Variances) -> Planes:
     """Compute each shift's plane in a loop, up to its end along x; the results are stacked on axis 0."""
     rows = _Rows(level, state, variances)
 
     def step(before, i):
         # A loop writes its results one step late, from what it carries: written as they are computed, XLA for CPUs
         # would fuse the computation with the write, which it does not spread over cores.
-        return _plane(level, scale, with_ntk, *rows.of(i)), before
+        return _plane(level, network, *rows.of(i)), before
 
     first = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: step(None, 0)[0]))
     last, late = jax.lax.scan(step, first, jnp.arange(rows.count))
     return jax.tree.map(lambda a, b: jnp.concatenate([a[1:], b[None]]), late, last)
 
 
-def _forward(level, scale, with_ntk, state, variances):
-    return _every_plane(level, scale, with_ntk, state, variances), (state, variances)
+def _forward(level, network, state, variances):
+    return _every_plane(level, network, state, variances), (state, variances)
 
 
-def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
+def _backward(level: Level, network: Network, saved, bars: Planes):
     """Compute each plane again and pull its cotangent back; what belongs to one image is summed over the planes."""
     state, variances = saved
     rows = _Rows(level, state, variances)
@@ -172,8 +180,8 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
         """Return the cotangents of one plane: of its input, and of each image's values; for z, summed over partners."""
         inputs, v_x, v_z, mask = rows.of(i)
 
-        def plane(inputs, log_v):
-            return _plane(level, scale, with_ntk, inputs, v_x, v_z, mask, log_v)
+        def plane(inputs, log_q):
+            return _plane(level, network, inputs, v_x, v_z, mask, log_q)
 
         zeros = [jnp.zeros_like(inputs.nngp) for _ in v_x]
         inputs_bar, to_x = jax.vjp(plane, inputs, zeros)[1](bar)
@@ -207,7 +215,10 @@ def _backward(level: Level, scale: Scale, with_ntk: bool, saved, bars: Planes):
     convs = level.convs
     variances_bar = Variances(
         *(
-            [Variance(bar * v.inverse_root**2, jnp.zeros_like(bar)) for v, bar in zip(values, total[:convs])]
+            [
+                Variance(bar * (network.dual.rate * v.inverse_root**2), jnp.zeros_like(bar))
+                for v, bar in zip(values, total[:convs])
+            ]
             for values, total in zip(variances, (total_x, total_z))
         )
     )
@@ -226,7 +237,7 @@ def _add_rows(total: Array, part: Array, i: Array | int) -> Array:
 
 
 class _Rows:
-    """What each plane of a level needs, laid out once for all of them."""
+    """The values that each plane of a level needs, laid out once for all of them."""
 
     def __init__(self, level: Level, state: Pixels | Planes, variances: Variances):
         self._level, self._state = level, state
@@ -263,30 +274,30 @@ class _Rows:
 
 def _plane(
     level: Level,
-    scale: Scale,
-    with_ntk: bool,
+    network: Network,
     inputs: Planes,
     v_x: list[Variance],
     v_z: list[Variance],
     mask: Array,
-    log_v: list[Array] | None = None,
+    log_q: list[Array] | None = None,
 ) -> Planes:
-    """Follow one shift's plane through a level's convolutions and ReLUs, and along x through its end.
+    """Follow one shift's plane through a level's convolutions and activations, and along x through its end.
 
-    Without T in `inputs`, and where it is wanted, it begins here with T_0 = K_0. `log_v` takes gradients, see `relu`.
+    Without T in `inputs`, and where it is wanted, it begins here with T_0 = K_0. `log_q` takes gradients, see
+    `activate`.
     """
     band = level.columns is not None
 
     def convolved(part: Array) -> Array:
-        return scale.w * P.box(part, mask, band) + scale.b
+        return network.w * P.box(part, mask, band) + network.b
 
     nngp, ntk = inputs
-    if with_ntk and ntk is None:
+    if network.ntk and ntk is None:
         ntk = nngp
     for conv in range(level.convs):
         nngp, ntk = convolved(nngp), None if ntk is None else convolved(ntk)
-        probe = jnp.zeros_like(nngp) if log_v is None else log_v[conv]
-        nngp, ntk = relu(nngp, ntk, v_x[conv], v_z[conv], probe)
+        probe = jnp.zeros_like(nngp) if log_q is None else log_q[conv]
+        nngp, ntk = activate(network.dual, nngp, ntk, v_x[conv], v_z[conv], probe)
     if level.end == "pool":
         return Planes(*(None if part is None else P.pool_columns(part, level) for part in (nngp, ntk)))
     if ntk is None:

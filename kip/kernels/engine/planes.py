@@ -6,7 +6,7 @@ A *plane* holds the covariances of P image pairs for one shift s along y and all
     all:   K[y, x, x', pair]   of positions (y, x) and (y + s, x')
 
 Pairs are the minor axis, so that everything vectorises over them. A plane is the unit that a level's loop goes over: it
-passes through all the level's convolutions and ReLUs on its own (see `kip.kernels.levels`). Positions whose
+passes through all the level's convolutions and activations on its own (see `kip.kernels.levels`). Positions whose
 partner lies outside the image hold finite rubbish, which `box` masks away.
 """
 

@@ -8,98 +8,130 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from kip.kernels.fused import activations
 from kip.kernels.fused.compiled import compiled, inlined
-from kip.kernels.fused.dual import pull_dual, pull_moment
-from kip.kernels.fused.forward import column
+from kip.kernels.fused.forward import Row, column
 from kip.kernels.fused.lanes import at, fma, put, zeros
 
 
 class Sums(NamedTuple):
-    """Cotangents of one side's images in vectors, of their pixels and of log v; and whether they are wanted at all."""
+    """Cotangents of one side's images in vectors, of their pixels and of log q; and whether they are wanted at all."""
 
     pixels: Any
     logs: Any
     wanted: bool
 
 
-class Place(NamedTuple):
-    """Where a row of one image begins among its variances, and among its sums of cotangents of log v."""
+class ImageSums(NamedTuple):
+    """The sums of a chunk's images, whose cotangents of pixels begin at `pixel`, those of log q at `log`."""
 
-    value: int
+    sums: Sums
+    pixel: int
     log: int
 
 
-@inlined
-def _add_logs(to_log, to_x, x_place, to_z, z_place, p):
-    if to_x.wanted:
-        put(to_x.logs, x_place.log + p, at(to_x.logs, x_place.log + p) + to_log)
-    if to_z.wanted:
-        put(to_z.logs, z_place.log + p, at(to_z.logs, z_place.log + p) + to_log)
+class BackMemory(NamedTuple):
+    """A thread's memory for the cotangents of K, or of T.
+
+    Attributes:
+        planes: cotangents of the input planes of all levels.
+        ring: rings of rows of cotangents, one for each convolution, laid out as those of `Memory`.
+    """
+
+    planes: Any
+    ring: Any
+
+
+class Activated(NamedTuple):
+    """A row of an activation, as its vjp needs it.
+
+    Attributes:
+        saved: `Row` of the `Saved` of the forward pass.
+        x: `Row` of the first image's variances.
+        z: `Row` of the second images' variances.
+        to_x: the first images' `ImageSums`, with `log` that of the row.
+        to_z: the second images' `ImageSums`, likewise.
+        shared: whether T is K, so that the cotangents of both go where that of K goes.
+    """
+
+    saved: Row
+    x: Row
+    z: Row
+    to_x: ImageSums
+    to_z: ImageSums
+    shared: bool
 
 
 @inlined
-def _pull_both(bar_k, bar_t, shared, saved, s, x, x_place, z, z_place, out_k, out_t, out, to_x, to_z, p):
-    """Pull a position's cotangents of K' and T' back: write those of K and T, and add up those of log v."""
-    i, j = x_place.value + p, z_place.value + p
-    to_k, to_t, to_log = pull_dual(
-        bar_k, bar_t, at(saved.w, s + p), at(saved.slope, s + p), at(saved.t, s + p),
-        at(x.root, i) * at(z.root, j), at(x.inverse, i) * at(z.inverse, j),
-    )  # fmt: skip
-    if shared:
+def _add_logs(to_log, to, p):
+    if to.sums.wanted:
+        put(to.sums.logs, to.log + p, at(to.sums.logs, to.log + p) + to_log)
+
+
+@inlined
+def _pull_both(bar_k, bar_t, row, out_k, out_t, out, p):
+    """Pull a position's cotangents of K' and T' back: write those of K and T, and add up those of log q."""
+    saved, s = row.saved.of, row.saved.start + p
+    to_k, to_t, to_log = activations.pull(
+        bar_k,
+        bar_t,
+        at(saved.point, s),
+        at(saved.slope, s),
+        at(saved.t, s),
+        row.x.of,
+        row.x.start + p,
+        row.z.of,
+        row.z.start + p,
+    )
+    if row.shared:
         put(out_k, out + p, to_k + to_t)
     else:
         put(out_k, out + p, to_k)
         put(out_t, out + p, to_t)
-    _add_logs(to_log, to_x, x_place, to_z, z_place, p)
+    _add_logs(to_log, row.to_x, p)
+    _add_logs(to_log, row.to_z, p)
 
 
 @inlined
-def _pull_one(bar_k, saved, s, x, x_place, z, z_place, out_k, out, to_x, to_z, p):
+def _pull_one(bar_k, row, out_k, out, p):
     """Pull one vector of cotangents back for the NNGP, which has no T."""
-    scale = at(x.root, x_place.value + p) * at(z.root, z_place.value + p)
-    to_k, to_log = pull_moment(bar_k, at(saved.w, s + p), at(saved.slope, s + p), scale)
+    saved, s = row.saved.of, row.saved.start + p
+    to_k, to_log = activations.pull_nngp(
+        bar_k, at(saved.point, s), at(saved.slope, s), row.x.of, row.x.start + p, row.z.of, row.z.start + p
+    )
     put(out_k, out + p, to_k)
-    _add_logs(to_log, to_x, x_place, to_z, z_place, p)
+    _add_logs(to_log, row.to_x, p)
+    _add_logs(to_log, row.to_z, p)
 
 
 @compiled
-def pull_last(
-    bars_k, bars_t, row, count, shared, saved, s, x, x_place, z, z_place, out_k, out_t, out, to_x, to_z
-):  # fmt: skip
-    """Pull a row of cotangents back through a level's last ReLU.
+def pull_last(bars_k, bars_t, count, row, out_k, out_t, out):
+    """Pull a row of cotangents back through a level's last activation.
 
     Args:
-        bars_k: cotangents of K', from `row` on.
+        bars_k: cotangents of K'.
         bars_t: cotangents of T'; None for the NNGP.
         count: positions.
-        shared: whether T is K, so that the cotangents of both go to `out_k`.
-        saved: the `Saved` of the forward pass, from `s` on.
-        x: the first image's `Variances`, which are at `x_place`, as are their cotangents; `z` likewise.
+        row: the activation's `Activated`.
         out_k: where the cotangent of K goes, from `out` on.
         out_t: where the cotangent of T goes, from `out` on.
-        to_x: the `Sums` of the first images.
-        to_z: the `Sums` of the second images.
     """
     for p in range(count):
         if bars_t is not None:
-            _pull_both(
-                at(bars_k, row + p), at(bars_t, row + p), shared, saved, s, x, x_place, z, z_place,
-                out_k, out_t, out, to_x, to_z, p,
-            )  # fmt: skip
+            _pull_both(at(bars_k, p), at(bars_t, p), row, out_k, out_t, out, p)
         else:
-            _pull_one(at(bars_k, row + p), saved, s, x, x_place, z, z_place, out_k, out, to_x, to_z, p)
+            _pull_one(at(bars_k, p), row, out_k, out, p)
 
 
 @compiled
-def pull_rectify(
-    ring_k, ring_t, rows, count, weight, shared, saved, s, x, x_place, z, z_place, out_k, out_t, out, to_x, to_z
-):  # fmt: skip
-    """Pull a row back through the convolution above and a ReLU: `pull_last` of what the window's three rows give."""
+def pull_activation(ring_k, ring_t, window, row, out_k, out_t, out):
+    """Pull a row back through the convolution above and an activation: `pull_last` of what the window's rows give."""
+    rows, weight = window.rows, window.weight
     k_before, k_here = zeros(ring_k), column(ring_k, rows, 0)
     t_before = t_here = k_before
     if ring_t is not None:
         t_here = column(ring_t, rows, 0)
-    for p in range(count):
+    for p in range(window.positions):
         k_after = column(ring_k, rows, p + 1)
         bar_k = (k_before + k_here + k_after) * weight
         k_before, k_here = k_here, k_after
@@ -107,38 +139,47 @@ def pull_rectify(
             t_after = column(ring_t, rows, p + 1)
             bar_t = (t_before + t_here + t_after) * weight
             t_before, t_here = t_here, t_after
-            _pull_both(
-                bar_k, bar_t, shared, saved, s, x, x_place, z, z_place, out_k, out_t, out, to_x, to_z, p
-            )  # fmt: skip
+            _pull_both(bar_k, bar_t, row, out_k, out_t, out, p)
         else:
-            _pull_one(bar_k, saved, s, x, x_place, z, z_place, out_k, out, to_x, to_z, p)
+            _pull_one(bar_k, row, out_k, out, p)
 
 
 @compiled
-def pull_planes(ring, rows, count, weight, out, out_row):
+def pull_planes(ring, window, out, out_row):
     """Write the cotangents of a level's input planes: those of its first convolution's input."""
-    before, here = zeros(ring), column(ring, rows, 0)
-    for p in range(count):
-        after = column(ring, rows, p + 1)
-        put(out, out_row + p, (before + here + after) * weight)
+    before, here = zeros(ring), column(ring, window.rows, 0)
+    for p in range(window.positions):
+        after = column(ring, window.rows, p + 1)
+        put(out, out_row + p, (before + here + after) * window.weight)
         before, here = here, after
 
 
 @compiled
-def pull_products(ring, rows, count, weight, x, x_row, z, z_row, channels, stride, to_x, x_sum, to_z, z_sum):
-    """Pull a row back through the first convolution and the products: add to the cotangents of both images' pixels."""
-    before, here = zeros(ring), column(ring, rows, 0)
-    for p in range(count):
-        after = column(ring, rows, p + 1)
-        bar = (before + here + after) * weight
+def pull_products(ring, window, x, z, channels, stride, to_x, to_z):
+    """Pull a row back through the first convolution and the products: add to the cotangents of both images' pixels.
+
+    Args:
+        ring: cotangents of K before the convolution.
+        window: the convolution's.
+        x: `Row` of the first image's pixels.
+        z: `Row` of the second images' pixels.
+        channels: the images' channels.
+        stride: from a channel to the next.
+        to_x: the first images' `ImageSums`, with `pixel` that of the row.
+        to_z: the second images' `ImageSums`, likewise.
+    """
+    before, here = zeros(ring), column(ring, window.rows, 0)
+    for p in range(window.positions):
+        after = column(ring, window.rows, p + 1)
+        bar = (before + here + after) * window.weight
         before, here = here, after
         for c in range(channels):
-            if to_x.wanted:
-                i = x_sum + c * stride + p
-                put(to_x.pixels, i, fma(bar, at(z, z_row + c * stride + p), at(to_x.pixels, i)))
-            if to_z.wanted:
-                i = z_sum + c * stride + p
-                put(to_z.pixels, i, fma(bar, at(x, x_row + c * stride + p), at(to_z.pixels, i)))
+            if to_x.sums.wanted:
+                i = to_x.pixel + c * stride + p
+                put(to_x.sums.pixels, i, fma(bar, at(z.of, z.start + c * stride + p), at(to_x.sums.pixels, i)))
+            if to_z.sums.wanted:
+                i = to_z.pixel + c * stride + p
+                put(to_z.sums.pixels, i, fma(bar, at(x.of, x.start + c * stride + p), at(to_z.sums.pixels, i)))
 
 
 @compiled

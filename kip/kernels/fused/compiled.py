@@ -1,4 +1,4 @@
-"""How the functions of the fused form are compiled: by Numba, without the GIL, and kept on disk.
+"""The compilation of the fused form's functions: by Numba, without the GIL, and kept on disk.
 
 What is kept lies in a folder whose name holds a hash of this package's sources. Numba by itself looks at the file of
 the function that it loads, not at those of what it calls, and after an upgrade would load code that is out of date.
@@ -36,9 +36,10 @@ log = logging.getLogger(__name__)
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ConfigError(
         "$NUMBA_DISABLE_JIT switches off the compiler of the kernels' form for CPUs",
-        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"), expected="0, or unset",
+        got=os.environ.get("NUMBA_DISABLE_JIT", "Numba's setting"),
+        expected="0, or unset",
         remedy="Unset it, or take the form without Numba: --blocks.implementation engine.",
-    )  # fmt: skip
+    )
 
 
 def compiled(function: Callable[..., Any]) -> Any:

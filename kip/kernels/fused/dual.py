@@ -1,116 +1,40 @@
-"""The ReLU's dual of sixteen image pairs: `kip.kernels.engine.relu` in vectors, with the same letters.
+"""The dual of an activation, as the fused form needs it; `kip.kernels.engine.dual` has the mathematics.
 
-    K' = s M            M = (sin theta + (pi - theta) cos theta) / 2 pi     s = sqrt(v v')
-    T' = K' + T S       S = (pi - theta) / 2 pi
+    K' = E f(a) f(b)        T' = K' + T S        S = E f'(a) f'(b) = dK'/dK
 
-by u = 1 - cos theta and w = min(u, 2 - u). Of a variance v are kept r, the rounded root of it, e = (r^2 - v) / 2, and
-1 / r. With them u = ((r r' - K) - (e + e')) / (r r'), which is exactly zero for equal images: r r - K is computed with
-one rounding, and is then 2 e. It is the formula of `relu.py`, (v + v') / 2 - K - (r - r')^2 / 2, in fewer operations.
-
-In float32 the angle and its moment are polynomials times sqrt(w), of relative errors below 1.3e-7, fitted to be least;
-their even and odd powers are summed apart, because the processor would wait for a longer chain. In float64 the angle
-comes from the arcsine.
+A `Dual` holds the functions of one activation f, each of sixteen image pairs. What is kept of an image's variances is a
+type of its own for each activation, and by that type, when a function is compiled, the activation is chosen: see
+`activations.py`. No compiled code asks at run time.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from numba import types
-from numba.extending import overload
-
-from kip.kernels.fused.compiled import inlined
-from kip.kernels.fused.lanes import LANES, below, fma, lane, sqrt, with_lane
-
-A0, A1, A2, A3, A4, A5, A6 = (
-    0.225079102, 0.0187544491, 0.00425231502, 0.00107827965, 0.000883624206, -0.000410577772, 0.000362781851,
-)  # fmt: skip
-"""theta / (2 pi sqrt(u)), by powers of u in [0, 1]."""
-M0, M1, M2, M3, M4, M5 = 0.150052701, 0.00750386465, 0.00119242769, 0.000331156637, -1.00220104e-05, 8.479566e-05
-"""(sin theta - theta cos theta) / (2 pi u sqrt(u)), likewise."""
-ROOT_HALF, ONE_BY_PI, ONE_BY_2PI = math.sqrt(0.5), 1 / math.pi, 1 / (2 * math.pi)
-LEAST_32, LEAST_64 = float(2.0**-23) ** 1.5, float(2.0**-52) ** 1.5
-"""Squares of the sine of an angle that is a rounding error."""
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
-@inlined
-def versine(k, r, e, inverse, r_z, e_z, inverse_z):
-    """Return (u, 2 - u, w) of covariances K."""
-    deficit = fma(r, r_z, -k) - (e + e_z)
-    scale = inverse * inverse_z
-    u = deficit * scale
-    beyond = fma(-deficit, scale, 2.0)
-    w = below(u, beyond, u, beyond)
-    return u, beyond, below(w, 0.0, 0.0, w)
+class Dual(NamedTuple):
+    """The functions of an activation's dual; `kip.kernels.fused.activations` compiles them into their callers.
 
+    `x` and `z` are `variances` of the first and of the second images, `i` and `j` the indices of a pair's in them. The
+    *point* of a pair is one vector that, with S and T, is all that the vjp needs of the forward pass. The arguments of
+    the functions have the names below, for Numba compares them.
 
-def moment_and_slope(u, beyond, w) -> Any:
-    """Return (M, S) by u, 2 - u and w."""
-    raise NotImplementedError("for compiled functions")
-
-
-@overload(moment_and_slope)
-def _moment_and_slope(u, beyond, w):
-    return _by_polynomials if u.element == types.float32 else _by_arcsine
-
-
-def _by_polynomials(u, beyond, w):
-    root = sqrt(w)
-    half = below(u, beyond, 0.5, 0.0)
-    signed = below(u, beyond, -root, root)
-    w2 = w * w
-    angle = fma(w, fma(w2, fma(w2, A5, A3), A1), fma(w2, fma(w2, fma(w2, A6, A4), A2), A0))
-    moment = fma(w, fma(w2, fma(w2, M5, M3), M1), fma(w2, fma(w2, M4, M2), M0))
-    return fma(moment, root * w, fma(-half, w, half)), fma(angle, signed, half)
-
-
-def _by_arcsine(u, beyond, w):
-    root = sqrt(w)
-    angle = root * ROOT_HALF
-    for i in range(LANES):
-        angle = with_lane(angle, i, math.asin(lane(angle, i)))
-    angle = angle * ONE_BY_PI
-    part = fma(root * sqrt(2.0 - w), ONE_BY_2PI, -(angle * (1.0 - w)))
-    return below(u, beyond, part + fma(w, -0.5, 0.5), part), below(u, beyond, 0.5 - angle, angle)
-
-
-def least_square(w) -> Any:
-    """Return the square of the sine below which an angle is taken as zero."""
-    raise NotImplementedError("for compiled functions")
-
-
-@overload(least_square)
-def _least_square(w):
-    least = LEAST_32 if w.element == types.float32 else LEAST_64
-    return lambda w: least
-
-
-@inlined
-def pull_dual(bar_k, bar_t, w, slope, t, scale, inverse_scale):
-    """Return the cotangents of K, T and log v (or log v', the same) by those of K' and T'.
-
-        dK'/dK = S        v dK'/dv = s sin theta / 4 pi
-        dT'/dT = S        v dT'/dv = v dK'/dv - T cos theta / (4 pi sin theta)
-                          dT'/dK = S + T / (2 pi s sin theta)
-
-    The last terms of T' diverge at theta = 0, where they cancel; they are taken as zero at angles of rounding errors.
+    Attributes:
+        variances: the type of what is kept of variances v, a NamedTuple of arrays.
+        keep: (v, values, i) writes what is kept of a vector of v, and returns the variances after the activation, with
+            the rounding that K' has at equal images.
+        rates: (values, i) returns dlog q/dv and the derivative of the variance after the activation, where K' and S
+            depend on v and v' through q q' alone.
+        forward: (k, x, i, z, j) returns the point, K' and S.
+        pull: (bar_k, bar_t, point, slope, t, x, i, z, j) returns the cotangents of K, T and log q by those of K'
+            and T'.
+        pull_nngp: (bar, point, slope, x, i, z, j) returns the cotangents of K and log q by that of K' alone.
     """
-    bar = bar_k + bar_t
-    square = w * (2.0 - w)
-    least = least_square(w)
-    steep = below(least, square, bar_t * t, 0.0)
-    inverse_sine = ONE_BY_2PI / sqrt(below(square, least, least, square))
-    cosine = below(slope, 0.25, w - 1.0, 1.0 - w)
-    to_k = fma(bar, slope, steep * inverse_sine * inverse_scale)
-    to_log = fma(bar * scale, square, -(steep * cosine)) * (0.5 * inverse_sine)
-    return to_k, bar_t * slope, to_log
 
-
-@inlined
-def pull_moment(bar, w, slope, scale):
-    """Return the cotangents of K and of log v by that of K' alone."""
-    square = w * (2.0 - w)
-    least = least_square(w)
-    root = sqrt(below(square, least, least, square))
-    return bar * slope, bar * scale * square * (0.5 * ONE_BY_2PI) / root
+    variances: type
+    keep: Callable[..., Any]
+    rates: Callable[..., Any]
+    forward: Callable[..., Any]
+    pull: Callable[..., Any]
+    pull_nngp: Callable[..., Any]

@@ -17,8 +17,8 @@ import numpy as np
 
 from kip.kernels.architecture import Architecture
 from kip.kernels.fused import chunk, transpose, work
+from kip.kernels.fused.activations import DUALS
 from kip.kernels.fused.backward import Sums
-from kip.kernels.fused.forward import Variances
 from kip.kernels.fused.layout import (
     LANES,
     Buffer,
@@ -57,13 +57,14 @@ class Form:
     """An architecture's kernel of blocks of images (N, H, W, C), all float32 or all float64, and its vjp.
 
     Args:
-        architecture: ConvVec, ConvNet, ConvNet3 or Myrtle, with ReLU.
+        architecture: ConvVec, ConvNet, ConvNet3 or Myrtle.
         threads: how many; None: as many as the process may use processors.
     """
 
     def __init__(self, architecture: Architecture, threads: int | None = None):
         self.architecture = architecture
         self.ntk = architecture.get == "ntk"
+        self.variances = DUALS[architecture.activation].variances
         self.threads = threads or _processors()
 
     def forward(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -144,7 +145,7 @@ class _Block:
         out = Buffer((self._count * self._groups, LANES), self._dtype)
 
         def compute(part: _Part) -> None:
-            self._call_pairs(work.of_thread(work.for_pairs, table, self._dtype, ntk), part, out, *[None] * 6)
+            self._call_pairs(work.of_thread(work.for_pairs, table, self._dtype, ntk), part, out, None)
 
         self._run(compute, self._parts())
         return self._cut(out)
@@ -163,7 +164,7 @@ class _Block:
             memory = work.of_thread(work.for_pairs, table, dtype, ntk)
             back = work.of_thread(work.for_pulls, table, dtype, ntk)
             x_sums = work.of_thread(_one_sum, table, dtype, for_x)
-            self._call_pairs(memory, part, out, back, cotangents, x_sums, x_pixels, x_logs, z_sums)
+            self._call_pairs(memory, part, out, chunk.Pull(back, cotangents, x_sums, x_pixels, x_logs, z_sums))
             return x_pixels, x_logs, z_sums
 
         to_x = np.zeros((self._count, pixels), dtype), np.zeros((self._count, values), dtype)
@@ -197,12 +198,12 @@ class _Block:
 
     def _side(self, count: int, *lanes: int) -> chunk.Side:
         """Return memory for so many images; with `lanes`, for so many groups of images in vectors."""
-        pixels, values = math.prod(self._shape), self._tables.values
+        pixels, values, kept = math.prod(self._shape), self._tables.values, self._form.variances
         buffers = [
             Buffer((count * size, *lanes), self._dtype, self._arena.take)
-            for size in (pixels, values, values, values)
-        ]  # fmt: skip
-        return chunk.Side(buffers[0], Variances(*buffers[1:]), pixels, values)
+            for size in (pixels, *[values] * len(kept._fields))
+        ]
+        return chunk.Side(buffers[0], kept(*buffers[1:]), pixels, values)
 
     def _x_in_vectors(self) -> chunk.Side:
         if self._triangle:
@@ -210,7 +211,7 @@ class _Block:
         pixels, values = self._x.pixel_count, self._x.value_count
         return chunk.Side(
             in_lanes(self._x.pixels.array.reshape(-1, pixels)),
-            Variances(*(in_lanes(part.array.reshape(-1, values)) for part in self._x.values)),
+            self._form.variances(*(in_lanes(part.array.reshape(-1, values)) for part in self._x.values)),
             pixels,
             values,
         )
@@ -236,12 +237,24 @@ class _Block:
     def _run(self, function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
         return _on_threads(self._form.threads, function, parts)
 
-    def _call_pairs(self, memory: work.Work, part: _Part, out: Buffer, back: work.BackWork | None, *pulls: Any) -> None:
+    def _call_pairs(self, memory: work.Work, part: _Part, out: Buffer, pull: chunk.Pull | None) -> None:
         table, chunks = self._tables, chunk.Part(*part, self._groups, self._triangle)
         chunk.pairs(
-            f"{self._form.architecture.get} {kind_of(self._dtype)}{' vjp' if back else ''}", table.pairs, table.weight,
-            table.bias, memory, self._x, self._z, chunks, out, back, *pulls,
-        )  # fmt: skip
+            self._kind(self._form.architecture.get, vjp=pull is not None),
+            table.pairs,
+            table.weight,
+            table.bias,
+            memory,
+            self._x,
+            self._z,
+            chunks,
+            out,
+            pull,
+        )
+
+    def _kind(self, *words: str, vjp: bool) -> str:
+        """Return the words that all arguments of the same types share, see `kip.kernels.fused.compiled.entry`."""
+        return " ".join((self._form.architecture.activation, *words, kind_of(self._dtype), *["vjp"] * vjp))
 
     def _variances(self, side: chunk.Side, count: int, sums: Sums | None) -> None:
         """Compute the variances of images in vectors, or, with `sums`, pull their cotangents back."""
@@ -250,8 +263,7 @@ class _Block:
         def compute(run: tuple[int, int]) -> None:
             memory = work.of_thread(work.for_variances, table, dtype)
             back = None if sums is None else work.of_thread(work.for_own_pulls, table, dtype)
-            kind = kind_of(dtype) if sums is None else f"{kind_of(dtype)} vjp"
-            chunk.variances(kind, table.pairs, table.own, memory, side, *run, back, sums)
+            chunk.variances(self._kind(vjp=sums is not None), table.pairs, table.own, memory, side, *run, back, sums)
 
         groups = -(-count // LANES)
         self._run(compute, _cut(groups, min(groups, -(-groups * table.position_pairs // (4 * PART)))))

@@ -1,4 +1,4 @@
-"""The operations on a row of a plane, forward: products, convolution with ReLU, pooling, readout.
+"""The operations on a row of a plane, forward: products, convolution with its activation, pooling, readout.
 
 A row is a run of vectors in an array; it is named by the array and the index of its first. Rows that a convolution
 reads have a vector of zeros behind them, and lie in rings of four: three rows in turn, and one of zeros that stands for
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from kip.kernels.fused import activations
 from kip.kernels.fused.compiled import compiled, inlined
-from kip.kernels.fused.dual import moment_and_slope, versine
 from kip.kernels.fused.lanes import at, fma, put, zeros
 
 RING = 4
@@ -18,27 +18,62 @@ RING = 4
 
 
 class Three(NamedTuple):
-    """Where the three rows of a 3x3 window begin."""
+    """The beginnings of the three rows of a 3x3 window."""
 
     above: int
     here: int
     below: int
 
 
-class Variances(NamedTuple):
-    """What is kept of variances v: r, the root of v; (r^2 - v) / 2; and 1 / r, 0 where v = 0. See `dual.py`."""
+class Window(NamedTuple):
+    """A row of positions that a 3x3 window goes along: its three rows, the positions, and the factor of its sums."""
 
-    root: Any
-    error: Any
-    inverse: Any
+    rows: Three
+    positions: int
+    weight: float
 
 
 class Saved(NamedTuple):
-    """What a ReLU's vjp needs of its forward pass, rows of w, S and T; T is None for the NNGP. See `dual.py`."""
+    """The values that an activation's vjp needs of its forward pass, rows of its point, S and T; T is None for the
+    NNGP. See `dual.py`.
+    """
 
-    w: Any
+    point: Any
     slope: Any
     t: Any
+
+
+class Row(NamedTuple):
+    """A row: the arrays that it lies in, variances or a `Saved`, and the index of its first vector in each."""
+
+    of: Any
+    start: int
+
+
+class Image(NamedTuple):
+    """Images of a chunk: their pixels, from `pixel` on, and what is kept of their variances, from `value` on.
+
+    The first side of a chunk is one image, whose arrays are (n,), a number for all lanes; the second sixteen, (n, 16).
+    """
+
+    pixels: Any
+    pixel: int
+    values: Any
+    value: int
+
+
+class Memory(NamedTuple):
+    """A thread's memory for K, or for T.
+
+    Attributes:
+        planes: the input planes of all levels.
+        ring: rings of rows, one a convolution and one more, of level.width + 1 vectors a row; the fourth row of each.
+        row: one row.
+    """
+
+    planes: Any
+    ring: Any
+    row: Any
 
 
 @inlined
@@ -57,12 +92,12 @@ def column(array, rows, p):
 
 
 @compiled
-def products(x, x_row, z, z_row, channels, stride, count, out, out_row):
-    """Write sums over channels of x z; `stride` is from a channel to the next."""
+def products(x, z, channels, stride, count, out, out_row):
+    """Write sums over channels of x z, of two `Row`s of pixels; `stride` is from a channel to the next."""
     for p in range(count):
-        total = at(x, x_row + p) * at(z, z_row + p)
+        total = at(x.of, x.start + p) * at(z.of, z.start + p)
         for c in range(1, channels):
-            total = fma(at(x, x_row + c * stride + p), at(z, z_row + c * stride + p), total)
+            total = fma(at(x.of, x.start + c * stride + p), at(z.of, z.start + c * stride + p), total)
         put(out, out_row + p, total)
 
 
@@ -74,84 +109,45 @@ def copy(source, row, count, out, out_row):
 
 
 @compiled
-def rectify(ring_k, ring_t, rows, count, weight, bias, x, x_row, z, z_row, out_k, out_t, out_row, saved, saved_row):
-    """Write K' and T' after a convolution and its ReLU.
+def activate(ring_k, ring_t, window, bias, x, z, out_k, out_t, out, saved):
+    """Write K' and T' after a convolution and its activation.
 
     Args:
         ring_k: K before the convolution.
-        ring_t: T before the convolution; None for the NNGP.
-        rows: where the window's three rows begin.
-        count: positions.
-        weight: what the sum over the window is multiplied by.
-        bias: what is added to it.
-        x: variances of the first image; `x_row` is where this row's begin.
-        z: variances of the second image; `z_row` is where this row's begin.
-        out_k: where K' goes, from `out_row` on; None: K' and T' are not wanted, only what is saved.
-        out_t: where T' goes.
-        saved: where w, S and T go, from `saved_row` on; None keeps nothing.
+        ring_t: T before the convolution; None where T is K, at the images' first convolution, and for the NNGP.
+        window: the convolution's.
+        bias: what is added to its sums.
+        x: `Row` of the first image's variances.
+        z: `Row` of the second images' variances.
+        out_k: where K' goes, from `out` on; None: K' and T' are not wanted, only what is saved.
+        out_t: where T' goes, or would go; None for the NNGP.
+        saved: `Row` of the `Saved` that is kept; None keeps nothing.
     """
+    rows = window.rows
     k_before, k_here = zeros(ring_k), column(ring_k, rows, 0)
     t_before = t_here = k_before
     if ring_t is not None:
         t_here = column(ring_t, rows, 0)
-    for p in range(count):
+    for p in range(window.positions):
         k_after = column(ring_k, rows, p + 1)
-        k = fma(k_before + k_here + k_after, weight, bias)
+        k = fma(k_before + k_here + k_after, window.weight, bias)
         k_before, k_here = k_here, k_after
-        r, r_z = at(x.root, x_row + p), at(z.root, z_row + p)
-        u, beyond, w = versine(
-            k,
-            r,
-            at(x.error, x_row + p),
-            at(x.inverse, x_row + p),
-            r_z,
-            at(z.error, z_row + p),
-            at(z.inverse, z_row + p),
-        )
-        moment, slope = moment_and_slope(u, beyond, w)
-        k_next = r * r_z * moment
+        point, k_next, slope = activations.forward(k, x.of, x.start + p, z.of, z.start + p)
         if out_k is not None:
-            put(out_k, out_row + p, k_next)
-        if ring_t is not None:
-            t_after = column(ring_t, rows, p + 1)
-            t = fma(t_before + t_here + t_after, weight, bias)
-            t_before, t_here = t_here, t_after
+            put(out_k, out + p, k_next)
+        if out_t is not None:
+            t = k
+            if ring_t is not None:
+                t_after = column(ring_t, rows, p + 1)
+                t = fma(t_before + t_here + t_after, window.weight, bias)
+                t_before, t_here = t_here, t_after
             if out_k is not None:
-                put(out_t, out_row + p, fma(t, slope, k_next))
+                put(out_t, out + p, fma(t, slope, k_next))
             if saved is not None:
-                put(saved.t, saved_row + p, t)
+                put(saved.of.t, saved.start + p, t)
         if saved is not None:
-            put(saved.w, saved_row + p, w)
-            put(saved.slope, saved_row + p, slope)
-
-
-@compiled
-def rectify_first(ring_k, rows, count, weight, bias, x, x_row, z, z_row, out_k, out_t, out_row, saved, saved_row):
-    """Do as `rectify` does, for the images' first convolution, where T = K."""
-    k_before, k_here = zeros(ring_k), column(ring_k, rows, 0)
-    for p in range(count):
-        k_after = column(ring_k, rows, p + 1)
-        k = fma(k_before + k_here + k_after, weight, bias)
-        k_before, k_here = k_here, k_after
-        r, r_z = at(x.root, x_row + p), at(z.root, z_row + p)
-        u, beyond, w = versine(
-            k,
-            r,
-            at(x.error, x_row + p),
-            at(x.inverse, x_row + p),
-            r_z,
-            at(z.error, z_row + p),
-            at(z.inverse, z_row + p),
-        )
-        moment, slope = moment_and_slope(u, beyond, w)
-        k_next = r * r_z * moment
-        if out_k is not None:
-            put(out_k, out_row + p, k_next)
-            put(out_t, out_row + p, fma(k, slope, k_next))
-        if saved is not None:
-            put(saved.w, saved_row + p, w)
-            put(saved.slope, saved_row + p, slope)
-            put(saved.t, saved_row + p, k)
+            put(saved.of.point, saved.start + p, point)
+            put(saved.of.slope, saved.start + p, slope)
 
 
 @compiled

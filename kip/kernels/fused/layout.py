@@ -1,4 +1,4 @@
-"""How levels and images lie in memory for the compiled functions: everything in flat arrays, with offsets.
+"""The layout of levels and images in memory for the compiled functions: everything in flat arrays, with offsets.
 
 A *position* is a place of one image. Planes of position pairs hold, for shifts (sy, sx) in -rows .. rows and
 -columns .. columns, the pairs (p, p + s) at p, row by row; a vector of sixteen image pairs for each.
@@ -42,7 +42,7 @@ LEVEL = np.dtype(
         ("bias", np.float64),
     ]
 )
-"""What the compiled functions know of a level."""
+"""The numbers by which compiled functions know a level."""
 
 
 class Tables(NamedTuple):
@@ -56,7 +56,7 @@ class Tables(NamedTuple):
         values: variances of an image, over all convolutions.
         weight: what the sum over the last level is multiplied by.
         bias: what is then added.
-        position_pairs: pairs of positions that go through a ReLU, for one pair of images.
+        position_pairs: pairs of positions that go through an activation, for one pair of images.
     """
 
     pairs: np.ndarray

@@ -1,9 +1,9 @@
-"""A level of a chunk: every shift's plane, row by row through convolutions and ReLUs to what ends them."""
+"""A level of a chunk: every shift's plane, row by row through convolutions and activations to what ends them."""
 
 from __future__ import annotations
 
 from kip.kernels.fused.compiled import compiled, inlined
-from kip.kernels.fused.forward import RING, copy, pool, products, read_out, rectify, rectify_first, ring_rows
+from kip.kernels.fused.forward import RING, Row, Window, activate, copy, pool, products, read_out, ring_rows
 from kip.kernels.fused.lanes import put, zeros
 from kip.kernels.fused.layout import POOL
 
@@ -41,54 +41,53 @@ def shift_above(level, y, sy):
 
 
 @compiled
-def level_forward(
-    level, first, x, x_image, z, z_image, x_values, x_value, z_values, z_value,
-    planes_k, planes_t, ring_k, ring_t, row_k, row_t, total,
-):  # fmt: skip
+def level_forward(level, first, x, z, k, t, total):
     """Compute a level's result: the input planes of the next level, or the sum over the readout.
 
     Args:
         level: its `LEVEL` record.
         first: whether it is the first, whose input is the images.
-        x: pixels of the first images, from `x_image` on; (n,) one image for all lanes, or (n, 16).
-        z: pixels of the second images, (n, 16).
-        x_values: the first images' `Variances`; this image's begin at `x_value`.
-        z_values: the second images' `Variances`; these images' begin at `z_value`.
-        planes_k: input planes of all levels, K; the next level's are written.
-        planes_t: input planes of all levels, T; None for the NNGP, as `ring_t` and `row_t`.
-        ring_k: rings of rows, one a convolution and one more, of level.width + 1 vectors a row; the fourth row of
-            each.
-        row_k: one row.
+        x: `Image` of the first side, with the variances at this level.
+        z: `Image` of the second side, likewise.
+        k: `Memory` for K; the next level's planes are written.
+        t: `Memory` for T; None for the NNGP.
         total: (1, 16), to which the readout adds T, or K for the NNGP.
     """
     height, width, convs, length = level.height, level.width, level.convs, level.width + 1
     positions = height * width
     above = (height // 2) * (width // 2)
     size = (2 * level.up_rows + 1) * (2 * level.up_columns + 1) * above if level.end == POOL else 0
-    clear(planes_k, level.up_planes, level.up_planes + size)
-    clear_zero_rows(ring_k, convs, length)
-    if ring_t is not None:
-        clear(planes_t, level.up_planes, level.up_planes + size)
-        clear_zero_rows(ring_t, convs, length)
+    clear(k.planes, level.up_planes, level.up_planes + size)
+    clear_zero_rows(k.ring, convs, length)
+    if t is not None:
+        clear(t.planes, level.up_planes, level.up_planes + size)
+        clear_zero_rows(t.ring, convs, length)
     for sy in range(-level.rows, level.rows + 1):
         top, bottom = max(0, -sy), min(height, height - sy)
         for sx in range(-level.columns, level.columns + 1):
             left = max(0, -sx)
             count = min(width, width - sx) - left
             plane = level.planes + ((sy + level.rows) * (2 * level.columns + 1) + sx + level.columns) * positions
-            clear_margins(ring_k, convs, length, count)
-            if ring_t is not None:
-                clear_margins(ring_t, convs, length, count)
+            clear_margins(k.ring, convs, length, count)
+            if t is not None:
+                clear_margins(t.ring, convs, length, count)
             for step in range(top, bottom + convs):
                 if step < bottom:
                     row = step % 3 * length
                     if first:
-                        here, partner = step * width + left, (step + sy) * width + left + sx
-                        products(x, x_image + here, z, z_image + partner, level.channels, positions, count, ring_k, row)
+                        products(
+                            Row(x.pixels, x.pixel + step * width + left),
+                            Row(z.pixels, z.pixel + (step + sy) * width + left + sx),
+                            level.channels,
+                            positions,
+                            count,
+                            k.ring,
+                            row,
+                        )
                     else:
-                        copy(planes_k, plane + step * width + left, count, ring_k, row)
-                        if ring_t is not None:
-                            copy(planes_t, plane + step * width + left, count, ring_t, row)
+                        copy(k.planes, plane + step * width + left, count, k.ring, row)
+                        if t is not None:
+                            copy(t.planes, plane + step * width + left, count, t.ring, row)
                 for conv in range(convs):
                     y = step - 1 - conv
                     if y < top or y >= bottom:
@@ -96,29 +95,20 @@ def level_forward(
                     last = conv == convs - 1
                     if last and level.end == POOL and shift_above(level, y, sy) < 0:
                         continue
-                    rows = ring_rows(conv, y, top, bottom, length)
-                    x_row = x_value + (conv * height + y) * width + left
-                    z_row = z_value + (conv * height + y + sy) * width + left + sx
                     weight = level.weight if conv else level.first_weight
+                    window = Window(ring_rows(conv, y, top, bottom, length), count, weight)
+                    x_row = Row(x.values, x.value + (conv * height + y) * width + left)
+                    z_row = Row(z.values, z.value + (conv * height + y + sy) * width + left + sx)
                     out = 0 if last else ((conv + 1) * RING + y % 3) * length
-                    out_k = row_k if last else ring_k
-                    if ring_t is not None:
-                        out_t = row_t if last else ring_t
+                    out_k = k.row if last else k.ring
+                    if t is not None:
+                        out_t = t.row if last else t.ring
                         if first and conv == 0:
-                            rectify_first(
-                                ring_k, rows, count, weight, level.bias, x_values, x_row, z_values, z_row,
-                                out_k, out_t, out, None, 0,
-                            )  # fmt: skip
+                            activate(k.ring, None, window, level.bias, x_row, z_row, out_k, out_t, out, None)
                         else:
-                            rectify(
-                                ring_k, ring_t, rows, count, weight, level.bias, x_values, x_row, z_values, z_row,
-                                out_k, out_t, out, None, 0,
-                            )  # fmt: skip
+                            activate(k.ring, t.ring, window, level.bias, x_row, z_row, out_k, out_t, out, None)
                     else:
-                        rectify(
-                            ring_k, None, rows, count, weight, level.bias, x_values, x_row, z_values, z_row,
-                            out_k, None, out, None, 0,
-                        )  # fmt: skip
+                        activate(k.ring, None, window, level.bias, x_row, z_row, out_k, None, out, None)
                 y = step - convs
                 if y < top:
                     continue
@@ -130,10 +120,10 @@ def level_forward(
                     half = width // 2
                     out = level.up_planes + up * (2 * level.up_columns + 1) * above + (y >> 1) * half
                     whole = min(count, 2 * half - left - max(sx, 0))
-                    pool(row_k, source, whole, left, sx, level.up_columns, planes_k, out, above)
-                    if ring_t is not None:
-                        pool(row_t, source, whole, left, sx, level.up_columns, planes_t, out, above)
-                elif ring_t is not None:
-                    read_out(row_t if convs else ring_t, source, count, total)
+                    pool(k.row, source, whole, left, sx, level.up_columns, k.planes, out, above)
+                    if t is not None:
+                        pool(t.row, source, whole, left, sx, level.up_columns, t.planes, out, above)
+                elif t is not None:
+                    read_out(t.row if convs else t.ring, source, count, total)
                 else:
-                    read_out(row_k if convs else ring_k, source, count, total)
+                    read_out(k.row if convs else k.ring, source, count, total)

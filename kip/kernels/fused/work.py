@@ -11,53 +11,53 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.kernels.fused.backward import Sums
-from kip.kernels.fused.forward import RING, Saved
+from kip.kernels.fused.backward import BackMemory, Sums
+from kip.kernels.fused.forward import RING, Memory, Saved
 from kip.kernels.fused.layout import LANES, Arena, Buffer, Tables
 
 
 class Work(NamedTuple):
     """Memory of one thread, forward; see `level_forward`. What is of T is None for the NNGP."""
 
-    planes_k: Any
-    planes_t: Any
-    ring_k: Any
-    ring_t: Any
-    row_k: Any
-    row_t: Any
+    k: Memory
+    t: Memory | None
     total: Any
 
 
 class BackWork(NamedTuple):
     """Memory of one thread, backward; see `level_pull`."""
 
-    bars_k: Any
-    bars_t: Any
-    back_k: Any
-    back_t: Any
+    k: BackMemory
+    t: BackMemory | None
     saved: Saved
     total_bar: Any
 
 
 class OwnWork(NamedTuple):
-    """Memory of one thread for variances, forward; see `own_forward`."""
+    """Memory of one thread for variances, forward.
 
-    planes: Any
-    ring: Any
-    row: Any
+    Attributes:
+        pairs: the memory for pairs, of an image with itself; planes are those of the levels of `own` and of the one
+            after them.
+        spare: a whole plane of rows of width + 1 vectors, and one row more.
+        spare_2: a second plane of this kind.
+    """
+
+    pairs: Work
     spare: Any
     spare_2: Any
-    total: Any
 
 
 class OwnBackWork(NamedTuple):
-    """And backward; see `own_pull`."""
+    """Memory of one thread for variances, backward.
 
-    bars: Any
-    bar_count: int
-    back: Any
-    saved: Saved
-    total_bar: Any
+    Attributes:
+        pairs: the memory for pairs; its planes are zeros when a group of images begins.
+        plane_count: vectors in these planes.
+    """
+
+    pairs: BackWork
+    plane_count: int
 
 
 _mine = threading.local()
@@ -81,35 +81,41 @@ def of_thread(make: Callable[..., Any], table: Tables, dtype: np.dtype, *flags: 
 
 def for_pairs(table: Tables, dtype: np.dtype, ntk: bool) -> Work:
     """Return memory for `chunk.pairs`, forward."""
-    convs, length = _largest(table.pairs)
-    sizes = table.pair_planes, (convs + 1) * RING * length, length
-    k = [Buffer((size, LANES), dtype) for size in sizes]
-    t = [Buffer((size, LANES), dtype) if ntk else None for size in sizes]
-    return Work(k[0], t[0], k[1], t[1], k[2], t[2], Buffer((1, LANES), dtype))
+    return _forward(table, table.pair_planes, dtype, ntk)
 
 
 def for_pulls(table: Tables, dtype: np.dtype, ntk: bool) -> BackWork:
     """Return memory for `chunk.pairs`, backward."""
-    convs, length = _largest(table.pairs)
-    sizes = table.pair_planes, convs * RING * length
-    k = [Buffer((size, LANES), dtype) for size in sizes]
-    t = [Buffer((size, LANES), dtype) if ntk else None for size in sizes]
-    return BackWork(k[0], t[0], k[1], t[1], _saved(convs, length, dtype, ntk), Buffer((1, LANES), dtype))
+    return _backward(table, table.pair_planes, dtype, ntk)
 
 
 def for_variances(table: Tables, dtype: np.dtype) -> OwnWork:
     """Return memory for `chunk.variances`, forward."""
-    convs, length = _largest(table.pairs)
-    plane = (int(table.pairs["height"].max()) + 2) * length
-    sizes = table.own_planes, (convs + 1) * RING * length, length, plane, plane, 1
-    return OwnWork(*(Buffer((size, LANES), dtype) for size in sizes))
+    plane = (int(table.pairs["height"].max()) + 2) * _largest(table.pairs)[1]
+    spare, spare_2 = (Buffer((plane, LANES), dtype) for _ in range(2))
+    return OwnWork(_forward(table, table.own_planes, dtype, False), spare, spare_2)
 
 
 def for_own_pulls(table: Tables, dtype: np.dtype) -> OwnBackWork:
     """Return memory for `chunk.variances`, backward."""
+    return OwnBackWork(_backward(table, table.own_planes, dtype, False), table.own_planes)
+
+
+def _forward(table: Tables, planes: int, dtype: np.dtype, ntk: bool) -> Work:
     convs, length = _largest(table.pairs)
-    bars, back, bar = (Buffer((size, LANES), dtype) for size in (table.own_planes, convs * RING * length, 1))
-    return OwnBackWork(bars, table.own_planes, back, _saved(convs, length, dtype, False), bar)
+    sizes = planes, (convs + 1) * RING * length, length
+    k, t = (Memory(*(Buffer((size, LANES), dtype) for size in sizes)) if wanted else None for wanted in (True, ntk))
+    assert k is not None
+    return Work(k, t, Buffer((1, LANES), dtype))
+
+
+def _backward(table: Tables, planes: int, dtype: np.dtype, ntk: bool) -> BackWork:
+    convs, length = _largest(table.pairs)
+    sizes = planes, convs * RING * length
+    k, t = (BackMemory(*(Buffer((size, LANES), dtype) for size in sizes)) if wanted else None for wanted in (True, ntk))
+    assert k is not None
+    point, slope, ntk_rows = (Buffer((convs * (2 * convs - 1) * length, LANES), dtype) for _ in range(3))
+    return BackWork(k, t, Saved(point, slope, ntk_rows if ntk else None), Buffer((1, LANES), dtype))
 
 
 def sums(table: Tables, dtype: np.dtype, groups: int) -> Sums:
@@ -124,11 +130,6 @@ def size(memory: Any) -> int:
     if isinstance(memory, tuple):
         return sum(map(size, memory))
     return memory.array.nbytes if isinstance(memory, Buffer) else 0
-
-
-def _saved(convs: int, length: int, dtype: np.dtype, ntk: bool) -> Saved:
-    w, slope, t = (Buffer((convs * (2 * convs - 1) * length, LANES), dtype) for _ in range(3))
-    return Saved(w, slope, t if ntk else None)
 
 
 def _largest(table: np.ndarray) -> tuple[int, int]:

@@ -16,21 +16,21 @@ from kip.methods.problem import Problem
 from kip.networks.model import Model, Variables
 from kip.rng import key
 from kip.storage.artefacts import Store, digest
-from kip.training.augment import cropped
+from kip.training.augment import crop_randomly
 from kip.training.losses import per_example
 from kip.training.predict import logits
 
 
 @value
 class Crops:
-    """How crops of natural images are chosen; see `kip.methods.decoupled.rded`."""
+    """The choice of crops of natural images by a trained network; see `kip.methods.decoupled.rded`."""
 
     pool: Annotated[int, Field(ge=1)] = 300
-    """Natural images of each class that are cropped."""
+    """The number of natural images of each class that are cropped."""
     count: Annotated[int, Field(ge=1)] = 5
-    """Crops of each."""
+    """The number of random crops of each natural image."""
     factor: Annotated[int, Field(ge=1)] = 1
-    """An image is made of factor^2 crops."""
+    """The number of crops along a side of an image, which is made of factor^2 crops."""
 
     def of_class(
         self, model: Model, variables: Variables, problem: Problem, label: int, images: int
@@ -40,25 +40,31 @@ class Crops:
         Args:
             model: the network that scores.
             variables: its own.
-            problem: whose train images are cropped.
+            problem: gives the train images.
             label: the class.
-            images: how many.
+            images: the number of images.
 
         Raises:
             ConfigError: if there are fewer images than crops are wanted.
         """
         natural = problem.class_batch(label, self.pool, purpose="pool of crops", step=0)
         best = best_crops(
-            model, variables, natural, label, key(problem.seed, "crops", label), count=self.count,
+            model,
+            variables,
+            natural,
+            label,
+            key(problem.seed, "crops", label),
+            count=self.count,
             side=natural.shape[1] // self.factor,
-        )  # fmt: skip
+        )
         if len(natural) < images * self.factor**2:
             raise ConfigError(
-                "pool of crops", got=f"{len(natural)} images of class {label}",
+                "pool of crops",
+                got=f"{len(natural)} images of class {label}",
                 expected=f"at least {images * self.factor**2}, one for each crop of the set",
-            )  # fmt: skip
+            )
         order = np.argsort(best.scores, kind="stable")[: images * self.factor**2]
-        return stitched(best.crops[order], self.factor), float(best.scores[order].mean())
+        return stitch(best.crops[order], self.factor), float(best.scores[order].mean())
 
     def of_classes(self, model: Model, variables: Variables, problem: Problem, images: int, store: Store) -> np.ndarray:
         """Return images of every class, (c, images, H, W, C); those of a class are made once and kept.
@@ -69,10 +75,13 @@ class Crops:
         """
         self.check(problem)
         identity = {
-            "crops": to_dict(self), "network": to_dict(model.network), "seed": problem.seed, "images": images,
+            "crops": to_dict(self),
+            "network": to_dict(model.network),
+            "seed": problem.seed,
+            "images": images,
             "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(variables))),
             "set": digest(problem.inputs, problem.labels),
-        }  # fmt: skip
+        }
         like, made = {"images": np.zeros((images, *problem.inputs.shape[1:]), np.float32)}, []
         with store.progress(problem.num_classes, "crops") as bar:
             for label in range(problem.num_classes):
@@ -96,9 +105,11 @@ class Crops:
             divisible = f" with a side divisible by {self.factor}" if self.factor > 1 else ""
             side = max(1, min(height, width) // self.factor) * self.factor
             raise ShapeError(
-                "images that are cropped", got=f"{height}x{width}", expected=f"squares{divisible}",
+                "images that are cropped",
+                got=f"{height}x{width}",
+                expected=f"squares{divisible}",
                 remedy=f"--data.side {side} brings a folder of pictures to squares; other images must be resized.",
-            )  # fmt: skip
+            )
 
 
 class Best(NamedTuple):
@@ -126,7 +137,7 @@ def best_crops(
     pads = ((0, 0), *[(pad // 2, pad - pad // 2)] * 2, (0, 0))
     crops, scores = [], []
     for number in range(count):
-        crops.append(np.asarray(cropped(jax.random.fold_in(key, number), images, side=side)))
+        crops.append(np.asarray(crop_randomly(jax.random.fold_in(key, number), images, side=side)))
         outputs = logits(model, variables, np.pad(crops[-1], pads))
         labels = np.eye(outputs.shape[1], dtype=np.float32)[np.full(len(images), label)]
         scores.append(np.asarray(per_example("xent", jnp.asarray(outputs), jnp.asarray(labels))))
@@ -135,7 +146,7 @@ def best_crops(
     return Best(np.stack(crops)[best, rows], np.stack(scores)[best, rows])
 
 
-def stitched(crops: np.ndarray, factor: int) -> np.ndarray:
+def stitch(crops: np.ndarray, factor: int) -> np.ndarray:
     """Return images made of factor^2 crops each: (n factor^2, s, s, C) to (n, factor s, factor s, C)."""
     side, channels = crops.shape[1], crops.shape[3]
     grid = crops.reshape(-1, factor, factor, side, side, channels).transpose(0, 1, 3, 2, 4, 5)

@@ -17,46 +17,108 @@ public code for CIFAR-100.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from pydantic import Field
+from typing_extensions import final
 
 from kip.config import value
-from kip.methods.decoupled.recovery import rolled
-from kip.methods.decoupled.running import Running
-from kip.training.augment import augmented, for_classes
+from kip.methods.contract import Metrics
+from kip.methods.decoupled import running
+from kip.methods.decoupled.base import Decoupled
+from kip.methods.decoupled.groups import Start
+from kip.methods.decoupled.recovery import roll_images
+from kip.methods.decoupled.running import OTHERS, Matching, Memories, Prepared, Turn, running_loss
+from kip.methods.decoupled.statistics import Layers
+from kip.methods.problem import Problem, State
+from kip.networks.model import Model, Network
+from kip.storage.artefacts import Store
+from kip.training.augment import augment_images, for_classes
 
 TEMPERATURE = 4.0
-"""What eigenvalues are divided by on the constant side."""
+"""The divisor of eigenvalues on the constant side."""
 
 
+@final
 @value
-class GVBSM(Running):
+class GVBSM(Decoupled[Prepared, Memories]):
     """Matching of various backbones and statistics: learn images from several networks' statistics."""
 
+    start: Start = "noise"
+    """The images that recovery begins with: normal `noise`, `real` natural images, or `patches`, the crops of natural
+    images that RDED would choose."""
     iterations: Annotated[int, Field(ge=1)] = 4000
-    """Steps of Adam of each group of images."""
+    """The number of steps of Adam for each group of images."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    """The learning rate of Adam at its highest; it falls to zero as a cosine within each group."""
+    more_networks: tuple[Network, ...] = OTHERS
+    """The networks that follow the first one in turn, an iteration each."""
+    together: Annotated[int, Field(ge=1)] = 1
+    """The number of images of each class that are recovered together; it divides `images_per_class`."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """The weight of the past in the running statistics of the images."""
+    running: Literal["corrected", "public"] = "corrected"
+    """The beginning of the running statistics: right from the first batch on (`corrected`), or at zero (`public`), as
+    in the public code."""
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """The probability of a convolution to be left out of a step."""
     roll: Annotated[int, Field(ge=0)] = 32
-    """Pixels by which images are rolled, at most, anew for every step."""
+    """The largest number of pixels by which images are rolled along each axis, anew for every step."""
     diversity: Annotated[float, Field(ge=0)] = 1.0
     """The weight of the eigenvalues' divergence."""
     name: Literal["gvbsm"] = "gvbsm"
 
-    def seen(self, key: Array, images: Array, iteration: Any, *, mirror: bool) -> Array:
-        """Return the images of a group, shifted, flipped and rolled."""
-        of_crop, of_roll = jax.random.split(key)
-        return rolled(of_roll, augmented(for_classes("flip_shift", mirror), of_crop, images), self.roll)
+    def __post_init__(self) -> None:
+        self.check()
 
-    def more_loss(self, images: Array) -> Array:
-        """Return the weighted divergence of the classes' eigenvalues."""
-        if self.group == 1:
-            return jnp.zeros(())
-        return self.diversity * divergence(images.reshape(-1, self.group, images[0].size))
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks, in their order."""
+        return (self.network, *self.more_networks)
+
+    @property
+    def matching(self) -> Matching:
+        """The weights of the running statistics, and the memory of those of the images."""
+        return Matching(self.strength, self.momentum, self.running == "corrected", self.drop, 0.0)
+
+    def prepare(self, problem: Problem, store: Store) -> Prepared:
+        """Return the squeezed networks, the statistics of the train images in each, and crops if it starts from them.
+
+        Raises:
+            ConfigError: if preprocessing mixes pixels, which then have no range.
+        """
+        return running.prepare(self, problem, store, of_classes=False)
+
+    def init(self, problem: Problem, prepared: Prepared) -> State[Memories]:
+        """Return step 0: groups of images, the first group's optimiser, and empty memories of their statistics."""
+        return running.first_state(self, problem, prepared)
+
+    def step(self, problem: Problem, prepared: Prepared, state: State[Memories]) -> tuple[State[Memories], Metrics]:
+        """Return the state after one iteration of one group by the network whose turn it is, with the loss before it.
+
+        Raises:
+            NonFiniteError: if the loss is not finite.
+        """
+        return running.take_turn(view, loss, self, problem, prepared, state)
+
+
+def view(method: GVBSM, key: Array, images: Array, iteration: Array, mirror: bool) -> Array:
+    """Return the images of a group as a network sees them: shifted, flipped and rolled."""
+    of_crop, of_roll = jax.random.split(key)
+    return roll_images(of_roll, augment_images(for_classes("flip_shift", mirror), of_crop, images), method.roll)
+
+
+def loss(
+    method: GVBSM, model: Model, turn: Turn, images: Array, labels: Array, key: Array
+) -> tuple[Array, tuple[Array, Layers]]:
+    """Return the loss and the divergence of the classes' eigenvalues, (), with the logits and the memory."""
+    value, (logits, memory) = running_loss(method.matching, model, turn, images, labels, key)
+    if method.together > 1:
+        value = value + method.diversity * divergence(images.reshape(-1, method.together, images[0].size))
+    return value, (logits, memory)
 
 
 def divergence(rows: Array) -> Array:

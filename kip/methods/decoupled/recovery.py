@@ -1,9 +1,9 @@
-"""Recovery: images that a squeezed network takes for their classes and whose statistics are those that it keeps.
+"""Recovery: images that a squeezed network classifies right, with the statistics that it keeps.
 
     L(x) = CE(f(x), y) + strength * sum_l w_l ( variance * |var_l(x) - RV_l|_2 + |mean_l(x) - RM_l|_2 )
 
 over the inputs of batch normalisations l, var_l and mean_l over a batch of one image of each class (variance divided by
-its size), RV_l and RM_l what the network kept in training, w_l = 10 for the first layer and 1 for the others; the
+its size), RV_l and RM_l the running statistics of its training, w_l = 10 for the first layer and 1 for the others; the
 network is in test mode.
 
 Reference: Yin, Xing, Shen 2023, "Squeeze, Recover and Relabel" (SRe2L), equation 6; public code for small images. Du et
@@ -55,7 +55,7 @@ def recovery_loss(
         variables: the network's.
         images: (b, H, W, C).
         labels: one-hot (b, c).
-        strength: of the statistics.
+        strength: the weight of the statistics.
         variance: see `statistics_distance`.
     """
     logits = model.apply(variables, images).logits
@@ -63,7 +63,7 @@ def recovery_loss(
     return loss + strength * statistics_distance(model, variables, images, variance=variance), logits
 
 
-def rolled(key: Array, images: Array, most: int) -> Array:
+def roll_images(key: Array, images: Array, most: int) -> Array:
     """Return images shifted around their borders by one draw of up to `most` pixels along each axis."""
     down, right = jax.random.randint(key, (2,), -most, most + 1)
     return jnp.roll(images, (down, right), (1, 2))

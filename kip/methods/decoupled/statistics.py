@@ -1,6 +1,6 @@
-"""Statistics of what comes into a network's layers: of a batch, of a batch with a memory, and of all train images.
+"""Statistics of the inputs of a network's layers: of a batch, of a batch with a memory, and of all train images.
 
-Of the input x of a layer, (N, H, W, C):
+The statistics of the input x of a layer, (N, H, W, C), are
 
 | part | over | shape |
 |---|---|---|
@@ -37,7 +37,7 @@ from kip.training.predict import rows_at_once
 CELL = 4
 """Pixels of a side of a cell."""
 SAVES = 10
-"""How often a pass over the train images is saved."""
+"""The number of times that a pass over the train images is saved."""
 Layers = dict[str, dict[str, Any]]
 """Arrays by layer and part."""
 
@@ -46,7 +46,7 @@ def of_batch(inputs: dict[str, Array]) -> Layers:
     """Return the statistics of a batch.
 
     Args:
-        inputs: what comes into each layer, of `Model.observed`.
+        inputs: the input of each layer, of `Model.layer_inputs`.
     """
     made: Layers = {}
     for name, x in inputs.items():
@@ -71,7 +71,7 @@ def of_images(inputs: dict[str, Array]) -> Layers:
 
 
 def cells(x: Array) -> Array:
-    """Return what is in each cell of images, (N, cells, values): (N, H, W, C) cut into squares of 4x4 positions."""
+    """Return the values of each cell of images, (N, cells, values): (N, H, W, C) cut into squares of 4x4 positions."""
     count, height, width, channels = x.shape
     height, width = (-(-side // CELL) * CELL for side in (height, width))
     if (height, width) != x.shape[1:3]:
@@ -88,14 +88,14 @@ def empty(layers: Layers) -> Layers:
     }
 
 
-def remembered(
+def remember(
     memory: Layers, batch: Layers, momentum: float, *, corrected: bool, kept: dict[str, Array]
 ) -> tuple[Layers, Layers]:
     """Return a memory after a batch, and the statistics that are matched.
 
         e <- momentum e + (1 - momentum) s,       matched = stop(e / (1 - momentum^k)) + s - stop(s)
 
-    for the statistics s of the k-th batch: what is remembered has the value, and the batch has the gradient.
+    for the statistics s of the k-th batch: the memory gives the value, and the batch the gradient.
 
     Args:
         memory: e, of `empty` or of the batch before.
@@ -124,22 +124,24 @@ def remembered(
 def of_train_images(model: Model, variables: Variables, problem: Problem, store: Store, *, every: bool) -> Layers:
     """Return the mean over the images of each class of their own statistics, (classes, size), and of squared means.
 
-    The squares are under `mean_square` and `cell_mean_square`: with them `pooled` gives the statistics of all images.
-    Made once, and saved ten times on the way.
+    The squares are under `mean_square` and `cell_mean_square`: with them `pool_statistics` gives the statistics of all
+    images. The pass is made once, and saved ten times on the way.
 
     Args:
         model: the network.
         variables: its own.
-        problem: whose train images are seen.
-        store: keeps them.
-        every: whether all layers are looked at, or convolutions only.
+        problem: gives the train images.
+        store: keeps the statistics.
+        every: whether all layers are taken, or convolutions only.
     """
     rows = rows_at_once(model, problem.inputs)
     identity = {
-        "network": to_dict(model.network), "rows": rows, "every": every,
+        "network": to_dict(model.network),
+        "rows": rows,
+        "every": every,
         "variables": digest(*(np.asarray(leaf) for leaf in jax.tree.leaves(variables))),
         "set": digest(problem.inputs, problem.labels),
-    }  # fmt: skip
+    }
     artefact = store.artefact("statistics", identity, shared=True)
     firsts = range(0, len(problem.inputs), rows)
     shapes = jax.eval_shape(partial(_of_some, model=model, every=every), variables, problem.inputs[:1])
@@ -162,7 +164,7 @@ def of_train_images(model: Model, variables: Variables, problem: Problem, store:
     return jax.tree.map(lambda total: total / counts, state["sums"])
 
 
-def pooled(of_classes: Layers, counts: np.ndarray) -> Layers:
+def pool_statistics(of_classes: Layers, counts: np.ndarray) -> Layers:
     """Return the statistics of all images from those of the images of each class.
 
         mean = E m,    var = E(v + m^2) - (E m)^2           of an image's own mean m and variance v
@@ -186,7 +188,7 @@ def pooled(of_classes: Layers, counts: np.ndarray) -> Layers:
 @partial(jax.jit, static_argnames=("model", "every"))
 def _of_some(variables: Variables, images: Array, *, model: Model, every: bool) -> Layers:
     """Return the statistics of each of some images, and the squares of means, (N, size)."""
-    _, inputs = model.observed(variables, images)
+    _, inputs = model.observe(variables, images)
     made = of_images({name: x for name, x in inputs.items() if every or name.startswith("Conv")})
     for parts in made.values():
         parts |= {f"{name}_square": parts[name] ** 2 for name in ("mean", "cell_mean") if name in parts}

@@ -1,7 +1,7 @@
-"""KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient by the set.
+"""KRR on the features of finite networks: the loss of FRePo, KRR-ST and RFAD, and its gradient.
 
-With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, and a factor g and an offset b
-that are the caller's,
+With F_s = f(X_s) (n, d) and F_t = f(X_t) (m, d), those of several networks side by side, and with a factor g and an
+offset b of the caller,
 
     K_ss = g F_s F_s^T + b,   K_ts = g F_t F_s^T + b,   L = the loss of `kip.krr`,
     dL/dF_s = g ((Kbar_ss + Kbar_ss^T) F_s + Kbar_ts^T F_t),   dL/dX_s = (df/dX_s)^T dL/dF_s.
@@ -20,7 +20,7 @@ gradient goes through F_t. Batch normalisation is in test mode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,12 +31,14 @@ from jax import Array
 
 from kip import krr
 from kip.errors import NonFiniteError
-from kip.networks.model import Model
-from kip.precision import float64
-from kip.training.predict import device_features, device_parts, evaluate, features_of_parts
+from kip.networks.model import Model, Variables
+from kip.precision import AnyArray, float64
+from kip.training.predict import device_features, device_parts, features_of_parts, precise_features
 
 ROWS = 1024
 """Rows of F_t that are taken in float64 at once."""
+Pull = Callable[[Array], tuple[Array]]
+"""The function that pulls a cotangent of features back to images; a pytree."""
 
 
 class Gradient(NamedTuple):
@@ -61,9 +63,9 @@ class Gradient(NamedTuple):
 
 def gradient(
     model: Model,
-    networks: Sequence[Any],
-    images: np.ndarray | Array,
-    labels: np.ndarray | Array,
+    networks: Sequence[Variables],
+    images: AnyArray,
+    labels: AnyArray,
     target: np.ndarray,
     target_labels: np.ndarray,
     *,
@@ -122,7 +124,7 @@ def gradient(
     return Gradient(bars.loss, bars.condition, bars.predictions, to_images, to_labels, bars.scale)
 
 
-def with_mirrors(images: np.ndarray | Array, labels: np.ndarray | Array) -> tuple[Array, Array]:
+def with_mirrors(images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
     """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
 
     >>> images, labels = with_mirrors(np.arange(4.0).reshape(1, 2, 2, 1), np.ones((1, 3)))
@@ -157,7 +159,7 @@ def feature_cotangent(to_ss: np.ndarray, to_ts: np.ndarray, support: Array, targ
         total = _product(to_ss, support)
         for first in range(0, len(target), ROWS):
             part = slice(first, first + ROWS)
-            total = _added(total, to_ts[part], target[part])
+            total = _add(total, to_ts[part], target[part])
         return total.astype(support.dtype)
 
 
@@ -172,20 +174,20 @@ def _product(weights: Array, features: Array) -> Array:
 
 
 @jax.jit
-def _added(total: Array, weights: Array, features: Array) -> Array:
+def _add(total: Array, weights: Array, features: Array) -> Array:
     return total + weights.T @ features.astype(float)
 
 
 @partial(jax.jit, static_argnames=("model",))
-def _features_and_pull(variables: Any, images: Array, *, model: Model) -> tuple[Array, Any]:
-    return jax.vjp(lambda images: evaluate(model, variables, images, False, "highest").features, images)
+def _features_and_pull(variables: Variables, images: Array, *, model: Model) -> tuple[Array, Pull]:
+    return jax.vjp(lambda images: precise_features(model, variables, images), images)
 
 
 @jax.jit
-def _pull(pull: Any, cotangent: Array) -> Array:
+def _pull(pull: Pull, cotangent: Array) -> Array:
     return pull(cotangent)[0]
 
 
 @partial(jax.jit, static_argnames=("model",))
-def _pull_back(variables: Any, images: Array, cotangent: Array, *, model: Model) -> Array:
+def _pull_back(variables: Variables, images: Array, cotangent: Array, *, model: Model) -> Array:
     return _pull(_features_and_pull(variables, images, model=model)[1], cotangent)

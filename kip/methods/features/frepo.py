@@ -11,8 +11,8 @@ entry of a label: the last term asks of each label a margin of 1/C. Then the net
 Where a mirror image has the same class, the regression sees the set and its mirror images, which have the same labels;
 the networks of the pool learn the set alone. Labels start at (one-hot - 1/C) / sqrt(C/10); targets are one-hot - 1/C.
 
-A set is judged by fresh networks without normalisation, which learn it by Adam on the squared error, augmented, and
-whose variables are averaged while they learn.
+A set is judged by fresh networks without normalisation. They learn the augmented set by Adam on the squared error, and
+their variables are averaged meanwhile.
 
 Mirror images, normalisation before each convolution but the first, and its momentum are the public code's. That code
 also averages the variables of the networks that judge a set, with the decay 0.995, and then measures their accuracy
@@ -25,7 +25,7 @@ and `script/distill.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,35 +33,39 @@ import numpy as np
 import optax
 from jax import Array
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.config import value
 from kip.errors import ConfigError
 from kip.judges import TrainedNetworks
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
+from kip.methods.contract import Metrics
+from kip.methods.descent import Parameters, begin, descend
 from kip.methods.features import feature_krr, pool
-from kip.methods.features.pool import Optimizer, Pool, Slot
-from kip.methods.problem import Problem, State
+from kip.methods.features.pool import Optimizer, Pool, Slots
+from kip.methods.problem import Owned, Problem, State
+from kip.methods.targets import TargetMethod
 from kip.networks.model import Model, Network
+from kip.precision import AnyArray
 from kip.storage.artefacts import Store
 from kip.training.augment import Augmentation
 
 MIRRORED = 500
-"""The most images of a set that stands beside its mirror images, if nothing else is said."""
+"""The largest number of images of a set that stands beside its mirror images by default."""
 
 
+@final
 @value
-class FRePo(Method):
+class FRePo(TargetMethod[Slots, Slots]):
     """Neural feature regression with pooling: learn images and labels."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     learn_labels: bool = True
-    """Whether labels are learned with the images."""
+    """Learn labels with the images. Off keeps the labels of step 0."""
     mirror: bool | None = None
-    """Whether the set stands beside its mirror images in the regression. None means yes for at most 500 images with
-    colours whose mirror images have the same class, which is what the public code does on every data set."""
+    """Add the mirror images of the set to the regression. None adds them to at most 500 images with colours, where a
+    mirror image has the same class; the public code adds them on every data set."""
     network: Network = Network("FRePo-D3", w_std=1.0)
     """The networks of the pool. By default their weights have the deviation that Flax draws, as in the public code."""
     pool: Pool = Pool()
@@ -71,7 +75,7 @@ class FRePo(Method):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """The learning rate of LAMB: the change of the images in a step, relative to their norm."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    """How the learning rate falls: `cosine` falls to a tenth at `steps`, and `constant` does not fall."""
+    """The schedule of the learning rate: `cosine` falls to a tenth at `steps`, and `constant` does not fall."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
     """The number of target images of each step. None means the whole train set."""
     ridge: krr.Ridge = krr.Ridge()
@@ -79,52 +83,41 @@ class FRePo(Method):
     evaluation_network: Network = Network("FRePo-D3", norm="none", w_std=1.0)
     """The network that is trained on the set to judge it; as in the public code, it has no batch normalisation."""
     evaluation_optimizer: Optimizer = Optimizer()
-    """The optimiser of that network."""
+    """The optimiser of the network that judges the set."""
     evaluation_steps: Annotated[int, Field(ge=1)] = 1000
-    """The number of updates of that network, in full batches up to 500 images. The public code takes 1000 for MNIST and
-    CIFAR-10; for CIFAR-100, 1000, 2000 and 5000 with 1, 10 and 50 images per class."""
+    """The number of updates of the judge's network, in full batches up to 500 images. The public code takes 1000 for
+    MNIST and CIFAR-10; for CIFAR-100, 1000, 2000 and 5000 with 1, 10 and 50 images per class."""
     evaluation_augment: Augmentation = "frepo"
-    """How the images of the set are varied at each update of that network. Flips are left out where a mirror image has
+    """The augmentation of the set at each update of the judge's network. Flips are left out where a mirror image has
     another class."""
     evaluation_average: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """The decay of the moving average of that network's variables, which classifies in their place. 0 means that the
+    """The decay of the moving average of the judge's variables, which classifies in their place. 0 means that the
     variables of the last update classify."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many networks are trained for the accuracy on test images."""
+    """The number of networks that are trained for the accuracy on test images."""
     name: Literal["frepo"] = "frepo"
-
-    @property
-    def label(self) -> str:
-        """The pool's network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> TrainedNetworks:
         """Fresh networks, trained on the augmented set by Adam on the squared error, their variables averaged."""
         return TrainedNetworks(
-            self.evaluation_network, self.evaluation_optimizer, self.evaluation_steps,
-            augment=self.evaluation_augment, average=self.evaluation_average,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
-
-    @property
-    def needs(self) -> Needs:
-        """The set takes images of each class."""
-        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
+            self.evaluation_network,
+            self.evaluation_optimizer,
+            self.evaluation_steps,
+            augment=self.evaluation_augment,
+            average=self.evaluation_average,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     @property
     def schedule_ends(self) -> bool:
         """A cosine ends at `steps`."""
         return self.schedule == "cosine"
 
-    def prepare(self, problem: Problem, store: Store) -> tuple[Slot, ...]:
+    def prepare(self, problem: Problem, store: Store) -> Slots:
         """Return a pool that has learned from the natural images, one network after the other.
 
         Raises:
@@ -133,32 +126,33 @@ class FRePo(Method):
         """
         self._mirrors(problem)
         state = self._natural(problem)
-        Model(self.evaluation_network, problem.num_classes).check_images(*state.images.shape[1:3])
-        return pool.start(self.pool, _model(self, problem), state.images, state.labels, seed=problem.seed, store=store)
+        Model(self.evaluation_network, problem.num_classes).check_images(*state.inputs.shape[1:3])
+        return pool.start(self.pool, _model(self, problem), state.inputs, state.labels, seed=problem.seed, store=store)
 
-    def init(self, problem: Problem, prepared: tuple[Slot, ...]) -> State:
+    def init(self, problem: Problem, prepared: Slots) -> State[Slots]:
         """Return step 0: class-balanced natural images, centred labels, and the pool."""
         state = self._natural(problem)
-        learned = _learned(self, state.images, state.labels)
-        return state._replace(optimizer=begin(_optimizer, self, learned), owned=prepared)
+        return state._replace(optimizer=begin(_optimizer, self, _parameters(self, state))).with_owned(prepared)
 
-    def _natural(self, problem: Problem) -> State:
+    def _natural(self, problem: Problem) -> State[None]:
         state = problem.natural_support(self.images_per_class)
         return state._replace(labels=(state.labels / (problem.num_classes / 10) ** 0.5).astype(np.float32))
 
     def _mirrors(self, problem: Problem) -> bool:
-        """Return whether the regression sees mirror images."""
+        """Return True if the regression takes mirror images too."""
         if self.mirror and not problem.mirror_keeps_class:
             raise ConfigError(
-                "mirror", got="True", expected="a data set where a mirror image has the same class",
+                "mirror",
+                got="True",
+                expected="a data set where a mirror image has the same class",
                 remedy="Leave it at None, or at False.",
-            )  # fmt: skip
+            )
         if self.mirror is None:
             few = self.images_per_class * problem.num_classes <= MIRRORED
             return few and problem.mirror_keeps_class and problem.pixels.shape[-1] > 1
         return self.mirror
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Slots, state: State[Slots]) -> tuple[State[Slots], Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
 
         Raises:
@@ -168,27 +162,41 @@ class FRePo(Method):
         index = problem.draw("pool", self.pool.size, step=state.step)
         target = problem.target_batch(self.target_batch, step=state.step)
         loss_and_grads = feature_krr.gradient(
-            model, [state.owned[index].variables], state.images, state.labels,
-            target.images, target.labels, ridge=self.ridge, reduction="sum", mirror=self._mirrors(problem),
-        )  # fmt: skip
+            model,
+            [state.owned[index].variables],
+            state.inputs,
+            state.labels,
+            target.images,
+            target.labels,
+            ridge=self.ridge,
+            reduction="sum",
+            mirror=self._mirrors(problem),
+        )
         count = len(target.images)
-        gradient: dict[str, Any] = {"images": loss_and_grads.images / count}
+        gradient: Parameters = {"images": loss_and_grads.images / count}
         margin, to_margin = _margin(state.labels)
         if self.learn_labels:
             gradient["labels"] = loss_and_grads.labels / count + np.asarray(to_margin)
-        before = _learned(self, state.images, state.labels)
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
-        slots = pool.advance(self.pool, model, state.owned, index, moved.images, moved.labels, seed=problem.seed)
+        before = _parameters(self, state)
+        after, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
+        new_state = state._replace(
+            step=state.step + 1,
+            inputs=after["images"],
+            labels=after.get("labels", state.labels),
+            optimizer=optimizer,
+        )
+        slots = pool.advance(
+            self.pool, model, state.owned, index, new_state.inputs, new_state.labels, seed=problem.seed
+        )
         metrics = {
             "loss": loss_and_grads.loss / count + (float(margin) if self.learn_labels else 0.0),
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
             "condition": loss_and_grads.condition,
         }
-        return moved._replace(owned=slots), metrics
+        return new_state._replace(owned=slots), metrics
 
 
-def margin_loss(labels: Array) -> Array:
+def margin_loss(labels: AnyArray) -> Array:
     """Return -mean_n min(y_n(1) - y_n(2), 1/C) of labels (n, C)."""
     largest = jax.lax.top_k(labels, 2)[0]
     return -jnp.mean(jnp.minimum(largest[:, 0] - largest[:, 1], 1 / labels.shape[1]))
@@ -201,8 +209,9 @@ def _model(config: FRePo, problem: Problem) -> Model:
     return Model(config.network, problem.num_classes)
 
 
-def _learned(config: FRePo, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    return {"images": images, "labels": labels} if config.learn_labels else {"images": images}
+def _parameters(config: FRePo, state: State[Owned]) -> Parameters:
+    """Return the arrays that the optimiser moves, by name."""
+    return {"images": state.inputs, **({"labels": state.labels} if config.learn_labels else {})}
 
 
 def _optimizer(config: FRePo) -> optax.GradientTransformation:

@@ -24,11 +24,12 @@ Reference: Lee et al. 2024, "Self-Supervised Dataset Distillation for Transfer L
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import optax
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.config import value
@@ -36,9 +37,9 @@ from kip.judges import Probe
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.descent import begin, descend
 from kip.methods.features import feature_krr, pool
-from kip.methods.features.pool import Optimizer, Pool, Slot
+from kip.methods.features.pool import Optimizer, Pool, Slots
 from kip.methods.problem import Problem, State
-from kip.networks.model import Model, Network
+from kip.networks.model import Model, Network, Variables
 from kip.rng import generator
 from kip.storage.artefacts import Store
 from kip.training import self_supervised as teacher
@@ -48,25 +49,26 @@ SGD = Optimizer("sgd", 0.1, momentum=0.9, weight_decay=1e-3)
 
 
 class Prepared(NamedTuple):
-    """What is made before the steps.
+    """The teacher, its labels and the pool, made once before the steps.
 
     Attributes:
         teacher: the variables of the self-supervised network.
         labels: its representations of the images that the set starts from, (n, d).
-        pool: networks that have learned those.
+        pool: networks that have learned the labels.
     """
 
-    teacher: Any
+    teacher: Variables
     labels: np.ndarray
-    pool: tuple[Slot, ...]
+    pool: Slots
 
 
+@final
 @value
-class KRRST(Method):
+class KRRST(Method[Prepared, Slots]):
     """Kernel ridge regression on self-supervised targets: learn images and target representations."""
 
     images: Annotated[int, Field(ge=1)] = 1000
-    """m, the number of images of the set, which are drawn without a look at classes."""
+    """The number of images of the set, m, which are drawn without a look at classes."""
     teacher: Teacher = Teacher()
     """The self-supervised model whose representations are the targets."""
     network: Network = Network("ConvNet-D3", norm="batch", w_std=3**-0.5)
@@ -82,7 +84,7 @@ class KRRST(Method):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """The weight decay of AdamW."""
     schedule: Literal["constant", "linear"] = "linear"
-    """How the learning rate falls: `linear` falls to 0 at `steps`, and `constant` does not fall."""
+    """The schedule of the learning rate: `linear` falls to 0 at `steps`, and `constant` does not fall."""
     target_batch: Annotated[int, Field(ge=1)] | None = 1024
     """The number of target images of each step. None means the whole train set."""
     ridge: krr.Ridge = krr.Ridge(1e-6, "trace_sum")
@@ -94,32 +96,37 @@ class KRRST(Method):
     probe_images: Annotated[int, Field(ge=1)] = 2000
     """The number of labelled train images that the linear probe learns from."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many networks are pre-trained for the accuracy on validation images, at each checkpoint."""
+    """The number of networks that are pre-trained for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 3
-    """How many networks are pre-trained for the accuracy on test images."""
+    """The number of networks that are pre-trained for the accuracy on test images."""
     name: Literal["krr_st"] = "krr_st"
 
     @property
     def label(self) -> str:
-        """The pool's network."""
+        """The network."""
         return self.network.label
 
     @property
     def labels_are(self) -> LabelsAre:
-        """The teacher's representations, and what became of them."""
+        """Representations: the teacher's, and after the steps the learned ones."""
         return "representations"
 
     @property
     def judge(self) -> Probe:
         """Networks that are pre-trained on the set, by a linear probe of their features."""
         return Probe(
-            self.network, self.pretraining, self.pretraining_steps, self.pool.loss, self.probe_images,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.network,
+            self.pretraining,
+            self.pretraining_steps,
+            self.pool.loss,
+            self.probe_images,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
     @property
     def needs(self) -> Needs:
-        """Nothing of a data set's classes, which it does not look at."""
+        """Nothing of a data set's classes, which the method does not use."""
         return Needs(whole_set=self.target_batch is None)
 
     @property
@@ -133,19 +140,19 @@ class KRRST(Method):
         Raises: as `kip.training.self_supervised.train`.
         """
         model, variables = teacher.train(self.teacher, problem.inputs, seed=problem.seed, store=store)
-        chosen = self._chosen(problem)
+        chosen = self._choose_images(problem)
         labels = teacher.represent(model, variables, problem.inputs[chosen])
         learner = Model(self.network, labels.shape[1])
         slots = pool.start(self.pool, learner, problem.inputs[chosen], labels, seed=problem.seed, store=store)
         return Prepared(variables, labels, slots)
 
-    def init(self, problem: Problem, prepared: Prepared) -> State:
+    def init(self, problem: Problem, prepared: Prepared) -> State[Slots]:
         """Return step 0: random train images with their representations, and the pool."""
-        chosen = self._chosen(problem)
+        chosen = self._choose_images(problem)
         images = problem.inputs[chosen]
         return State(
             step=0,
-            images=images,
+            inputs=images,
             labels=prepared.labels,
             class_index=problem.labels[chosen],
             statistics=problem.transform.statistics(problem.pixels[chosen]),
@@ -153,7 +160,7 @@ class KRRST(Method):
             owned=prepared.pool,
         )
 
-    def step(self, problem: Problem, prepared: Prepared, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Prepared, state: State[Slots]) -> tuple[State[Slots], Metrics]:
         """Return the state after one update of the set and one of a network, with the loss before it.
 
         Raises:
@@ -166,25 +173,37 @@ class KRRST(Method):
         wanted = teacher.represent(guide, prepared.teacher, target.images)
         slots = state.owned
         loss_and_grads = feature_krr.gradient(
-            learner, [slots[index].variables], state.images, state.labels, target.images, wanted,
-            ridge=self.ridge, reduction="mean", bias=1.0,
-        )  # fmt: skip
+            learner,
+            [slots[index].variables],
+            state.inputs,
+            state.labels,
+            target.images,
+            wanted,
+            ridge=self.ridge,
+            reduction="mean",
+            bias=1.0,
+        )
         # krr's loss has a half that the public code's has not.
         gradient = {"images": 2 * loss_and_grads.images, "labels": 2 * loss_and_grads.labels}
-        before = {"images": state.images, "labels": state.labels}
-        learned, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
-        moved = state._replace(step=state.step + 1, optimizer=optimizer, **learned)
-        slots = pool.advance(self.pool, learner, slots, index, moved.images, moved.labels, seed=problem.seed)
+        before = {"images": state.inputs, "labels": state.labels}
+        after, optimizer = descend(_optimizer, self, gradient, state.optimizer, before)
+        new_state = state._replace(
+            step=state.step + 1,
+            inputs=after["images"],
+            labels=after["labels"],
+            optimizer=optimizer,
+        )
+        slots = pool.advance(self.pool, learner, slots, index, new_state.inputs, new_state.labels, seed=problem.seed)
         metrics = {"loss": 2 * loss_and_grads.loss, "condition": loss_and_grads.condition}
-        return moved._replace(owned=slots), metrics
+        return new_state._replace(owned=slots), metrics
 
-    def _chosen(self, problem: Problem) -> np.ndarray:
+    def _choose_images(self, problem: Problem) -> np.ndarray:
         """Return the train images that the set starts from, drawn without a look at classes."""
         return generator(problem.seed, "support").choice(len(problem.inputs), self.images, replace=False)
 
 
 def _optimizer(config: KRRST) -> optax.GradientTransformation:
-    rate: Any = config.learning_rate
-    if config.schedule == "linear":
-        rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
+    if config.schedule == "constant":
+        return optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    rate = optax.linear_schedule(config.learning_rate, 0.0, config.steps)
     return optax.adamw(rate, weight_decay=config.weight_decay)

@@ -1,4 +1,4 @@
-"""A pool of networks that learn from the distilled set while it is learned: fresh ones, trained ones, all between.
+"""A pool of networks that learn from the distilled set while it is learned: fresh, trained, and all between.
 
 Each slot holds a network, its optimiser, and the updates t that the network has had. A step of a method draws a slot,
 uses the network's features, and then lets it learn from the set for one step of the full batch, by
@@ -6,7 +6,7 @@ uses the network's features, and then lets it learn from the set for one step of
     L(theta) = 1/2 mean_n |f_theta(x_n) - y_n|^2               `loss` half_sum: FRePo
     L(theta) = mean_n mean_j (f_theta(x_n)_j - y_nj)^2         `loss` mean: KRR-ST's public code
 
-until t reaches `max_updates`. What comes then differs, `resets`:
+until t reaches `max_updates`. `resets` chooses what follows:
 
 - `algorithm`: the network is drawn anew and t becomes 0 (KRR-ST's Algorithm 1, and FRePo).
 - `public_krr_st`: the network is drawn anew and t stays: from then on each draw of the slot replaces its network. This
@@ -17,14 +17,16 @@ Reference: Zhou et al. 2022 (FRePo), section 3; Lee et al. 2024 (KRR-ST), Algori
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import optax
 from pydantic import Field
 
 from kip.config import to_dict, value
 from kip.errors import ConfigError
-from kip.networks.model import Model, fresh
+from kip.networks.model import Model, Variables, fresh
+from kip.precision import AnyArray
 from kip.rng import generator, key
 from kip.storage.artefacts import Store, digest
 from kip.training.loop import compiled_learning
@@ -36,7 +38,7 @@ from kip.training.update import Batch, Learning, begin
 
 @value
 class Pool:
-    """The pool: its size, and how long and by what each network learns."""
+    """The pool: its size, and the training of its networks."""
 
     size: Annotated[int, Field(ge=1)] = 10
     """The number of networks in the pool."""
@@ -45,7 +47,8 @@ class Pool:
     optimizer: Optimizer = Optimizer()
     """The optimiser of the networks. FRePo takes Adam, 3e-4; KRR-ST takes SGD, 0.1, momentum 0.9, weight decay 1e-3."""
     resets: Literal["algorithm", "public_krr_st"] = "algorithm"
-    """What becomes of the counter of updates of a slot when its network is replaced."""
+    """The counter of updates when a network is replaced: it begins anew (`algorithm`), or stays where it is
+    (`public_krr_st`), so that from then on each draw replaces the network, as in KRR-ST's public code."""
     loss: Loss = "half_sum"
     """The loss that the networks minimise."""
 
@@ -64,15 +67,17 @@ class Slot(NamedTuple):
         drawn: networks that the slot has had before, int; selects the next random draw.
     """
 
-    variables: Any
-    optimizer: Any
+    variables: Variables
+    optimizer: optax.OptState
     updates: np.ndarray
     drawn: np.ndarray
 
 
-def start(
-    pool: Pool, model: Model, images: np.ndarray, labels: np.ndarray, *, seed: int, store: Store
-) -> tuple[Slot, ...]:
+Slots = tuple[Slot, ...]
+"""A pool."""
+
+
+def start(pool: Pool, model: Model, images: AnyArray, labels: AnyArray, *, seed: int, store: Store) -> Slots:
     """Return a pool whose networks have learned from the set for 1 to `max_updates` steps, drawn uniformly.
 
     Args:
@@ -83,7 +88,12 @@ def start(
         seed: the root seed.
         store: keeps each network as soon as it has learned.
     """
-    identity = {"pool": to_dict(pool), "network": to_dict(model.network), "set": digest(images, labels), "seed": seed}
+    identity = {
+        "pool": to_dict(pool),
+        "network": to_dict(model.network),
+        "set": digest(np.asarray(images), np.asarray(labels)),
+        "seed": seed,
+    }
     slots = []
     with store.progress(pool.size, "pool") as bar:
         for index in range(pool.size):
@@ -101,8 +111,8 @@ def start(
 
 
 def advance(
-    pool: Pool, model: Model, slots: tuple[Slot, ...], index: int, images: np.ndarray, labels: np.ndarray, *, seed: int
-) -> tuple[Slot, ...]:
+    pool: Pool, model: Model, slots: Slots, index: int, images: AnyArray, labels: AnyArray, *, seed: int
+) -> Slots:
     """Return the pool after slot `index` has learned from the set for a step, or has been given a fresh network.
 
     Networks and their optimisers stay on the device.
@@ -124,7 +134,7 @@ def _fresh(pool: Pool, model: Model, shape: tuple[int, ...], index: int, drawn: 
     return Slot(learning.variables, learning.memory, np.asarray(0), np.asarray(drawn))
 
 
-def _learn(pool: Pool, model: Model, slot: Slot, images: np.ndarray, labels: np.ndarray) -> Slot:
+def _learn(pool: Pool, model: Model, slot: Slot, images: AnyArray, labels: AnyArray) -> Slot:
     learn = compiled_learning(Supervised(model, pool.loss), pool.optimizer)
-    moved = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
-    return slot._replace(variables=moved.variables, optimizer=moved.memory, updates=np.asarray(slot.updates + 1))
+    after = learn(Learning(slot.variables, slot.optimizer), Batch(images, labels))
+    return slot._replace(variables=after.variables, optimizer=after.memory, updates=np.asarray(slot.updates + 1))

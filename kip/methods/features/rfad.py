@@ -26,7 +26,7 @@ code, `distillation.py` and `run_distillation.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,31 +34,44 @@ import numpy as np
 import optax
 from jax import Array
 from pydantic import Field
+from typing_extensions import NotRequired, TypedDict, final
 
 from kip import krr
 from kip.config import value
 from kip.judges import RandomFeatures
 from kip.judges.random_features import draw
-from kip.methods.contract import LabelsAre, Method, Metrics, Needs
-from kip.methods.descent import begin, descend
+from kip.methods.contract import Metrics
+from kip.methods.descent import Parameters, begin, descend
 from kip.methods.features import feature_krr
 from kip.methods.problem import Problem, State
+from kip.methods.targets import TargetMethod
 from kip.networks.model import Model, Network
+from kip.precision import AnyArray
+from kip.storage.artefacts import Store
 
 
+class Owned(TypedDict):
+    """The scale s, and base images and their map where they are learned."""
+
+    scale: AnyArray
+    base: NotRequired[AnyArray]
+    map: NotRequired[AnyArray]
+
+
+@final
 @value
-class RFAD(Method):
+class RFAD(TargetMethod[None, Owned]):
     """KIP by random features: learn images and labels under KRR on the features of fresh random networks."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
     """The number of images of each class."""
     learn_labels: bool = True
-    """Whether labels are learned with the images."""
+    """Learn labels with the images. Off keeps the labels of step 0."""
     network: Network = Network("ConvNet-D3", width=256, norm="none", b_std=0.1)
     """The network whose features give the kernel. The infinite network's kernel is approached as width times `networks`
     grows."""
     networks: Annotated[int, Field(ge=1)] = 8
-    """N, the number of networks, which are drawn anew at each step."""
+    """The number of networks, N, which are drawn anew at each step."""
     loss: Literal["platt", "squared"] = "platt"
     """The loss: cross-entropy of scaled predictions, or the squared error."""
     steps: Annotated[int, Field(ge=1)] = 5000
@@ -75,37 +88,28 @@ class RFAD(Method):
     ridge: krr.Ridge = krr.Ridge(5e-3)
     """The regulariser of the KRR."""
     evaluation_network: Network | None = None
-    """The network whose features judge the set. None means that of the learning; the authors' is of width 256."""
+    """The network whose features judge the set. None means `network`; the authors' is of width 256."""
     validation_networks: Annotated[int, Field(ge=1)] = 1
-    """How many draws of N networks give the accuracy on validation images, at each checkpoint."""
+    """The number of draws of N networks for the accuracy on validation images, at each checkpoint."""
     test_networks: Annotated[int, Field(ge=1)] = 5
-    """How many draws of N networks give the accuracy on test images."""
+    """The number of draws of N networks for the accuracy on test images."""
     name: Literal["rfad"] = "rfad"
-
-    @property
-    def label(self) -> str:
-        """The network."""
-        return self.network.label
-
-    @property
-    def labels_are(self) -> LabelsAre:
-        """Learned scores, or the classes of natural images."""
-        return "scores" if self.learn_labels else "classes"
 
     @property
     def judge(self) -> RandomFeatures:
         """The regression under fresh random networks."""
         return RandomFeatures(
-            self.evaluation_network or self.network, self.networks, self.ridge,
-            validation_networks=self.validation_networks, test_networks=self.test_networks,
-        )  # fmt: skip
+            self.evaluation_network or self.network,
+            self.networks,
+            self.ridge,
+            validation_networks=self.validation_networks,
+            test_networks=self.test_networks,
+        )
 
-    @property
-    def needs(self) -> Needs:
-        """The set takes images of each class."""
-        return Needs(self.images_per_class, self.target_batch, whole_set=self.target_batch is None)
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def init(self, problem: Problem, prepared: None) -> State[Owned]:
         """Return step 0: class-balanced natural images, centred labels, s = 0, and M = I.
 
         Raises:
@@ -113,14 +117,14 @@ class RFAD(Method):
         """
         state = problem.natural_support(self.images_per_class)
         for network in (self.network, self.evaluation_network or self.network):
-            Model(network, problem.num_classes).check_images(*state.images.shape[1:3])
-        owned: dict[str, Any] = {"scale": np.zeros((), np.float32)}
+            Model(network, problem.num_classes).check_images(*state.inputs.shape[1:3])
+        owned = Owned(scale=np.zeros((), np.float32))
         if self.map_rate is not None:
-            owned |= {"base": state.images, "map": np.eye(state.images[0].size, dtype=np.float32)}
-        state = state._replace(owned=owned)
-        return state._replace(optimizer=begin(_optimizer, self, self._learned(state)))
+            owned["base"], owned["map"] = state.inputs, np.eye(state.inputs[0].size, dtype=np.float32)
+        begun = state.with_owned(owned)
+        return begun._replace(optimizer=begin(_optimizer, self, self._parameters(begun)))
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[Owned]) -> tuple[State[Owned], Metrics]:
         """Return the state after one update of the set, with the loss before it.
 
         Raises:
@@ -131,8 +135,8 @@ class RFAD(Method):
         weight, bias = model.readout_variances
         loss_and_grads = feature_krr.gradient(
             model,
-            draw(model, self.networks, state.images.shape[1:], problem.seed, "random features", state.step),
-            state.images,
+            draw(model, self.networks, state.inputs.shape[1:], problem.seed, "random features", state.step),
+            state.inputs,
             state.labels,
             target.images,
             target.labels,
@@ -141,14 +145,16 @@ class RFAD(Method):
             weight=weight,
             scale=float(state.owned["scale"]) if self.loss == "platt" else None,
         )
-        gradient = {
+        gradient: Parameters = {
             "images": loss_and_grads.images,
             "labels": loss_and_grads.labels,
-            "scale": np.float32(loss_and_grads.scale),
+            "scale": np.asarray(loss_and_grads.scale, np.float32),
         }
-        if self.map_rate is not None:
-            gradient["base"], gradient["map"] = of_map(state.owned["base"], state.owned["map"], loss_and_grads.images)
-        before = self._learned(state)
+        if "base" in state.owned and "map" in state.owned:
+            gradient["base"], gradient["map"] = pull_back(
+                state.owned["base"], state.owned["map"], loss_and_grads.images
+            )
+        before = self._parameters(state)
         wanted = {name: gradient[name] for name in before}
         learned, optimizer = descend(_optimizer, self, wanted, state.optimizer, before)
         metrics = {
@@ -156,39 +162,44 @@ class RFAD(Method):
             "batch_accuracy": float(np.mean(loss_and_grads.predictions.argmax(axis=1) == target.labels.argmax(axis=1))),
             "condition": loss_and_grads.condition,
         }
-        images = mapped(learned["base"], learned["map"]) if self.map_rate is not None else learned["images"]
-        owned = {name: learned.get(name, value) for name, value in state.owned.items()}
+        images = apply_map(learned["base"], learned["map"]) if self.map_rate is not None else learned["images"]
+        owned = Owned(scale=learned.get("scale", state.owned["scale"]))
+        if self.map_rate is not None:
+            owned["base"], owned["map"] = learned["base"], learned["map"]
         labels = learned.get("labels", state.labels)
         step = state.step + 1
-        return state._replace(step=step, images=images, labels=labels, optimizer=optimizer, owned=owned), metrics
+        return state._replace(step=step, inputs=images, labels=labels, optimizer=optimizer, owned=owned), metrics
 
-    def _learned(self, state: State) -> dict[str, Any]:
-        """Return what is learned, by name: images or their base and map, and where asked labels and the scale."""
-        names = ["base", "map"] if self.map_rate is not None else []
-        names += ["scale"] if self.loss == "platt" else []
-        learned = {name: state.owned[name] for name in names}
-        learned |= {} if self.map_rate is not None else {"images": state.images}
-        return learned | ({"labels": state.labels} if self.learn_labels else {})
+    def _parameters(self, state: State[Owned]) -> Parameters:
+        """Return the arrays that the optimiser moves: images or their base and map, labels, and the scale."""
+        learned: Parameters = {}
+        if "base" in state.owned and "map" in state.owned:
+            learned |= {"base": state.owned["base"], "map": state.owned["map"]}
+        else:
+            learned["images"] = state.inputs
+        if self.loss == "platt":
+            learned["scale"] = state.owned["scale"]
+        return {**learned, "labels": state.labels} if self.learn_labels else learned
 
 
 @jax.jit
-def mapped(base: Array, linear: Array) -> Array:
+def apply_map(base: AnyArray, linear: AnyArray) -> Array:
     """Return base images (n, H, W, C) after a linear map (D, D), B M as images."""
     flat = base.reshape(len(base), -1)
     return jnp.matmul(flat, linear, precision="highest").reshape(base.shape)
 
 
 @jax.jit
-def of_map(base: Array, linear: Array, images: Array) -> tuple[Array, Array]:
-    """Return the gradients with respect to base images and map, given that with respect to the images `mapped`."""
-    pull = jax.vjp(mapped, base, linear)[1]
+def pull_back(base: AnyArray, linear: AnyArray, images: Array) -> tuple[Array, Array]:
+    """Return the gradients with respect to base images and map, given that with respect to the images."""
+    pull = jax.vjp(apply_map, base, linear)[1]
     return pull(images)
 
 
 def _optimizer(config: RFAD) -> optax.GradientTransformation:
     rates = {"scale": config.scale_rate, "map": config.map_rate or 0.0}
 
-    def names(learned: dict[str, Any]) -> dict[str, str]:
+    def names(learned: Parameters) -> dict[str, str]:
         return {name: name if name in rates else "set" for name in learned}
 
     rules = {name: optax.adabelief(rate) for name, rate in {"set": config.learning_rate, **rates}.items()}

@@ -8,10 +8,11 @@ unscaled ridge; `ridge=Ridge(scale="absolute")` gives its ridge. The pseudo-inve
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import final
 
 from kip import krr
 from kip.blocks import Source
@@ -21,10 +22,12 @@ from kip.judges import KernelJudge
 from kip.kernels.architecture import Architecture, Kernel
 from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
+from kip.storage.artefacts import Store
 
 
+@final
 @value
-class LabelSolve(Method):
+class LabelSolve(Method[None, None]):
     """Closed-form labels for fixed natural images."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
@@ -60,20 +63,24 @@ class LabelSolve(Method):
         """The set takes images of each class, and the solve every train image once, as it is."""
         return Needs(self.images_per_class, kernels=(self.kernel,), differentiates=False, augmentation=False)
 
-    def init(self, problem: Problem, prepared: Any) -> State:
+    def prepare(self, problem: Problem, store: Store) -> None:
+        """Make nothing."""
+
+    def init(self, problem: Problem, prepared: None) -> State[None]:
         """Return step 0: class-balanced natural images with centred one-hot labels."""
         return problem.natural_support(self.images_per_class)
 
-    def step(self, problem: Problem, prepared: Any, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: None, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the state with its labels solved, and the loss that they leave over the train set.
 
         Memory: one run of kernel rows and an (n + c) x (n + c) triangle, however large the train set is.
 
         Raises: as `kip.krr.LabelSolver.solve`.
         """
-        k_ss, _ = problem.blocks.forward(self.kernel, state.images, state.images[:0])
+        inputs = np.asarray(state.inputs)
+        k_ss, _ = problem.blocks.forward(self.kernel, inputs, inputs[:0])
         solver = krr.LabelSolver(k_ss, problem.num_classes, self.ridge)
-        for rows, k_ts in problem.blocks.rows(self.kernel, state.images, problem.inputs, source=Source("train")):
+        for rows, k_ts in problem.blocks.rows(self.kernel, inputs, problem.inputs, source=Source("train")):
             solver.add(k_ts, centred_one_hot(problem.labels[rows], problem.num_classes))
         solved = solver.solve()
         metrics = {"loss": solved.loss, "condition": krr.condition_number(k_ss, self.ridge)}

@@ -1,1 +1,1 @@
-"""Methods that match what networks do with learned images to what they do with natural ones."""
+"""Methods that match the responses of networks to learned images with those to natural ones."""

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kip.errors import ConfigError
 from kip.methods.problem import Problem
-from kip.networks.model import Network
+from kip.networks.model import Variables
+from kip.placement import platform
+from kip.precision import AnyArray
 
 AT_ONCE = 10
 """Classes that an accelerator takes at once."""
 
 
 def places(class_index: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return where the images of each class are in a balanced set, (C, n / C)."""
+    """Return the positions of the images of each class in a balanced set, (C, n / C)."""
     return np.argsort(class_index, kind="stable").reshape(num_classes, -1)
 
 
@@ -34,45 +34,34 @@ def real_batches(problem: Problem, count: int, *, step: int) -> list[np.ndarray]
 
 
 def over_classes(
-    function: Callable[..., Any],
-    in_parts: Callable[..., Any],
-    shared: Sequence[Any],
-    of_classes: Sequence[Sequence[Any]],
-) -> Any:
+    function: Callable[..., tuple[Array, Array]],
+    in_parts: Callable[..., tuple[Array, Array]],
+    shared: Sequence[Variables],
+    of_classes: Sequence[Sequence[AnyArray | int]],
+) -> tuple[Array, Array]:
     """Return function(*shared, *of one class) for every class, stacked along a leading axis.
 
     Args:
-        function: hashable, jit-composable; returns a pytree of arrays.
-        in_parts: gives the same for one class in a way that suits a CPU; compiles itself.
+        function: hashable, jit-composable; returns a distance and a gradient.
+        in_parts: gives the same for one class in a way that suits a CPU; it compiles itself.
         shared: arguments that are the same for all classes, pytrees of arrays.
         of_classes: arguments with one entry for each class.
     """
     alike = all(len({np.shape(entry) for entry in argument}) == 1 for argument in of_classes)
-    if jax.default_backend() == "cpu" or not alike:
+    if platform() == "cpu" or not alike:
         results = [in_parts(*shared, *entries) for entries in zip(*of_classes, strict=True)]
         return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
     return _some(tuple(shared), tuple(jnp.stack(list(argument)) for argument in of_classes), function=function)
 
 
 def by_image(per_class: Array, where: np.ndarray) -> Array:
-    """Return what belongs to each image, (n, ...), from what belongs to each image of each class, (C, n / C, ...)."""
+    """Return an array by image, (n, ...), given by class and image, (C, n / C, ...), and the positions of `places`."""
     flat = per_class.reshape(-1, *per_class.shape[2:])
     return flat[np.argsort(where.reshape(-1))]
 
 
-def refuse_batch_norm(network: Network, what: str) -> None:
-    """Refuse networks whose outputs for an image depend on the others of its batch.
-
-    Raises:
-        ConfigError: if the network has batch normalisation.
-    """
-    if network.batch_normalised:
-        raise ConfigError(
-            what, got=f"{network.label}, with batch normalisation", expected="instance, layer or no normalisation",
-            remedy="Add `norm=instance` to the network.",
-        )  # fmt: skip
-
-
 @partial(jax.jit, static_argnames=("function",))
-def _some(shared: Any, of_classes: Any, *, function: Callable[..., Any]) -> Any:
+def _some(
+    shared: tuple[Variables, ...], of_classes: tuple[Array, ...], *, function: Callable[..., tuple[Array, Array]]
+) -> tuple[Array, Array]:
     return jax.lax.map(lambda entries: function(*shared, *entries), of_classes, batch_size=AT_ONCE)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,10 @@ from kip.config import to_dict, value
 from kip.data import one_hot
 from kip.errors import ConfigError, DataError
 from kip.methods.problem import Problem
-from kip.networks.model import Model, fresh
+from kip.networks.model import Model, Variables, fresh
+from kip.precision import AnyArray
 from kip.rng import key
-from kip.storage.artefacts import Store, digest
+from kip.storage.artefacts import Artefact, Store, digest
 from kip.training.augment import strategy_for
 from kip.training.batches import Batches
 from kip.training.ensembles import runs_at_once
@@ -45,27 +46,27 @@ from kip.training.update import Batch, Evaluated
 
 LOGGER = logging.getLogger(__name__)
 KEPT_BYTES = 2**31
-"""Trajectories that stay in memory, in bytes; others are read again when they are needed."""
+"""The size of the trajectories that stay in memory, in bytes; others are read again when they are needed."""
 
 
 @value
 class Experts:
-    """The experts: how many, and how they learn."""
+    """The experts: their number and their training."""
 
     count: Annotated[int, Field(ge=1)] = 100
-    """Experts."""
+    """The number of experts."""
     epochs: Annotated[int, Field(ge=1)] = 50
-    """Epochs of each; a trajectory has one set of parameters more."""
+    """The number of epochs of each expert. A trajectory has one set of parameters more."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    """SGD's, without momentum."""
+    """The learning rate of SGD, which has no momentum."""
     batch: Annotated[int, Field(ge=1)] = 256
-    """Images of an update."""
+    """The number of images in an update."""
     augment: bool = True
-    """Whether training images are augmented by DSA."""
+    """Augment training images by DSA."""
     sharpness: Annotated[float, Field(ge=0)] = 0.0
-    """How far GSAM looks, relative to the parameters; 0 is plain SGD. FTD's script: 0.01."""
+    """The distance that GSAM looks ahead, relative to the parameters. 0 is plain SGD. FTD's script takes 0.01."""
     balance: Annotated[float, Field(ge=0)] = 0.0
-    """GSAM's weight of the surrogate gap. FTD: 0.3, and 1 for 50 images a class."""
+    """The weight of GSAM's surrogate gap. FTD takes 0.3, and 1 for 50 images per class."""
 
     def __post_init__(self) -> None:
         if self.balance and not self.sharpness:
@@ -75,12 +76,12 @@ class Experts:
 class Trajectories:
     """The experts' parameters: `trajectories[expert]` is a pytree with a leading axis of epochs + 1."""
 
-    def __init__(self, groups: list[Any], size: int, like: Any):
+    def __init__(self, groups: list[Artefact], size: int, like: Progress):
         self._groups, self._size, self._like = groups, size, like
         one = sum(leaf.nbytes for leaf in jax.tree.leaves(like))
         self._read = functools.lru_cache(max(1, KEPT_BYTES // max(1, one)))(self._read_group)
 
-    def _read_group(self, group: int) -> Any:
+    def _read_group(self, group: int) -> Variables:
         progress = self._groups[group].load(self._like)
         if progress is None:
             raise DataError(
@@ -89,31 +90,35 @@ class Trajectories:
             )
         return progress.owned
 
-    def __getitem__(self, expert: int) -> Any:
+    def __getitem__(self, expert: int) -> Variables:
         group, place = divmod(expert, self._size)
         return jax.tree.map(lambda leaf: leaf[:, place], self._read(group))
 
 
 def trajectories(config: Experts, model: Model, problem: Problem, store: Store) -> Trajectories:
-    """Return the experts' trajectories, those that are not there yet made first.
+    """Return the experts' trajectories; those that are not there yet are made first.
 
     Args:
         config: the experts.
         model: their network, without batch normalisation.
-        problem: its train images are learned.
+        problem: gives the train images.
         store: keeps them, shared between runs.
 
     Raises:
         NonFiniteError: if an expert diverges.
-        DataError: if trajectories cannot be kept, for a step could not read them.
+        DataError: if trajectories cannot be kept, so that a step could not read them.
     """
     recipe = Recipe(batch=config.batch)
     size = runs_at_once(model, recipe, problem.inputs, config.count)
     size = max(divisor for divisor in range(1, size + 1) if config.count % divisor == 0)
     identity = {
-        "experts": {**to_dict(config), "count": None}, "network": to_dict(model.network), "seed": problem.seed,
-        "set": digest(problem.inputs, problem.labels), "mirror": problem.mirror_keeps_class, "at_once": size,
-    }  # fmt: skip
+        "experts": {**to_dict(config), "count": None},
+        "network": to_dict(model.network),
+        "seed": problem.seed,
+        "set": digest(problem.inputs, problem.labels),
+        "mirror": problem.mirror_keeps_class,
+        "at_once": size,
+    }
     groups, like = [], None
     with store.progress(config.count, "experts") as bar:
         for first in range(0, config.count, size):
@@ -121,15 +126,16 @@ def trajectories(config: Experts, model: Model, problem: Problem, store: Store) 
             like = _train(config, model, problem, first, size, artefact, store.show_progress)
             groups.append(artefact)
             bar.update(size)
+    assert like is not None  # there is at least one group
     return Trajectories(groups, size, like)
 
 
 def _train(
-    config: Experts, model: Model, problem: Problem, first: int, size: int, artefact: Any, show_progress: bool
+    config: Experts, model: Model, problem: Problem, first: int, size: int, artefact: Artefact, show_progress: bool
 ) -> Progress:
-    """Train a group of experts, or what a killed process left of it; return its state on the host."""
+    """Train a group of experts, going on where a killed process stopped; return its state on the host."""
     keys = jnp.stack([key(problem.seed, "expert", first + place) for place in range(size)])
-    objective: Any = Supervised(
+    objective: Supervised | Flat = Supervised(
         model, "xent", augment=strategy_for(problem.mirror_keeps_class) if config.augment else "none"
     )
     if config.sharpness:
@@ -144,10 +150,10 @@ def _train(
     grouped = jax.tree.map(lambda leaf: np.asarray(leaf if many else leaf[None]), variables["params"])
     snapshots = jax.tree.map(lambda leaf: np.stack([leaf] + [np.zeros_like(leaf)] * config.epochs), grouped)
 
-    def with_snapshot(progress: Progress) -> Any:
+    def with_snapshot(progress: Progress) -> Variables:
         epoch = int(progress.step) // batches.of_epoch
 
-        def put(kept: np.ndarray, leaf: Any) -> np.ndarray:
+        def put(kept: np.ndarray, leaf: AnyArray) -> np.ndarray:
             kept = kept.copy()
             kept[epoch] = leaf if many else leaf[None]
             return kept
@@ -156,20 +162,27 @@ def _train(
 
     data = Batch(on_device(problem.inputs), one_hot(problem.labels, problem.num_classes, problem.inputs))
     return fit(
-        rule, learning, data, keys,
-        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)), at_mark=with_snapshot,
-        owned=snapshots, artefact=artefact, save_every=batches.of_epoch, show_progress=show_progress,
+        rule,
+        learning,
+        data,
+        keys,
+        marks=frozenset(batches.of_epoch * (epoch + 1) for epoch in range(config.epochs)),
+        at_mark=with_snapshot,
+        owned=snapshots,
+        artefact=artefact,
+        save_every=batches.of_epoch,
+        show_progress=show_progress,
         what=f"expert {first}" if size == 1 else f"experts {first} to {first + size - 1}",
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """An objective whose gradient is GSAM's of another one: see above.
+    """An objective whose gradient is GSAM's of another one, as the head of this file has it.
 
     Attributes:
         objective: the other one.
-        sharpness: how far it looks.
+        sharpness: the distance that it looks ahead, relative to the parameters.
         balance: the weight of the surrogate gap.
     """
 
@@ -177,11 +190,11 @@ class Flat:
     sharpness: float
     balance: float
 
-    def __call__(self, variables: Any, batch: Batch, key: Array) -> Evaluated:
+    def __call__(self, variables: Variables, batch: Batch, key: Array) -> Evaluated:
         """Return the objective at w, with the gradient of GSAM."""
         fixed = jax.lax.stop_gradient(variables["params"])
 
-        def loss(params: Any) -> tuple[Array, Evaluated]:
+        def loss(params: Variables) -> tuple[Array, Evaluated]:
             evaluated = self.objective({**variables, "params": params}, batch, key)
             return evaluated.loss, evaluated
 
@@ -200,5 +213,5 @@ class Flat:
         return evaluated._replace(loss=jax.lax.stop_gradient(evaluated.loss) + slope)
 
 
-def _norm(tree: Any) -> Array:
+def _norm(tree: Variables) -> Array:
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))

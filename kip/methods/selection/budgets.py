@@ -1,7 +1,7 @@
-"""Which images are kept of those whose difficulty is known: exactly as many as the budget says.
+"""The choice of images by their difficulty: exactly as many as the budget says.
 
-Functions take the difficulty of m images, (m,), the hardest the highest, and give `budget` different positions, int64.
-Equal difficulties are in an order that the generator draws, so that no choice follows the order of a file.
+Functions take the difficulty of m images, (m,), the hardest the highest, and return `budget` different positions,
+int64. The generator draws the order of equal difficulties, so that no choice follows the order of a file.
 
 | rule | keeps | source |
 |---|---|---|
@@ -21,6 +21,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from kip.methods.selection.neighbours import Neighbours
+
+POWER = 4.0
+"""The exponent c of DUAL's Beta density."""
 
 
 def order(difficulty: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -47,7 +50,7 @@ def window(difficulty: np.ndarray, budget: int, generator: np.random.Generator, 
 
     Args:
         difficulty: (m,).
-        budget: how many.
+        budget: the number of images that are chosen.
         generator: draws the order of equals.
         start: where the window begins, from 0, the hardest of all, to 1, the easiest of all.
 
@@ -92,7 +95,7 @@ def strata(difficulty: np.ndarray, budget: int, generator: np.random.Generator, 
 
     Args:
         difficulty: (m,).
-        budget: how many.
+        budget: the number of images that are chosen.
         generator: draws inside of strata.
         count: strata of equal width, from the easiest to the hardest.
     """
@@ -109,24 +112,21 @@ def strata(difficulty: np.ndarray, budget: int, generator: np.random.Generator, 
     return np.concatenate(chosen)
 
 
-def beta(
-    score: np.ndarray, mean_probability: np.ndarray, budget: int, generator: np.random.Generator, *, power: float = 4.0
-) -> np.ndarray:
+def beta(score: np.ndarray, mean_probability: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
     """Draw without replacement, with weights score times the density of Beta(a, b) at the mean probability.
 
-        b = 15 (1 - the mean probability of the ten highest scores) (1 - r^power),    a = 16 - b,
+        b = 15 (1 - the mean probability of the ten highest scores) (1 - r^4),    a = 16 - b,
         r the fraction of images that is pruned.
 
     Args:
-        score: of DUAL, (m,), not negative.
-        mean_probability: of the true class, over the same epochs, (m,).
-        budget: how many.
+        score: the score of DUAL, (m,), not negative.
+        mean_probability: the mean probability of the true class, over the same epochs, (m,).
+        budget: the number of images that are chosen.
         generator: draws.
-        power: DUAL's c.
     """
     top = mean_probability[hardest(score, 10, generator)].mean()
     pruned = 1 - budget / len(score)
-    b = 15 * (1 - top) * (1 - pruned**power)
+    b = 15 * (1 - top) * (1 - pruned**POWER)
     a = 16 - b
     p = np.clip(mean_probability, 1e-12, 1 - 1e-12)
     log_weights = np.log(np.maximum(score, 1e-300)) + (a - 1) * np.log(p) + (b - 1) * np.log1p(-p)
@@ -134,13 +134,13 @@ def beta(
 
 
 def weighted_draw(log_weights: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw without replacement, one after the other, in proportion to the weights of those that are left.
+    """Draw without replacement, one after the other, in proportion to the weights of the rest.
 
-    It takes the highest sums of a log-weight and a standard Gumbel draw, which is the same distribution.
+    The highest sums of a log-weight and a standard Gumbel draw have this distribution.
 
     Args:
         log_weights: (m,), up to a constant; finite.
-        budget: how many.
+        budget: the number of images that are chosen.
         generator: draws.
     """
     return hardest(log_weights + generator.gumbel(size=len(log_weights)), budget, generator)
@@ -154,20 +154,20 @@ def graph(
     *,
     gamma: float = 0.1,
 ) -> np.ndarray:
-    """Return what D2 takes: difficulty is spread over a graph of neighbours, and whoever is taken lowers theirs.
+    """Return the choice of D2: difficulty is spread over a graph of neighbours, and a chosen image lowers theirs.
 
         s_i <- s_i + sum_{j near i} exp(-d_ij) s_j,
         then in turn, with i the highest:  s_j <- s_j - exp(-gamma d_ij) s_i    for each j near i
 
-    s begins as the difficulty, its lowest value made 0; d is relative to the mean distance of neighbours, so that it
-    has no scale of the space in it, which the public code leaves in.
+    s begins as the difficulty, shifted so that its lowest value is 0. d is relative to the mean distance of neighbours,
+    so that the scale of the space has no effect; the public code leaves it in.
 
     Args:
         difficulty: (m,).
         neighbours: of each of the m.
-        budget: how many.
+        budget: the number of images that are chosen.
         generator: draws which of the highest is first.
-        gamma: of the second formula.
+        gamma: the scale of distances in the second formula.
     """
     score = difficulty - difficulty.min()
     apart = neighbours.distances / max(neighbours.distances.mean(), 1e-300)

@@ -1,8 +1,8 @@
-"""Scores of how predictions move while networks learn. A high score is a hard image, if nothing else is said.
+"""Scores of the changes of predictions while networks learn. A high score is a hard image by default.
 
-Functions take logits (seeds, rows, m, c), row k after k epochs, and classes (m,), and give (m,) float64, the mean over
-seeds. Row 0, the fresh network, never counts. p_t is the probability of the true class after t epochs, T the last epoch
-that counts.
+Functions take logits (seeds, rows, m, c), row k after k epochs, and classes (m,), and return (m,) float64, the mean
+over seeds. Row 0, the fresh network, never counts. p_t is the probability of the true class after t epochs, T the last
+epoch that counts.
 
 | score | definition | source |
 |---|---|---|
@@ -38,7 +38,7 @@ ThatVaries = Literal["probability", "el2n"]
 
 
 def forgetting(logits: np.ndarray, classes: np.ndarray, last: int | None = None) -> np.ndarray:
-    """Return how often an image is forgotten, or T where it is never learned."""
+    """Return the number of times that an image is forgotten, or T where it is never learned."""
     right = logits[:, 1 : _stop(last)].argmax(-1) == classes
     return forgotten(right).mean(0)
 
@@ -84,8 +84,8 @@ def cad(
     """Return the mean deviation of S in the last W windows of epochs 1 to K - 1.
 
     Args:
-        logits: as above.
-        classes: as above.
+        logits: (seeds, rows, m, c).
+        classes: (m,).
         epochs: K, of `aligned_epochs`, at most the rows less 1.
         window: J.
         windows: W; J + W is at most K.

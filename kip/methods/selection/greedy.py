@@ -48,7 +48,7 @@ def k_centers(points: Points, count: int, first: int | None = None) -> np.ndarra
     Args:
         points: the points.
         count: k.
-        first: where it begins; None: at the point nearest to the mean.
+        first: the first point; None: the one nearest to the mean.
     """
     chosen = np.empty(count, np.int64)
     apart = np.full(len(points), np.inf)
@@ -120,7 +120,7 @@ def facility_location(similarity: np.ndarray, count: int) -> np.ndarray:
 
 
 def cluster_sizes(similarity: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return how many points each chosen one is the most similar to, itself included, float32 (k,)."""
+    """Return the number of points to which each chosen one is the most similar, itself included, float32 (k,)."""
     nearest = similarity[chosen].argmax(0)
     nearest[chosen] = np.arange(len(chosen))
     return np.bincount(nearest, minlength=len(chosen)).astype(np.float32)
@@ -150,11 +150,11 @@ def graph_cut(similarity: np.ndarray, count: int, weight: float) -> np.ndarray:
 def glister(
     features: np.ndarray, logits: np.ndarray, classes: np.ndarray, budgets: np.ndarray, step: float
 ) -> np.ndarray:
-    """Return the images whose gradients lead downhill on the loss of all that are given, by the last layer.
+    """Return the images whose gradients of the last layer lead downhill on the loss of all images.
 
-    The gain of image i is <g_i, G>, g_i its gradient of cross-entropy and G that of the mean over all m images, both by
-    the last dense layer. The image with the highest gain among the classes whose budget is not
-    spent comes next. Then the layer moves by -eta g_i, and G is taken again at the moved layer; the g_i stay.
+    The gain of image i is <g_i, G>, g_i its gradient of cross-entropy and G that of the mean over all m images, both
+    with respect to the last dense layer. The image with the highest gain among the classes with budget left comes next.
+    Then the layer moves by -eta g_i, and G is taken again at the moved layer; the g_i stay.
 
         eta = step / mean_i (1 + |f_i|^2),
 
@@ -165,33 +165,33 @@ def glister(
 
     Args:
         features: f (m, d), before the last layer.
-        logits: where the layer begins, (m, c); 0 for a layer that is 0.
+        logits: those of the layer at its beginning, (m, c); 0 for a layer that is 0.
         classes: (m,).
         budgets: images of each class, (c,).
         step: see above, in units of logits.
     """
     one_hot = np.eye(logits.shape[1])[classes]
     residuals = softmax(logits) - one_hot
-    moved = np.asarray(logits, np.float64)
+    current = np.asarray(logits, np.float64)
     eta = step / (1 + np.einsum("md,md->m", features, features).mean())
     left = budgets.astype(int)
     chosen = np.empty(int(left.sum()), np.int64)
     free = np.ones(len(features), bool)
     for place in range(len(chosen)):
-        error = (softmax(moved) - one_hot) / len(moved)
+        error = (softmax(current) - one_hot) / len(current)
         gains = (residuals * (features @ (features.T @ error) + error.sum(0))).sum(1)
         pick = int(np.where(free & (left[classes] > 0), gains, -np.inf).argmax())
         chosen[place], free[pick] = pick, False
         left[classes[pick]] -= 1
-        moved = moved - eta * (1 + features @ features[pick])[:, None] * residuals[pick]
+        current = current - eta * (1 + features @ features[pick])[:, None] * residuals[pick]
     return chosen
 
 
 def determinantal(points: Points, count: int) -> np.ndarray:
     """Return the greedy maximum of det G(chosen): each time the point farthest from the span of the chosen ones.
 
-    It is a Cholesky decomposition with pivots, of which only the chosen columns are computed. Where all points are in
-    the span, what is left of their lengths by rounding decides.
+    It is a Cholesky decomposition with pivots that computes only the chosen columns. Where all points are in the span,
+    the rounding errors of their lengths decide.
     """
     chosen = np.empty(count, np.int64)
     columns = np.zeros((count, len(points)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 
 import numpy as np
+from typing_extensions import final
 
 from kip.storage.images import slices
 
@@ -32,15 +33,16 @@ class Points(abc.ABC):
     def gram(self) -> np.ndarray:
         """Return all inner products, (m, m)."""
 
+    @abc.abstractmethod
     def distances(self, index: int) -> np.ndarray:
         """Return |x_i - x_index|^2, (m,)."""
-        return np.maximum(self.squares + self.squares[index] - 2 * self.products(index), 0)
 
+    @abc.abstractmethod
     def from_mean(self) -> np.ndarray:
         """Return |x_i - mean|^2, (m,)."""
-        return self.squares - 2 * self.with_mean + self.with_mean.mean()
 
 
+@final
 class Vectors(Points):
     """Points that are vectors.
 
@@ -75,6 +77,7 @@ class Vectors(Points):
         return np.concatenate([np.square(part - point).sum(1) for part in parts])
 
 
+@final
 class Gram(Points):
     """Points that are known by their inner products.
 
@@ -95,9 +98,17 @@ class Gram(Points):
         """Return all inner products, (m, m)."""
         return self._matrix
 
+    def distances(self, index: int) -> np.ndarray:
+        """Return |x_i - x_index|^2, (m,), at least 0 in spite of rounding."""
+        return np.maximum(self.squares + self.squares[index] - 2 * self.products(index), 0)
+
+    def from_mean(self) -> np.ndarray:
+        """Return |x_i - mean|^2, (m,)."""
+        return self.squares - 2 * self.with_mean + self.with_mean.mean()
+
 
 def last_layer_gradients(features: np.ndarray, residuals: np.ndarray) -> Gram:
-    """Return the gradients of cross-entropy by the last dense layer, of each image, as points.
+    """Return each image's gradient of cross-entropy with respect to the last dense layer, as points.
 
     With the features f and r = softmax(logits) - y they are (r, r f^T), for bias and weights, so that
 

@@ -1,141 +1,145 @@
-"""What the selection methods share: natural images are chosen once, before the one step, and nothing is learned.
+"""Selection: natural images are chosen once by a rule, before the one step, and nothing is learned.
 
-Step 0 is a random choice of as many images, and the step puts the method's own choice in its place; a run's report
-compares the two. The state's `indices` say where the chosen images are in the train split, and an exported set has them
-in its metadata. Labels are mean-centred one-hot classes.
+Step 0 is a random choice of as many images of each class, and the step puts the rule's choice in its place; a run's
+report compares the two. The state's `indices` say where the chosen images are in the train split, and an exported set
+has them in its metadata. Labels are mean-centred one-hot classes.
 
-A set is judged by fresh networks that are trained on it under the protocol HL of paper 003, if nothing else is said.
+By default, a set is judged by fresh networks that are trained on it under the protocol HL of paper 003.
 """
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import final
 
 from kip.config import to_dict, value
 from kip.data import centred_one_hot
-from kip.methods.contract import Metrics, Needs
-from kip.methods.for_networks import ForNetworks
+from kip.errors import ConfigError
+from kip.judges import Students
+from kip.methods.contract import LabelsAre, Method, Metrics, Needs
 from kip.methods.problem import Problem, State
+from kip.methods.selection import rules
+from kip.methods.selection.geometric import GLISTER, InSpace, Medoids, Random
+from kip.methods.selection.task import Choice, Task, keep_choice, random_images, with_equal_weights
+from kip.methods.students import students_under
 from kip.networks.model import CONVNET, Model, Network
-from kip.rng import generator
-from kip.storage.artefacts import Artefact, Store, digest
+from kip.storage.artefacts import Store, digest
+from kip.training.protocols import PROTOCOLS, Protocol
 
 
-class Choice(NamedTuple):
-    """What was chosen.
-
-    Attributes:
-        indices: into the train split, (n,) int64, by class.
-        weights: of the images, (n,) float32; 1 where the method gives none.
-    """
-
-    indices: np.ndarray
-    weights: np.ndarray
-
-
-Group = tuple[np.ndarray, int]
-"""Images that are chosen from together, (m,) indices, and how many of them are chosen."""
-
-
+@final
 @value
-class Selection(ForNetworks):
-    """Base of methods that choose natural images."""
+class Selection(Method[Choice, None]):
+    """Choose natural images by a rule: at random, by their position in a space, or by their difficulty to networks."""
 
     images_per_class: Annotated[int, Field(ge=1)] = 1
-    """Images of each class."""
+    """The number of images of each class."""
+    rule: rules.Rule = Random()
+    """The rule by which images are chosen, with its own options."""
     pruned: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """The fraction of each class that is left out; given, it takes the place of `images_per_class`."""
-    balanced: bool = True
-    """Whether each class is chosen from on its own; else as many images are chosen from all, whatever their class."""
+    """The fraction of each class that is left out, in place of `images_per_class`. None takes `images_per_class`."""
     network: Network = CONVNET
-    """The networks that judge the set."""
+    """The network that judges the set."""
+    protocol: Protocol = PROTOCOLS["HL"]
+    """The protocol by which the judge's networks are trained."""
+    validation_networks: Annotated[int, Field(ge=1)] = 1
+    """The number of networks that are trained for the accuracy on validation images."""
+    test_networks: Annotated[int, Field(ge=1)] = 5
+    """The number of networks that are trained for the accuracy on test images."""
+    name: Literal["selection"] = "selection"
 
     @property
-    def steps(self) -> int:  # type: ignore[override]
+    def labels_are(self) -> LabelsAre:
+        """Classes: labels are fixed."""
+        return "classes"
+
+    @property
+    def judge(self) -> Students:
+        """Fresh networks, trained under the protocol."""
+        return students_under(self.protocol, self)
+
+    def __post_init__(self) -> None:
+        rule = self.rule
+        if not isinstance(rule, (InSpace, Medoids, GLISTER)) or rule.candidates is None:
+            return
+        if self.pruned is not None:
+            raise ConfigError("candidates", got=f"{rule.candidates} with pruned={self.pruned}", expected="one of them")
+        if rule.candidates < self.images_per_class:
+            raise ConfigError(
+                "candidates", got=rule.candidates, expected=f"at least images_per_class, {self.images_per_class}"
+            )
+
+    @property
+    def steps(self) -> int:
         """One: images are chosen once."""
         return 1
 
     @property
-    def needs(self) -> Needs:
-        """Images of each class, of which none is augmented."""
-        return Needs(None if self.pruned else self.images_per_class, augmentation=False)
+    def label(self) -> str:
+        """The rule, and the network that judges."""
+        return f"{rules.title(self.rule)} ({self.network.label})"
 
-    @abc.abstractmethod
-    def choose(self, problem: Problem, store: Store) -> Choice:
-        """Return the choice; a function of the train split and the seed."""
+    @property
+    def needs(self) -> Needs:
+        """Images of each class, none of them augmented, and the demands of the rule's space."""
+        of_space = self.rule.needs if isinstance(self.rule, (InSpace, Medoids)) else Needs()
+        return of_space._replace(images_per_class=None if self.pruned else self.images_per_class, augmentation=False)
 
     def prepare(self, problem: Problem, store: Store) -> Choice:
-        """Return the choice, made or found.
+        """Return the rule's choice, made or found.
 
         Raises:
             ShapeError: if the images are too small for a network.
-            Whatever `choose` raises.
+            ConfigError: if the rule's options do not fit the images.
+            NonFiniteError: if a network diverges.
+            OutputError, DataError: if a recording cannot be kept or read.
         """
         Model(self.network, problem.num_classes).check_images(*problem.inputs.shape[1:3])
-        identity = {"method": to_dict(self), "seed": problem.seed, "set": digest(problem.inputs, problem.labels)}
-        count = int(self.budgets(problem).sum())
-        return kept(store.artefact("choice", identity), count, lambda: self.choose(problem, store))
+        task = self.task(problem, store)
+        count = int(task.budgets.sum())
+        return keep_choice(store.artefact("choice", task.identity), count, lambda: self.rule.choose(task))
 
-    def init(self, problem: Problem, prepared: Choice) -> State:
-        """Return step 0: as many images, drawn at random."""
-        indices = self.random(problem)
-        return self._chosen(problem, Choice(indices, np.ones(len(indices), np.float32)))
+    def init(self, problem: Problem, prepared: Choice) -> State[None]:
+        """Return step 0: as many images of each class, drawn at random."""
+        return _state(
+            problem, with_equal_weights(random_images(problem, self._per_class, self.budgets(problem))), step=0
+        )
 
-    def step(self, problem: Problem, prepared: Choice, state: State) -> tuple[State, Metrics]:
+    def step(self, problem: Problem, prepared: Choice, state: State[None]) -> tuple[State[None], Metrics]:
         """Return the chosen images."""
-        return self._chosen(problem, prepared)._replace(step=1), {}
+        return _state(problem, prepared, step=1), {}
+
+    def task(self, problem: Problem, store: Store) -> Task:
+        """Return the task of the rule."""
+        identity = {"method": to_dict(self), "seed": problem.seed, "set": digest(problem.inputs, problem.labels)}
+        return Task(
+            problem, store, self._per_class, self.budgets(problem), self.network, self.protocol.epochs, identity
+        )
 
     def budgets(self, problem: Problem) -> np.ndarray:
-        """Return how many images of each class are chosen, (C,); with `balanced` off only their sum counts."""
+        """Return the number of images of each class that are chosen, (C,)."""
         if self.pruned is None:
             return np.full(problem.num_classes, self.images_per_class)
         sizes = np.bincount(problem.labels, minlength=problem.num_classes)
         return np.maximum(1, np.rint((1 - self.pruned) * sizes).astype(int))
 
-    def groups(self, problem: Problem) -> list[Group]:
-        """Return the images that are chosen from together, (m,) indices, and how many of each group are chosen."""
-        budgets = self.budgets(problem)
-        if not self.balanced:
-            return [(np.arange(len(problem.labels)), int(budgets.sum()))]
-        return [(np.flatnonzero(problem.labels == label), int(budget)) for label, budget in enumerate(budgets)]
-
-    def random(self, problem: Problem) -> np.ndarray:
-        """Return a random choice; where classes are balanced, the images that learning methods begin with."""
-        if self.balanced and self.pruned is None:
-            count = self.images_per_class * problem.num_classes
-            return problem.classes.sample(count, seed=problem.seed, purpose="support")
-        draw = generator(problem.seed, "random choice")
-        drawn = [draw.choice(members, budget, replace=False) for members, budget in self.groups(problem)]
-        return by_class(np.concatenate(drawn), problem.labels)
-
-    def _chosen(self, problem: Problem, choice: Choice) -> State:
-        indices = choice.indices
-        class_index = problem.labels[indices]
-        return State(
-            step=0,
-            images=problem.inputs[indices],
-            labels=centred_one_hot(class_index, problem.num_classes),
-            class_index=class_index,
-            statistics=problem.transform.statistics(problem.pixels[indices]),
-            indices=indices,
-            weights=choice.weights,
-        )
+    @property
+    def _per_class(self) -> int | None:
+        return self.images_per_class if self.pruned is None else None
 
 
-def kept(artefact: Artefact, count: int, choose: Callable[[], Choice]) -> Choice:
-    """Return the choice of `count` images that an artefact holds; one that is not there yet is made and saved first."""
-    saved = artefact.load(Choice(np.zeros(count, np.int64), np.zeros(count, np.float32)))
-    if saved is None:
-        saved = choose()
-        artefact.save(saved)
-    return saved
-
-
-def by_class(indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return indices in the order of their classes, and within a class as they were."""
-    return indices[np.argsort(labels[indices], kind="stable")].astype(np.int64)
+def _state(problem: Problem, choice: Choice, *, step: int) -> State[None]:
+    """Return the state whose images are the chosen ones."""
+    class_index = problem.labels[choice.indices]
+    return State(
+        step=step,
+        inputs=problem.inputs[choice.indices],
+        labels=centred_one_hot(class_index, problem.num_classes),
+        class_index=class_index,
+        statistics=problem.transform.statistics(problem.pixels[choice.indices]),
+        indices=choice.indices,
+        weights=choice.weights,
+    )

@@ -1,6 +1,6 @@
-"""Scores of how unsure or wrong networks are at one epoch. A high score is a hard image.
+"""Scores of the uncertainty or error of networks at one epoch. A high score is a hard image.
 
-Functions take logits (seeds, rows, m, c), row k after k epochs, and give (m,) float64, the mean over seeds; p is the
+Functions take logits (seeds, rows, m, c), row k after k epochs, and return (m,) float64, the mean over seeds; p is the
 softmax of row `epoch`, y the one-hot class, i' one of the k neighbours of image i.
 
 | score | definition | source |
@@ -69,8 +69,8 @@ def el2n_sl(logits: np.ndarray, teacher: np.ndarray, temperature: float, epoch: 
     Lemma 1), so that T divides it; q is the target that images have under soft labels.
 
     Args:
-        logits: f, as above.
-        teacher: the logits of networks that are not those which learn, (teachers, m, c); q is the mean of theirs.
+        logits: f (seeds, rows, m, c).
+        teacher: the logits of other networks, (teachers, m, c); q is the mean of their probabilities.
         temperature: T.
         epoch: early in training, as for EL2N.
     """
@@ -79,7 +79,7 @@ def el2n_sl(logits: np.ndarray, teacher: np.ndarray, temperature: float, epoch: 
 
 
 def cal(logits: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Return how far the neighbours' predictions are from an image's own, mean KL(p_neighbour || p), (m,).
+    """Return the distance of the neighbours' predictions from an image's own, mean KL(p_neighbour || p), (m,).
 
     Args:
         logits: of one network, (m, c).
@@ -97,7 +97,7 @@ def cal_deepcore(logits: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
 
 
 def _probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and their logarithms, float64, of which none is of 0."""
+    """Return probabilities and their finite logarithms, float64."""
     scaled = np.asarray(logits, np.float64)
     scaled = scaled - scaled.max(-1, keepdims=True)
     log_p = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))

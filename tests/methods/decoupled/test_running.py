@@ -9,6 +9,7 @@ import pytest
 
 from kip.errors import ConfigError
 from kip.methods.decoupled import edc, gvbsm, statistics
+from kip.methods.decoupled.running import Targets, Turn
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.storage.artefacts import Artefact, Store
@@ -17,9 +18,11 @@ from kip.training.squeeze import Squeeze
 FIRST, SECOND = Network("ConvVec2", width=4, norm="batch"), Network("ConvVec1", width=3, norm="batch")
 MODEL = Model(FIRST, 10)
 QUICK = {
-    "network": FIRST, "more_networks": (SECOND,), "squeeze": Squeeze(epochs=1, batch=100),
+    "network": FIRST,
+    "more_networks": (SECOND,),
+    "squeeze": Squeeze(epochs=1, batch=100),
     "evaluation_network": Network("FC1", width=8),
-}  # fmt: skip
+}
 
 
 def drawn(*shape, seed=0):
@@ -30,11 +33,12 @@ def variables(model=MODEL, seed=0):
     return model.init(jax.random.key(seed), (6, 6, 1))
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_each_layers_input_written_out():
     images = drawn(5, 6, 6, 1)
     with float64():
         made = variables()
-        _, inputs = MODEL.observed(made, jnp.asarray(images))
+        _, inputs = MODEL.observe(made, jnp.asarray(images))
         ours = statistics.of_batch(inputs)
         assert sorted(ours) == ["Conv_0", "Conv_1", "Normalise_0", "Normalise_1"]
         np.testing.assert_allclose(ours["Conv_0"]["mean"], images.mean((0, 1, 2)), rtol=1e-6)
@@ -54,8 +58,8 @@ def test_statistics_of_the_train_images_are_those_of_one_large_batch(problem, st
     some = problem._replace(inputs=problem.inputs[:300], labels=problem.labels[:300])
     made = MODEL.init(jax.random.key(0), (8, 8, 1))
     of_classes = statistics.of_train_images(MODEL, made, some, store, every=every)
-    ours = statistics.pooled(of_classes, np.bincount(some.labels))
-    whole = statistics.of_batch(MODEL.observed(made, some.inputs)[1])
+    ours = statistics.pool_statistics(of_classes, np.bincount(some.labels))
+    whole = statistics.of_batch(MODEL.observe(made, some.inputs)[1])
     assert ours.keys() == {name for name in whole if every or name.startswith("Conv")}
     for name, parts in ours.items():
         assert parts.keys() == whole[name].keys()
@@ -105,25 +109,25 @@ def batch(seed):
 
 def test_running_statistics_are_right_from_the_first_batch_on():
     memory = statistics.empty(batch(0))
-    memory, matched = statistics.remembered(memory, batch(0), 0.8, corrected=True, kept={})
+    memory, matched = statistics.remember(memory, batch(0), 0.8, corrected=True, kept={})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), matched, batch(0))
-    memory, matched = statistics.remembered(memory, batch(1), 0.8, corrected=True, kept={})
+    memory, matched = statistics.remember(memory, batch(1), 0.8, corrected=True, kept={})
     expected = jax.tree.map(lambda a, b: (0.8 * a + b) / 1.8, batch(0), batch(1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), matched, expected)
 
 
 def test_the_public_memory_begins_at_zero_and_is_too_small():
-    _, matched = statistics.remembered(statistics.empty(batch(0)), batch(0), 0.8, corrected=False, kept={})
+    _, matched = statistics.remember(statistics.empty(batch(0)), batch(0), 0.8, corrected=False, kept={})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 0.2 * b, rtol=1e-4, atol=1e-6), matched, batch(0))
 
 
 def test_a_layer_that_is_left_out_keeps_its_memory():
-    before, _ = statistics.remembered(statistics.empty(batch(0)), batch(0), 0.8, corrected=True, kept={})
+    before, _ = statistics.remember(statistics.empty(batch(0)), batch(0), 0.8, corrected=True, kept={})
     out = {"Conv_0": jnp.array(False)}
-    after, _ = statistics.remembered(before, batch(1), 0.8, corrected=True, kept=out)
+    after, _ = statistics.remember(before, batch(1), 0.8, corrected=True, kept=out)
     jax.tree.map(np.testing.assert_array_equal, after["Conv_0"], before["Conv_0"])
     assert after["Normalise_0"]["count"] == 2
-    fresh, matched = statistics.remembered(statistics.empty(batch(0)), batch(1), 0.8, corrected=True, kept=out)
+    fresh, matched = statistics.remember(statistics.empty(batch(0)), batch(1), 0.8, corrected=True, kept=out)
     assert fresh["Conv_0"]["count"] == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(matched))
 
@@ -131,39 +135,37 @@ def test_a_layer_that_is_left_out_keeps_its_memory():
 def given(method, share, seed=0):
     made = variables()
     kept = {name: dict(layer["batch"]) for name, layer in made["batch_stats"].items()}
-    like = statistics.of_batch(MODEL.observed(made, jnp.zeros((5, 6, 6, 1)))[1])
+    like = statistics.of_batch(MODEL.observe(made, jnp.zeros((5, 6, 6, 1)))[1])
     wanted = {name: {part: jnp.asarray(drawn(*x.shape, seed=7)) for part, x in like[name].items()} for name in like}
     tables = {
         name: {part: jnp.asarray(drawn(10, *x.shape, seed=8)) for part, x in parts.items()}
         for name, parts in like.items()
     }
-    return {
-        "variables": made, "wanted": {"all": wanted | kept, "classes": tables if share else {}},
-        "memory": statistics.empty(like),
-    }  # fmt: skip
+    return Turn(made, Targets(wanted | kept, tables if share else {}), statistics.empty(like))
 
 
 @pytest.mark.parametrize("kind", ["G-VBSM", "EDC"])
+@pytest.mark.slow
 def test_the_loss_of_the_first_batch_is_that_written_out_and_its_gradient_that_of_differences(kind):
-    method = {
-        "G-VBSM": gvbsm.GVBSM(1, **QUICK, strength=0.5, drop=0.0),
-        "EDC": edc.EDC(1, **QUICK, strength=0.5, class_share=0.3),
+    method, loss_of, share = {
+        "G-VBSM": (gvbsm.GVBSM(1, **QUICK, strength=0.5, drop=0.0), gvbsm.loss, 0.0),
+        "EDC": (edc.EDC(1, **QUICK, strength=0.5, class_share=0.3), edc.loss, 0.3),
     }[kind]
-    share, classes = method.share_of_classes, jnp.array([0, 1, 2, 3, 3])
+    classes = jnp.array([0, 1, 2, 3, 3])
     with float64():
         of, images, labels = given(method, share), jnp.asarray(drawn(5, 6, 6, 1)), jax.nn.one_hot(classes, 10)
 
         @jax.jit
         def loss(images):
-            return method.objective(MODEL, of, images, labels, jax.random.key(0))[0]
+            return loss_of(method, MODEL, of, images, labels, jax.random.key(0))[0]
 
-        outputs, inputs = MODEL.observed(of["variables"], images)
+        outputs, inputs = MODEL.observe(of.variables, images)
         expected = float(-jnp.mean(jax.nn.log_softmax(outputs.logits)[jnp.arange(5), classes]))
         for name, parts in statistics.of_batch(inputs).items():
             for part, ours in parts.items():
-                away = (1 - share) * np.linalg.norm(np.asarray(ours - of["wanted"]["all"][name][part]))
+                away = (1 - share) * np.linalg.norm(np.asarray(ours - of.targets.all[name][part]))
                 if share:
-                    of_classes = np.asarray(of["wanted"]["classes"][name][part])[np.asarray(classes)].mean(0)
+                    of_classes = np.asarray(of.targets.classes[name][part])[np.asarray(classes)].mean(0)
                     away += share * np.linalg.norm(np.asarray(ours) - of_classes)
                 expected += 0.5 * (10 if name == "Conv_0" else 1) * away
         np.testing.assert_allclose(loss(images), expected, rtol=1e-6)
@@ -184,6 +186,7 @@ def test_the_divergence_of_eigenvalues_is_that_written_out():
         np.testing.assert_allclose(gvbsm.divergence(jnp.asarray(rows)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_take_turns_and_each_remembers_what_it_saw(problem, store):
     method = gvbsm.GVBSM(2, **QUICK, together=2, iterations=4)
     prepared = method.prepare(problem, store)
@@ -213,6 +216,6 @@ def test_the_options_of_the_memory_change_what_is_learned(problem, store):
         state = method.init(problem, prepared)
         for _ in range(2):
             state, _ = method.step(problem, prepared, state)
-        results.append(np.asarray(state.images))
+        results.append(np.asarray(state.inputs))
     for other in results[1:]:
         assert not np.array_equal(results[0], other)

@@ -29,9 +29,13 @@ TEACHER = Teacher(SMALL, embedding=8, steps=30, batch=40, pad=1, flip=False, lea
 @pytest.fixture
 def config():
     return KRRST(
-        20, teacher=TEACHER, network=SMALL, pool=Pool(2, max_updates=3, optimizer=Optimizer("sgd", 0.01), loss="mean"),
-        steps=20, target_batch=50,
-    )  # fmt: skip
+        20,
+        teacher=TEACHER,
+        network=SMALL,
+        pool=Pool(2, max_updates=3, optimizer=Optimizer("sgd", 0.01), loss="mean"),
+        steps=20,
+        target_batch=50,
+    )
 
 
 def test_barlow_twins_of_equal_views_leaves_the_correlation_of_different_features(rng):
@@ -46,6 +50,7 @@ def test_barlow_twins_of_independent_views_is_about_the_number_of_features(rng):
     np.testing.assert_allclose(barlow_twins(a, b, 0.1), 3, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_view_is_a_shifted_image_of_changed_contrast():
     images = jnp.arange(2 * 5 * 5, dtype=jnp.float32).reshape(2, 5, 5, 1)
     plain = Teacher(pad=0, flip=False, jitter=0.0)
@@ -116,7 +121,7 @@ def test_it_starts_from_random_images_and_what_the_teacher_makes_of_them(problem
     prepared = config.prepare(problem, store)
     state = config.init(problem, prepared)
     model, variables = teacher.train(TEACHER, problem.inputs, seed=0, store=store)
-    np.testing.assert_array_equal(state.labels, teacher.represent(model, variables, state.images))
+    np.testing.assert_array_equal(state.labels, teacher.represent(model, variables, state.inputs))
     assert len(np.unique(np.bincount(state.class_index))) > 1, "drawn without a look at the classes"
 
 
@@ -129,8 +134,8 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config, store):
     target = problem.target_batch(50, step=0, balanced=False)
     learner = Model(config.network, state.labels.shape[1])
     f_s, f_t = (
-        side_by_side(learner, [state.owned[index].variables], images, bias=True)
-        for images in (state.images, target.images)
+        np.pad(side_by_side(learner, [state.owned[index].variables], images), ((0, 0), (0, 1)), constant_values=1.0)
+        for images in (state.inputs, target.images)
     )
     k_ss = f_s @ f_s.T
     wanted = teacher.represent(Model(SMALL, 8), prepared.teacher, target.images)
@@ -138,6 +143,7 @@ def test_the_loss_of_a_step_is_the_public_one(problem, config, store):
     np.testing.assert_allclose(metrics["loss"], np.mean((predicted - wanted) ** 2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config, store):
     """AdamW's first moment after a step is a tenth of the gradient; the ridge is absolute, or it would not move."""
     with float64():
@@ -145,7 +151,7 @@ def test_the_gradient_of_a_step_is_that_of_finite_differences(problem, config, s
         state = config.init(problem, config.prepare(problem, store))
         model = Model(config.network, state.labels.shape[1])
         variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.owned[0].variables)
-        images, labels = state.images.astype(np.float64), state.labels.astype(np.float64)
+        images, labels = state.inputs.astype(np.float64), state.labels.astype(np.float64)
         target = problem.target_batch(50, step=0).images.astype(np.float64)
         wanted = np.random.default_rng(0).standard_normal((50, labels.shape[1]))
 

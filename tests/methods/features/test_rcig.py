@@ -1,6 +1,7 @@
 """RCIG: its student is a linearised network that is solved, and its gradient is that of the solved student."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,26 @@ from jax.flatten_util import ravel_pytree
 from kip.errors import NonFiniteError
 from kip.judges import Question, Tools
 from kip.krr import Ridge
-from kip.methods.features import rcig
+from kip.methods.features import hypergradient as solver
+from kip.methods.features import rates
+from kip.methods.features.hypergradient import Student
 from kip.methods.features.pool import Optimizer, Pool
-from kip.methods.features.rcig import RCIG, Student
+from kip.methods.features.rcig import RCIG
 from kip.networks.model import READOUT, Model, Network
 from kip.precision import float64
 
 TINY = Network("FC1", width=5, activation="softplus")
 SMALL = RCIG(
-    1, network=Network("FC1", width=16, activation="softplus"), pool=Pool(3, max_updates=4, loss="mean"),
-    pool_updates=3, target_batch=60, evaluation_network=Network("FC1", width=16), evaluation_steps=50,
-    inner_rate=0.01, solver_rate=0.1,
-)  # fmt: skip
+    1,
+    network=Network("FC1", width=16, activation="softplus"),
+    pool=Pool(3, max_updates=4, loss="mean"),
+    pool_updates=3,
+    target_batch=60,
+    evaluation_network=Network("FC1", width=16),
+    evaluation_steps=50,
+    inner_rate=0.01,
+    solver_rate=0.1,
+)
 
 
 class Case:
@@ -34,19 +43,20 @@ class Case:
         self.base = self.student.model.init(jax.random.key(1), (3, 3, 1))
         self.set = {
             "images": jnp.asarray(rng.standard_normal((count, 3, 3, 1))),
-            "labels": jnp.asarray(rng.standard_normal((count, 3))), "scale": jnp.asarray(0.3),
-        }  # fmt: skip
+            "labels": jnp.asarray(rng.standard_normal((count, 3))),
+            "scale": jnp.asarray(0.3),
+        }
         self.target = jnp.asarray(rng.standard_normal((10, 3, 3, 1)))
         self.target_labels = jnp.asarray(np.eye(3)[rng.integers(3, size=10)])
-        self.start, self.unravel = ravel_pytree(rcig.moving(self.base["params"]))
+        self.start, self.unravel = ravel_pytree(solver.tangent_parameters(self.base["params"]))
         self.start = jnp.zeros_like(self.start)
 
     def inner(self, flat, set_):
-        shown = self.student.shown(set_["images"], set_["labels"])
-        return rcig.inner_loss(self.student, self.base, *shown, self.unravel(flat))
+        images, labels = self.student.see(set_["images"], set_["labels"])
+        return solver.inner_loss(self.student, self.base, images, labels, self.unravel(flat))
 
     def outer(self, flat, set_):
-        return rcig.outer_loss(self.student, self.base, set_, self.unravel(flat), self.target, self.target_labels)
+        return solver.outer_loss(self.student, self.base, set_, self.unravel(flat), self.target, self.target_labels)
 
     def solved(self, set_):
         """The tangents at which the inner loss is least, by its dense Hessian."""
@@ -60,10 +70,11 @@ def case(rng):
         yield Case(rng)
 
 
+@pytest.mark.slow
 def test_the_student_s_outputs_are_the_derivative_of_the_network_and_its_features_the_network_s(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
     tangents, model = case.unravel(flat), case.student.model
-    features, push = case.student.linearised(case.base, case.target)
+    features, push = case.student.linearise(case.base, case.target)
     np.testing.assert_allclose(features, model.apply(case.base, case.target).features, rtol=1e-12)
     kernel = jnp.zeros_like(case.base["params"][READOUT]["kernel"])
     whole = {**tangents, READOUT: {**tangents[READOUT], "kernel": kernel}}
@@ -80,7 +91,7 @@ def test_the_student_s_outputs_are_the_derivative_of_the_network_and_its_feature
 
 def test_the_inner_loss_is_the_least_over_the_last_layer_of_the_ridge_regression(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
-    features, push = case.student.linearised(case.base, case.set["images"])
+    features, push = case.student.linearise(case.base, case.set["images"])
     lam, rest = case.student.ridge.strength, case.set["labels"] - push(case.unravel(flat))
     weights = jnp.linalg.solve(features.T @ features + lam * jnp.eye(features.shape[1]), features.T @ rest)
     squares = jnp.sum((rest - features @ weights) ** 2) + lam * (jnp.sum(weights**2) + jnp.sum(flat**2))
@@ -90,7 +101,7 @@ def test_the_inner_loss_is_the_least_over_the_last_layer_of_the_ridge_regression
 def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
     flat = jnp.asarray(rng.standard_normal(len(case.start)))
     (features, push), (of_target, push_target) = (
-        case.student.linearised(case.base, images) for images in (case.set["images"], case.target)
+        case.student.linearise(case.base, images) for images in (case.set["images"], case.target)
     )
     lam, rest = case.student.ridge.strength, case.set["labels"] - push(case.unravel(flat))
     weights = jnp.linalg.solve(features.T @ features + lam * jnp.eye(features.shape[1]), features.T @ rest)
@@ -101,19 +112,21 @@ def test_the_outer_loss_is_that_of_the_regression_written_out(case, rng):
     np.testing.assert_allclose(case.outer(flat, case.set), entropy - margin, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
-    shown = case.student.shown(case.set["images"], case.set["labels"])
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
     hessian = jax.hessian(case.inner)(case.start, case.set)
     gradient = jax.grad(case.outer)(case.solved(case.set), case.set)
     quadratics = {
-        "learned": lambda t: case.inner(case.start, case.set)
-        + jax.grad(case.inner)(case.start, case.set) @ t + t @ hessian @ t / 2,
+        "learned": lambda t: (
+            case.inner(case.start, case.set) + jax.grad(case.inner)(case.start, case.set) @ t + t @ hessian @ t / 2
+        ),
         "product": lambda v: v @ hessian @ v / 2 - gradient @ v,
-    }  # fmt: skip
+    }
     descents = {
-        "learned": lambda steps, rate: rcig.learn(case.student, case.base, *shown, rate, steps=steps),
-        "product": lambda steps, rate: rcig.inverse_product(
-            case.student, case.base, shown[0], case.unravel(gradient), 3, rate, steps=steps
+        "learned": lambda steps, rate: solver.learn(case.student, case.base, images, labels, rate, steps=steps),
+        "product": lambda steps, rate: solver.inverse_product(
+            case.student, case.base, images, case.unravel(gradient), 3, rate, steps=steps
         ),
     }
     for name, quadratic in quadratics.items():
@@ -131,33 +144,41 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
     np.testing.assert_allclose(product, np.linalg.solve(hessian, gradient), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
     with float64():
-        case = Case(rng, mirror)
+        case: Any = Case(rng, mirror)
         at = case.solved(case.set)
         gradient = jax.grad(case.outer)(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
-        ours = rcig.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
+        ours = solver.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
         mixed = jax.jacrev(lambda set_: jax.grad(case.inner)(at, set_))(case.set)
         for name, part in mixed.items():
             np.testing.assert_allclose(ours[name], -jnp.tensordot(product, part, 1), rtol=1e-9, atol=1e-12)
         assert not np.any(ours["scale"])
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_student(rng, mirror):
     """With exact t and v to 1e-6, which central differences with steps of 2e-6 leave; by 500 steps of Adam to 1e-3."""
     with float64():
-        case = Case(rng, mirror)
+        case: Any = Case(rng, mirror)
         at = case.solved(case.set)
         direct, gradient = jax.grad(case.outer, argnums=(1, 0))(at, case.set)
         product = jnp.linalg.solve(jax.hessian(case.inner)(at, case.set), gradient)
-        implicit = rcig.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
-        by_descents = rcig.hypergradient(
-            case.student, case.base, case.set, case.target, case.target_labels, 0.1, 0.1,
-            inner_steps=500, solver_steps=500, clip=False,
-        )  # fmt: skip
+        implicit = solver.implicit_gradient(case.student, case.base, case.set, case.unravel(at), case.unravel(product))
+        by_descents = solver.hypergradient(
+            case.student,
+            case.base,
+            case.set,
+            case.target,
+            case.target_labels,
+            0.1,
+            0.1,
+            inner_steps=500,
+            solver_steps=500,
+            clip=False,
+        )
         for name in case.set:
             direction = jnp.asarray(rng.standard_normal(case.set[name].shape))
             plus, minus = ({**case.set, name: case.set[name] + s * direction} for s in (2e-6, -2e-6))
@@ -171,16 +192,16 @@ def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_stud
 
 def test_the_gradient_by_parts_of_the_target_is_that_of_the_plain_outer_loss(case, monkeypatch):
     options = {"inner_steps": 3, "solver_steps": 3, "clip": False}
-    arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 0.02)
-    whole = rcig.hypergradient(*arguments, **options)
+    arguments: Any = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 0.02)
+    whole = solver.hypergradient(*arguments, **options)
     monkeypatch.setattr("kip.training.predict.rows_at_once", lambda model, images: 4)  # parts of 4, 4 and 2 images
-    parts = rcig.hypergradient(*arguments, **options)
+    parts = solver.hypergradient(*arguments, **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), parts, whole)
-    shown = case.student.shown(case.set["images"], case.set["labels"])
-    at = rcig.learn(case.student, case.base, *shown, 0.02, steps=3).at
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, images, labels, 0.02, steps=3).at
     loss, (direct, gradient) = jax.value_and_grad(case.outer, argnums=(1, 0))(ravel_pytree(at)[0], case.set)
-    product = rcig.inverse_product(case.student, case.base, shown[0], case.unravel(gradient), 3, 0.02, steps=3)
-    implicit = rcig.implicit_gradient(case.student, case.base, case.set, at, product.at)
+    product = solver.inverse_product(case.student, case.base, images, case.unravel(gradient), 3, 0.02, steps=3)
+    implicit = solver.implicit_gradient(case.student, case.base, case.set, at, product.at)
     np.testing.assert_allclose(parts.loss, loss, rtol=1e-12)
     for name, ours in parts.gradient.items():
         np.testing.assert_allclose(ours, direct[name] + implicit[name], rtol=1e-9, atol=1e-12)
@@ -189,10 +210,10 @@ def test_the_gradient_by_parts_of_the_target_is_that_of_the_plain_outer_loss(cas
 def test_the_implicit_gradient_is_clipped_to_the_length_of_the_direct_one(case):
     at = case.solved(case.set)
     options = {"inner_steps": 50, "solver_steps": 50}
-    arguments = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 10.0)
-    clipped, whole = (rcig.hypergradient(*arguments, **options, clip=clip).gradient for clip in (True, False))
-    shown = case.student.shown(case.set["images"], case.set["labels"])
-    at = rcig.learn(case.student, case.base, *shown, 0.02, steps=50).at
+    arguments: Any = (case.student, case.base, case.set, case.target, case.target_labels, 0.02, 10.0)
+    clipped, whole = (solver.hypergradient(*arguments, **options, clip=clip).gradient for clip in (True, False))
+    images, labels = case.student.see(case.set["images"], case.set["labels"])
+    at = solver.learn(case.student, case.base, images, labels, 0.02, steps=50).at
     direct = jax.grad(case.outer, argnums=1)(ravel_pytree(at)[0], case.set)
     for name in ("images", "labels"):
         implicit, shorter = whole[name] - direct[name], clipped[name] - direct[name]
@@ -215,11 +236,11 @@ FALLING, HIGHER, NEITHER = [3.0, 2.0, 1.0], [1.0, 0.5, 2.0], [3.0, 1.0, 2.0]
     ],
 )
 def test_a_rate_adapts_after_fifty_descents(history, factor):
-    rate = rcig.first(2.0)
+    rate = rates.first(2.0)
     for values in history[:-1]:
-        rate = rcig.watched(rate, np.asarray(values))
+        rate = rates.watch(rate, np.asarray(values))
         assert rate.value == 2.0
-    after = rcig.watched(rate, np.asarray(history[-1]))
+    after = rates.watch(rate, np.asarray(history[-1]))
     assert after.value == pytest.approx(2.0 * factor)
     assert (after.higher, after.falling, after.count) == (0, 0, 0)
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, rate)
@@ -230,12 +251,13 @@ def test_the_first_rate_is_below_the_least_at_which_a_descent_does_not_fall():
 
     def descent(rate):
         tried.append(rate)
-        return rcig.Descent((), tuple(map(np.asarray, FALLING if rate < 0.0015 else HIGHER)))
+        return solver.Descent({}, tuple(map(jnp.asarray, FALLING if rate < 0.0015 else HIGHER)))
 
-    assert rcig.found_rate(descent, 1e-3) == pytest.approx(0.84 * 1e-3 * 1.2**3)
+    assert rates.find_rate(descent, 1e-3) == pytest.approx(0.84 * 1e-3 * 1.2**3)
     np.testing.assert_allclose(tried, [1e-3, 1.2e-3, 1.44e-3, 1.728e-3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_learn_up_to_so_many_updates_a_step_and_are_renewed(problem, store):
     prepared = SMALL.prepare(problem, store)
     state, learned, renewed = SMALL.init(problem, prepared), set(), 0
@@ -253,6 +275,7 @@ def test_networks_learn_up_to_so_many_updates_a_step_and_are_renewed(problem, st
     assert renewed
 
 
+@pytest.mark.slow
 def test_the_set_is_the_moving_average_of_what_is_learned(problem, store):
     config = dataclasses.replace(SMALL, average=0.9)
     prepared = config.prepare(problem, store)
@@ -262,7 +285,7 @@ def test_the_set_is_the_moving_average_of_what_is_learned(problem, store):
         images.append(state.owned["images"])
         labels.append(state.owned["labels"])
     weights = 0.9 ** np.arange(3, -1, -1)
-    for average, parts in ((state.images, images), (state.labels, labels)):
+    for average, parts in ((state.inputs, images), (state.labels, labels)):
         wanted = np.tensordot(weights / weights.sum(), np.stack(parts), 1)
         np.testing.assert_allclose(average, wanted, rtol=1e-5, atol=1e-6)
 
@@ -273,7 +296,7 @@ def test_only_images_and_the_scale_are_learned_where_labels_are_not(problem, sto
     before = config.init(problem, prepared)
     after, _ = config.step(problem, prepared, before)
     np.testing.assert_array_equal(after.labels, before.labels)
-    assert np.any(np.asarray(after.images) != before.images)
+    assert np.any(np.asarray(after.inputs) != before.inputs)
     assert float(after.owned["scale"]) != 0
 
 
@@ -282,7 +305,7 @@ def test_mirror_images_are_learned_where_images_are_rgb_and_a_mirror_keeps_the_c
     assert SMALL._student(rgb).mirror
     assert not SMALL._student(rgb._replace(mirror_keeps_class=False)).mirror
     assert not SMALL._student(problem._replace(mirror_keeps_class=True)).mirror
-    images, labels = SMALL._student(rgb).shown(rgb.inputs[:2], np.eye(2))
+    images, labels = SMALL._student(rgb).see(rgb.inputs[:2], np.eye(2))
     np.testing.assert_array_equal(images[2:], rgb.inputs[:2, :, ::-1])
     np.testing.assert_array_equal(labels[2:], np.eye(2))
 
@@ -298,10 +321,17 @@ def test_a_student_that_diverges_is_said_so(problem, store):
 def test_learning_beats_natural_images(problem, store):
     network = Network("FC1", width=64, activation="softplus")
     config = dataclasses.replace(
-        SMALL, network=network, evaluation_network=Network("FC1", width=64), evaluation_steps=300,
-        evaluation_optimizer=Optimizer(learning_rate=1e-2), target_batch=500, learning_rate=0.02,
-        inner_rate=None, solver_rate=None, test_networks=3,
-    )  # fmt: skip
+        SMALL,
+        network=network,
+        evaluation_network=Network("FC1", width=64),
+        evaluation_steps=300,
+        evaluation_optimizer=Optimizer(learning_rate=1e-2),
+        target_batch=500,
+        learning_rate=0.02,
+        inner_rate=None,
+        solver_rate=None,
+        test_networks=3,
+    )
     prepared = config.prepare(problem, store)
     state = config.init(problem, prepared)
     judge, question = config.judge, Question(problem.inputs, problem.labels, "test")

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kip.methods.matching import classes, dd, distances, mtt
-from kip.methods.matching.dc import ClassDistance
+from kip.methods.matching import classes, distances, trajectory_matching
 from kip.methods.matching.dm import FeatureDistance
+from kip.methods.matching.gradient_matching import ClassDistance
+from kip.methods.unrolled import dd
 from kip.networks.model import Model, Network
 from kip.precision import float64
-from kip.training import parts
-from kip.training.augment import augment_siamese
-from kip.training.unrolled import Draw, Learned, Student, pulled_back, slope_and_gradients, unroll
+from kip.training import microbatches as parts
+from kip.training.augment import Augmentation, augment_alike
+from kip.training.unrolled import Draw, LearnedSet, Student, pull_back_path, slope_and_gradients, unroll
 
 SHAPE, CLASSES = (6, 6, 1), 3
-MODEL = Model(Network("ConvVec2", width=4, norm="instance"), CLASSES)
-"""Of two convolutions, since compiling takes most of the time of these tests."""
+MODEL = Model(Network("ConvVec1", width=4, norm="instance"), CLASSES)
+"""Of one convolution, since compiling takes most of the time of these tests."""
+DENSE = Model(Network("FC1", width=4), CLASSES)
 
 
 def drawn(*shape, seed=0):
@@ -45,7 +47,7 @@ def check(function, at, gradient, rtol=1e-5):
     np.testing.assert_allclose(analytic, numeric, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "dsa"])
+@pytest.mark.parametrize("augmentation", ["none", pytest.param("dsa", marks=pytest.mark.slow)])
 def test_gradient_matching_is_that_of_finite_differences(augmentation):
     with float64():
         real, learned, theta = drawn(6, *SHAPE), drawn(2, *SHAPE, seed=1), params()
@@ -58,6 +60,7 @@ def test_gradient_matching_is_that_of_finite_differences(augmentation):
 
 
 @pytest.mark.parametrize("strategy", [None, "dsa"])
+@pytest.mark.slow
 def test_distribution_matching_is_that_of_finite_differences(strategy):
     with float64():
         real, learned, theta = drawn(6, *SHAPE), drawn(2, *SHAPE, seed=1), params()
@@ -86,13 +89,13 @@ def test_a_row_of_zeros_has_a_distance_and_a_gradient():
 @pytest.mark.parametrize("augmentation", ["none", pytest.param("dsa", marks=pytest.mark.slow)])
 def test_gradients_in_parts_are_those_of_the_whole(augmentation, monkeypatch):
     monkeypatch.setattr(parts, "rows_at_once", lambda model, images: 4)
-    real, learned, theta, key = drawn(10, *SHAPE), drawn(2, *SHAPE, seed=1), params(), jax.random.key(0)
-    match = ClassDistance(MODEL, augmentation)
+    real, learned, theta, key = drawn(10, *SHAPE), drawn(2, *SHAPE, seed=1), params(DENSE), jax.random.key(0)
+    match = ClassDistance(DENSE, augmentation)
     for ours, plain in zip(
         match.in_parts(theta, real, learned, 1, key), jax.jit(match.__call__)(theta, real, learned, 1, key), strict=True
     ):
         np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max())
-    features = FeatureDistance(MODEL, None if augmentation == "none" else augmentation)
+    features = FeatureDistance(DENSE, None if augmentation == "none" else augmentation)
     for ours, plain in zip(
         features.in_parts(theta, real, learned, key), jax.jit(features.__call__)(theta, real, learned, key), strict=True
     ):
@@ -111,41 +114,44 @@ def test_reverse_over_forward_is_reverse_over_reverse():
             gradient = jax.grad(loss)(theta, images)
             return sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(direction), jax.tree.leaves(gradient)))
 
-        ours = jax.jit(lambda *at: slope_and_gradients(loss, *at, direction))(theta, images)
+        ours = jax.jit(lambda theta, images: slope_and_gradients(loss, theta, images, direction))(theta, images)
         plain = jax.jit(jax.value_and_grad(product, (0, 1)))(theta, images)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_siamese_augmentation_are_alike():
     images = drawn(1, *SHAPE)
-    augment = jax.jit(augment_siamese, static_argnums=0)
+    augment = jax.jit(augment_alike, static_argnums=0)
     for seed in range(12):
-        real, learned = augment("dsa", jax.random.key(seed), jnp.repeat(images, 5, 0), images)
+        real, learned = (augment("dsa", jax.random.key(seed), each) for each in (jnp.repeat(images, 5, 0), images))
         for image in real:
             np.testing.assert_allclose(image, learned[0], rtol=1e-6)
 
 
-def setting(steps=4, labels="classes", augment="none"):
+def setting(steps=4, labels="classes", augment: Augmentation = "none"):
     """A student, what it learns, what it sees, where it begins and where it should go."""
     student = Student(MODEL, "soft_xent" if labels == "classes" else "kl", augment)
     one_hot = jnp.eye(CLASSES)[jnp.arange(6) % CLASSES]
-    learned = Learned(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
+    learned = LearnedSet(drawn(6, *SHAPE), one_hot if labels == "classes" else drawn(6, CLASSES), jnp.array([0.05]))
     draws = [Draw(np.roll(np.arange(6), step)[:4], jax.random.key(step)) for step in range(steps)]
     return student, learned, draws, params(), params(seed=1)
 
 
-@pytest.mark.parametrize(("labels", "augment"), [("classes", "none"), ("logits", "dsa")])
+@pytest.mark.parametrize(
+    ("labels", "augment"), [("classes", "none"), pytest.param("logits", "dsa", marks=pytest.mark.slow)]
+)
 def test_trajectory_matching_is_that_of_finite_differences(labels, augment):
     with float64():
         student, learned, draws, begins, wanted = setting(labels=labels, augment=augment)
-        loss, gradient = mtt.matched(student, learned, draws, begins, wanted, exact=True)
+        loss, gradient = trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=True)
         assert loss > 0
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 changed = learned._replace(**{name: part})
-                return mtt.matched(student, changed, draws, begins, wanted, exact=True)[0]
+                return trajectory_matching.match_trajectory(student, changed, draws, begins, wanted, exact=True)[0]
 
             check(value, getattr(learned, name), getattr(gradient, name))
 
@@ -162,10 +168,10 @@ def test_the_unrolled_gradient_is_that_of_a_scan():
                 return jax.tree.map(lambda p, g: p - learned.rates[0] * g, theta, gradient), None
 
             end = jax.lax.scan(step, begins, indices)[0]
-            return mtt._distance(end, begins, wanted)[0]
+            return trajectory_matching._distance(end, begins, wanted)[0]
 
         plain_loss, plain = jax.jit(jax.value_and_grad(loss))(learned)
-        ours_loss, ours = mtt.matched(student, learned, draws, begins, wanted, exact=True)
+        ours_loss, ours = trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=True)
         np.testing.assert_allclose(ours_loss, plain_loss, rtol=1e-10)
         for a, b in zip(ours, plain, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
@@ -178,7 +184,8 @@ def test_the_truncated_gradient_is_teslas_and_exact_for_the_last_step_alone():
         student, learned, draws, begins, wanted = setting()
         draws = [draw._replace(indices=np.array([step])) for step, draw in enumerate(draws)]  # an image a step
         exact, truncated = (
-            mtt.matched(student, learned, draws, begins, wanted, exact=which)[1] for which in (True, False)
+            trajectory_matching.match_trajectory(student, learned, draws, begins, wanted, exact=which)[1]
+            for which in (True, False)
         )
         path, rate = unroll(student, begins, learned, draws), learned.rates[0]
         squares = sum(jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(begins), jax.tree.leaves(wanted)))
@@ -215,14 +222,14 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
     with float64():
         model = Model(Network(network), CLASSES)
         student, theta = Student(model, "soft_xent"), params(model)
-        learned = Learned(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
-        target, classes = drawn(9, *SHAPE, seed=5), np.arange(9) % CLASSES
+        learned = LearnedSet(drawn(6, *SHAPE), jnp.eye(CLASSES)[jnp.arange(6) % 3] + 0.1, jnp.full(4, -2.0))
+        target, classes = np.asarray(drawn(9, *SHAPE, seed=5)), np.arange(9) % CLASSES
 
         def whole(learned):
             return dd.gradient_through_training(student, theta, learned, 2, target, classes)
 
         _, _, gradient = whole(learned)
-        for name in Learned._fields:
+        for name in LearnedSet._fields:
 
             def value(part, name=name):
                 return whole(learned._replace(**{name: part}))[0]
@@ -230,10 +237,11 @@ def test_the_original_distillation_is_that_of_finite_differences(network):
             check(value, getattr(learned, name), getattr(gradient, name), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gradient_without_cotangent_is_zero():
     student, learned, draws, begins, _ = setting()
     nothing = jax.tree.map(jnp.zeros_like, begins)
-    gradient = pulled_back(student, unroll(student, begins, learned, draws), learned, draws, nothing)
+    gradient = pull_back_path(student, unroll(student, begins, learned, draws), learned, draws, nothing)
     assert all(not np.any(part) for part in gradient)
 
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.kinds import untyped
 from kip.errors import ConfigError, DataError
 from kip.methods.matching import experts as module
 from kip.methods.matching.datm import DATM
 from kip.methods.matching.dc import DC
 from kip.methods.matching.experts import Experts, Flat, trajectories
 from kip.methods.matching.mtt import MTT
+from kip.methods.matching.trajectory_matching import batches_of_step
 from kip.networks.model import Model, Network
 from kip.training.loop import Hooks
 from kip.training.predict import logits
@@ -30,6 +32,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
+@pytest.mark.slow
 def test_a_killed_expert_loses_one_epoch_and_has_the_same_bits(problem, store, monkeypatch, tmp_path):
     whole = trajectories(TWO, MODEL, problem, store)
     expected = [jax.tree.map(np.array, whole[expert]) for expert in range(2)]
@@ -66,6 +69,7 @@ def test_a_killed_expert_loses_one_epoch_and_has_the_same_bits(problem, store, m
         jax.tree.map(np.testing.assert_array_equal, again[expert], expected[expert])
 
 
+@pytest.mark.slow
 def test_snapshots_begin_fresh_and_move(problem, store):
     trajectory = trajectories(TWO, MODEL, problem, store)[0]
     for leaf in jax.tree.leaves(trajectory):
@@ -74,6 +78,7 @@ def test_snapshots_begin_fresh_and_move(problem, store):
     assert all(np.abs(leaf[epoch + 1] - leaf[epoch]).max() > 0 for leaf in kernels for epoch in range(TWO.epochs))
 
 
+@pytest.mark.slow
 def test_trajectories_that_are_gone_are_named(problem, store):
     made = trajectories(TWO, MODEL, problem, store)
     shutil.rmtree(store._shared)
@@ -81,6 +86,7 @@ def test_trajectories_that_are_gone_are_named(problem, store):
         made[0]
 
 
+@pytest.mark.slow
 def test_the_flat_gradient_is_gsams_written_out(problem):
     objective = Supervised(MODEL, "xent")
     batch = Batch(jnp.asarray(problem.inputs[:20]), jnp.eye(10)[problem.labels[:20]])
@@ -105,9 +111,16 @@ def test_the_flat_gradient_is_gsams_written_out(problem):
 
 def datm(**options):
     settings = {
-        "network": SMALL, "experts": TWO, "expert_epochs": 1, "last_start": 3, "student_steps": 3,
-        "learning_rate": 10.0, "student_rate": 0.1, "rate_learning_rate": 1e-4, **options,
-    }  # fmt: skip
+        "network": SMALL,
+        "experts": TWO,
+        "expert_epochs": 1,
+        "last_start": 3,
+        "student_steps": 3,
+        "learning_rate": 10.0,
+        "student_rate": 0.1,
+        "rate_learning_rate": 1e-4,
+        **options,
+    }
     return DATM(2, **settings)
 
 
@@ -120,33 +133,36 @@ def test_soft_labels_are_the_mean_of_the_experts_that_are_right(problem, store, 
     both[:, 1] = -np.eye(10)[state.class_index[1]]  # none is
     answers = iter(both)
     monkeypatch.setattr("kip.methods.matching.datm.logits", lambda *arguments: next(answers))
-    labels = method._expert_labels(problem, prepared, state)
+    labels = method._expert_labels(MODEL, prepared, state.inputs, state.class_index)
     np.testing.assert_allclose(labels[0], both[0, 0])
     np.testing.assert_allclose(labels[1], both[:, 1].mean(0))
     assert np.isfinite(labels).all()
 
 
+@pytest.mark.slow
 def test_learning_starts_from_images_that_an_expert_knows(problem, store):
     method = datm(experts=dataclasses.replace(TWO, batch=50, learning_rate=0.3))
     prepared = method.prepare(problem, store)
     state = method.init(problem, prepared)
     last = jax.tree.map(lambda leaf: leaf[-1], prepared[0])
-    assert (logits(MODEL, {"params": last}, state.images).argmax(1) == state.class_index).all()
+    assert (logits(MODEL, {"params": last}, np.asarray(state.inputs)).argmax(1) == state.class_index).all()
     assert np.bincount(state.class_index).tolist() == [2] * 10
 
 
+@pytest.mark.slow
 def test_the_window_grows_and_high_losses_change_nothing(problem, store):
     method = datm(start_before=1, window_steps=10)
-    assert [method._starts(step) for step in (0, 5, 10, 99)] == [(0, 1), (0, 2), (0, 3), (0, 3)]
+    assert [method.end_of_window(step) for step in (0, 5, 10, 99)] == [1, 2, 3, 3]
     method = datm(threshold=1e-9)
     prepared = method.prepare(problem, store)
     before = method.init(problem, prepared)
     after, metrics = method.step(problem, prepared, before)
-    assert metrics["loss"] > 1e-9
-    np.testing.assert_array_equal(after.images, before.images)
+    assert untyped(metrics["loss"]) > 1e-9
+    np.testing.assert_array_equal(after.inputs, before.inputs)
     assert after.step == 1
 
 
+@pytest.mark.slow
 def test_hard_labels_of_datm_are_the_classes(problem, store):
     method = datm(learn_labels=False)
     prepared = method.prepare(problem, store)
@@ -166,14 +182,13 @@ def test_batch_normalisation_and_impossible_windows_are_refused(problem, store):
 
 
 def test_every_image_is_in_one_batch_of_an_order(problem, store):
-    method = MTT(2, network=SMALL, experts=TWO, expert_epochs=1, student_steps=8, student_batch=5)
-    prepared = method.prepare(problem, store)
-    draws = method._draws(problem, method.init(problem, prepared))
+    method = MTT(2, network=SMALL, experts=TWO, expert_epochs=1)
+    state = method.init(problem, method.prepare(problem, store))
+    draws = batches_of_step(problem, state, 5, 8)
     assert len(draws) == 8
     for first in (0, 4):
         seen = np.concatenate([draw.indices for draw in draws[first : first + 4]])
         assert sorted(seen) == list(range(20))
-    uneven = dataclasses.replace(method, student_batch=6)
-    draws = uneven._draws(problem, uneven.init(problem, prepared))
+    draws = batches_of_step(problem, state, 6, 8)
     assert [len(draw.indices) for draw in draws] == [2, 6, 6, 6] * 2, "what is left is no image's loss"
     assert sorted(np.concatenate([draw.indices for draw in draws[:4]])) == list(range(20))

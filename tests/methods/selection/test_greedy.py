@@ -141,7 +141,7 @@ def test_glister_chooses_the_same_at_any_length_of_the_features(rng):
     """The logits stay, and the weights are as much smaller as the features are longer."""
     features, logits, classes = rng.normal(size=(30, 4)), rng.normal(size=(30, 3)), np.arange(30) % 3
     chosen = [greedy.glister(scale * features, logits, classes, np.full(3, 4), 1.0) for scale in (100, 1e4)]
-    np.testing.assert_array_equal(*chosen)
+    np.testing.assert_array_equal(chosen[0], chosen[1])
 
 
 def test_glister_takes_no_mislabelled_images_from_a_layer_of_0_and_more_than_by_chance_from_a_trained_one(rng):

@@ -1,0 +1,1 @@
+"""Kernels as functions of arrays: eager in blocks, inside a JAX program, and in the form of neural-tangents."""

@@ -1,1 +1,0 @@
-"""Label distillation and its baselines."""
