@@ -6,6 +6,7 @@ On accelerators both are the same program.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import optax
 
 from kip.networks import Model, Network
 from kip.networks.layers import convolution, plain_convolution
-from kip.training.augment import Augmentation, augmented
+from kip.training.augment import Augmentation, augment_images
 from kip.training.batches import Batches
 from kip.training.loop import Rule, compiled_update
 from kip.training.recipe import Optimizer
@@ -80,7 +81,7 @@ def measure(widths: Sequence[int], image: tuple[int, int, int], batch: int, repe
         convolutions, flops = _convolutions(model, variables, images[:batch])
         shared = convolutions | {"optimiser": _optimiser(variables["params"])}
         for augment in AUGMENTATIONS:
-            vary = jax.jit(lambda key, images, augment=augment: augmented(augment, key, images))
+            vary = jax.jit(functools.partial(augment_images, augment))
             keys = iter(jax.random.split(jax.random.key(1), repeats + 1))
             works: dict[str, Callable[[], Any]] = {
                 "update": _update(model, variables, augment, Batch(images, labels), batch),
@@ -137,7 +138,7 @@ def _convolutions(model: Model, variables: Any, images: Any) -> tuple[dict[str, 
     """Return the convolutions of an update, in the parts in which a network takes a batch, and their arithmetic."""
     convolve = convolution if jax.default_backend() == "cpu" else plain_convolution
     pieces = model._pieces(images)
-    _, inputs = model.observed(variables, pieces[0])
+    _, inputs = model.observe(variables, pieces[0])
     layers = [(x, variables["params"][name]["kernel"]) for name, x in inputs.items() if name.startswith("Conv_")]
 
     def forward(layers: Any) -> Any:
@@ -162,8 +163,8 @@ def _optimiser(params: Any) -> Callable[[], Any]:
     memory = chain.init(params)
 
     @jax.jit
-    def moved(params: Any, memory: Any) -> Any:
+    def move(params: Any, memory: Any) -> Any:
         direction, memory = chain.update(params, memory, params)
         return optax.apply_updates(params, direction), memory
 
-    return lambda: moved(params, memory)
+    return lambda: move(params, memory)

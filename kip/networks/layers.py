@@ -153,8 +153,8 @@ def products(x: Array, kernel: Array, padding: Padding) -> Array:
 def product_of_patches(x: Array, kernel: Array, padding: Padding) -> Array:
     """Return `products` as one product of the kernel (f, k k C) with all patches (k k C, N H W)."""
     size, planes = len(kernel), jnp.moveaxis(x, -1, 0)
-    rows = [moved(planes, 2, place, size, padding) for place in range(size)]
-    views = [moved(row, 3, place, size, padding) for row in rows for place in range(size)]
+    rows = [shift(planes, 2, place, size, padding) for place in range(size)]
+    views = [shift(row, 3, place, size, padding) for row in rows for place in range(size)]
     patches = jnp.concatenate([view.reshape(len(planes), -1) for view in views])
     y = jax.lax.dot_general(kernel.reshape(len(patches), -1), patches, (((0,), (0,)), ((), ())))
     return jnp.moveaxis(y.reshape(-1, *views[0].shape[1:]), 0, -1)
@@ -167,15 +167,15 @@ def product_of_strips(x: Array, kernel: Array, padding: Padding) -> Array:
     is one product too, of k copies of x with k copies of the output's cotangent; patches would be k^2 copies of x.
     """
     size, _, channels, features = kernel.shape
-    columns = jnp.concatenate([moved(x, 2, place, size, padding) for place in range(size)], axis=-1)
+    columns = jnp.concatenate([shift(x, 2, place, size, padding) for place in range(size)], axis=-1)
     matrix = kernel.transpose(1, 2, 0, 3).reshape(size * channels, size * features)
     product = (columns.reshape(-1, size * channels) @ matrix).reshape(*columns.shape[:3], -1)
     rows = jax.lax.split(product, [features] * size, axis=3)
-    parts = [moved(row, 1, place, size, padding) for place, row in enumerate(rows)]
+    parts = [shift(row, 1, place, size, padding) for place, row in enumerate(rows)]
     return sum(parts[1:], parts[0])
 
 
-def moved(x: Array, axis: int, place: int, size: int, padding: Padding) -> Array:
+def shift(x: Array, axis: int, place: int, size: int, padding: Padding) -> Array:
     """Return what the place 0..k-1 of a kernel of `size` k sees along one axis of x; zeros are outside with `SAME`."""
     around = size // 2 if padding == "SAME" else 0
     sides = [(0, 0, 0)] * x.ndim

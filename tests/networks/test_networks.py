@@ -253,7 +253,7 @@ def test_a_plain_model_is_the_same_network(rng):
     """In float32: sums of some hundred products in another order, 1e-7 of the largest each."""
     images = jnp.asarray(rng.standard_normal((3, 8, 8, 3)), jnp.float32)
     fast, plain = (Model(Network("ConvNet-D3", width=5), 3, plain=plain) for plain in (False, True))
-    variables = fast.init(jax.random.key(0), images.shape[1:])
+    variables = fast.init(jax.random.key(0), (8, 8, 3))
 
     def results(model):
         return jax.value_and_grad(lambda params: jnp.sum(jnp.cos(model.apply({"params": params}, images).logits)))(
