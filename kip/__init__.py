@@ -46,7 +46,12 @@ _PUBLIC = {
     "krr": "kip.krr:",
     "Ridge": "kip.krr",
     "LabelSolver": "kip.krr",
-    # methods
+    # methods, what they are made of, and the judges of their sets
+    "Method": "kip.methods.contract",
+    "Needs": "kip.methods.contract",
+    "Problem": "kip.methods.problem",
+    "State": "kip.methods.problem",
+    "judges": "kip.judges:",
     "KIP": "kip.methods.kernel.kip",
     "LabelSolve": "kip.methods.kernel.label_solve",
     "LD": "kip.methods.unrolled.ld",

@@ -1,5 +1,6 @@
 """The public names of `kip`, for type checkers and editors: those of `__init__.py`, which says where they are."""
 
+from kip import judges as judges
 from kip import krr as krr
 from kip import sklearn as sklearn
 from kip.blocks import Blocks as Blocks
@@ -50,6 +51,8 @@ from kip.kernels.architecture import Stax as Stax
 from kip.kernels.permission import permit as permit_stax
 from kip.krr import LabelSolver as LabelSolver
 from kip.krr import Ridge as Ridge
+from kip.methods.contract import Method as Method
+from kip.methods.contract import Needs as Needs
 from kip.methods.decoupled.cda import CDA as CDA
 from kip.methods.decoupled.crops import Crops as Crops
 from kip.methods.decoupled.dwa import DWA as DWA
@@ -74,6 +77,8 @@ from kip.methods.matching.experts import Experts as Experts
 from kip.methods.matching.ftd import FTD as FTD
 from kip.methods.matching.mtt import MTT as MTT
 from kip.methods.matching.tesla import TESLA as TESLA
+from kip.methods.problem import Problem as Problem
+from kip.methods.problem import State as State
 from kip.methods.selection import rules as rules
 from kip.methods.selection import scores as scores
 from kip.methods.selection import spaces as spaces
@@ -152,6 +157,8 @@ __all__ = [
     "Laplace",
     "Latents",
     "LocalExecutor",
+    "Method",
+    "Needs",
     "Network",
     "NonFiniteError",
     "NotPositiveDefiniteError",
@@ -160,6 +167,7 @@ __all__ = [
     "Pool",
     "Preprocess",
     "Pretraining",
+    "Problem",
     "Protocol",
     "Recording",
     "Reference",
@@ -170,6 +178,7 @@ __all__ = [
     "ShapeError",
     "Split",
     "Squeeze",
+    "State",
     "Stax",
     "StoredKernel",
     "Teacher",
@@ -184,6 +193,7 @@ __all__ = [
     "distill",
     "evaluate_set",
     "fit_preprocess",
+    "judges",
     "kernel",
     "kernel_fn",
     "krr",

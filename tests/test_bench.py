@@ -19,6 +19,7 @@ from kip.networks.model import Model, Network
 A = Architecture
 
 
+@pytest.mark.slow
 def test_the_command_compares_with_neural_tangents(capsys, monkeypatch):
     monkeypatch.setattr(engine, "LEAST_S", 0.0)
     command = "bench kernel --kernels FC1 --side 4 --channels 1 --blocks 2 --repeats 1 --json"

@@ -225,8 +225,11 @@ def test_a_tutorial_runs_as_it_stands(name, user_folder, monkeypatch):
         pytest.skip(f"all but the blocks that need {', '.join(sorted(set(said)))}, which are not installed")
 
 
+COMPILE_LONG = ("docs/guides/kernel.md", "docs/guides/neural_tangents.md")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name.endswith("/kernel.md") else name for name in GUIDES]
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COMPILE_LONG else name for name in GUIDES]
 )
 def test_the_python_of_a_guide_runs_as_it_stands(name, user_folder):
     blocks, _ = python_of(PAGES[name])

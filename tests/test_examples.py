@@ -76,6 +76,7 @@ def test_a_set_that_was_run_comes_with_what_new_images_need(tmp_path, kind):
             example["load"](run / "distilled.npz")
 
 
+@pytest.mark.slow
 def test_ten_images_of_kip_probe_an_encoder_better_than_natural_ones(monkeypatch, capsys):
     monkeypatch.delenv("KIP_DATA_DIR", raising=False)
     learned, natural = runpy.run_path(str(FOLDER / "encoder_probe.py"))["main"](steps=20)

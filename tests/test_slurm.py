@@ -114,6 +114,7 @@ def test_a_job_that_fails_is_not_queued_again(cluster, tmp_path):
     assert not (tmp_path / "requeued").exists()
 
 
+@pytest.mark.slow
 def test_each_job_of_an_array_takes_its_row(cluster, tmp_path):
     # The run is refused before its first step, so that this takes seconds; the refusal names the row.
     found = subprocess.run([tmp_path / "bin" / "kip", "configs", "table_1:mnist"], capture_output=True, text=True)

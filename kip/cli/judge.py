@@ -197,7 +197,8 @@ def compare(
         comparison: Options of the table's rows and of the training.
         vary: FIELD=VALUE,VALUE for a field of the configurations, which are run with each value; several fields give
             every combination.
-        out: The folder of the table: comparison.json, .csv, .md and .png, the runs, and the cells that are known.
+        out: The folder of the table: comparison.json, .csv, .md and .tex, the picture as .png, .svg and .pdf, the
+            runs, and the cells that are known.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax and Features kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.

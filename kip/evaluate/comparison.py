@@ -7,7 +7,7 @@ the table's folder, if it was not yet.
 
     OUT/runs/NAME/          the run of a configuration
     OUT/cells/DIGEST.json   a cell of the table: a set, a network, a protocol and all seeds
-    OUT/comparison.json     the whole table; `kip.pictures.comparison` writes .csv, .md and .png beside it
+    OUT/comparison.json     the whole table; `kip.pictures.comparison` writes tables and pictures beside it
 
 A comparison that is started again repeats no cell: a cell's digest stands for everything that its accuracies depend on.
 One of other sets, networks or protocols in the same folder keeps the rows that the table has (`kip.evaluate.earlier`).
@@ -154,7 +154,8 @@ def compare(
 
     Returns:
         `sets` (name, data, method, images, seconds of its making, ...), `cells` (`kip.evaluate.cells.Cell`, with
-        `data` and `images_per_class`, the `batch` and `rate` of the training, and the names of its `teachers`),
+        `data` and `images_per_class`, the `batch` and `rate` of the training, the names of its `teachers`, and whether
+        it is `above_random`),
         `average` over networks where there are several, `teachers` with their accuracies, and with the baseline
         `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
 
@@ -242,6 +243,7 @@ def compare(
         for (name, protocol), mean in cross_architecture(cells).items():
             table["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
     table["scores"] = _scores(table)
+    table["cells"] = marked(table["cells"])
     save(table)
     return table
 
@@ -431,6 +433,20 @@ def _row(name: str, method: str, count: int, setting: Setting, entry: Entry | No
 
 def _of_row(row: dict[str, Any]) -> Cell:
     return Cell(**{name: row[name] for name in Cell._fields})
+
+
+def marked(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cells with `above_random`: whether the mean is above that of random natural images of the same size.
+
+    It is None for these, and where the table has none.
+    """
+    same = ("data", "preprocess", "images_per_class", "network", "protocol")
+    random = {tuple(cell[name] for name in same): cell["mean"] for cell in cells if cell["method"] == "random"}
+    marked = []
+    for cell in cells:
+        drawn = None if cell["method"] == "random" else random.get(tuple(cell[name] for name in same))
+        marked.append({**cell, "above_random": None if drawn is None else cell["mean"] > drawn})
+    return marked
 
 
 def _scores(table: dict[str, Any]) -> list[dict[str, Any]]:

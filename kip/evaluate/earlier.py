@@ -59,7 +59,8 @@ def join_tables(
     cells, known = [], {tuple(cell[field] for field in CELL) for cell in table["cells"]}
     earlier_cells = earlier.get("cells")
     strange = len(earlier_cells) if isinstance(earlier_cells, list) else 0
-    for cell in _rows(earlier, "cells", (*CELL, *ABOUT)):
+    for row in _rows(earlier, "cells", (*CELL, *ABOUT)):
+        cell = {name: part for name, part in row.items() if name != "above_random"}  # of the old table; it is said anew
         are_texts = all(isinstance(cell[field], str) for field in CELL)
         if not are_texts or of_dict({k: v for k, v in cell.items() if k not in ABOUT}) is None:
             continue

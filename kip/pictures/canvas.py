@@ -2,7 +2,7 @@
 
 matplotlib is imported when a picture is drawn, and neither reads nor changes the caller's backend and style. The same
 input gives the same bytes with the same versions of matplotlib and Pillow, and, for letters that matplotlib's own font
-lacks, the same fonts.
+lacks, the same fonts; but for SVG, in which matplotlib names shapes anew each time.
 
 Text is drawn as it is: a `$` in a name begins no mathematics.
 """
@@ -158,12 +158,14 @@ def page_of(width: int, height: int) -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path | str) -> None:
-    """Write a figure as a PNG file, which is replaced atomically."""
+    """Write a figure as a PNG, SVG or PDF file, as the path ends, which is replaced atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    kind = Path(path).suffix.removeprefix(".").lower() or "png"
+    kept = {"png": {"Software": "kip"}, "svg": {"Date": None, "Creator": "kip"}, "pdf": {"CreationDate": None}}
     canvas = FigureCanvasAgg(figure)
 
     def write(file: BinaryIO) -> None:
-        canvas.print_png(file, metadata={"Software": "kip"})
+        canvas.print_figure(file, format=kind, metadata=kept[kind])
 
     atomic_write(path, write)

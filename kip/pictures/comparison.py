@@ -1,25 +1,29 @@
-"""The table of `kip compare` as CSV, as Markdown and as a picture, from its JSON."""
+"""The table of `kip compare` as CSV, Markdown, LaTeX and a picture, from its JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kip.pictures.appearance import title_of
-from kip.pictures.panels import Panel, Point, save_panels
+from kip.pictures.dots import Dot, Dots, Line, save_dots
 from kip.storage.files import atomic_write
 
 UNITS = ["accuracy", "deviation", "set_bytes", "cell_seconds", "making_seconds", "making_peak_memory_mib"]
 """Columns of the CSV beside those that say which cell it is: fractions, bytes, seconds, MiB."""
+MARK = "†"
+LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    letter: f"\\{letter}" for letter in "&%$#_{}"
+}
 FITTED = ("RDED", "RDED-tiles", "HL-large", "MTT")
 """Protocols whose batch or rate depends on the set; the text says which it was."""
 
 
 def write(table: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write `comparison.csv`, `comparison.md` and `comparison.png`; return their paths.
+    """Write `comparison.csv`, `.md`, `.tex`, `.png`, `.svg` and `.pdf`; return their paths.
 
     Args:
         table: what `kip.evaluate.comparison.compare` returns.
@@ -28,12 +32,12 @@ def write(table: Mapping[str, Any], folder: Path) -> list[Path]:
     Raises:
         OutputError: if a file cannot be written.
     """
-    texts = {"comparison.csv": as_csv(table), "comparison.md": as_markdown(table)}
-    for name, text in texts.items():
-        atomic_write(folder / name, lambda file, text=text: file.write(text.encode()))
-    picture = folder / "comparison.png"
-    save_panels(picture, panels(table), title="Test accuracy of networks trained on each set")
-    return [*(folder / name for name in texts), picture]
+    texts = {"csv": as_csv(table), "md": as_markdown(table), "tex": as_latex(table)}
+    for ending, text in texts.items():
+        atomic_write(folder / f"comparison.{ending}", lambda file, text=text: file.write(text.encode()))
+    pictures = [folder / f"comparison.{ending}" for ending in ("png", "svg", "pdf")]
+    save_dots(pictures, panels(table), title="Test accuracy of networks trained on each set")
+    return [*(folder / f"comparison.{ending}" for ending in texts), *pictures]
 
 
 def as_csv(table: Mapping[str, Any]) -> str:
@@ -41,7 +45,7 @@ def as_csv(table: Mapping[str, Any]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     columns = ["data", "preprocess", "set", "method", "images_per_class", "network", "protocol", *UNITS, "seeds"]
-    rows.writerow([*columns, "batch", "rate", "teachers"])
+    rows.writerow([*columns, "batch", "rate", "teachers", "above_random"])
     made = {row["name"]: row for row in table["sets"]}
     for cell in table["cells"]:
         of_set = made[cell["candidate"]]
@@ -52,6 +56,7 @@ def as_csv(table: Mapping[str, Any]) -> str:
                 cell["network"], cell["protocol"], cell["mean"], cell["deviation"] if several else "",
                 cell["set_bytes"], cell["seconds"], of_set["seconds"], of_set["peak_memory_mib"],
                 len(cell["accuracies"]), cell["batch"], cell["rate"], "; ".join(cell["teachers"]),
+                {True: "yes", False: "no", None: ""}[cell.get("above_random")],
             ]
         )  # fmt: skip
     return text.getvalue()
@@ -60,31 +65,61 @@ def as_csv(table: Mapping[str, Any]) -> str:
 def as_markdown(table: Mapping[str, Any]) -> str:
     """Return a table for each data set and network: a row for each set, a column for each protocol."""
     parts = []
+    for title, head, rows in _tables(table):
+        parts.append("\n".join([f"### {title}", "", *map(_row, [head, ["---"] * len(head), *rows])]))
+    return "\n\n".join([*parts, *_notes(table)]) + "\n"
+
+
+def as_latex(table: Mapping[str, Any]) -> str:
+    """Return the same tables for LaTeX, with the rules of the package booktabs; the notes are comments."""
+    parts = [f"% {note}" for note in _notes(table)]
+    for title, head, rows in _tables(table):
+        lines = [" & ".join(map(_in_latex, row)) + r" \\" for row in [head, *rows]]
+        parts.append(
+            "\n".join(
+                [
+                    f"% {title}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                    r"\toprule",
+                    lines[0],
+                    r"\midrule",
+                    *lines[1:],
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                ]
+            )
+        )
+    return "\n".join(parts) + "\n"
+
+
+def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Yield the title, the head and the rows of each data set, preprocessing and network."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell in table["cells"]:
         groups.setdefault((cell["data"], cell["preprocess"], cell["network"]), []).append(cell)
     made = {row["name"]: row for row in table["sets"]}
-    for (data, preprocess, network), cells in groups.items():
+    for key, cells in groups.items():
         protocols = list(dict.fromkeys(cell["protocol"] for cell in cells))
-        head = ["set", "images per class", *protocols, "own judge", "KiB", "seconds", "MiB"]
-        lines = [f"### {data}, {preprocess}, {network}", "", _row(head), _row(["---"] * len(head))]
+        rows = []
         for name in dict.fromkeys(cell["candidate"] for cell in cells):
             of_set = {cell["protocol"]: cell for cell in cells if cell["candidate"] == name}
             row = made[name]
-            lines.append(
-                _row(
-                    [
-                        name,
-                        str(row["images_per_class"]),
-                        *(_score(of_set.get(protocol)) for protocol in protocols),
-                        "" if row["own_test_accuracy"] is None else f"{100 * row['own_test_accuracy']:.2f}",
-                        " / ".join(f"{of_set[p]['set_bytes'] / 1024:.0f}" for p in protocols if p in of_set),
-                        "" if row["seconds"] is None else f"{row['seconds']:.0f}",
-                        "" if row["peak_memory_mib"] is None else str(row["peak_memory_mib"]),
-                    ]
-                )
+            rows.append(
+                [
+                    name,
+                    str(row["images_per_class"]),
+                    *(_score(of_set.get(protocol)) for protocol in protocols),
+                    "" if row["own_test_accuracy"] is None else f"{100 * row['own_test_accuracy']:.2f}",
+                    " / ".join(f"{of_set[p]['set_bytes'] / 1024:.0f}" for p in protocols if p in of_set),
+                    "" if row["seconds"] is None else f"{row['seconds']:.0f}",
+                    "" if row["peak_memory_mib"] is None else str(row["peak_memory_mib"]),
+                ]
             )
-        parts.append("\n".join(lines))
+        yield ", ".join(key), ["set", "images per class", *protocols, "own judge", "KiB", "seconds", "MiB"], rows
+
+
+def _notes(table: Mapping[str, Any]) -> list[str]:
+    """Return the sentences beneath the tables."""
     counts = " or ".join(map(str, sorted({len(cell["accuracies"]) for cell in table["cells"]}))) or "0"
     notes = [
         f"Test accuracy in percent: mean and standard deviation over {counts} networks. Own judge: what the set's run "
@@ -97,7 +132,9 @@ def as_markdown(table: Mapping[str, Any]) -> str:
             for teacher in table["teachers"]
         ),
     ]
-    return "\n\n".join([*parts, *notes]) + "\n"
+    if any(cell.get("above_random") is False for cell in table["cells"]):
+        notes.insert(1, f"{MARK}: not better than random natural images of the same size.")
+    return notes
 
 
 def _trainings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -114,17 +151,18 @@ def _trainings(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{protocol} trains in batches of {'; '.join(listed)}." for protocol, listed in parts.items()]
 
 
-def panels(table: Mapping[str, Any]) -> list[Panel]:
-    """Return what the picture shows: for each data set, network and protocol, accuracy against size and against time.
+def panels(table: Mapping[str, Any]) -> list[Dots]:
+    """Return what the picture shows: for each data set, network and protocol, a line for each method, best first.
 
-    A series is a method. Of several sets of one method and size, all but the first are series of their own. A panel
-    against time is left out where no set's time is known, and so are those of a single set beside others of several.
+    A series is a number of images of each class. Of several sets of one method and size, all but the first are lines of
+    their own. Dots that are not above random images of their size, whose accuracy is a vertical rule, are hollow; the
+    seconds that the sets took stand at the right. Panels of a single set are left out beside others of several.
     """
     seconds = {row["name"]: row["seconds"] for row in table["sets"]}
     first: dict[tuple[Any, ...], str] = {}
     for row in table["sets"]:
         first.setdefault(tuple(row[name] for name in ("data", "preprocess", "method", "images_per_class")), row["name"])
-    series = {name: kind[2] for kind, name in first.items()}
+    named = {name: kind[2] for kind, name in first.items()}
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for cell in table["cells"]:
         key = cell["data"], cell["preprocess"], cell["network"], cell["protocol"]
@@ -133,19 +171,33 @@ def panels(table: Mapping[str, Any]) -> list[Panel]:
     for key, cells in groups.items():
         if several and len(cells) == 1:
             continue
-        by_size: dict[str, list[Point]] = {}
-        by_time: dict[str, list[Point]] = {}
-        for cell in sorted(cells, key=lambda cell: cell["images_per_class"]):
-            at = 100 * cell["mean"], 100 * cell["deviation"]
-            line = series.get(cell["candidate"], cell["candidate"])
-            by_size.setdefault(line, []).append(Point(cell["images_per_class"], *at))
+        ordered = sorted(cells, key=lambda cell: cell["images_per_class"])
+        lines: dict[str, dict[str, Dot]] = {}
+        notes: dict[str, list[str]] = {}
+        for cell in ordered:
+            name, size = named.get(cell["candidate"], cell["candidate"]), _size(cell["images_per_class"])
+            dot = Dot(100 * cell["mean"], 100 * cell["deviation"], hollow=cell.get("above_random") is False)
+            lines.setdefault(name, {})[size] = dot
             if seconds[cell["candidate"]]:
-                by_time.setdefault(line, []).append(Point(seconds[cell["candidate"]], *at))
-        title = title_of(", ".join(part for part in key if part != "none"))
-        drawn.append(Panel(title, "images per class", "test accuracy, %", by_size))
-        if by_time:
-            drawn.append(Panel(title, "seconds to make the set", "test accuracy, %", by_time))
+                notes.setdefault(name, []).append(f"{seconds[cell['candidate']]:.0f}")
+        best = sorted(lines, key=lambda name: [dot.value for dot in reversed(lines[name].values())], reverse=True)
+        references = {
+            _size(cell["images_per_class"]): 100 * cell["mean"] for cell in ordered if cell["method"] == "random"
+        }
+        drawn.append(
+            Dots(
+                title_of(", ".join(part for part in key if part != "none")),
+                "test accuracy, %",
+                [Line(name, lines[name], f"{', '.join(notes[name])} s" if name in notes else "") for name in best],
+                references,
+            )
+        )
     return drawn
+
+
+def _size(images_per_class: int) -> str:
+    """Return the name of a series."""
+    return f"{images_per_class} image{'s' * (images_per_class > 1)} a class"
 
 
 def _row(values: Sequence[str]) -> str:
@@ -156,4 +208,10 @@ def _score(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return ""
     spread = f" ± {100 * cell['deviation']:.2f}" if len(cell["accuracies"]) > 1 else ""
-    return f"{100 * cell['mean']:.2f}{spread}"
+    return f"{100 * cell['mean']:.2f}{spread}{f' {MARK}' if cell.get('above_random') is False else ''}"
+
+
+def _in_latex(text: str) -> str:
+    """Return a text with the letters that LaTeX reads as commands."""
+    escaped = "".join(LATEX.get(letter, letter) for letter in text)
+    return escaped.replace(f" {MARK}", r"$^\dagger$")

@@ -86,17 +86,21 @@ def test_sets_of_two_preprocessings_and_their_baselines_stand_in_one_table(run, 
     assert float(rows[0]["accuracy"]) == table["cells"][0]["mean"]
     text = report.as_markdown(table)
     assert "### digits, none, FC1 width=6" in text
-    mean, spread = (100 * table["cells"][0][name] for name in ("mean", "deviation"))
-    own = f"{100 * table['cells'][1]['mean']:.2f} ± {100 * table['cells'][1]['deviation']:.2f}"
+    hard, own = (
+        f"{100 * cell['mean']:.2f} ± {100 * cell['deviation']:.2f}{' †' * (cell['above_random'] is False)}"
+        for cell in table["cells"][:2]
+    )
     judged = 100 * table["sets"][0]["own_test_accuracy"]
-    assert f"| tiny | 1 | {mean:.2f} ± {spread:.2f} | {own} | {judged:.2f} |" in text
+    assert f"| tiny | 1 | {hard} | {own} | {judged:.2f} |" in text
     written = report.write(table, tmp_path / "out")
-    assert [path.name for path in written] == ["comparison.csv", "comparison.md", "comparison.png"]
-    assert written[2].read_bytes().startswith(b"\x89PNG")
-    kinds = [panel.x for panel in report.panels(table)]
-    assert kinds == ["images per class", "seconds to make the set"] * 4
+    assert [path.name for path in written] == [f"comparison.{of}" for of in ("csv", "md", "tex", "png", "svg", "pdf")]
+    assert written[3].read_bytes().startswith(b"\x89PNG")
+    assert len(report.panels(table)) == 4
     fewer = {**table, "cells": [cell for cell in table["cells"] if cell["candidate"] != names[3]]}
-    assert len(report.panels(fewer)) == 4  # one set alone would be a point on an empty plane
+    assert len(report.panels(fewer)) == 2  # one set alone would be a point on an empty plane
+    random = {cell["candidate"]: cell["mean"] for cell in table["cells"] if cell["protocol"] == "HL"}
+    above = [cell["above_random"] for cell in table["cells"] if cell["protocol"] == "HL"]
+    assert above == [random["tiny"] > random[names[1]], None, random["two_a_class"] > random[names[3]], None]
 
 
 SHARED = {
@@ -370,8 +374,8 @@ def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_pa
     other.write_bytes((run / "distilled.npz").read_bytes())
     table = compare([str(run), str(other)], comparison, out=tmp_path / "out")
     assert [row["name"] for row in table["sets"]] == [str(run), str(other)]
-    (by_size, _) = report.panels(table)  # of one method and size: two series, and not one that goes straight up
-    assert {name: len(points) for name, points in by_size.series.items()} == {"kip": 1, str(other): 1}
+    (panel,) = report.panels(table)  # of one method and size: two lines, and not two dots of one
+    assert {line.name: len(line.dots) for line in panel.lines} == {"kip": 1, str(other): 1}
 
 
 def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypatch):

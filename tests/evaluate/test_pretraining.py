@@ -71,6 +71,7 @@ def test_each_start_gives_its_own_networks(krr_st):
     assert pretraining([krr_st], config) == cells
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_the_whole_network_from_where_pretraining_left_it(krr_st):
     tuned, fresh = pretraining(
         [krr_st],

@@ -59,7 +59,9 @@ def count(variables, *, without_bias=False):
 
 
 @pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SHAPES[1:])], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "DenseNet121" else name for name in NAMES]
+)
 def test_every_network_takes_every_size(name, shape):
     variables, outputs = abstract(network(name, 7, width=12), shape)
     assert outputs.logits.shape == (2, 7)

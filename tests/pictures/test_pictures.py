@@ -1,5 +1,8 @@
 """Pictures: they decode, say what they show, and take whatever a run can give them."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,8 +11,11 @@ from helpers.figures import words
 from helpers.interpreter import printed
 from kip.config import value
 from kip.errors import OutputError, ShapeError
+from kip.evaluate import comparison
+from kip.pictures import comparison as tables
 from kip.pictures.appearance import are_learned, displayed, prototypes, shown_class
 from kip.pictures.curves import save_curves
+from kip.pictures.dots import save_dots
 from kip.pictures.images import save_images
 
 
@@ -325,3 +331,57 @@ def test_images_of_another_data_set_are_drawn_under_their_largest_label():
     labels = np.array([[0.1, 0.9], [0.8, 0.2]])
     np.testing.assert_array_equal(shown_class(labels, np.array([25, 0])), [1, 0])
     np.testing.assert_array_equal(shown_class(labels, np.array([1, 1])), [1, 1])
+
+
+CELL = {"data": "mnist", "preprocess": "none", "network": "N", "protocol": "HL", "images_per_class": 1}
+CELL |= {"deviation": 0.01, "set_bytes": 0, "seconds": 1.0, "accuracies": [0.5, 0.5], "batch": 1, "rate": 0.1}
+
+
+def comparison_of(**accuracies):
+    """Return the table of a comparison of sets that are called by their methods, of one image a class."""
+    cells = [
+        CELL | {"candidate": f"{name}_1 50%", "method": name, "mean": mean, "teachers": []}
+        for name, mean in accuracies.items()
+    ]
+    sets = [
+        {
+            "name": cell["candidate"], "seconds": 5.0, "peak_memory_mib": None, "own_test_accuracy": None,
+            **{name: cell[name] for name in ("data", "preprocess", "method", "images_per_class")},
+        }
+        for cell in cells
+    ]  # fmt: skip
+    return {"sets": sets, "cells": comparison.marked(cells), "teachers": [], "scores": []}
+
+
+def test_what_is_not_above_random_images_is_marked_in_every_form():
+    table = comparison_of(kip=0.6, random=0.5, dm=0.5, dc=0.2)
+    assert [cell["above_random"] for cell in table["cells"]] == [True, None, False, False]
+    text = tables.as_markdown(table)
+    assert "| dc_1 50% | 1 | 20.00 ± 1.00 † |" in text
+    assert "| kip_1 50% | 1 | 60.00 ± 1.00 |" in text
+    assert "†: not better than random natural images of the same size." in text
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(table))))
+    assert [row["above_random"] for row in rows] == ["yes", "", "no", "no"]
+    lines = tables.as_latex(table).splitlines()
+    assert r"dc\_1 50\% & 1 & 20.00 $\pm$ 1.00$^\dagger$ &  & 0 & 5 &  " + r"\\" in lines
+    assert lines[-1] == r"\end{tabular}"
+    (panel,) = tables.panels(table)
+    assert [line.name for line in panel.lines] == ["kip", "random", "dm", "dc"], "the best first"
+    assert [line.dots["1 image a class"].hollow for line in panel.lines] == [False, False, True, True]
+    assert panel.references == {"1 image a class": 50.0}
+    unmarked = comparison_of(kip=0.6, dm=0.5)
+    assert "†" not in tables.as_markdown(unmarked)
+
+
+def test_dots_are_drawn_into_files_of_each_format(tmp_path):
+    table = comparison_of(kip=0.6, random=0.5, dc=0.2)
+    png, svg, pdf = paths = [tmp_path / f"table.{ending}" for ending in ("png", "svg", "pdf")]
+    save_dots(paths, tables.panels(table), title="Accuracy")
+    assert pixels(png).min() < 100
+    assert svg.read_bytes().startswith(b"<?xml")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    before = png.read_bytes(), pdf.read_bytes()
+    save_dots(paths, tables.panels(table), title="Accuracy")
+    assert (png.read_bytes(), pdf.read_bytes()) == before
+    save_dots([tmp_path / "empty.png"], [], title="nothing")
+    assert pixels(tmp_path / "empty.png").size

@@ -52,7 +52,8 @@ def judge(**changes):
     return Students(STUDENT, protocol, test_networks=2, teachers=(NETWORK,), squeeze=SQUEEZE)
 
 
-@pytest.mark.parametrize("labels", [pytest.param("teacher on views", marks=pytest.mark.slow), "stored views"])
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["teacher on views", "stored views"])
 def test_a_judge_labels_with_the_networks_that_were_squeezed(problem, store, labels, monkeypatch):
     made = squeezed(problem, store)
     state = problem.natural_support(2)

@@ -133,6 +133,7 @@ def test_groups_are_recovered_one_after_the_other(problem, store):
         assert sorted(start.class_index[group]) == list(range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.local_device_count() == 1, reason="tests have one device with this JAX")
 def test_a_group_spread_over_devices_is_recovered_as_on_one(problem, store, monkeypatch):
     asked = []

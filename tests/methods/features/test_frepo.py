@@ -224,7 +224,8 @@ def test_a_slot_is_replaced_after_its_updates(rng, store, resets, counts):
     assert drawn == ([0, 0, 1, 1, 1, 2] if resets == "algorithm" else [0, 0, 1, 2, 3, 4])
 
 
-@pytest.mark.parametrize("count", [pytest.param(7, marks=pytest.mark.slow), 501])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [7, 501])
 def test_learning_a_set_lowers_its_loss(rng, count):
     """A set of more than 500 images is learned in batches, drawn anew for each update."""
     images, _ = toy(rng, count)

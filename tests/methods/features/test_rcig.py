@@ -144,7 +144,8 @@ def test_the_descents_are_adam_on_the_quadratics_of_the_dense_hessian(case):
     np.testing.assert_allclose(product, np.linalg.solve(hessian, gradient), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mirror", [False, True])
 def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
     with float64():
         case: Any = Case(rng, mirror)

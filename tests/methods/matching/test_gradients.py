@@ -217,7 +217,8 @@ def test_the_truncated_gradient_is_teslas_and_exact_for_the_last_step_alone():
     assert min(errors[:-1]) > 1e-3
 
 
-@pytest.mark.parametrize("network", ["ConvVec1", pytest.param("LeNet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["ConvVec1", "LeNet"])
 def test_the_original_distillation_is_that_of_finite_differences(network):
     with float64():
         model = Model(Network(network), CLASSES)
