@@ -212,7 +212,7 @@ def compare(
 
     permission.permit(*stax)
     data_dir = folder.place_of_data([Path(name) for name in sets], data_dir)
-    sets = tuple(row for name in sets for row in experiment.matching(name))
+    sets = tuple(_set_or_configuration(row) for name in sets for row in experiment.matching(name))
     with sole_writer(out):
         table = measure.compare(
             sets,
@@ -227,6 +227,22 @@ def compare(
         for path in report.write(table, out):
             print(f"written: {path}")
     return table
+
+
+def _set_or_configuration(name: str) -> str:
+    """Return the name of a set that comes with kip with its ending, unless a configuration has that name too.
+
+    A configuration is run, and a line says so.
+    """
+    from kip import experiment
+    from kip.sets.cards import is_shipped
+
+    if name.endswith(".npz") or not is_shipped(name):
+        return name
+    if name not in experiment.names():
+        return f"{name}.npz"
+    say(f"kip: {name} is run, as a configuration; {name}.npz is the set of that name that comes with kip")
+    return name
 
 
 def dcs(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -28,7 +28,7 @@ class Arguments:
 def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, description: str) -> Arguments:
     """Return the experiment with the command line's overrides; exits with a message where they do not fit."""
     with in_our_voice(prog), help.arranged("method"):
-        return tyro.cli(
+        parsed = tyro.cli(
             Arguments,
             prog=prog,
             description=description,
@@ -37,3 +37,22 @@ def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, descri
             config=(tyro.conf.AvoidSubcommands,),
             registry=help.registry(),
         )
+        return dataclasses.replace(parsed, experiment=_with_new_sources(parsed.experiment, experiment))
+
+
+def _with_new_sources(after: Any, before: Any) -> Any:
+    """Return a value in which a file of the user's that is named anew is known by its own content."""
+    if isinstance(after, tuple) and isinstance(before, tuple):
+        parts = [_with_new_sources(*both) for both in zip(after, before)]
+        return after if all(new is old for new, old in zip(parts, after)) else (*parts, *after[len(parts) :])
+    if not dataclasses.is_dataclass(after) or isinstance(after, type) or type(after) is not type(before):
+        return after
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(after):
+        given = getattr(after, field.name)
+        if (new := _with_new_sources(given, getattr(before, field.name))) is not given:
+            changes[field.name] = new
+    named_anew = any(getattr(after, name, None) != getattr(before, name, None) for name in ("function", "name"))
+    if named_anew and getattr(after, "source", None) is not None and after.source == before.source:
+        changes["source"] = None
+    return dataclasses.replace(after, **changes) if changes else after

@@ -13,7 +13,8 @@ import kip
 from helpers.kinds import some
 from kip import cli, sets
 from kip.errors import DataError
-from kip.evaluate import evaluate_set
+from kip.evaluate import comparison, evaluate_set
+from kip.pictures import comparison as pictures
 from kip.runs import folder
 from kip.sets.cards import CARDS, FOLDER, cards, is_shipped, resolved
 
@@ -36,6 +37,17 @@ def test_there_is_a_card_for_each_file_and_all_of_them_are_small():
     assert files == {f"{name}.npz" for name in NAMES}
     assert ONE in NAMES
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= MOST_BYTES
+
+
+def test_a_comparison_says_whether_it_takes_a_set_or_runs_a_configuration(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(comparison, "compare", lambda sets, *_, **__: taken.extend(sets) or {"cells": [], "sets": []})
+    monkeypatch.setattr(pictures, "write", lambda *_: [])
+    names = [ONE, f"{ONE}.npz", "cifar10_kip_ipc1"]
+    status, _, err = command("compare", *names, "--out", tmp_path / "out")
+    assert status == 0
+    assert taken == [ONE, f"{ONE}.npz", "cifar10_kip_ipc1.npz"]
+    assert f"kip: {ONE} is run, as a configuration; {ONE}.npz is the set of that name that comes with kip" in err
 
 
 @pytest.mark.parametrize("name", NAMES)
