@@ -1,8 +1,9 @@
 """`kip.kernel` inside JAX programs, against the blocks that KIP uses and against neural-tangents by the same call.
 
-Times are the best of several runs in turns, after compiling, as in `kip.bench.engine`. `value` is K(x, z) under
-`jax.jit`; `gradient` is that of sum(bar K(x, z)) for z alone, under `jax.jit` of `jax.grad`, as a tile of K(X_t, X_s)
-needs it. KIP's blocks are a tile's forward and its pull-back, called directly.
+Times are the best of several runs in turns, after compiling, as in `kip.bench.engine`; neural-tangents comes behind
+them, once where it takes many seconds. `value` is K(x, z) under `jax.jit`; `gradient` is that of sum(bar K(x, z)) for z
+alone, under `jax.jit` of `jax.grad`, as a tile of K(X_t, X_s) needs it. KIP's blocks are a tile's forward and its
+pull-back, called directly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kip.bench.engine import best_times
+from kip.bench.engine import ENOUGH_S, best_times
 from kip.blocks import Images, Tile, TileSize, tile
 from kip.functions.kernel import kernel as kip_kernel
 from kip.kernels import Architecture
@@ -89,34 +90,36 @@ def _row(architecture: Architecture, image: tuple[int, int, int], side: int, rep
     first = Times(*map(_seconds, runs))
     images, where = Images(architecture, z, x, TileSize(side, side, side)), Tile("ts", (0, side), (0, side))
     runs += [lambda: tile.forward(images, where), lambda: tile.backward(images, where, bar).columns]
+    best = best_times(runs, repeats)
+    theirs, difference = None, None
     if reference:
         from kip.kernels.neural_tangents import network
 
-        their_value, their_gradient = _programs(lambda x, z: network(architecture)(x, z, architecture.get))
-        runs += [lambda: their_value(*on_device[:2]), lambda: their_gradient(*on_device)]
-    results: dict[int, Any] = {}  # kept, since neural-tangents takes minutes for one more run
-    best = best_times(
-        [functools.partial(_run_and_keep, run, place, results) for place, run in enumerate(runs)], repeats
-    )
-    difference = None
-    if reference:
-        pairs = [(results[place], results[place + 4]) for place in (0, 1)]
-        difference = max(float(jnp.abs(ours - theirs).max() / jnp.abs(theirs).max()) for ours, theirs in pairs)
+        functions = _programs(lambda x, z: network(architecture)(x, z, architecture.get))
+        arguments = [on_device[:2], on_device]
+        programs = [function.lower(*given).compile() for function, given in zip(functions, arguments)]
+        timed = [_best_time(lambda p=p, a=a: p(*a), repeats) for p, a in zip(programs, arguments)]
+        theirs = Times(*(seconds for seconds, _ in timed))
+        pairs = [(run(), result) for run, (_, result) in zip(runs, timed)]
+        difference = max(float(jnp.abs(ours - result).max() / jnp.abs(result).max()) for ours, result in pairs)
     return Row(
         architecture.label,
         image,
         side,
-        Times(*best[2:4]),
+        Times(*best[2:]),
         Times(*best[:2]),
-        Times(*best[4:]) if reference else None,
+        theirs,
         first,
         difference,
     )
 
 
-def _run_and_keep(run: Callable[[], Any], place: int, results: dict[int, Any]) -> Any:
-    results[place] = run()
-    return results[place]
+def _best_time(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Return the seconds of a compiled program's fastest run, and its result. A run of many seconds is the only one."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(run())
+    seconds = time.perf_counter() - start
+    return (seconds if seconds > ENOUGH_S else best_times([run], repeats)[0]), result
 
 
 def _programs(function: Any) -> tuple[Any, Any]:
