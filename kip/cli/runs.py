@@ -83,24 +83,38 @@ def with_overrides(
 
 
 def status(run: Run, *, watch: bool = False, json: Json = False) -> dict[str, Any]:
-    """Tell how far a run is and what its workers do.
+    """Tell how far a run is and what its workers do; of a comparison, which runs and cells go on.
 
         kip status runs/digits_convnet
         kip status runs/digits_convnet --watch
+        kip status runs/comparison
 
     Args:
-        run: The run's folder.
+        run: The folder of a run, or of a comparison or several runs that --jobs or Ray computes.
         watch: Tell it again every two seconds while the run goes on.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip.server import service
-
-    progress = service.status(run)
-    print(service.as_text(progress), flush=True)
+    progress = _tell(run)
     if watch:
         for _ in while_going_on([run], WATCH_SECONDS):
-            progress = service.status(run)
-            print(service.as_text(progress), flush=True)
+            progress = _tell(run)
+    return progress
+
+
+def _tell(run: Path) -> dict[str, Any]:
+    """Print how far a run is, or jobs are, and return it."""
+    from kip.runs import folder, jobs
+    from kip.server import service
+
+    progress = None if (run / folder.CONFIG).is_file() else jobs.status(run)
+    if progress is None:
+        progress = service.status(run)
+        print(service.as_text(progress), flush=True)
+        return progress
+    print(jobs.as_text(progress), flush=True)
+    for place in (row.get("folder") for row in progress["going_on"]):
+        if isinstance(place, str) and (Path(place) / folder.CONFIG).is_file():
+            print(f"{place}: {service.as_text(service.status(Path(place))).partition(chr(10))[0]}", flush=True)
     return progress
 
 
