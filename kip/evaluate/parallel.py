@@ -62,8 +62,11 @@ def compute(
     """
     wanted = {str(run.out): run for run in runs}
     ended = [run for run in runs if folder.is_finished(run.out, run.experiment)]
+    # Processes that are free wait for cells rather than help with a run: its experts may take hours.
     missing = [
-        jobs.job_of_run(run.source, run.name, run.experiment, run.out, data_dir) for run in runs if run not in ended
+        jobs.job_of_run(run.source, run.name, run.experiment, run.out, data_dir)._replace(helper=None)
+        for run in runs
+        if run not in ended
     ]
     entries = [*sets, *(entry_of(run.name, run.out) for run in ended)]
 
