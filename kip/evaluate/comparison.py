@@ -42,6 +42,8 @@ from kip.storage.json_files import read_object
 
 RUNS, CELLS, TABLE = "runs", "cells", "comparison.json"
 DSA = ("dsa", "dsa_no_flip")
+SETTINGS = 4
+"""The number of data sets that stay in memory where several processes compute: their cells come in any order."""
 
 
 def compare(
@@ -89,7 +91,8 @@ def compare(
         raise ConfigError("--vary", got=" ".join(vary), expected="a configuration among the sets, which it varies")
     # Sets in files are read before configurations take hours to run.
     known = {name: entry_of(folder.name(Path(name)), Path(name)) for name in sets if _is_file(name)}
-    cells = Cells(comparison, out / CELLS, data_dir=data_dir, show_progress=show_progress)
+    kept = 1 if pool is None else SETTINGS
+    cells = Cells(comparison, out / CELLS, data_dir=data_dir, show_progress=show_progress, kept=kept)
     _check_rates([*known.values()], comparison)
     wanted_runs = [
         Wanted(name, jobs.short(source), wanted, out / RUNS / jobs.file_name(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Sequence
@@ -114,11 +115,14 @@ class Cells:
         cells: the folder of known cells.
         data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
         show_progress: whether trainings show bars on stderr.
+        kept: the number of data sets that stay in memory.
     """
 
-    def __init__(self, comparison: Comparison, cells: Path, *, data_dir: Path | None, show_progress: bool):
-        self._comparison, self._folder, self._data_dir, self._show = comparison, cells, data_dir, show_progress
-        self._settings: dict[Shared, Setting] = {}
+    def __init__(
+        self, comparison: Comparison, cells: Path, *, data_dir: Path | None, show_progress: bool, kept: int = 1
+    ):
+        self._comparison, self._folder, self._data_dir = comparison, cells, data_dir
+        self._setting = functools.lru_cache(kept)(functools.partial(Setting, show_progress=show_progress))
         self._baselines: dict[tuple[Shared, Baseline, int], Candidate] = {}
 
     def setting(self, entry: Entry) -> Setting:
@@ -134,9 +138,7 @@ class Cells:
             comparison.teacher_epochs,
             self._data_dir,
         )
-        if shared not in self._settings:
-            self._settings[shared] = Setting(shared, show_progress=self._show)
-        return self._settings[shared]
+        return self._setting(shared)
 
     def rows(self, members: Sequence[Entry], *, named: bool) -> list[tuple[Candidate, dict[str, Any]]]:
         """Return sets of one setting and their baselines, each with what the table says of it.

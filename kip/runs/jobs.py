@@ -180,14 +180,17 @@ def compute(
             add(then(job))
             return
         board.fail(job, getattr(error, "cause", None) or error)  # Ray's error has the job's own one as its cause
-        for key in [key for key, other in waiting.items() if board.failed.keys() & {*other.after}]:
-            board.fail(waiting.pop(key), board.failed[job.key])
+        while lost := [other for other in waiting.values() if board.failed.keys() & {*other.after}]:
+            for other in lost:
+                del waiting[other.key]
+                board.fail(other, board.failed[job.key])
 
     with progress_bar(1, "jobs", shown=show_progress) as bar:
         add(jobs)
         board.write()
         while waiting or going_on:
             begin()
+            assert going_on or helping, "jobs wait for others that nobody makes"
             wait([*going_on, *helping], timeout=EVERY, return_when=FIRST_COMPLETED)
             for future in [future for future in going_on if future.done()]:
                 end(future, going_on.pop(future))

@@ -27,6 +27,8 @@ def row(rule):
 rows = {"one_random": row(kip.rules.Random()), "one_herding": row(kip.rules.Herding()), "other": None}
 """
 EXPERTS = """
+import dataclasses
+
 import kip
 
 NETWORK = kip.Network("FC1", width=4, norm="none")
@@ -34,6 +36,7 @@ config = kip.Experiment(
     kip.MTT(
         1, network=NETWORK, steps=2, experts=kip.Experts(count=4, epochs=3), student_steps=2, expert_epochs=1,
         last_start=2, test_networks=1, validation_networks=1,
+        protocol=dataclasses.replace(kip.PROTOCOLS["HL"], epochs=1),
     ),
 )
 """

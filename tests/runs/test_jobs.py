@@ -22,10 +22,8 @@ from kip.storage.locks import sole_maker, sole_writer
 class Threads:
     """A pool of threads of this process."""
 
-    workers = ("threads",)
-
     def __init__(self, size):
-        self.size, self._executor = size, ThreadPoolExecutor(size)
+        self.size, self.workers, self._executor = size, ["threads"], ThreadPoolExecutor(size)
 
     def submit(self, function, /, *arguments):
         return self._executor.submit(function, *arguments)
