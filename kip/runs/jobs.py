@@ -196,7 +196,7 @@ def compute(
                 end(future, going_on.pop(future))
             for future in [future for future in helping if future.done()]:
                 del helping[future]  # what it could not do, the job itself does, and says so
-            bar.note(", ".join(job.name for job in going_on.values()))
+            bar.note(" | ".join(job.name for job in going_on.values()))
             board.write()
         board.write()
     if board.failed:
