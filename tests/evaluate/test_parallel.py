@@ -1,15 +1,18 @@
-"""Comparisons by several processes: the table of one process, nothing twice, and a killed process's work."""
+"""Comparisons whose runs, teachers and cells are jobs: the table of one process, and nothing twice.
+
+Here the jobs are computed by threads of this process; `tests/server/test_jobs.py` has real processes and Ray.
+"""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
+from helpers.threads import Threads
+from kip.evaluate import setting
 from kip.evaluate.comparison import Comparison, compare
 from kip.networks import Network
-from kip.runs import jobs
-from kip.runs.processes import Processes
+from kip.runs import jobs, loop
+from kip.training import squeeze
 
 NETWORK = Network("FC1", width=6)
 CONFIG = """
@@ -17,14 +20,14 @@ import dataclasses
 
 import kip
 
-NETWORK = kip.Network("FC1", width=4)
 PROTOCOL = dataclasses.replace(kip.PROTOCOLS["HL"], epochs=1)
 config = kip.Experiment(
-    kip.Selection(1, rule=kip.rules.Random(), network=NETWORK, test_networks=1, protocol=PROTOCOL),
+    kip.Selection(1, rule=kip.rules.Random(), network=kip.Network("FC1", width=6), test_networks=1, protocol=PROTOCOL),
     preprocess=kip.Preprocess("none"),
 )
 """
 COMPARISON = Comparison(("HL", "SL"), (NETWORK,), ("random",), epochs=(1,), seeds=1, teacher=NETWORK, teacher_epochs=1)
+VARY = ["seed=0,1"]
 
 
 @pytest.fixture
@@ -35,20 +38,18 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """Return a function that takes a cache folder of its own, which has nothing but compiled code."""
-    known = Path(os.environ["KIP_CACHE_DIR"])
+def made(monkeypatch):
+    """What was run and trained, in turn."""
+    kinds = []
+    for module, name in ((loop, "run"), (setting, "judge"), (squeeze, "train")):
+        real = getattr(module, name)
 
-    def take(name):
-        folder = tmp_path / name
-        folder.mkdir()
-        for path in known.iterdir():
-            if path.is_symlink():
-                (folder / path.name).symlink_to(path.resolve(), target_is_directory=True)
-        monkeypatch.setenv("KIP_CACHE_DIR", str(folder))
-        return folder
+        def counted(*arguments, name=name, real=real, **options):
+            kinds.append(name)
+            return real(*arguments, **options)
 
-    return take
+        monkeypatch.setattr(module, name, counted)
+    return kinds
 
 
 def bare(table):
@@ -59,18 +60,23 @@ def bare(table):
     return {**table, "sets": rows, "cells": cells}
 
 
-@pytest.mark.slow
-def test_two_processes_make_the_table_of_one(config, caches, tmp_path):
-    cache = caches("cache")
-    vary = ["seed=0,1"]
-    with Processes([{}, {}], tmp_path / "logs") as pool:
-        table = compare([config], COMPARISON, out=tmp_path / "two", vary=vary, pool=pool)
-        found = json.loads((tmp_path / "two" / jobs.STATUS).read_text())
-    counts = {row["kind"]: (row["done"], row["all"]) for row in found["kinds"]}
-    assert counts == {"run": (2, 2), "teacher": (1, 1), "cell": (4, 4)}  # the baseline has the images of a run
-    caches("other cache")
-    alone = compare([config], COMPARISON, out=tmp_path / "one", vary=vary)
+def test_two_jobs_at_a_time_make_the_table_of_one_process(config, tmp_path, monkeypatch, made):
+    lines = {}
+    alone = compare([config], COMPARISON, out=tmp_path / "one", vary=VARY, progress=lines.setdefault("one", []).append)
+    assert made.count("judge") == 4, "the baseline has the images of a run"
+    made.clear()
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path / "cache"))
+    pool, out = Threads(2), tmp_path / "two"
+    table = compare([config], COMPARISON, out=out, vary=VARY, pool=pool, progress=lines.setdefault("two", []).append)
     assert bare(table) == bare(alone)
-    for path in sorted((tmp_path / "one").glob("runs/*/distilled.npz")):
-        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
-    assert len(list((cache / "artefacts").glob("squeezed-*.npz"))) == 1
+    assert [line for line in lines["one"] if not line.startswith("run ")] == lines["two"]
+    assert {name: made.count(name) for name in ("run", "judge")} == {"run": 2, "judge": 4}
+    kept = sorted(path.name.partition("-")[0] for path in (tmp_path / "cache" / "artefacts").iterdir())
+    assert kept == ["choice", "squeezed"], "of the baseline and the teacher; no lock"
+    counts = {row["kind"]: row["done"] for row in json.loads((out / jobs.STATUS).read_text())["kinds"]}
+    assert counts == {"run": 2, "teacher": 1, "cell": 4}
+    for path in (tmp_path / "one").glob("runs/*/distilled.npz"):
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "one")).read_bytes()
+    made.clear()
+    assert bare(compare([config], COMPARISON, out=out, vary=VARY, pool=pool)) == bare(alone)
+    assert made == ["train"], "of what is known, the teacher alone is read again"

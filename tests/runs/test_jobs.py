@@ -10,6 +10,7 @@ import pytest
 from helpers import jobs as work
 from helpers import processes as of_processes
 from helpers.kinds import some
+from helpers.threads import Threads
 from kip import machine
 from kip.errors import ConfigError, WorkersLostError
 from kip.kernels import permission
@@ -17,19 +18,6 @@ from kip.runs import jobs
 from kip.runs.jobs import Job
 from kip.runs.processes import Processes, devices
 from kip.storage.locks import sole_maker, sole_writer
-
-
-class Threads:
-    """A pool of threads of this process."""
-
-    def __init__(self, size):
-        self.size, self.workers, self._executor = size, ["threads"], ThreadPoolExecutor(size)
-
-    def submit(self, function, /, *arguments):
-        return self._executor.submit(function, *arguments)
-
-    def close(self):
-        self._executor.shutdown()
 
 
 def job(tmp_path, key, *, after=(), error=None, helper=None):
