@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -18,6 +19,8 @@ MEMORY_MAPS, MOST_MEMORY_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_
 """The files in which Linux describes the memory maps of a process, a line each, and says how many it allows."""
 CPUINFO = Path("/proc/cpuinfo")
 """The file in which Linux describes its processors."""
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+"""The folder in which NVIDIA's driver has a folder for each GPU."""
 
 KEPT_BYTES = 1 << 30
 """Arrays up to this size come from memory that the process keeps; twice as much is kept where nothing is in use."""
@@ -132,6 +135,21 @@ def device_kind() -> str:
 
     device = jax.devices()[0]
     return f"cpu: {_cpu_model()}" if device.platform == "cpu" else device.device_kind
+
+
+def gpus() -> list[str]:
+    """Return the names by which CUDA knows this machine's NVIDIA GPUs, of those that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    with contextlib.suppress(OSError):
+        return [str(number) for number in range(len(list(NVIDIA.iterdir())))]
+    return []
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_features() -> str:

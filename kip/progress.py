@@ -99,6 +99,12 @@ class Work:
         if self._board is not None:
             self._board.on_update(self, count)
 
+    def expect(self, total: int) -> None:
+        """Say how many units there are, where more are known of than at the beginning."""
+        self.total = total
+        if self.bar is not None:
+            self.bar.total = total
+
     def note(self, text: str) -> None:
         """Say what stands behind the counts, such as a loss."""
         self.noted = text

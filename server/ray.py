@@ -1,7 +1,7 @@
-"""Workers as Ray actors, one for each GPU: on this machine, or on a cluster that runs. The only importer of ray.
+"""Workers as Ray actors, and jobs as Ray tasks, one for each GPU: on this machine, or on a cluster that runs.
 
-Ray starts and restarts the actors' processes and moves the bytes; the loop runs in this process. Ray's own messages,
-around ours, are pickled: open a cluster's ports to nobody who may not run code there.
+This is the only importer of ray. Ray starts the processes, starts them anew where they die, and moves the bytes. Its
+own messages, around ours, are pickled: open a cluster's ports to nobody who may not run code there.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 """Ray's variables (2.52 and later; older versions ignore them) that have every process of a cluster show a token."""
 MESSAGES = 4
 """Messages that an actor handles at a time."""
+RETRIES = 3
+"""The number of times that a task is computed again after its process or machine has died."""
+ENDING = 10.0
+"""The seconds that tasks have to save what they do, once they are interrupted."""
 
 
 class RayLink:
@@ -93,22 +97,112 @@ def links(
     shared = 0 < share.get("num_gpus", 0) < 1
     if shared:
         LOGGER.warning("%d workers share the cluster's GPUs, %s of one each", workers, share["num_gpus"])
-    environment = {
-        # Ray sets this to the actor's share of CPUs, and then NumPy's products may differ in their last bits.
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
-        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "false" if shared else "true"),
-        **{name: os.environ[name] for name in ("KIP_DATA_DIR", "KIP_CACHE_DIR") if name in os.environ},
-    }
     kind = ray.remote(_Actor).options(
         max_restarts=-1,
         max_task_retries=0,  # the scheduler sends a task elsewhere
         max_concurrency=MESSAGES,
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": _environment(shared)},
         **share,
     )
     folder = None if data_dir is None else str(Path(data_dir).absolute())
     made = [RayLink(f"actor-{number}", kind.remote(folder, stax)) for number in range(workers)]
     return made, ray.shutdown if begun else lambda: None
+
+
+def _environment(shared: bool) -> dict[str, str]:
+    """Return the variables of Ray's processes that compute.
+
+    Args:
+        shared: whether several of them have one GPU.
+    """
+    return {
+        # Ray sets this to the process's share of CPUs, and then NumPy's products may differ in their last bits.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
+        service.PREALLOCATE: os.environ.get(service.PREALLOCATE, "false" if shared else "true"),
+        **{name: os.environ[name] for name in ("KIP_DATA_DIR", "KIP_CACHE_DIR") if name in os.environ},
+    }
+
+
+class Tasks:
+    """Jobs as Ray tasks, one device each; keeps the protocol `kip.runs.jobs.Pool`.
+
+    Ray computes a task again elsewhere if its process or its machine dies.
+
+    Args:
+        address: the address of a cluster that runs; None starts one on this machine, which ends with `close`.
+        device_share: the part of a GPU that each task takes; where the cluster has no GPU, each takes one CPU.
+
+    Raises:
+        ConfigError: if there is no such cluster.
+        MissingExtraError: if ray is not installed.
+    """
+
+    def __init__(self, *, address: str | None = None, device_share: float = 1.0):
+        self._ray = _ray(loopback=address is None)
+        self._begun = not self._ray.is_initialized()
+        if self._begun:
+            _connect(self._ray, 1, address)
+        self._share = device_share
+        has_gpus = self._resource("GPU") > 0
+        of_task = {"num_gpus": device_share, "num_cpus": 0} if has_gpus else {"num_cpus": 1}
+        self._remote = self._ray.remote(_call).options(
+            max_retries=RETRIES,
+            runtime_env={"env_vars": _environment(has_gpus and device_share < 1)},
+            **of_task,
+        )
+        self._going_on: list[Any] = []
+
+    @property
+    def size(self) -> int:
+        """The number of tasks that the cluster has devices for now, at least 1; machines may come and go."""
+        gpus = self._resource("GPU")
+        return max(1, int(gpus) * int(1 / self._share + 1e-9) if gpus else int(self._resource("CPU")))
+
+    @property
+    def workers(self) -> list[str]:
+        """The machines of the cluster, each with its devices."""
+        lines = []
+        for node in self._ray.nodes():
+            if node["Alive"]:
+                devices = [
+                    f"{int(node['Resources'][kind])} {kind}s" for kind in ("GPU", "CPU") if kind in node["Resources"]
+                ]
+                lines.append(f"machine {node['NodeManagerAddress']}: {', '.join(devices) or 'no device'}")
+        return lines
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:
+        """Compute a function of a module in a process of the cluster."""
+        task = self._remote.remote(function, arguments)
+        self._going_on = [*(other for other in self._going_on if not _is_done(self._ray, other)), task]
+        return task.future()
+
+    def close(self) -> None:
+        """Interrupt the tasks, of which a run saves its last whole step, and let go of Ray. Safe to call twice."""
+        left, self._going_on = [task for task in self._going_on if not _is_done(self._ray, task)], []
+        for task in left:
+            self._ray.cancel(task)
+        if left:
+            self._ray.wait(left, num_returns=len(left), timeout=ENDING)
+        if self._begun:
+            self._begun = False
+            self._ray.shutdown()
+
+    def __enter__(self) -> Tasks:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _resource(self, name: str) -> float:
+        return float(self._ray.cluster_resources().get(name, 0))
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(*arguments)
+
+
+def _is_done(ray: Any, task: Any) -> bool:
+    return bool(ray.wait([task], timeout=0)[0])
 
 
 def share_of_actor(gpus: int, workers: int) -> dict[str, float]:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kip import machine
 from kip.errors import WorkersLostError
 from kip.experiment import Experiment
 from kip.runs import loop as train
@@ -224,7 +225,7 @@ class LocalWorkers:
 
     def _start(self, place: int, workers: int) -> None:
         environment = dict(self._environment)
-        gpus = _gpus()
+        gpus = machine.gpus()
         if len(gpus) >= workers > 1:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[place]
         with open(self.logs / f"worker-{place}.log", "ab") as log:
@@ -264,13 +265,3 @@ class LocalWorkers:
                     del due[place]
                     born[place] = now
                     self._start(place, workers)
-
-
-def _gpus() -> list[str]:
-    """Return the names by which CUDA knows this machine's NVIDIA GPUs, of those that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip()]
-    with contextlib.suppress(OSError):
-        return [str(number) for number in range(len(list(Path("/proc/driver/nvidia/gpus").iterdir())))]
-    return []

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kip.cli.options import (
+    Address,
     DataDir,
     Json,
     Out,
@@ -174,6 +175,10 @@ def compare(
     *,
     vary: tuple[str, ...] = (),
     out: Path = Path("runs/comparison"),
+    jobs: int = 1,
+    executor: Literal["local", "ray"] = "local",
+    address: Address = None,
+    device_share: float = 1.0,
     data_dir: DataDir = None,
     stax: Stax = (),
     json: Json = False,
@@ -190,6 +195,8 @@ def compare(
         kip compare mnist_fc1_10 mnist_frepo_10 --baselines random --networks "ConvNet-D3 width=32" --seeds 3
         kip compare "coresets:mnist_*_ipc10" --protocols HL SL+KD --networks "ConvNet-D3 width=32"
         kip compare mnist_fc1_10 --vary method.learning_rate=0.01,0.04 seed=0,1 --out runs/rates
+        kip compare "coresets:mnist_*_ipc10" --jobs 4
+        kip compare "coresets:mnist_*_ipc10" --executor ray --address auto
 
     Args:
         sets: The sets: .npz files, runs' folders, and configurations by name or file. FILE:PATTERN, with * and ?,
@@ -199,11 +206,19 @@ def compare(
             every combination.
         out: The folder of the table: comparison.json, .csv, .md and .tex, the picture as .png, .svg and .pdf, the
             runs, and the cells that are known.
+        jobs: The number of processes of this machine that run configurations and train cells, on one GPU each where
+            there are any. The table is the same for any number.
+        executor: The place where runs and cells are computed: in processes of this machine (local), or in tasks of a
+            Ray cluster, as many at a time as it has GPUs, or CPUs where it has none. Its machines share the folder
+            --out and the cache.
+        address: The address of a Ray cluster that runs, such as auto. The default is a new one on this machine.
+        device_share: The part of a GPU that each run or cell takes: 0.5 computes two at a time on each.
         data_dir: The folder of NAME.npz files. The default is where the run had them, or $KIP_DATA_DIR.
         stax: The functions of Stax and Features kernels that a set or a .json configuration may load.
         json: Print one JSON object with the results as the last line of stdout.
     """
     from kip import experiment
+    from kip.cli import pools
     from kip.evaluate import comparison as measure
     from kip.kernels import permission
     from kip.pictures import comparison as report
@@ -213,13 +228,17 @@ def compare(
     permission.permit(*stax)
     data_dir = folder.place_of_data([Path(name) for name in sets], data_dir)
     sets = tuple(_set_or_configuration(row) for name in sets for row in experiment.matching(name))
-    with sole_writer(out):
+    with (
+        sole_writer(out),
+        pools.opened(out, jobs=jobs, executor=executor, address=address, device_share=device_share) as pool,
+    ):
         table = measure.compare(
             sets,
             comparison,
             out=out,
             vary=vary,
             data_dir=data_dir,
+            pool=pool,
             show_progress=True,
             progress=functools.partial(print, flush=True),
             save=functools.partial(save_json, out / measure.TABLE),

@@ -46,7 +46,7 @@ class RunOptions:
     data set."""
     executor: Executor = "local"
     """The place where kernel tiles are computed: in this process (local), in worker processes (zmq), in ray's actors,
-    or in launchpad's processes, which need CPython 3.10."""
+    or in launchpad's processes, which need CPython 3.10. With several runs, ray computes each run as one task."""
     workers: int = 1
     """The number of worker processes that zmq, ray or launchpad starts."""
     address: Address = None
@@ -61,6 +61,13 @@ class RunOptions:
     a tolerance of 0.001 of the largest entry."""
     wait_for_workers: float = 600.0
     """The seconds that a run waits where no worker is there, at its start and later, before it ends."""
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FIELD=VALUE,VALUE ...]")] = ()
+    """Fields of the configuration, each with several values: every combination of them is a run of its own."""
+    jobs: int = 1
+    """The number of processes of this machine that compute, on one GPU each where there are any: several runs at a
+    time; and experts and recorded networks of one run's preparation."""
+    device_share: float = 1.0
+    """The part of a GPU that each run takes where several runs are computed at a time, by --jobs or by Ray."""
     log: tuple[LoggerName, ...] = ()
     """Loggers that the run is written to as well: tensorboard (into RUN/tensorboard), wandb, trackio."""
     stax: Stax = ()
@@ -121,6 +128,8 @@ def config_first(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
             continue
         place += 1
         while name == "--log" and place < len(arguments) and arguments[place] in get_args(LoggerName):
+            place += 1
+        while name == "--vary" and place < len(arguments) and "=" in arguments[place]:
             place += 1
     return None, list(arguments)
 

@@ -30,9 +30,11 @@ def distill(config: Config, *, options: Options = RunOptions()) -> dict[str, Any
 
         kip distill digits_convnet
         kip distill cifar10_fc1_100 --data-dir DATA --method.steps 500 --seed 1 --out runs/short
+        kip distill "coresets:mnist_*_ipc10" --vary seed=0,1 --jobs 4 --out runs/coresets
 
     Args:
         config: A name that `kip configs` lists, FILE:ROW for a row of a table, or a path to a .py or .json file.
+            FILE:PATTERN, with * and ?, runs all rows of a file that match, in a folder of --out each.
     """
     return with_overrides("distill", config, [], options)
 
@@ -66,50 +68,72 @@ def with_overrides(
     with inner_stage("reading the configuration and its options", names=False):
         from kip import experiment
         from kip.cli import overrides
+        from kip.cli.several import Wanted, check_one, run_several
+        from kip.evaluate.comparison import varied
 
-        loaded = experiment.load(name)
-        function, suffix = distill, ""
-        if command == "label-solve":
-            function = label_solve
-            loaded, suffix = _label_solve(loaded)
+        function, suffix = (label_solve, "-label-solve") if command == "label-solve" else (distill, "")
         description = (function.__doc__ or "").partition("\n\n")[0]
-        given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
-    options = options or given.options
+        rows = experiment.matching(name)
+        wanted: list[Wanted] = []
+        for row in rows:
+            loaded, is_solved = experiment.load(row), False
+            if command == "label-solve":
+                solved = experiment.with_label_solve(loaded)
+                is_solved, loaded = solved is not loaded, solved
+            given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
+            options = options or given.options
+            title = row + (suffix if is_solved else "")
+            combinations = varied(title, given.experiment, options.vary)
+            wanted += [Wanted(row, name, _told(changed, loaded)) for name, changed in combinations]
+    assert options is not None  # there is at least one row
     permission.permit(*options.stax)
-    changed = given.experiment
+    if len(wanted) == 1 and not options.vary and options.jobs == 1:
+        check_one(options)
+        return _run(wanted[0].experiment, options.out or _default_out(wanted[0].title), options)
+    return run_several(wanted, options, options.out or _default_out(name.partition("*")[0].rstrip(":_?") + suffix))
+
+
+def _told(changed: Experiment, loaded: Experiment) -> Experiment:
+    """Return an experiment with overrides; what is published is of the configuration as it is."""
     if changed.identity() != {**loaded.identity(), "seed": changed.seed} or changed.method.steps != loaded.method.steps:
-        changed = dataclasses.replace(changed, reference=None)  # what is published is of the configuration as it is
-    return _run(changed, options.out or _default_out(name + suffix), options)
+        return dataclasses.replace(changed, reference=None)
+    return changed
 
 
 def status(run: Run, *, watch: bool = False, json: Json = False) -> dict[str, Any]:
-    """Tell how far a run is and what its workers do.
+    """Tell how far a run is and what its workers do; of a comparison, which runs and cells go on.
 
         kip status runs/digits_convnet
         kip status runs/digits_convnet --watch
+        kip status runs/comparison
 
     Args:
-        run: The run's folder.
+        run: The folder of a run, or of a comparison or several runs that --jobs or Ray computes.
         watch: Tell it again every two seconds while the run goes on.
         json: Print one JSON object with the results as the last line of stdout.
     """
-    from kip.server import service
-
-    progress = service.status(run)
-    print(service.as_text(progress), flush=True)
+    progress = _tell(run)
     if watch:
         for _ in while_going_on([run], WATCH_SECONDS):
-            progress = service.status(run)
-            print(service.as_text(progress), flush=True)
+            progress = _tell(run)
     return progress
 
 
-def _label_solve(loaded: Experiment) -> tuple[Experiment, str]:
-    """The experiment with Label Solve as its method, and what tells its folder from the original's."""
-    from kip import experiment
+def _tell(run: Path) -> dict[str, Any]:
+    """Print how far a run is, or jobs are, and return it."""
+    from kip.runs import folder, jobs
+    from kip.server import service
 
-    solved = experiment.with_label_solve(loaded)
-    return solved, "" if solved is loaded else "-label-solve"
+    progress = None if (run / folder.CONFIG).is_file() else jobs.status(run)
+    if progress is None:
+        progress = service.status(run)
+        print(service.as_text(progress), flush=True)
+        return progress
+    print(jobs.as_text(progress), flush=True)
+    for place in (row.get("folder") for row in progress["going_on"]):
+        if isinstance(place, str) and (Path(place) / folder.CONFIG).is_file():
+            print(f"{place}: {service.as_text(service.status(Path(place))).partition(chr(10))[0]}", flush=True)
+    return progress
 
 
 def _default_out(config: str) -> Path:
@@ -117,10 +141,16 @@ def _default_out(config: str) -> Path:
 
 
 def _run(experiment: Experiment, out: Path, options: RunOptions) -> dict[str, Any]:
+    from kip.runs import folder
+
+    return tell(experiment, _train(experiment, out, folder.place_of_data(out, options.data_dir), options))
+
+
+def tell(experiment: Experiment, result: Result) -> dict[str, Any]:
+    """Print the result of a run, and return it as a dict."""
     from kip.pictures.appearance import heading_of
     from kip.runs import folder
 
-    result = _train(experiment, out, folder.place_of_data(out, options.data_dir), options)
     print(f"test accuracy        {100 * result.test_accuracy:.2f} %  (best on validation: step {result.exported_step})")
     networks = experiment.method.judge.drawn
     if result.initial_test_accuracy is not None:

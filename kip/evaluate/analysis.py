@@ -17,7 +17,7 @@ from kip.blocks import KernelBlocks
 from kip.errors import ConfigError
 from kip.evaluate import measures
 from kip.evaluate.prepared import Support, check_classes, natural, prepared
-from kip.evaluate.setting import Setting
+from kip.evaluate.setting import Setting, Shared
 from kip.evaluate.spectrum import frechet_distance
 from kip.judges import KernelJudge
 from kip.kernels import Kernel
@@ -140,7 +140,8 @@ def _frechet(
     show_progress: bool,
 ) -> dict[str, float]:
     """Return each set's Frechet distance from the train images in the features of a network that learned these."""
-    setting = Setting(origin.data, origin.preprocess, seed=origin.seed, data_dir=data_dir, show_progress=show_progress)
+    shared = Shared(origin.data, origin.preprocess, origin.seed, data_dir=data_dir)
+    setting = Setting(shared, show_progress=show_progress)
     model, variables, _ = setting.features(network, steps=steps)
     images = setting.dataset.train.images
     parts = (setting.transform.apply(images[first : first + PART]) for first in range(0, len(images), PART))

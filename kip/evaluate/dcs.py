@@ -37,7 +37,7 @@ from kip.config import value
 from kip.data import Dataset
 from kip.errors import ConfigError, NonFiniteError
 from kip.evaluate.cells import Candidate
-from kip.evaluate.setting import Setting
+from kip.evaluate.setting import Setting, Shared
 from kip.experiment import Experiment
 from kip.methods.contract import Method
 from kip.methods.problem import Problem
@@ -127,15 +127,15 @@ def correlate(
                 got=f"{name} with other data than {configurations[0]}",
                 expected="one data set",
             )
-    setting = Setting(
+    shared = Shared(
         first.data,
         first.preprocess,
+        correlation.seed,
         cells=out / CELLS,
         seeds=correlation.seeds,
-        seed=correlation.seed,
         data_dir=data_dir,
-        show_progress=show_progress,
     )
+    setting = Setting(shared, show_progress=show_progress)
     inputs, labels = setting.transform.apply(setting.dataset.train.images), setting.dataset.train.labels
     chosen = subsets(inputs, labels, correlation)
     protocol = PROTOCOLS["HL"]

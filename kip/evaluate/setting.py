@@ -3,7 +3,8 @@
     FOLDER/DIGEST.json      a cell: a set, a network, a protocol and all seeds
     FOLDER/labels/          labels of views, where a protocol stores them
 
-A cell that is known is not trained again: its digest stands for everything that its accuracies depend on.
+A cell that is known is not trained again: its digest stands for everything that its accuracies depend on. Processes
+that want the same cell, or the same teacher, train it once.
 
 A teacher has learned the train split under the augmentation of the views that it labels: DSA's for SL and SL+KD, which
 is the same teacher, another one for each other augmentation. Protocols of the decoupled methods take the networks that
@@ -12,6 +13,8 @@ a set was made from, where its method squeezed some.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +32,7 @@ from kip.storage.artefacts import Store, digest, identified
 from kip.storage.files import atomic_write
 from kip.storage.images import Images
 from kip.storage.json_files import read_object
+from kip.storage.locks import sole_maker
 from kip.training.augment import Augmentation, for_classes
 from kip.training.predict import accuracy
 from kip.training.protocols import Protocol
@@ -56,41 +60,45 @@ class Teacher(NamedTuple):
         return f"{self.network.label}, {self.augment}, {self.squeeze.epochs} epochs{made}"
 
 
+class Shared(NamedTuple):
+    """The data set of a setting, and the options of its trainings: a value that processes hand to each other."""
+
+    data: Data
+    """The data set."""
+    preprocess: Preprocess
+    """The preprocessing."""
+    seed: int
+    """The seed of initial parameters, batches and augmentations, and of the teachers."""
+    cells: Path | None = None
+    """The folder of known cells; None: none are kept."""
+    seeds: int = 1
+    """Networks for each cell."""
+    teacher: Network | None = None
+    """The network that gives soft labels; None where no protocol asks for one."""
+    teacher_epochs: int = 50
+    """The teacher's passes over the train images."""
+    data_dir: Path | None = None
+    """The folder of `NAME.npz`, if not $KIP_DATA_DIR."""
+
+
 class Setting:
     """A data set, preprocessed, and how networks are trained on small sets of its images.
 
     Args:
-        of_data: the data set.
-        of_preprocess: the preprocessing.
-        seed: the seed of initial parameters, batches and augmentations, and of the teachers.
-        cells: the folder of known cells; None: none are kept.
-        seeds: networks for each cell.
-        teacher: the network that gives soft labels; None where no protocol asks for one.
-        teacher_epochs: its passes over the train images.
-        data_dir: where `NAME.npz` is, if not in $KIP_DATA_DIR.
+        shared: the data set, and the options of the trainings.
         show_progress: whether trainings show bars on stderr.
     """
 
-    def __init__(
-        self,
-        of_data: Data,
-        of_preprocess: Preprocess,
-        *,
-        seed: int,
-        cells: Path | None = None,
-        seeds: int = 1,
-        teacher: Network | None = None,
-        teacher_epochs: int = 50,
-        data_dir: Path | None = None,
-        show_progress: bool = False,
-    ):
-        self.data, self.preprocess = of_data, of_preprocess
-        self.dataset = data.load(of_data, data_dir)
-        self.transform = preprocess.fit(of_preprocess, self.dataset.train.images)
+    def __init__(self, shared: Shared, *, show_progress: bool = False):
+        self.shared = shared
+        self.data, self.preprocess = shared.data, shared.preprocess
+        self.dataset = data.load(shared.data, shared.data_dir)
+        self.transform = preprocess.fit(shared.preprocess, self.dataset.train.images)
         self.store = Store(show_progress=show_progress)
-        self._cells, self._seeds, self._seed = cells, seeds, seed
+        cells = shared.cells
+        self._cells, self._seeds, self._seed = cells, shared.seeds, shared.seed
         self._labels = Store(None if cells is None else cells / LABELS, show_progress=show_progress)
-        self._teacher, self._teacher_epochs = teacher, teacher_epochs
+        self._teacher, self._teacher_epochs = shared.teacher, shared.teacher_epochs
         self._trained: dict[Teacher, Labeller] = {}
 
     @property
@@ -104,6 +112,24 @@ class Setting:
         Raises:
             ConfigError: if the protocol needs a teacher and there is none, or the rate of a set that has none.
         """
+        path = self.place_of(candidate, network, protocol)
+        if path is None:
+            return self._judged(candidate, network, protocol)
+        with contextlib.nullcontext() if path.exists() else sole_maker(path):
+            cell = known_cell(path)
+            if cell is None:
+                cell = self._judged(candidate, network, protocol)
+                text = json.dumps(cell._asdict())
+                atomic_write(path, lambda file: file.write(text.encode()))
+        return cell._replace(candidate=candidate.name)
+
+    def place_of(self, candidate: Candidate, network: Network, protocol: Protocol) -> Path | None:
+        """Return the file of a cell, whose name stands for everything that its accuracies depend on.
+
+        None comes back where no cells are kept.
+        """
+        if self._cells is None:
+            return None
         teachers = self.teachers_of(candidate, protocol)
         identity = {
             "set": digest(*seen_of(candidate, protocol)),
@@ -120,25 +146,21 @@ class Setting:
             identity["rate"] = candidate.rate
         if len(candidate.images) > protocol.batch:
             identity["drawn"] = protocol.recipe(len(candidate.images), mirror_keeps_class=True).drawn
-        path = None if self._cells is None else self._cells / f"{identified(identity)}.json"
-        known = None if path is None else of_dict(read_object(path, ["mean"]) or {})
-        if known is not None:
-            return known._replace(candidate=candidate.name)
-        cell = judge(
+        return self._cells / f"{identified(identity)}.json"
+
+    def _judged(self, candidate: Candidate, network: Network, protocol: Protocol) -> Cell:
+        return judge(
             candidate,
             network,
             protocol,
             test=self._test,
             mirror_keeps_class=self.dataset.mirror_keeps_class,
-            teachers=[self.labeller(teacher) for teacher in teachers],
+            teachers=[self.labeller(teacher) for teacher in self.teachers_of(candidate, protocol)],
             store=self._labels,
             seeds=self._seeds,
             seed=self._seed,
             show_progress=self.store.show_progress,
         )
-        if path is not None:
-            atomic_write(path, lambda file: file.write(json.dumps(cell._asdict()).encode()))
-        return cell
 
     def teachers_of(self, candidate: Candidate, protocol: Protocol) -> list[Teacher]:
         """Return which networks label a set under a protocol; none where it does without, or there are none.
@@ -207,16 +229,18 @@ class Setting:
             "validation": dataset.validation.digest(),
             **self._identity,
         }
-        return train_teacher(
-            network,
-            images,
-            data.centred_one_hot(classes, dataset.num_classes),
-            self._validation,
-            steps=steps,
-            seed=self._seed,
-            artefact=self.store.artefact("features", identity, shared=True),
-            show_progress=self.store.show_progress,
-        )[0]
+        artefact = self.store.artefact("features", identity, shared=True)
+        with artefact.made_once():
+            return train_teacher(
+                network,
+                images,
+                data.centred_one_hot(classes, dataset.num_classes),
+                self._validation,
+                steps=steps,
+                seed=self._seed,
+                artefact=artefact,
+                show_progress=self.store.show_progress,
+            )[0]
 
     @cached_property
     def _train(self) -> tuple[Images, np.ndarray]:
@@ -251,3 +275,14 @@ class Setting:
             "augment": teacher.augment,
             "seed": teacher.seed,
         }
+
+
+def known_cell(path: Path) -> Cell | None:
+    """Return the cell of a file; None where there is none that can be used."""
+    return of_dict(read_object(path, ["mean"]) or {})
+
+
+@functools.lru_cache(maxsize=2)
+def setting_of(shared: Shared) -> Setting:
+    """Return a setting, the same one as long as a process works for it: reading and whitening take a while."""
+    return Setting(shared, show_progress=True)

@@ -24,6 +24,11 @@ def permit(*functions: str) -> None:
     _only_in_data.difference_update(functions)
 
 
+def permitted() -> tuple[str, ...]:
+    """Return the functions that may be loaded, for another process of the same command."""
+    return tuple(sorted(_permitted))
+
+
 def note(function: str, *, from_data: bool) -> None:
     """Note who names a function: code permits it, unless data has named it first."""
     if from_data and function not in _permitted:

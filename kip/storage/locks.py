@@ -1,4 +1,5 @@
-"""One writer for each folder: a lock that the operating system releases when its process ends, however it ends.
+"""One writer for each folder, and one maker for each file: locks that the operating system releases when their process
+ends, however it ends.
 
 The lock is an advisory one on the file `run.lock` in the folder (`flock`, on Windows `msvcrt.locking`). The file says
 who holds it, for the error that the second process gets; it is removed at the end, and one that a killed process left
@@ -21,11 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kip.errors import OutputError
+from kip.progress import inner_stage
 
 LOG = logging.getLogger(__name__)
 NAME = "run.lock"
 LOOK_SECONDS = 0.05
 """Longer than `has_writer` holds a lock."""
+WAIT_SECONDS = 0.2
+"""The seconds between two attempts to take a lock that another process holds."""
 _WINDOWS_OFFSET = 1 << 30
 """The byte that Windows locks. It lies behind the text, because there nobody else can read a locked byte."""
 
@@ -60,17 +64,68 @@ def sole_writer(folder: Path | str) -> Iterator[FolderLock]:
         is_new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(path)
+    except _Held as held:
+        raise held.error from None
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise OutputError(
             f"cannot write {path}",
             got=error.strerror or repr(error),
             remedy="Check that the folder is writable, or name another folder.",
         ) from error
+    try:
+        with _holding(path, descriptor):
+            yield FolderLock(path, os.fstat(descriptor).st_mtime)
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds files
+                path.parent.rmdir()
+
+
+@contextlib.contextmanager
+def sole_maker(path: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Hold the lock of one file while it is made; yield whether it is held.
+
+    The lock is one on `NAME.lock` beside the file, and ends as that of `sole_writer` does: where its process is killed,
+    another one goes on with the work. Where the file system knows no locks, or the folder cannot be written, the file
+    is made without one, perhaps twice.
+
+    Args:
+        path: the file. Its folder is made if it is missing.
+        waits: whether to wait for as long as another process holds the lock; otherwise False is yielded then.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _attempt(lock)
+        if descriptor is None and waits:
+            with inner_stage(f"waiting for another process that makes {path.name}"):
+                while (descriptor := _attempt(lock)) is None:
+                    time.sleep(WAIT_SECONDS)
+    except OSError as error:
+        LOG.info("%s is made without a lock: %s", path, error)
+        yield True
+        return
+    if descriptor is None:
+        yield False
+        return
+    with _holding(lock, descriptor):
+        yield True
+
+
+def _attempt(lock: Path) -> int | None:
+    """Return the descriptor of a lock, or None where another process holds it."""
+    try:
+        return _locked(lock)
+    except _Held:
+        return None
+
+
+@contextlib.contextmanager
+def _holding(path: Path, descriptor: int) -> Iterator[None]:
+    """Let go of a lock at the end."""
     held = _Descriptor(descriptor)
     try:
-        yield FolderLock(path, os.fstat(descriptor).st_mtime)
+        yield
     finally:
         _HELD.discard(held)
         if held.number is not None:
@@ -82,9 +137,14 @@ def sole_writer(folder: Path | str) -> Iterator[FolderLock]:
             if sys.platform == "win32":
                 with contextlib.suppress(OSError):
                     path.unlink()
-            if is_new:
-                with contextlib.suppress(OSError):  # it holds files
-                    path.parent.rmdir()
+
+
+class _Held(Exception):
+    """Another process holds the lock, as `error` says."""
+
+    def __init__(self, error: OutputError):
+        super().__init__(str(error))
+        self.error = error
 
 
 def has_writer(folder: Path | str) -> bool:
@@ -139,7 +199,7 @@ def _locked(path: Path) -> int:
                     time.sleep(LOOK_SECONDS)  # it may have been `has_writer`
                     _lock(descriptor)
             except BlockingIOError:
-                raise _in_use(path, descriptor) from None
+                raise _Held(_in_use(path, descriptor)) from None
             except OSError as error:
                 LOG.warning("%s cannot be locked (%s): see that no second process writes there", path.parent, error)
             if _is_at(path, descriptor):

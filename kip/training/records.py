@@ -32,7 +32,7 @@ from kip.data import one_hot
 from kip.errors import ConfigError, DataError, OutputError
 from kip.networks.model import Model, Network
 from kip.rng import key
-from kip.storage.artefacts import Store, digest
+from kip.storage.artefacts import Artefact, Store, digest, share_out
 from kip.storage.images import Chosen, Images, Lazy
 from kip.training.augment import Augmentation, for_classes
 from kip.training.batches import Batches
@@ -248,9 +248,13 @@ def record(
     }
     recipe = recording.recipe(len(inputs), mirror_keeps_class=mirror_keeps_class)
     targets = one_hot(classes, num_classes, inputs)
-    variables, of_logits, of_norms = [], [], []
-    for index in range(recording.seeds):
-        artefact = store.artefact(f"{purpose}-{index}", {**identity, "network index": index}, shared=True)
+    artefacts = [
+        store.artefact(f"{purpose}-{index}", {**identity, "network index": index}, shared=True)
+        for index in range(recording.seeds)
+    ]
+    made: dict[int, tuple[Any, np.ndarray, np.ndarray | None]] = {}
+
+    def of_network(index: int, artefact: Artefact) -> tuple[Any, np.ndarray, np.ndarray | None]:
         rows = Rows(artefact.path.with_suffix(".logits.npy"), (recording.epochs + 1, len(inputs), num_classes))
         norms = None
         if gradients_after:
@@ -258,7 +262,7 @@ def record(
         if rows.made or (norms is not None and norms.made):  # a training that went on would leave earlier rows empty
             artefact.path.unlink(missing_ok=True)
 
-        def on_epoch(epoch: int, learned: Any, rows: Rows = rows, norms: Rows | None = norms) -> None:
+        def on_epoch(epoch: int, learned: Any) -> None:
             rows.write(epoch, logits(model, learned, inputs))
             if norms is not None and epoch in gradients_after:
                 norms.write(gradients_after.index(epoch), gradient_norms(model, learned, inputs, targets))
@@ -278,11 +282,13 @@ def record(
             show_progress=store.show_progress,
             what=f"{NETWORK_OF[purpose]} {index}",
         )
-        variables.append(trained.variables[0])
-        of_logits.append(rows.read())
-        if norms is not None:
-            of_norms.append(norms.read())
-    return Records(model, variables, of_logits, of_norms, inputs, classes)
+        return trained.variables[0], rows.read(), None if norms is None else norms.read()
+
+    for index in share_out(artefacts):
+        made[index] = of_network(index, artefacts[index])
+    variables, of_logits, of_norms = zip(*(made[index] for index in range(recording.seeds)))
+    known_norms = [norms for norms in of_norms if norms is not None]
+    return Records(model, list(variables), list(of_logits), known_norms, inputs, classes)
 
 
 class Rows:

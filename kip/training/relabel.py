@@ -28,7 +28,7 @@ from jax import Array
 from kip.config import to_dict
 from kip.errors import DataError, NonFiniteError
 from kip.networks import Model
-from kip.storage.artefacts import Artefact, Store, digest
+from kip.storage.artefacts import Artefact, Store, digest, share_out
 from kip.training.batches import Batches
 from kip.training.recipe import Recipe
 from kip.training.supervised import Labeller, Supervised
@@ -143,8 +143,8 @@ def relabel(
     stored = StoredLabels(parts, updates, recipe, len(images), outputs)
     on_device = jnp.asarray(images)
     with store.progress(recipe.steps, what) as bar:
-        for number, part in enumerate(parts):
-            like = stored.like(number)
+        for number in share_out(parts):
+            part, like = parts[number], stored.like(number)
             steps = range(number * updates, number * updates + len(like["keys"]))
             if part.load(like) is None:
                 part.save(_part(teachers, recipe, batches, on_device, views, steps, like))

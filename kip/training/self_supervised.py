@@ -103,16 +103,17 @@ def train(teacher: Teacher, images: Images, *, seed: int, store: Store, hooks: H
     batches = Batches(len(images), teacher.batch, "draws")
     rule = Rule(BarlowTwins(model, teacher), optimizer, teacher.steps, batches)
     artefact = store.artefact("teacher", [VERSION, config.to_dict(teacher), seed, digest(images)], shared=True)
-    progress = fit(
-        rule,
-        rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])),
-        Batch(on_device(images)),
-        key(seed, "teacher batch"),
-        artefact=artefact,
-        hooks=hooks,
-        show_progress=store.show_progress,
-        what="teacher",
-    )
+    with artefact.made_once():
+        progress = fit(
+            rule,
+            rule.begin(fresh(model, key(seed, "teacher"), images.shape[1:])),
+            Batch(on_device(images)),
+            key(seed, "teacher batch"),
+            artefact=artefact,
+            hooks=hooks,
+            show_progress=store.show_progress,
+            what="teacher",
+        )
     return model, progress.learning.variables
 
 

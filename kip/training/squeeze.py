@@ -114,18 +114,20 @@ def squeeze(
         "drawn": batches.drawn,
         "set": digest(inputs, classes),
     }
-    trained = train(
-        model,
-        recipe,
-        key(seed, "squeezed network", 0)[None],
-        np.array([config.learning_rate]),
-        np.array([config.weight_decay]),
-        inputs,
-        one_hot(classes, num_classes, inputs),
-        None,
-        artefact=store.artefact("squeezed", identity, shared=True),
-        save_every=batches.of_epoch,
-        show_progress=store.show_progress,
-        what=f"squeezed {network.label}",
-    )
+    artefact = store.artefact("squeezed", identity, shared=True)
+    with artefact.made_once():
+        trained = train(
+            model,
+            recipe,
+            key(seed, "squeezed network", 0)[None],
+            np.array([config.learning_rate]),
+            np.array([config.weight_decay]),
+            inputs,
+            one_hot(classes, num_classes, inputs),
+            None,
+            artefact=artefact,
+            save_every=batches.of_epoch,
+            show_progress=store.show_progress,
+            what=f"squeezed {network.label}",
+        )
     return model, trained.variables[0]

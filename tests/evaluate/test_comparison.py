@@ -16,9 +16,10 @@ from kip.data import Data, centred_one_hot
 from kip.errors import ConfigError, KipError
 from kip.evaluate import setting
 from kip.evaluate.cells import Candidate, Cell, of_dict
-from kip.evaluate.comparison import Comparison, Entry, _by_setting, compare, varied
+from kip.evaluate.comparison import Comparison, compare, varied
 from kip.evaluate.dd_ranking import augmentation_robust_score, label_robust_score
 from kip.evaluate.earlier import join_tables
+from kip.evaluate.table import Entry, by_setting
 from kip.experiment import Experiment
 from kip.methods.kernel.kip import KIP
 from kip.networks import Network
@@ -119,7 +120,9 @@ SHARED = {
 @pytest.mark.slow
 def test_sets_of_the_same_images_share_what_their_labels_do_not_change(tmp_path, trainings, protocols):
     data = Data("digits")
-    judged = setting.Setting(data, Preprocess("none"), seed=0, cells=tmp_path, teacher=NETWORK, teacher_epochs=1)
+    judged = setting.Setting(
+        setting.Shared(data, Preprocess("none"), 0, cells=tmp_path, teacher=NETWORK, teacher_epochs=1)
+    )
     train = judged.dataset.train
     images, labels = judged.transform.apply(train.images[:12]), centred_one_hot(train.labels[:12], 10)
     sets = {"first": labels, "same classes": 2 * labels, "other classes": np.roll(labels, 1, axis=1)}
@@ -167,7 +170,7 @@ VIEWS = {
     ids=" ".join,
 )
 def test_a_teacher_has_learned_the_views_that_it_labels(taught, protocols):
-    judged = setting.Setting(Data("digits"), Preprocess("none"), seed=0, teacher=NETWORK, teacher_epochs=3)
+    judged = setting.Setting(setting.Shared(Data("digits"), Preprocess("none"), 0, teacher=NETWORK, teacher_epochs=3))
     train, augments = judged.dataset.train, {}
     candidate = Candidate("set", judged.transform.apply(train.images[:4]), centred_one_hot(train.labels[:4], 10))
     for name in protocols:
@@ -363,7 +366,7 @@ def test_a_set_from_before_a_field_existed_is_of_the_same_data(run):
     new, old = (sets.load(run / "distilled.npz") for _ in range(2))
     for name in ("background", "depth", "recursive"):
         del old.metadata["experiment"]["data"][name]
-    assert len(_by_setting([Entry("new", new, None, None), Entry("old", old, None, None)])) == 1
+    assert len(by_setting([Entry("new", new, None, None), Entry("old", old, None, None)])) == 1
 
 
 def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_path):

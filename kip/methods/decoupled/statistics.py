@@ -147,19 +147,20 @@ def of_train_images(model: Model, variables: Variables, problem: Problem, store:
     shapes = jax.eval_shape(partial(_of_some, model=model, every=every), variables, problem.inputs[:1])
     sums = jax.tree.map(lambda like: np.zeros((problem.num_classes, *like.shape[1:])), shapes)
     state: dict[str, Any] = {"done": np.asarray(0), "sums": sums}
-    if (saved := artefact.load(state)) is not None:
-        state = saved
-    with store.progress(len(firsts), f"statistics in {model.network.label}") as bar:
-        bar.update(int(state["done"]))
-        for number in range(int(state["done"]), len(firsts)):
-            part = slice(firsts[number], firsts[number] + rows)
-            of_part = _of_some(variables, problem.inputs[part], model=model, every=every)
-            of_class = np.eye(problem.num_classes)[problem.labels[part]].T
-            added = jax.tree.map(lambda x, of_class=of_class: of_class @ np.asarray(x, np.float64), of_part)
-            state = {"done": np.asarray(number + 1), "sums": jax.tree.map(np.add, state["sums"], added)}
-            if (number + 1) % -(-len(firsts) // SAVES) == 0 or number + 1 == len(firsts):
-                artefact.save(state)
-            bar.update()
+    with artefact.made_once():
+        if (saved := artefact.load(state)) is not None:
+            state = saved
+        with store.progress(len(firsts), f"statistics in {model.network.label}") as bar:
+            bar.update(int(state["done"]))
+            for number in range(int(state["done"]), len(firsts)):
+                part = slice(firsts[number], firsts[number] + rows)
+                of_part = _of_some(variables, problem.inputs[part], model=model, every=every)
+                of_class = np.eye(problem.num_classes)[problem.labels[part]].T
+                added = jax.tree.map(lambda x, of_class=of_class: of_class @ np.asarray(x, np.float64), of_part)
+                state = {"done": np.asarray(number + 1), "sums": jax.tree.map(np.add, state["sums"], added)}
+                if (number + 1) % -(-len(firsts) // SAVES) == 0 or number + 1 == len(firsts):
+                    artefact.save(state)
+                bar.update()
     counts = np.maximum(np.bincount(problem.labels, minlength=problem.num_classes), 1)[:, None]
     return jax.tree.map(lambda total: total / counts, state["sums"])
 

@@ -2,7 +2,8 @@
 
 They are made once for a data set and configuration, and shared between runs. Each group of experts is one artefact,
 saved after every epoch, so that a kill loses one epoch of one group at the most. An accelerator trains some experts at
-once, a CPU one after the other.
+once, a CPU one after the other. Runs that need the same experts at the same time share them out between their
+processes.
 
 With `sharpness`, the gradient of an update is that of GSAM, as in FTD: with g_0 the gradient at w and
 
@@ -34,7 +35,7 @@ from kip.methods.problem import Problem
 from kip.networks.model import Model, Variables, fresh
 from kip.precision import AnyArray
 from kip.rng import key
-from kip.storage.artefacts import Artefact, Store, digest
+from kip.storage.artefacts import Artefact, Store, digest, share_out
 from kip.training.augment import strategy_for
 from kip.training.batches import Batches
 from kip.training.ensembles import runs_at_once
@@ -119,12 +120,12 @@ def trajectories(config: Experts, model: Model, problem: Problem, store: Store) 
         "mirror": problem.mirror_keeps_class,
         "at_once": size,
     }
-    groups, like = [], None
+    firsts = range(0, config.count, size)
+    groups = [store.artefact(f"experts-{first}", {**identity, "first": first}, shared=True) for first in firsts]
+    like = None
     with store.progress(config.count, "experts") as bar:
-        for first in range(0, config.count, size):
-            artefact = store.artefact(f"experts-{first}", {**identity, "first": first}, shared=True)
-            like = _train(config, model, problem, first, size, artefact, store.show_progress)
-            groups.append(artefact)
+        for place in share_out(groups):
+            like = _train(config, model, problem, firsts[place], size, groups[place], store.show_progress)
             bar.update(size)
     assert like is not None  # there is at least one group
     return Trajectories(groups, size, like)
