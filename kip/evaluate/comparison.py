@@ -15,11 +15,14 @@ One of other sets, networks or protocols in the same folder keeps the rows that 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kip import config, experiment
 from kip.errors import ConfigError
@@ -77,7 +80,8 @@ def compare(
         `data` and `images_per_class`, the `batch` and `rate` of the training, the names of its `teachers`, and whether
         it is `above_random`),
         `average` over networks where there are several, `teachers` with their accuracies, and with the baseline
-        `random` the `scores` of DD-Ranking; with the rows of the table that lies in `out`.
+        `random` the `scores` of DD-Ranking; `runs`, what several runs of one configuration give together; with the rows
+        of the table that lies in `out`.
 
     Raises:
         ConfigError: if there is no set, or one whose labels are representations; or `vary` does not fit; or a protocol
@@ -87,7 +91,17 @@ def compare(
     """
     if not sets:
         raise ConfigError("sets", got="none", expected="at least one set, run or configuration")
-    configurations = {name: varied(name, experiment.load(name), vary) for name in sets if not _is_file(name)}
+    if comparison.runs > 1 and any(text.startswith("seed=") for text in vary):
+        raise ConfigError("--runs", got=f"{comparison.runs}, and --vary of the seed", expected="one of the two")
+    varieties = {name: varied(name, experiment.load(name), vary) for name in sets if not _is_file(name)}
+    configurations = {name: repeated(rows, comparison.runs) for name, rows in varieties.items()}
+    runs_of = {
+        jobs.short(source): jobs.short(row)
+        for rows in varieties.values()
+        for row, wanted in rows
+        for source, _ in repeated([(row, wanted)], comparison.runs)
+        if source != row
+    }
     if vary and not configurations:
         raise ConfigError("--vary", got=" ".join(vary), expected="a configuration among the sets, which it varies")
     # Sets in files are read before configurations take hours to run.
@@ -123,7 +137,7 @@ def compare(
     groups = by_setting(entries)
     for members in groups:
         setting, rows = cells.setting(members[0]), cells.rows(members, named=len(groups) > 1)
-        table["sets"] += [row for _, row in rows]
+        table["sets"] += [{**row, "run_of": runs_of.get(row["name"])} for _, row in rows]
         wanted_cells = cells.of_rows(rows, setting)
         labelled: dict[Teacher, None] = {}
         counting = counted(wanted_cells, len(wanted_cells), "comparison", unit=" cells", shown=show_progress)
@@ -152,6 +166,11 @@ def compare(
             table["average"].append({"candidate": name, "protocol": protocol, "mean": mean})
     table["scores"] = _scores(table)
     table["cells"] = marked(table["cells"])
+    table["runs"] = over_runs(table)
+    for row in table["runs"]:
+        mean, of_runs, of_networks = (100 * row[name] for name in ("mean", "deviation_of_runs", "deviation_of_networks"))
+        spread = f"over {row['runs']} runs, deviation of runs {of_runs:.2f}, of networks {of_networks:.2f}"
+        progress(f"{row['name']:24} {row['network']:24} {row['protocol']:9} {mean:.2f} % {spread}")
     save(table)
     return table
 
@@ -198,6 +217,47 @@ def varied(name: str, given: Experiment, vary: Sequence[str]) -> list[tuple[str,
             changed = config.from_json(Experiment, json.dumps(parts), source=source)
         made.append((source, changed))
     return made
+
+
+def repeated(rows: Sequence[tuple[str, Experiment]], runs: int) -> list[tuple[str, Experiment]]:
+    """Return experiments so many times, each with its own seed and the next ones, and with names that say the seed.
+
+    Args:
+        rows: names and experiments.
+        runs: how often each is run; once leaves the names as they are.
+    """
+    if runs == 1:
+        return list(rows)
+    return [
+        (f"{name} seed={wanted.seed + number}", dataclasses.replace(wanted, seed=wanted.seed + number))
+        for name, wanted in rows
+        for number in range(runs)
+    ]
+
+
+def over_runs(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the runs of a configuration give together, for each network and protocol.
+
+    `mean` is the mean over runs of their cells' means, `deviation_of_runs` the standard deviation of these, and
+    `deviation_of_networks` that of the networks of one run (the root of the mean variance). The first holds a part of
+    the second: each run's mean is over few networks.
+    """
+    runs_of = {row["name"]: row.get("run_of") for row in table["sets"]}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    same = ("data", "preprocess", "method", "images_per_class", "network", "protocol")
+    for cell in table["cells"]:
+        if name := runs_of.get(cell["candidate"]):
+            groups.setdefault((name, *(cell[part] for part in same)), []).append(cell)
+    together = []
+    for (name, *parts), cells in groups.items():
+        means = np.array([cell["mean"] for cell in cells])
+        if len(means) > 1:
+            row = {"name": name, **dict(zip(same, parts)), "runs": len(means), "mean": float(means.mean())}
+            row["deviation_of_runs"] = float(means.std(ddof=1))
+            row["deviation_of_networks"] = float(np.mean([cell["deviation"] ** 2 for cell in cells]) ** 0.5)
+            row["candidates"] = [cell["candidate"] for cell in cells]
+            together.append(row)
+    return together
 
 
 def _is_file(name: str) -> bool:

@@ -58,6 +58,9 @@ class Comparison:
     """The number of passes over the set. None given takes each protocol's own; several make a column each."""
     seeds: Annotated[int, Field(ge=1)] = 5
     """Networks that are trained for each cell of the table."""
+    runs: Annotated[int, Field(ge=1)] = 1
+    """The number of runs of each configuration, with its own seed and the next ones. With several, the table tells the
+    spread of runs from that of the networks that are trained on one set."""
     teacher: Network = CONVNET
     """The network that gives soft labels. It is trained on the whole train split under the augmentation of the views
     that it labels, and kept for other tables."""

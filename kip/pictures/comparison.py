@@ -116,6 +116,23 @@ def _tables(table: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[lis
                 ]
             )
         yield ", ".join(key), ["set", "images per class", *protocols, "own judge", "KiB", "seconds", "MiB"], rows
+    if table.get("runs"):
+        head = ["configuration", "network", "protocol", "runs", "mean", "deviation of runs", "deviation of networks"]
+        numbers = ("mean", "deviation_of_runs", "deviation_of_networks")
+        yield (
+            "Over runs",
+            head,
+            [
+                [
+                    row["name"],
+                    row["network"],
+                    row["protocol"],
+                    str(row["runs"]),
+                    *(f"{100 * row[n]:.2f}" for n in numbers),
+                ]
+                for row in table["runs"]
+            ],
+        )
 
 
 def _notes(table: Mapping[str, Any]) -> list[str]:
@@ -155,8 +172,9 @@ def panels(table: Mapping[str, Any]) -> list[Dots]:
     """Return what the picture shows: for each data set, network and protocol, a line for each method, best first.
 
     A series is a number of images of each class. Of several sets of one method and size, all but the first are lines of
-    their own. Dots that are not above random images of their size, whose accuracy is a vertical rule, are hollow; the
-    seconds that the sets took stand at the right. Panels of a single set are left out beside others of several.
+    their own; several runs of one configuration are one dot, with the deviation of the runs. Dots that are not above
+    random images of their size, whose accuracy is a vertical rule, are hollow; the seconds that the sets took stand at
+    the right. Panels of a single set are left out beside others of several.
     """
     seconds = {row["name"]: row["seconds"] for row in table["sets"]}
     first: dict[tuple[Any, ...], str] = {}
@@ -164,7 +182,7 @@ def panels(table: Mapping[str, Any]) -> list[Dots]:
         first.setdefault(tuple(row[name] for name in ("data", "preprocess", "method", "images_per_class")), row["name"])
     named = {name: kind[2] for kind, name in first.items()}
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for cell in table["cells"]:
+    for cell in _together(table):
         key = cell["data"], cell["preprocess"], cell["network"], cell["protocol"]
         groups.setdefault(key, []).append(cell)
     drawn, several = [], any(len(cells) > 1 for cells in groups.values())
@@ -172,27 +190,36 @@ def panels(table: Mapping[str, Any]) -> list[Dots]:
         if several and len(cells) == 1:
             continue
         ordered = sorted(cells, key=lambda cell: cell["images_per_class"])
+        random = {_size(cell["images_per_class"]): 100 * cell["mean"] for cell in ordered if cell["method"] == "random"}
         lines: dict[str, dict[str, Dot]] = {}
         notes: dict[str, list[str]] = {}
         for cell in ordered:
             name, size = named.get(cell["candidate"], cell["candidate"]), _size(cell["images_per_class"])
-            dot = Dot(100 * cell["mean"], 100 * cell["deviation"], hollow=cell.get("above_random") is False)
-            lines.setdefault(name, {})[size] = dot
+            is_below = cell["method"] != "random" and 100 * cell["mean"] <= random.get(size, -1)
+            lines.setdefault(name, {})[size] = Dot(100 * cell["mean"], 100 * cell["deviation"], hollow=is_below)
             if seconds[cell["candidate"]]:
                 notes.setdefault(name, []).append(f"{seconds[cell['candidate']]:.0f}")
         best = sorted(lines, key=lambda name: [dot.value for dot in reversed(lines[name].values())], reverse=True)
-        references = {
-            _size(cell["images_per_class"]): 100 * cell["mean"] for cell in ordered if cell["method"] == "random"
-        }
         drawn.append(
             Dots(
                 title_of(", ".join(part for part in key if part != "none")),
                 "test accuracy, %",
                 [Line(name, lines[name], f"{', '.join(notes[name])} s" if name in notes else "") for name in best],
-                references,
+                random,
             )
         )
     return drawn
+
+
+def _together(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the cells, those of several runs of one configuration as one."""
+    rows = {(name, row["network"], row["protocol"]): row for row in table.get("runs", []) for name in row["candidates"]}
+    for cell in table["cells"]:
+        row = rows.get((cell["candidate"], cell["network"], cell["protocol"]))
+        if row is None:
+            yield cell
+        elif cell["candidate"] == row["candidates"][0]:
+            yield {**cell, "mean": row["mean"], "deviation": row["deviation_of_runs"]}
 
 
 def _size(images_per_class: int) -> str:

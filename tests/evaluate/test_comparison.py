@@ -496,3 +496,24 @@ def test_the_command_trains_a_teacher_once_and_scores_with_it(run, tmp_path, cap
     assert without_cost(json.loads(capsys.readouterr().out.splitlines()[-1])) == without_cost(summary)
     assert cli.main(["compare", str(run), "--protocols", "ZL"]) == 2
     assert "HL, HL-plain, SL, SL+KD" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runs_of_other_seeds_tell_their_spread_from_that_of_networks(config, tmp_path, trainings):
+    comparison = Comparison(("HL",), (NETWORK,), ("random",), epochs=(1,), seeds=2, runs=2)
+    table = compare([config], comparison, out=tmp_path / "out")
+    names = ["two_a_class seed=0", "two_a_class seed=1"]
+    assert [(row["name"], row["run_of"]) for row in table["sets"][:2]] == [(name, "two_a_class") for name in names]
+    cells = [cell for cell in table["cells"] if cell["candidate"] in names]
+    (row,) = table["runs"]
+    assert (row["name"], row["runs"], row["candidates"]) == ("two_a_class", 2, names)
+    means = [cell["mean"] for cell in cells]
+    assert row["mean"] == pytest.approx(np.mean(means))
+    assert row["deviation_of_runs"] == pytest.approx(abs(means[0] - means[1]) / np.sqrt(2))
+    assert row["deviation_of_networks"] == pytest.approx(np.hypot(*(cell["deviation"] for cell in cells)) / np.sqrt(2))
+    assert f"| two_a_class | FC1 width=6 | HL | 2 | {100 * row['mean']:.2f} |" in report.as_markdown(table)
+    (panel,) = report.panels(table)
+    assert {line.name for line in panel.lines} == {cells[0]["method"], "random"}
+    assert compare([config], comparison, out=tmp_path / "out") == table
+    with pytest.raises(ConfigError, match="--vary of the seed"):
+        compare([config], comparison, vary=["seed=1,2"], out=tmp_path / "out")
