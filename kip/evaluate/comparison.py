@@ -168,7 +168,9 @@ def compare(
     table["cells"] = marked(table["cells"])
     table["runs"] = over_runs(table)
     for row in table["runs"]:
-        mean, of_runs, of_networks = (100 * row[name] for name in ("mean", "deviation_of_runs", "deviation_of_networks"))
+        mean, of_runs, of_networks = (
+            100 * row[name] for name in ("mean", "deviation_of_runs", "deviation_of_networks")
+        )
         spread = f"over {row['runs']} runs, deviation of runs {of_runs:.2f}, of networks {of_networks:.2f}"
         progress(f"{row['name']:24} {row['network']:24} {row['protocol']:9} {mean:.2f} % {spread}")
     save(table)
