@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import textwrap
 import unicodedata
 from collections.abc import Iterator
@@ -125,11 +126,18 @@ def _fonts(own: bool) -> list[tuple[str, frozenset[int]]]:
 
 
 def power_labels(axis: Any) -> None:
-    """Label a logarithmic axis by powers of ten, as plain text."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    """Label a logarithmic axis by powers of ten, as plain text; where it has none or one, by numbers between them."""
+    from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: _between(value, *axis.get_view_interval())))
+
+
+def _between(value: float, low: float, high: float) -> str:
+    """Return the label of a number between powers of ten on an axis from `low` to `high`."""
+    powers = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+    digit = f"{value:.0e}"[0]
+    return f"{value:.3g}" if powers < 1 or (powers == 1 and digit in "25") else ""
 
 
 def _power(value: float) -> str:

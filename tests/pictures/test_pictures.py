@@ -14,6 +14,7 @@ from kip.errors import OutputError, ShapeError
 from kip.evaluate import comparison
 from kip.pictures import comparison as tables
 from kip.pictures.appearance import are_learned, displayed, prototypes, shown_class
+from kip.pictures.canvas import power_labels
 from kip.pictures.curves import save_curves
 from kip.pictures.dots import save_dots
 from kip.pictures.images import save_images
@@ -385,3 +386,24 @@ def test_dots_are_drawn_into_files_of_each_format(tmp_path):
     assert (png.read_bytes(), pdf.read_bytes()) == before
     save_dots([tmp_path / "empty.png"], [], title="nothing")
     assert pixels(tmp_path / "empty.png").size
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.3, 0.8, ["0.3", "0.4", "0.5", "0.6", "0.7", "0.8"]),
+        (0.3, 3.0, ["0.5", "10⁰", "2"]),
+        (1e-3, 1, ["10⁻³", "10⁻²", "10⁻¹", "10⁰"]),
+    ],
+)
+def test_a_logarithmic_axis_has_numbers_however_short_it_is(low, high, labels):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    power_labels(axes.yaxis)
+    axes.figure.draw_without_rendering()
+    ticks = [tick for tick in [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()] if tick.label1.get_text()]
+    shown = sorted((tick.get_loc(), tick.label1.get_text()) for tick in ticks if low <= tick.get_loc() <= high * 1.0001)
+    assert [text for _, text in shown] == labels
