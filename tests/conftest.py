@@ -75,6 +75,7 @@ def _no_pictures(request):
         if request.node.get_closest_marker("pictures") is None:
             for module, name in ((loop, "save_images"), (loop, "save_curves")):
                 patch.setattr(module, name, _dot)
+            patch.setattr(comparison, "save_panels", _dot)
             patch.setattr(comparison, "save_dots", lambda paths, *_, **__: [_dot(path) for path in paths])
         yield
 

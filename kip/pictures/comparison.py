@@ -10,10 +10,14 @@ from typing import Any
 
 from kip.pictures.appearance import title_of
 from kip.pictures.dots import Dot, Dots, Line, save_dots
+from kip.pictures.panels import Panel, Point, save_panels
 from kip.storage.files import atomic_write
 
 UNITS = ["accuracy", "deviation", "set_bytes", "cell_seconds", "making_seconds", "making_peak_memory_mib"]
 """Columns of the CSV beside those that say which cell it is: fractions, bytes, seconds, MiB."""
+PICTURES = ("png", "svg", "pdf")
+"""The endings of the pictures, which say their formats."""
+TITLE = "Test accuracy of networks trained on each set"
 MARK = "†"
 LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     letter: f"\\{letter}" for letter in "&%$#_{}"
@@ -25,6 +29,8 @@ FITTED = ("RDED", "RDED-tiles", "HL-large", "MTT")
 def write(table: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `comparison.csv`, `.md`, `.tex`, `.png`, `.svg` and `.pdf`; return their paths.
 
+    For each field that `--vary` gave several numbers, `comparison-FIELD.png`, `.svg` and `.pdf` have accuracy over it.
+
     Args:
         table: what `kip.evaluate.comparison.compare` returns.
         folder: where.
@@ -35,8 +41,12 @@ def write(table: Mapping[str, Any], folder: Path) -> list[Path]:
     texts = {"csv": as_csv(table), "md": as_markdown(table), "tex": as_latex(table)}
     for ending, text in texts.items():
         atomic_write(folder / f"comparison.{ending}", lambda file, text=text: file.write(text.encode()))
-    pictures = [folder / f"comparison.{ending}" for ending in ("png", "svg", "pdf")]
-    save_dots(pictures, panels(table), title="Test accuracy of networks trained on each set")
+    pictures = [folder / f"comparison.{ending}" for ending in PICTURES]
+    save_dots(pictures, panels(table), title=TITLE)
+    for field, drawn in over_numbers(table).items():
+        for ending in PICTURES:
+            pictures.append(folder / f"comparison-{field}.{ending}")
+            save_panels(pictures[-1], drawn, title=TITLE)
     return [*(folder / f"comparison.{ending}" for ending in texts), *pictures]
 
 
@@ -209,6 +219,43 @@ def panels(table: Mapping[str, Any]) -> list[Dots]:
             )
         )
     return drawn
+
+
+def over_numbers(table: Mapping[str, Any]) -> dict[str, list[Panel]]:
+    """Return, by each field that `--vary` gave several numbers, accuracy against it, as a panel for each column.
+
+    A series is a configuration with the other values that were given.
+    """
+    runs_of = {row["name"]: row.get("run_of") or row["name"] for row in table["sets"]}
+    fields: dict[str, dict[str, dict[str, list[Point]]]] = {}
+    for cell in _together(table):
+        base, *changes = runs_of[cell["candidate"]].split(" ")
+        for change in changes:
+            field, equals, text = change.partition("=")
+            if not equals or (number := _number(text)) is None:
+                continue
+            others = " ".join([base, *(other for other in changes if other != change)])
+            title = ", ".join(
+                cell[part] for part in ("data", "preprocess", "network", "protocol") if cell[part] != "none"
+            )
+            point = Point(number, 100 * cell["mean"], 100 * cell["deviation"])
+            fields.setdefault(field, {}).setdefault(title_of(title), {}).setdefault(others, []).append(point)
+    drawn = {
+        field: [
+            Panel(title, field, "test accuracy, %", {name: sorted(points) for name, points in series.items()})
+            for title, series in by_title.items()
+            if any(len(points) > 1 for points in series.values())
+        ]
+        for field, by_title in fields.items()
+    }
+    return {field: panels for field, panels in drawn.items() if panels}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _together(table: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -399,11 +399,35 @@ def test_dots_are_drawn_into_files_of_each_format(tmp_path):
 def test_a_logarithmic_axis_has_numbers_however_short_it_is(low, high, labels):
     from matplotlib.figure import Figure
 
-    axes = Figure().subplots()
+    figure = Figure()
+    axes = figure.subplots()
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     power_labels(axes.yaxis)
-    axes.figure.draw_without_rendering()
+    figure.draw_without_rendering()
     ticks = [tick for tick in [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()] if tick.label1.get_text()]
     shown = sorted((tick.get_loc(), tick.label1.get_text()) for tick in ticks if low <= tick.get_loc() <= high * 1.0001)
     assert [text for _, text in shown] == labels
+
+
+def test_accuracy_is_drawn_against_each_number_that_was_varied(tmp_path):
+    table = comparison_of(kip=0.6, random=0.5)
+    names = [f"mine steps={steps} rate={rate} kind=a" for steps in (100, 20) for rate in (0.1, 0.3)]
+    (_, drawn) = table["cells"]
+    for place, name in enumerate(names):
+        table["sets"].append({**table["sets"][0], "name": name})
+        table["cells"].append({**drawn, "candidate": name, "method": "kip", "mean": 0.1 * place})
+    found = tables.over_numbers(table)
+    assert set(found) == {"steps", "rate"}
+    (panel,) = found["steps"]
+    assert (panel.x, panel.y) == ("steps", "test accuracy, %")
+    assert {name: [point[:2] for point in points] for name, points in panel.series.items()} == {
+        "mine rate=0.1 kind=a": [(20.0, 20.0), (100.0, 0.0)],
+        "mine rate=0.3 kind=a": [(20.0, pytest.approx(30.0)), (100.0, 10.0)],
+    }
+    assert tables.over_numbers(comparison_of(kip=0.6)) == {}
+    written = tables.write(table, tmp_path)
+    assert [path.name for path in written[-6:]] == [
+        f"comparison-{field}.{ending}" for field in ("steps", "rate") for ending in ("png", "svg", "pdf")
+    ]
+    assert all(path.is_file() for path in written)
