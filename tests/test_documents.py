@@ -97,7 +97,8 @@ def test_a_command_of_a_page_parses(arguments, user_folder, monkeypatch, capsys)
         return functools.wraps(function)(lambda *args, **options: ran.append(args) or {})
 
     monkeypatch.setattr(cli.Command, "function", idle)
-    monkeypatch.setattr("kip.cli.runs._run", lambda *args: ran.append(args) or {})
+    for place in ("kip.cli.runs._run", "kip.cli.several.run_several"):
+        monkeypatch.setattr(place, lambda *args: ran.append(args) or {})
     if {"--help", "--version"} & set(arguments):
         with contextlib.suppress(SystemExit):
             assert cli.main(arguments) == 0

@@ -22,7 +22,7 @@ class Wanted(NamedTuple):
     title: str
     """The configuration's name, and what was changed in it."""
     experiment: Experiment
-    """What is run."""
+    """The experiment."""
 
 
 def check_one(options: RunOptions) -> None:

@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     name: str
     """The name in the table."""
     experiment: Experiment
-    """What is run."""
+    """The experiment."""
     out: Path
     """The run's folder."""
 

@@ -69,11 +69,11 @@ class Job(NamedTuple):
     """A piece of work."""
 
     kind: str
-    """What it makes: `run`, `teacher`, `cell`."""
+    """The kind of its result: `run`, `teacher`, `cell`."""
     name: str
     """Its name, for people."""
     key: str
-    """What it is known by: of two jobs with the same key one is computed."""
+    """The name that it is known by: of two jobs with the same key one is computed."""
     function: Callable[..., Any]
     """A function of a module."""
     arguments: tuple[Any, ...]
@@ -204,7 +204,7 @@ def compute(
 
 
 class _Board:
-    """What is done, what goes on and what has failed; written into the status file."""
+    """The jobs that are done, that go on and that have failed; written into the status file."""
 
     def __init__(self, out: Path, pool: Pool):
         self.token = uuid.uuid4().hex
