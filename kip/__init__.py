@@ -108,7 +108,7 @@ _PUBLIC = {
     "transfer_set": "kip.evaluate.transfer",
     "PROTOCOLS": "kip.training.protocols",
     "Protocol": "kip.training.protocols",
-    "Comparison": "kip.evaluate.comparison",
+    "Comparison": "kip.evaluate.table",
     "compare_sets": "kip.evaluate.comparison:compare",
     "Correlation": "kip.evaluate.dcs",
     "correlate_losses": "kip.evaluate.dcs:correlate",

@@ -24,12 +24,12 @@ from kip.errors import WorkerError as WorkerError
 from kip.errors import WorkersLostError as WorkersLostError
 from kip.evaluate import evaluate_set as evaluate_set
 from kip.evaluate.analysis import analyze as analyze_set
-from kip.evaluate.comparison import Comparison as Comparison
 from kip.evaluate.comparison import compare as compare_sets
 from kip.evaluate.dcs import Correlation as Correlation
 from kip.evaluate.dcs import correlate as correlate_losses
 from kip.evaluate.pretraining import Pretraining as Pretraining
 from kip.evaluate.pretraining import pretraining as pretraining_table
+from kip.evaluate.table import Comparison as Comparison
 from kip.evaluate.transfer import Transfer as Transfer
 from kip.evaluate.transfer import transfer_set as transfer_set
 from kip.experiment import Experiment as Experiment

@@ -164,10 +164,9 @@ class Tasks:
         lines = []
         for node in self._ray.nodes():
             if node["Alive"]:
-                devices = [
-                    f"{int(node['Resources'][kind])} {kind}s" for kind in ("GPU", "CPU") if kind in node["Resources"]
-                ]
-                lines.append(f"machine {node['NodeManagerAddress']}: {', '.join(devices) or 'no device'}")
+                counts = {kind: int(node["Resources"].get(kind, 0)) for kind in ("GPU", "CPU")}
+                devices = ", ".join(f"{kind}s: {count}" for kind, count in counts.items() if count)
+                lines.append(f"machine {node['NodeManagerAddress']}, {devices or 'without a device'}")
         return lines
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:

@@ -41,14 +41,13 @@ def note(path, error=None):
         raise ConfigError(error)
 
 
-def make_all(names, folder, seconds):
+def make_all(names, folder):
     """Make artefacts as `share_out` gives them out, and return the names of those that this process made."""
     from kip.storage.artefacts import Artefact, share_out
 
     artefacts, made = [Artefact(Path(folder) / name) for name in names], []
     for place in share_out(artefacts):
         if not artefacts[place].path.exists():
-            time.sleep(seconds)
             artefacts[place].path.write_text(str(os.getpid()))
             made.append(names[place])
     return made

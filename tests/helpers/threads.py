@@ -14,3 +14,9 @@ class Threads:
 
     def close(self):
         self._executor.shutdown()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()

@@ -122,10 +122,16 @@ def test_jobs_that_fit_no_device_are_refused(monkeypatch):
 
 def test_processes_share_out_artefacts_and_make_each_once(tmp_path):
     names = ["0", "1", "2", "3"]
-    with ThreadPoolExecutor(2) as threads:
-        parts = list(threads.map(lambda _: work.make_all(names, tmp_path, 0.05), range(2)))
-    assert sorted(name for part in parts for name in part) == names
-    assert all(parts), "both make some"
+    with ThreadPoolExecutor(1) as thread:
+        with sole_maker(tmp_path / "1"):
+            second = thread.submit(work.make_all, names, tmp_path)
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "3").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert not (tmp_path / "1").exists()
+        assert second.result() == ["0", "2", "3", "1"], "what another makes comes last"
+    assert work.make_all(names, tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == names, "no lock is left"
 
 
@@ -135,7 +141,7 @@ def test_who_wants_an_artefact_that_another_makes_waits_for_it(tmp_path):
         assert is_held
         with sole_maker(path, waits=False) as is_held_twice:
             assert not is_held_twice
-        second = thread.submit(work.make_all, ["artefact"], tmp_path, 0)
+        second = thread.submit(work.make_all, ["artefact"], tmp_path)
         time.sleep(0.1)
         path.write_text(str(os.getpid()))
     assert second.result() == []
