@@ -53,6 +53,7 @@ def _with_new_sources(after: Any, before: Any) -> Any:
         if (new := _with_new_sources(given, getattr(before, field.name))) is not given:
             changes[field.name] = new
     named_anew = any(getattr(after, name, None) != getattr(before, name, None) for name in ("function", "name"))
-    if named_anew and getattr(after, "source", None) is not None and after.source == before.source:
+    source = getattr(after, "source", None)
+    if named_anew and source is not None and source == getattr(before, "source", None):
         changes["source"] = None
     return dataclasses.replace(after, **changes) if changes else after
