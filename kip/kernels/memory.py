@@ -20,6 +20,7 @@ def entry_bytes(
     | RBF, Laplace; Features, beside its encoder | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
     | the engine's convolutional networks | a (2 (second level's planes) + max(8, 4 + 2 convs) (a plane of the first)) |
+    | those in the form for GPUs | a (planes of T and K and their cotangents: 4 a convolution, see `_of_layers`) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
     | neural-tangents' other networks | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2) |
 
@@ -50,6 +51,8 @@ def entry_bytes(
         numbers = 8 + share_of_images
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
+    elif implementation == "pallas":
+        numbers = _of_layers(kernel, height, width)
     elif implementation != "neural_tangents":
         first, *above = levels(kernel, height, width)
         numbers = max(8, 4 + 2 * first.convs) * first.plane_size + (
@@ -63,3 +66,17 @@ def entry_bytes(
         if itemsize == 8:
             numbers *= 2  # the shifted sums that stand for float64 convolutions keep more than a convolution does
     return max(1, round(itemsize * numbers))
+
+
+def _of_layers(kernel: Architecture, height: int, width: int) -> float:
+    """Return the numbers that the form for GPUs holds of a pair: what a convolution gives, and its cotangents.
+
+    The vjp keeps all planes of a level between its convolutions, but for the pooled ones, which are a quarter or less,
+    and while a convolution is pulled back it holds the cotangents on both sides of it.
+    """
+    numbers = 0.0
+    for level in levels(kernel, height, width):
+        columns = level.rows if level.columns is None else level.columns
+        planes = level.shifts * level.height * (2 * columns + 1) * level.width
+        numbers += 2 * planes * (max(0, level.convs - 1) + min(2, max(1, level.convs)))
+    return numbers

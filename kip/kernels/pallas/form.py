@@ -1,4 +1,4 @@
-"""An architecture's kernel from the kernels of its layers: each image's variances, then blocks of pairs, and their vjps.
+"""An architecture's kernel, made of the kernels of its layers: variances of images, then blocks of pairs, and vjps.
 
 Layers are differentiated with respect to their first images alone. The gradient for the second ones is that for the
 first ones of the block transposed: where only one is asked for, as in tiles of K(X_t, X_s), nothing of the other is
@@ -8,7 +8,6 @@ computed. An image's covariance with itself is symmetric, so that its gradient i
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,7 +29,12 @@ FUSED = 2
 def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
     """Return the kernel (N, M) of images x (N, H, W, C) and z (M, H, W, C), float32."""
     # z goes first, see `kip.kernels.engine.pairs`: then the targets of a tile, of which there are more, fill the lanes.
-    return _values(architecture, features(architecture, z), features(architecture, x)).T
+    both = features(architecture, jnp.concatenate([z, x]))
+    return _values(architecture, _some(both, 0, len(z)), _some(both, len(z), len(z) + len(x))).T
+
+
+def _some(images: Features, first: int, stop: int) -> Features:
+    return jax.tree.map(lambda a: a[..., first:stop], images)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -76,9 +80,8 @@ def _layers(level: Level, fused: int) -> list[tuple[range, str]]:
 
 
 def _side(layer: Layer, images: Features, level: int, convs: range) -> Side:
-    chosen = [images.variances[level][conv] for conv in convs]
-    values, roots = (jnp.stack(parts) for parts in zip(*chosen))
-    return Side(images.pixels if layer.pixels else None, values, roots)
+    variances = jnp.stack([jnp.stack(parts) for parts in zip(*(images.variances[level][conv] for conv in convs))])
+    return Side(images.pixels if layer.pixels else None, variances)
 
 
 def _levels(architecture: Architecture, height: int, width: int) -> list[Level]:
@@ -122,15 +125,13 @@ def _layer_backward(layer: Layer, saved, bars):
     def of_image(pairs: Array) -> Array:
         """Add up over shifts along y and over second images."""
         total = pairs.sum(0)
-        return 2 * total if layer.own else total.reshape(*total.shape[:-1], first.values.shape[-1], -1).sum(-1)
+        return 2 * total if layer.own else total.reshape(*total.shape[:-1], first.variances.shape[-1], -1).sum(-1)
 
-    rate = layer.network.dual.rate * first.inverse_roots**2
-    to_first = Side(
-        None if to_pixels is None else of_image(to_pixels),
-        of_image(to_logs)[None] * rate,
-        jnp.zeros_like(first.inverse_roots),
-    )
-    return to_planes, to_first, None
+    # dlog q / dv; the inverse roots get no gradient.
+    rate = layer.network.dual.rate * first.variances[1] ** 2
+    to_values = of_image(to_logs)[None] * rate
+    to_variances = jnp.stack([to_values, jnp.zeros_like(to_values)])
+    return to_planes, Side(None if to_pixels is None else of_image(to_pixels), to_variances), None
 
 
 _layer.defvjp(_layer_forward, _layer_backward)
@@ -171,7 +172,7 @@ def features(architecture: Architecture, images: Array) -> Features:
                 state = _layer(layer, state, side, jax.lax.stop_gradient(side))
             middle = (level.rows - 1) // 2
             value = state.nngp[middle, :, middle]
-    return jax.tree.map(lambda a: a[..., :count], Features(pixels, maps))
+    return _some(Features(pixels, maps), 0, count)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -180,8 +181,7 @@ def _convolved(level: Level, network: Network, value: Array) -> Array:
     level = level._replace(rows=0, columns=0)
     pixels = value if value.ndim == 4 else None
     state = None if value.ndim == 4 else Planes(value[None, :, None], None)
-    nothing = jnp.ones((1, *level[:2], value.shape[-1]), value.dtype)
-    side = Side(pixels, nothing, nothing)
+    side = Side(pixels, jnp.ones((2, 1, 1, 1, value.shape[-1]), value.dtype))
     return forward(Layer(level, network, 1, value.ndim == 4, True, "covariances"), state, side, side).nngp[0, :, 0]
 
 

@@ -92,13 +92,11 @@ class Side(NamedTuple):
 
     Attributes:
         pixels: (h, w, C, N); None where planes go in.
-        values: variances at each convolution, (convs, h, w, N).
-        inverse_roots: see `Variance`, (convs, h, w, N).
+        variances: at each convolution: their values, then their inverse roots (`Variance`), (2, convs, h, w, N).
     """
 
     pixels: Any
-    values: Any
-    inverse_roots: Any
+    variances: Any
 
 
 Row = list[list[Array]]
@@ -173,10 +171,10 @@ def _call(
     results as (shifts along y, places, pairs), of which it is given its shift. Images get margins of `edge` positions,
     and the second ones room for the shifts.
     """
-    count = second.values.shape[-1]
+    count = second.variances.shape[-1]
     lanes = lanes_of(count)
     groups, strips = count // lanes, layer.strips
-    rows = 1 if layer.own else first.values.shape[-1]
+    rows = 1 if layer.own else first.variances.shape[-1]
     spare = strips * layer.strip - layer.level.width
     sides = (
         _with_margins(first, edge, (edge, edge + spare)),
@@ -205,7 +203,7 @@ def _call(
             return [next(parts) for _ in range(number)]
 
         state = take(0 if planes is None else layer.parts)
-        of_sides = [Side(*take(1 if layer.pixels else 0) or [None], *take(2)) for _ in range(2)]
+        of_sides = [Side(*take(1 if layer.pixels else 0) or [None], *take(1)) for _ in range(2)]
         channels = first.pixels.shape[2] if layer.pixels else 0
         kernel(_Program(layer, edge, lanes, channels, state, *of_sides), take(len(bars)), take(len(outs)))
 
@@ -242,11 +240,8 @@ def _present(planes: Planes) -> list[Array]:
 
 def _with_margins(side: Side, rows: int, columns: tuple[int, int]) -> Side:
     around = ((rows, rows), columns)
-    values, roots = (
-        jnp.pad(part, ((0, 0), *around, (0, 0)), constant_values=1) for part in (side.values, side.inverse_roots)
-    )
     pixels = None if side.pixels is None else jnp.pad(side.pixels, (*around, (0, 0), (0, 0)))
-    return Side(pixels, values, roots)
+    return Side(pixels, jnp.pad(side.variances, ((0, 0), (0, 0), *around, (0, 0)), constant_values=1))
 
 
 class _Program:
@@ -364,18 +359,17 @@ class _Plane:
 
     def variances(self, conv: int, y: Any) -> Callable[[int], tuple[Variance, Variance]]:
         """Return the variances of a row's positions and of their partners, a function of their column."""
-        rows, first, second = self._of.layer.level.height + 2 * self._of.edge, self._of.first, self._of.second
-        x, z = (
-            places + conv * rows * width
-            for places, width in (
-                (self._first_places(y), self._width(0)),
-                (self._second_places(y), self._width(self._of.layer.columns)),
+        layer = self._of.layer
+        rows = layer.level.height + 2 * self._of.edge
+
+        def of(variances: Any, places: Any, width: int) -> Callable[[int], Variance]:
+            return lambda j: Variance(
+                *(variances[places + ((part * layer.convs + conv) * rows * width + j)] for part in range(2))
             )
-        )
-        return lambda j: (
-            Variance(first.values[x + j], first.inverse_roots[x + j]),
-            Variance(second.values[z + j], second.inverse_roots[z + j]),
-        )
+
+        first = of(self._of.first.variances, self._first_places(y), self._width(0))
+        second = of(self._of.second.variances, self._second_places(y), self._width(layer.columns))
+        return lambda j: (first(j), second(j))
 
     def _width(self, columns: int) -> int:
         """Return the columns of an image with its margins."""
@@ -476,14 +470,11 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
                 box, ring = _window(row, rings[conv])
                 after.append(ring)
                 row = activated(plane, conv, t - 1 - conv, box)
-            pl.when(t - convs >= program.top)(
-                lambda: (add_pooled if pooled else write)(plane, t - convs, row)
-            )
+            pl.when(t - convs >= program.top)(lambda: (add_pooled if pooled else write)(plane, t - convs, row))
             return after
 
         rings = [
-            program.no_rows(strip + 2 * (convs - 1 - conv), len(outs) if conv else layer.parts)
-            for conv in range(convs)
+            program.no_rows(strip + 2 * (convs - 1 - conv), len(outs) if conv else layer.parts) for conv in range(convs)
         ]
         jax.lax.fori_loop(program.top, program.bottom + convs, step, rings)
 
@@ -564,9 +555,7 @@ def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
             box, behind = _window(row, rings[1])
             bar = [[network.w * value for value in part] for part in box]
             pl.when(_between(t - 1, program.top, program.bottom))(lambda: add_logs(t - 1, logs))
-            pl.when(t - 2 >= program.top)(
-                lambda: (add_pixels if layer.pixels else write)(plane, t - 2, bar)
-            )
+            pl.when(t - 2 >= program.top)(lambda: (add_pixels if layer.pixels else write)(plane, t - 2, bar))
             return ahead, behind
 
         rings = program.no_rows(strip + 2, layer.parts), program.no_rows(strip, layer.parts)
