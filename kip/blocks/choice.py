@@ -25,7 +25,7 @@ from kip import machine
 from kip.blocks.plan import Blocks
 from kip.config import to_dict
 from kip.errors import KipError
-from kip.kernels import Architecture, Implementation, Kernel, pallas
+from kip.kernels import Architecture, Implementation, Kernel, entry_bytes, pallas
 from kip.placement import placed, platform
 from kip.storage.artefacts import identified
 from kip.storage.files import atomic_write, cache_dir
@@ -34,7 +34,9 @@ LOG = logging.getLogger(__name__)
 Form = Literal["pallas", "engine"]
 FORMS: tuple[Form, Form] = ("pallas", "engine")
 IMAGES = 32
-"""The images on either side of the block that is timed."""
+"""The target images of the block that is timed, and the most support images."""
+MEMORY = 1 << 30
+"""The bytes that the block may take, as far as its support images can be fewer."""
 REPEATS = 3
 """How often it is timed; the least time counts."""
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
@@ -111,8 +113,11 @@ def chosen(
     The form for XLA is the reference: the other is taken only if it runs, agrees, and is faster.
     """
     rng = np.random.default_rng(0)
-    x, z = (rng.standard_normal((IMAGES, *image_shape)).astype(np.float32) for _ in range(2))
-    bar = rng.standard_normal((IMAGES, IMAGES)).astype(np.float32)
+    height, width, channels = image_shape
+    per_entry = entry_bytes(kernel, (height, width, channels), implementation="pallas")
+    support = min(IMAGES, max(1, MEMORY // (IMAGES * per_entry)))
+    x, z = (rng.standard_normal((count, *image_shape)).astype(np.float32) for count in (IMAGES, support))
+    bar = rng.standard_normal((IMAGES, support)).astype(np.float32)
     expected, least = _timed(runs["engine"], (x, z, bar), now)
     try:
         got, seconds = _timed(runs["pallas"], (x, z, bar), now)
@@ -134,7 +139,7 @@ def chosen(
     form: Form = "pallas" if seconds < least else "engine"
     LOG.info(
         "%s is computed in the form %r: a block of %d x %d and its gradient take %.3g s by pallas, %.3g s by engine",
-        *(kernel.label, form, IMAGES, IMAGES, seconds, least),
+        *(kernel.label, form, IMAGES, support, seconds, least),
     )
     return form
 

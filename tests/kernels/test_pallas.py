@@ -153,7 +153,7 @@ def test_what_it_does_not_compute_is_refused_with_the_remedy():
     assert not pallas.supports(A("FC"))
 
 
-@pytest.mark.parametrize("name", [A("ConvNet"), A("ConvNet3"), A("ConvVec"), A("Myrtle")], ids=lambda one: one.label)
-def test_the_memory_of_an_entry_is_that_of_its_planes(name):
-    """Two planes a convolution at most, K and T, and the cotangents of as many."""
-    assert 4 * 32 * 32 < entry_bytes(name, (32, 32, 3), implementation="pallas") < 80 << 20
+def test_the_memory_of_an_entry_is_that_of_its_planes():
+    """K and T between the first level's two convolutions, their cotangents, and as much again at its end."""
+    plane = 15 * 15 * 32 * 32 * 4
+    assert 3 * 2 * plane <= entry_bytes(A("ConvNet"), (32, 32, 3), implementation="pallas") <= 3.2 * 2 * plane
