@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.compiling import AS_USERS
 from kip.errors import ConfigError
 from kip.kernels import Architecture, entry_bytes, kernel_function, pallas
 from kip.kernels.pallas import form, kernel
@@ -25,7 +26,7 @@ LONG = [
     (A("Myrtle", 7, w_std=0.7, b_std=1.0, get="nngp"), (4, 4, 2), (2, 1)),
 ]
 CASES = [*SHORT, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)]
-QUICKLY = {"xla_backend_optimization_level": 0}
+QUICKLY = {**AS_USERS, "xla_backend_optimization_level": 0}
 """Options of the compiler: interpreted kernels are large programs of small loops, and run a few times."""
 
 

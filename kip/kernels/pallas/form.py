@@ -29,33 +29,36 @@ FUSED = 2
 def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
     """Return the kernel (N, M) of images x (N, H, W, C) and z (M, H, W, C), float32."""
     # z goes first, see `kip.kernels.engine.pairs`: then the targets of a tile, of which there are more, fill the lanes.
-    both = features(architecture, jnp.concatenate([z, x]))
-    return _values(architecture, _some(both, 0, len(z)), _some(both, len(z), len(z) + len(x))).T
-
-
-def _some(images: Features, first: int, stop: int) -> Features:
-    return jax.tree.map(lambda a: a[..., first:stop], images)
+    return _block(architecture, z, x).T
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _values(architecture: Architecture, first: Features, second: Features) -> Array:
-    """Return the kernel (N, M) from the features of N first and M second images."""
-    return _pairs(architecture, first, second, FUSED)
+def _block(architecture: Architecture, first: Array, second: Array) -> Array:
+    """Return the kernel (N, M) of N first and M second images."""
+    both = features(architecture, jnp.concatenate([first, second]))
+    count = len(first)
+    return _pairs(architecture, _some(both, 0, count), _some(both, count, count + len(second)), FUSED)
 
 
-def _values_forward(architecture, first, second):
-    return _values(architecture, first, second), (first, second)
+def _block_forward(architecture, first, second):
+    return _block(architecture, first, second), (first, second)
 
 
-def _values_backward(architecture, saved, bar):
-    def gradient(first: Features, second: Features, bar: Array) -> Features:
-        return jax.vjp(lambda first: _pairs(architecture, first, second, 1), first)[1](bar)[0]
+def _block_backward(architecture, saved, bar):
+    def gradient(first: Array, second: Array, bar: Array) -> Array:
+        others = features(architecture, second)
+        return jax.vjp(lambda first: _pairs(architecture, features(architecture, first), others, 1), first)[1](bar)[0]
 
+    # A program computes only the one of them that is asked for.
     first, second = saved
     return gradient(first, second, bar), gradient(second, first, bar.T)
 
 
-_values.defvjp(_values_forward, _values_backward)
+_block.defvjp(_block_forward, _block_backward)
+
+
+def _some(images: Features, first: int, stop: int) -> Features:
+    return jax.tree.map(lambda a: a[..., first:stop], images)
 
 
 def _pairs(architecture: Architecture, first: Features, second: Features, fused: int) -> Array:
