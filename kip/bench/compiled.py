@@ -8,6 +8,7 @@ below. Nothing runs on a GPU: these are bounds from compilation, and no times.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sysconfig
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from kip.bench import hlo
 from kip.bench.targets import TARGETS, Target
 from kip.blocks.tile import tile_functions
-from kip.errors import MissingExtraError
+from kip.errors import ConfigError, MissingExtraError
 from kip.kernels import Architecture, Implementation, entry_bytes
 from kip.kernels.architecture import kernel_named
 from kip.placement import placed
@@ -106,6 +107,7 @@ def compiled(
 
     Raises:
         MissingExtraError: if the plugin or `ptxas` is not installed.
+        ConfigError: if JAX has not loaded the plugin.
     """
     if not is_possible():
         raise MissingExtraError(
@@ -117,7 +119,7 @@ def compiled(
     place = _place(target)
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes]
     with tempfile.TemporaryDirectory() as folder:
-        options = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": "^$"}
+        options: Any = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": "^$"}
         made = jax.jit(placed(function, "gpu")).lower(*arguments).compile(options)
         found = [_of_kernels(path.read_text(), path) for path in Path(folder).glob("*.ptx")]
     text, entries = made.as_text(), block[0] * block[1]
@@ -147,12 +149,11 @@ def table(rows: Sequence[Compiled]) -> str:
     ]
     lines = [head, ["---"] * len(head)]
     for row in rows:
-        unknown = row.bytes_per_entry is None or row.bound_us is None
         lines.append(
             [
                 *(f"`{row.kernel}`", row.form, row.program),
-                "-" if unknown else f"{row.bytes_per_entry / 2**20:.3g}",
-                "-" if unknown else f"{row.bound_us:.3g}",
+                "-" if row.bytes_per_entry is None else f"{row.bytes_per_entry / 2**20:.3g}",
+                "-" if row.bound_us is None else f"{row.bound_us:.3g}",
                 "-" if row.launches is None else str(row.launches),
                 f"{row.memory_mib:.0f} / {row.estimate_mib:.0f}",
                 *(str(row.registers), str(row.spilled), str(row.atomics)),
@@ -188,7 +189,15 @@ def _assemblers() -> list[Path]:
 def _place(target: Target) -> jax.sharding.Sharding:
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(
-        platform="cuda", topology_name="", target_config=target.description, topology="1x1x1"
-    )
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", topology_name="", target_config=target.description, topology="1x1x1"
+        )
+    except NotImplementedError as error:
+        raise ConfigError(
+            "JAX has not loaded its plugin for CUDA, which looks for a driver first",
+            got=f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}",
+            expected="JAX_PLATFORMS=cpu",
+            remedy="Run JAX_PLATFORMS=cpu kip bench compiled.",
+        ) from error
     return jax.sharding.SingleDeviceSharding(topology.devices[0])

@@ -311,7 +311,7 @@ def compiled(
 ) -> dict[str, Any]:
     """Compile the engine's programs for a GPU that is not here: bytes, launches, memory and registers in a table.
 
-        kip bench compiled --device h100 --kernels ConvNet
+        JAX_PLATFORMS=cpu kip bench compiled --device h100 --kernels ConvNet
 
     Args:
         device: The GPU that programs are compiled for.

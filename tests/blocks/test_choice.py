@@ -46,7 +46,7 @@ def test_the_faster_form_is_taken(engine, pallas, form, caplog):
 
 @pytest.mark.parametrize("wrong", [(1 + 2e-5, 1.0), (1.0, 1 + 2e-4), (np.nan, 1.0)])
 def test_a_faster_form_whose_results_differ_is_not_taken(wrong, caplog):
-    runs = {"engine": giving(1.0, 1.0), "pallas": giving(*wrong)}
+    runs: dict[choice.Form, choice.Run] = {"engine": giving(1.0, 1.0), "pallas": giving(*wrong)}
     assert choice.chosen(KERNEL, SHAPE, runs, taking(2.0, 1.0)) == "engine"
     assert "differ" in caplog.text
 
@@ -55,7 +55,7 @@ def test_a_form_that_fails_is_not_taken(caplog):
     def failing(x, z, bar):
         raise RuntimeError("no such instruction")
 
-    runs = {"engine": giving(1.0, 1.0), "pallas": failing}
+    runs: dict[choice.Form, choice.Run] = {"engine": giving(1.0, 1.0), "pallas": failing}
     assert choice.chosen(KERNEL, SHAPE, runs, taking(2.0, 1.0)) == "engine"
     assert "no such instruction" in caplog.text
 

@@ -74,7 +74,12 @@ def test_values_and_gradients_are_those_of_the_xla_form_and_repeat_to_the_bit(ar
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_values_of_random_architectures_are_those_of_the_xla_form(data):
     family = data.draw(st.sampled_from(["ConvNet", "ConvNet3", "ConvVec", "Myrtle"]))

@@ -29,7 +29,8 @@ FUSED = 2
 def kernel(architecture: Architecture, x: Array, z: Array) -> Array:
     """Return the kernel (N, M) of images x (N, H, W, C) and z (M, H, W, C), float32."""
     # z goes first, see `kip.kernels.engine.pairs`: then the targets of a tile, of which there are more, fill the lanes.
-    return _block(architecture, z, x).T
+    block: Any = _block(architecture, z, x)
+    return block.T
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -67,12 +68,13 @@ def _pairs(architecture: Architecture, first: Features, second: Features, fused:
     network = _network(architecture)
     rows, columns = (side.pixels.shape[-1] for side in (first, second))
     second = _filled(second)
+    shape = _levels(architecture, *first.pixels.shape[:2])
     state: Any = None
-    for i, level in enumerate(_levels(architecture, *first.pixels.shape[:2])):
+    for i, level in enumerate(shape):
         for convs, end in _layers(level, fused):
             layer = Layer(level, network, len(convs), state is None, False, end)
             state = _layer(layer, state, _side(layer, first, i, convs), _side(layer, second, i, convs))
-    value = _read_out(level, state.ntk if network.ntk else state.nngp)
+    value = _read_out(shape[-1], state.ntk if network.ntk else state.nngp)
     return w * value.reshape(rows, -1)[:, :columns] + b
 
 
@@ -158,7 +160,7 @@ def features(architecture: Architecture, images: Array) -> Features:
     pixels = jnp.pad(pixels, [(0, 0)] * 3 + [(0, -count % lanes_of(count))], mode="edge")
     pair_levels = levels(architecture, *images.shape[1:3])
     own_levels = variance_levels(pair_levels)
-    value: Array | None = None
+    value: Any = None
     state: Any = None
     maps: list[list[Variance]] = []
     for i, level in enumerate(pair_levels):

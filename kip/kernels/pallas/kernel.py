@@ -428,7 +428,7 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
             v_x, v_z = variances(j)
             nngp, ntk = (part[j + margin] for part in (covariances[0], covariances[-1]))
             point = network.dual.point(nngp, v_x, v_z)
-            values = network.dual.values(point, ntk if network.ntk else None, v_x, v_z)
+            values: Any = network.dual.values(point, ntk if network.ntk else None, v_x, v_z)
             for part, value in zip(result, values):
                 # Beyond the image the next convolution adds zeros.
                 part.append(value if conv == convs - 1 else jnp.where(plane.inside(y, j), value, 0))
@@ -499,6 +499,7 @@ def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
             point = network.dual.point(nngp, v_x, v_z)
             ntk = ntk if network.ntk else None
             bar, *ntk_bar = (read(part, y, j) for part in bars)
+            to_ntk: Any
             to_nngp, to_ntk, to_log = network.dual.pull(point, ntk, v_x, v_z, bar, *(ntk_bar or [None]))
             if layer.parts == 2:
                 result[0].append(to_nngp)
