@@ -160,6 +160,7 @@ def test_what_it_does_not_compute_is_refused_with_the_remedy():
 
 
 def test_the_memory_of_an_entry_is_that_of_its_planes():
-    """K and T between the first level's two convolutions, their cotangents, and as much again at its end."""
+    """K and T between the first level's two convolutions, their cotangents, and less than a plane that is pooled."""
     plane = 15 * 15 * 32 * 32 * 4
-    assert 3 * 2 * plane <= entry_bytes(A("ConvNet"), (32, 32, 3), implementation="pallas") <= 4 * 2 * plane
+    assert 4 * plane <= entry_bytes(A("ConvNet"), (32, 32, 3), implementation="pallas") <= 6 * plane
+    assert entry_bytes(A("ConvNet3"), (32, 32, 3), implementation="pallas") <= 2 * plane
