@@ -304,8 +304,10 @@ class _Plane:
         self._columns = {
             j: left + j if program.always_inside(j, width) else jnp.clip(left + j, 0, width - 1) for j in everywhere
         }
-        first, stop = jnp.maximum(0, -along_x), jnp.minimum(width, width - along_x)
-        self._inside = {j: _between(left + j, first, stop) for j in everywhere}
+        self._inside, self._pooled = (
+            {j: _between(left + j, jnp.maximum(0, -along_x), jnp.minimum(of, of - along_x)) for j in everywhere}
+            for of in (width, width // 2 * 2)
+        )
 
     def inside(self, y: Any, j: int) -> Array:
         """Return whether a position and its partner lie in the image."""
@@ -323,15 +325,17 @@ class _Plane:
         return jnp.where(self.inside(y, j), plane[row + self._columns[j]], 0)
 
     def read_pooled(self, planes: Any, y: Any, j: int) -> Array:
-        """Return the values that a position is pooled to, of planes (up + 2, h / 2, up + 2, w / 2)."""
+        """Return the values that a position is pooled to, of planes (up + 2, h / 2, up + 2, w / 2).
+
+        They are zero too where the position or its partner lies in an odd last row or column, which no pool takes.
+        """
         level, shift = self._of.layer.level, self._of.shift
         half_rows, half_columns = level.height // 2, level.width // 2
         up = jnp.where(y % 2 == 0, (shift + 1) // 2, shift // 2 + 1)
         row = up * half_rows + jnp.clip(y // 2, 0, half_rows - 1)
         place = (row * (self._of.layer.columns + 2) + _pooled_to(self.s)[j % 2]) * half_columns
-        inside = self.inside(y, j) & (y < 2 * half_rows)
-        if not self._of.always_inside(j, 2 * half_columns):
-            inside = inside & (self._of.left + j < 2 * half_columns)
+        bottom = jnp.minimum(2 * half_rows, 2 * half_rows - self._of.along_y)
+        inside = _between(y, self._of.top, bottom) & self._pooled[j]
         return jnp.where(inside, planes[place + jnp.minimum(self._columns[j] // 2, half_columns - 1)], 0)
 
     def row(self, t: Any) -> Row:
