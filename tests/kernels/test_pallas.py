@@ -19,11 +19,9 @@ A = Architecture
 SHORT = [(A("ConvNet3", 1), (5, 4, 3), (2, 3)), (A("ConvVec", 1, activation="erf", get="nngp"), (3, 5, 1), (3, 1))]
 LONG = [
     (A("ConvNet", 1), (5, 4, 2), (2, 2)),
-    (A("ConvNet", 2, activation="erf"), (4, 6, 1), (1, 3)),
-    (A("ConvVec", 3), (3, 7, 3), (2, 2)),
+    (A("ConvVec", 2, activation="erf"), (3, 7, 3), (2, 2)),
     (A("ConvNet3", 2, get="nngp"), (5, 5, 1), (1, 2)),  # odd sides: a pool leaves out rows that hold partners
     (A("Myrtle", 5), (5, 6, 1), (1, 2)),
-    (A("Myrtle", 7, w_std=0.7, b_std=1.0, get="nngp"), (4, 4, 2), (2, 1)),
 ]
 CASES = [*SHORT, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)]
 QUICKLY = {**AS_USERS, "xla_backend_optimization_level": 0}
@@ -75,7 +73,7 @@ def test_values_and_gradients_are_those_of_the_xla_form_and_repeat_to_the_bit(ar
 
 @pytest.mark.slow
 @settings(
-    max_examples=8,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
