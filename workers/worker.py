@@ -23,7 +23,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ import pydantic
 from kip import machine
 from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
 from kip.errors import DataError, KipError, MessageError, WorkerError
-from kip.kernels import Kernel, own_function, permission
+from kip.kernels import Implementation, Kernel, own_function, permission
 from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
 
@@ -206,7 +206,7 @@ class Worker:
         if len(sides) != 3:
             raise WorkerError("message", "size of a tile", got=sides, expected="rows, columns and side")
         size = TileSize(*(_whole(side, "side of a tile", 1, most) for side, most in zip(sides, (m, n, n))))
-        implementation = _choice(message, "implementation", ("auto", "numba", "engine", "neural_tangents"))
+        implementation = _choice(message, "implementation", get_args(Implementation))
         target = np.asarray(target, dtype)
         return Images(kernel, support, target, size, implementation), held  # type: ignore[arg-type]
 

@@ -62,6 +62,15 @@ def bytes_moved(text: str) -> int | None:
         return None
 
 
+def launches(text: str) -> int | None:
+    """Return how many kernels a program launches; None where a loop does not say how often it turns."""
+    computations, entry = parse(text)
+    try:
+        return _launched(computations, entry)
+    except _NoCount:
+        return None
+
+
 def parse(text: str) -> tuple[dict[str, Computation], str]:
     """Return the computations of a program by name, and the name of the one that it begins with."""
     computations: dict[str, Computation] = {}
@@ -116,6 +125,20 @@ def _moved(computations: dict[str, Computation], within: Computation, one: Instr
     if one.opcode == "dynamic-update-slice":
         return 2 * operands[1]
     return one.size + sum(operands)
+
+
+def _launched(computations: dict[str, Computation], name: str) -> int:
+    total = 0
+    for one in computations[name].values():
+        if one.opcode == "while":
+            body = re.search(r"body=%?([\w.\-]+)", one.text)
+            assert body is not None
+            total += _turns(computations, one) * _launched(computations, body[1])
+        elif one.opcode in ("call", "conditional"):
+            total += sum(_launched(computations, called) for called in _called(one))
+        else:
+            total += one.opcode not in NO_KERNEL
+    return total
 
 
 def _called(one: Instruction) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kip.blocks.choice import settled
 from kip.blocks.encoded import Encoded, encoded, product
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
@@ -20,7 +21,7 @@ from kip.blocks.plan import ROWS_TOGETHER, Blocks, Plan, Task, TileSize, plan, t
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
-from kip.kernels import Features, Kernel, entry_bytes
+from kip.kernels import Features, Implementation, Kernel, entry_bytes
 from kip.kernels.encoder import encoder
 from kip.progress import BOARD, inner_bar, progress_bar
 from kip.storage.images import Lazy
@@ -243,7 +244,7 @@ class KernelBlocks:
         made = self.whole(kernel, x, z)
         columns, rows = _sides(x, z)
         size = made.size if len(rows) else made.size._replace(rows=1)  # a worker holds sizes against the images
-        images = Images(kernel, self._cast(columns), self._cast(rows), size, self._config.implementation)
+        images = Images(kernel, self._cast(columns), self._cast(rows), size, self._implementation(kernel, columns))
         tasks = [*made.ss, *made.ts][start:]
         if tasks:
             self._executor.begin(images)
@@ -263,7 +264,8 @@ class KernelBlocks:
         side = min(ROWS_TOGETHER, self.whole(kernel, x).size.side)
         runs = [(first, min(first + side, len(x))) for first in range(0, len(x), side)]
         size = TileSize(1, side, side)
-        self._executor.begin(Images(kernel, self._cast(x), self._cast(x[:0]), size, self._config.implementation))
+        implementation = self._implementation(kernel, x)
+        self._executor.begin(Images(kernel, self._cast(x), self._cast(x[:0]), size, implementation))
         tasks = [Task("ss", run, run) for run in runs]
         return np.concatenate([np.diagonal(block) for block in self._executor.forward(tasks)])
 
@@ -301,11 +303,16 @@ class KernelBlocks:
     ) -> tuple[Plan, Images]:
         _check(kernel, support, target)
         made = self._plan_of(kernel, support, num_target)
-        return made, Images(kernel, self._cast(support), self._cast(target), made.size, self._config.implementation)
+        implementation = self._implementation(kernel, support)
+        return made, Images(kernel, self._cast(support), self._cast(target), made.size, implementation)
 
     def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
         per_entry, memory = _entry_bytes(self._config, kernel, support), self._config.memory_mib << 20
         return plan(len(support), num_target, per_entry, memory, task_columns=self._config.task_columns)
+
+    def _implementation(self, kernel: Kernel, images: np.ndarray) -> Implementation:
+        """Return what computes the kernel, here and on every worker: see `kip.blocks.choice`."""
+        return settled(self._config, kernel, images.shape[1:])
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
@@ -351,7 +358,8 @@ def _check(kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
 
 
 def _entry_bytes(config: Blocks, kernel: Kernel, images: np.ndarray) -> int:
-    return entry_bytes(kernel, images.shape[1:], np.dtype(config.dtype).itemsize, config.implementation)
+    implementation = settled(config, kernel, images.shape[1:])
+    return entry_bytes(kernel, images.shape[1:], np.dtype(config.dtype).itemsize, implementation)
 
 
 def _sides(x: np.ndarray, z: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,8 @@ class Blocks:
     """The dtype of the kernel's computation. The KRR solve is in float64 in any case."""
     implementation: Implementation = "auto"
     """The program that computes the kernels of networks: `auto` takes kip's engine where it can, and neural-tangents
-    for the rest. The engine has a form for CPUs, `numba`, and one for XLA, `engine`; `auto` takes the device's."""
+    for the rest. The engine has a form for CPUs, `numba`, one for GPUs, `pallas`, and one for XLA, `engine`. `auto`
+    takes the first on a CPU, the faster of the others on a GPU, and the last elsewhere."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
     """The number of support columns of one task. None gives some 75 tasks a step, and fewer for cheap kernels. 1 gives
     the most tasks, which suits more than some 20 devices."""

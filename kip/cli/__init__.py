@@ -112,6 +112,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench loader": Command("bench:loader", "Measure how fast pictures are decoded, read and preprocessed."),
         "bench memory": Command("bench:memory", "Measure what an update gains where freed memory is kept."),
         "bench gpu": Command("bench:gpu", "Measure what an accelerator makes of the engine, and of KIP."),
+        "bench compiled": Command("bench:compiled", "Compile the engine for a GPU that is not here, and count."),
     },
 }
 COMMANDS: dict[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -327,6 +327,41 @@ def gpu(
     return results
 
 
+def compiled(
+    *,
+    device: Literal["h100", "a100"] = "h100",
+    kernels: Names = ("ConvNet", "ConvNet3", "ConvVec3", "Myrtle5"),
+    side: int = 32,
+    channels: int = 3,
+    blocks: Numbers = (16, 64),
+    json: Json = False,
+) -> dict[str, Any]:
+    """Compile the engine's programs for a GPU that is not here: bytes, launches, memory and registers in a table.
+
+        JAX_PLATFORMS=cpu kip bench compiled --device h100 --kernels ConvNet
+
+    Args:
+        device: The GPU that programs are compiled for.
+        kernels: The kernels that are compiled, such as ConvNet, ConvVec3, Myrtle5.
+        side: The pixels on each side of an image.
+        channels: The channels of an image, 1 or 3.
+        blocks: The numbers of support and of target images of the block.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    from kip.bench import compiled as bench
+    from kip.errors import ConfigError
+
+    if len(blocks) != 2:
+        raise ConfigError("--blocks", got=" ".join(map(str, blocks)), expected="two numbers, support and target images")
+    support, target = blocks
+    count = len(kernels) * len(bench.FORMS) * len(bench.PROGRAMS)
+    found = bench.measure(device, kernels, (target, support), (side, side, channels))
+    rows = list(counted(found, count, "programs"))
+    print(bench.table(rows))
+    print(f"bounds from compilation for {bench.TARGETS[device].name}; nothing here has run on a GPU")
+    return {"rows": [row._asdict() for row in rows]}
+
+
 def _nested(row: Any) -> dict[str, Any]:
     """Return a named tuple, and those within it, as JSON-ready dictionaries."""
     return {name: part._asdict() if hasattr(part, "_asdict") else part for name, part in row._asdict().items()}

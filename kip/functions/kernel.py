@@ -273,7 +273,7 @@ def _in_blocks(kernel: Kernel, implementation: Implementation, memory: int, x: A
     if isinstance(kernel, Features):  # which batches its images by itself
         return function(x, z)
     per_entry = entry_bytes(kernel, x.shape[1:], x.dtype.itemsize, implementation)
-    is_engine = isinstance(kernel, Architecture) and kernel.family != "FC" and implementation != "neural_tangents"
+    is_engine = isinstance(kernel, Architecture) and kernel.family != "FC" and implementation in ("auto", "engine")
     if is_engine or len(x) * len(z) * per_entry <= memory:
         return function(x, z)
     size = whole(len(z), len(x), per_entry, memory).size

@@ -35,6 +35,7 @@ import numpy as np
 from kip import config
 from kip.blocks import Blocks, Executor, KernelBlocks, LocalExecutor
 from kip.blocks.assemble import Part, whole_plan
+from kip.blocks.choice import settled
 from kip.blocks.plan import Plan, Task
 from kip.errors import DataError, OutputError, ShapeError
 from kip.functions.kernel import Get, KernelFn, value_of
@@ -508,7 +509,7 @@ def _of(job: Job) -> dict[str, Any]:
         "kernel": job.kernel.label,
         "value": config.to_dict(job.kernel),
         "dtype": job.config.dtype,
-        "implementation": job.config.implementation,
+        "implementation": settled(job.config, job.kernel, next(iter(job.sides.values()))[0].shape[1:]),
         "memory_mib": job.config.memory_mib,
         "kip": kip_version(),
         "about": job.about,

@@ -57,9 +57,9 @@ def kernel_function(
 
     Args:
         kernel: an `Architecture`, `RBF`, `Laplace`, `Stax` or `Features`.
-        implementation: what computes an `Architecture`: `engine`, which is `auto` here, or `neural_tangents`. Other
-            kernels have one implementation. `numba` computes blocks of NumPy arrays only, which JAX cannot trace
-            (`kip.blocks`).
+        implementation: what computes an `Architecture`: `engine`, which is `auto` here, `pallas` for float32 images on
+            a GPU, or `neural_tangents`. Other kernels have one implementation. `numba` computes blocks of NumPy arrays
+            only, which JAX cannot trace (`kip.blocks`).
         products: the precision of matrix products on accelerators. Kernels need `float32`; `tf32` is there so that
             `kip bench gpu` can measure what it gains and loses.
 
@@ -71,7 +71,7 @@ def kernel_function(
 
     Raises:
         ConfigError: if the function of a `Stax` or `Features` kernel is not permitted or cannot be loaded, or if
-            `implementation` is `numba`.
+            `implementation` is `numba`, or `pallas` for a kernel without convolutions.
         MissingExtraError: if neural-tangents is needed and not installed.
     """
     import jax
@@ -101,9 +101,11 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., ja
             raise ConfigError(
                 "the implementation of a kernel function for JAX",
                 got="'numba'",
-                expected="'auto', 'engine' or 'neural_tangents'",
+                expected="'auto', 'pallas', 'engine' or 'neural_tangents'",
                 remedy="Compute blocks of the kernel with kip.KernelBlocks, which takes 'numba'.",
             )
+        if implementation == "pallas":
+            return _for_gpus(kernel)
         if implementation != "neural_tangents":
             return engine.network(kernel)
         from kip.kernels.neural_tangents import network
@@ -120,6 +122,33 @@ def _compute(kernel: Kernel, implementation: Implementation) -> Callable[..., ja
 
     formula = classical.rbf if isinstance(kernel, RBF) else classical.laplace
     return functools.partial(formula, length_scale=kernel.length_scale)
+
+
+def _for_gpus(kernel: Architecture) -> Callable[..., jax.Array]:
+    from kip.kernels import pallas
+    from kip.placement import platform
+
+    if not pallas.supports(kernel):
+        raise ConfigError(
+            f"the implementation of {kernel.label}",
+            got="'pallas'",
+            expected="'auto' or 'engine'",
+            remedy="The form for GPUs computes convolutional networks.",
+        )
+
+    def compute(x: jax.Array, z: jax.Array) -> jax.Array:
+        if platform() != "gpu" or x.dtype != "float32":
+            raise ConfigError(
+                f"the implementation of {kernel.label} for {x.dtype} images on a {platform().upper()}",
+                got="'pallas'",
+                expected="float32 images on a GPU",
+                remedy="Set blocks.implementation to 'auto', which takes the form for the device.",
+            )
+        from kip.kernels.pallas import form
+
+        return form.kernel(kernel, x, z)
+
+    return compute
 
 
 def _with_get(function: Callable[..., Any], get: str) -> Callable[[jax.Array, jax.Array], jax.Array]:

@@ -15,9 +15,9 @@ from kip.errors import ConfigError, ShapeError, did_you_mean
 from kip.kernels import permission, user_function
 
 Family = Literal["FC", "ConvVec", "ConvNet", "ConvNet3", "Myrtle"]
-Implementation = Literal["auto", "numba", "engine", "neural_tangents"]
-"""The program that computes an `Architecture`: our engine, in its form for CPUs (`numba`) or for XLA (`engine`),
-neural-tangents, or (`auto`) the first of them that can on the device."""
+Implementation = Literal["auto", "numba", "pallas", "engine", "neural_tangents"]
+"""The program that computes an `Architecture`: our engine, in its form for CPUs (`numba`), for GPUs (`pallas`) or for
+XLA (`engine`), neural-tangents, or (`auto`) the engine's form for the device."""
 Products = Literal["float32", "tf32"]
 """The precision of matrix products on accelerators: full float32, or TF32 with its three digits."""
 

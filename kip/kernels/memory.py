@@ -20,6 +20,7 @@ def entry_bytes(
     | RBF, Laplace; Features, beside its encoder | a (8 + d / 64) |
     | FC | a (6 + 6 depth + d / 64) |
     | the engine's convolutional networks | a (2 (second level's planes) + max(8, 4 + 2 convs) (a plane of the first)) |
+    | those in the form for GPUs | a 1.1 (planes of K and T between convolutions, and cotangents: `_of_layers`) |
     | neural-tangents' ConvVec | a p (2 + 8 depth): it needs each position with itself only |
     | neural-tangents' other networks | a (1.5 p^2 + 10.5 times the sum over activations of (positions there)^2) |
 
@@ -50,6 +51,8 @@ def entry_bytes(
         numbers = 8 + share_of_images
     elif kernel.family == "FC":
         numbers = 6 + 6 * kernel.layers + share_of_images
+    elif implementation == "pallas":
+        numbers = _of_layers(kernel, height, width)
     elif implementation != "neural_tangents":
         first, *above = levels(kernel, height, width)
         numbers = max(8, 4 + 2 * first.convs) * first.plane_size + (
@@ -63,3 +66,20 @@ def entry_bytes(
         if itemsize == 8:
             numbers *= 2  # the shifted sums that stand for float64 convolutions keep more than a convolution does
     return max(1, round(itemsize * numbers))
+
+
+def _of_layers(kernel: Architecture, height: int, width: int) -> float:
+    """Return the numbers that the form for GPUs holds of a pair: K and T at a level's convolutions, and cotangents.
+
+    The vjp keeps the planes between convolutions, and those that a readout takes. While a convolution is pulled back,
+    cotangents of the planes before and after it are there. What is pooled along x, of all shifts along y, is less than
+    one plane for K and T together. A tenth more is for images, as programs compiled for an H100 have it.
+    """
+    numbers = 0.0
+    for level in levels(kernel, height, width):
+        columns = level.rows if level.columns is None else level.columns
+        planes = level.shifts * level.height * (2 * columns + 1) * level.width
+        pooled = level.end == "pool"
+        kept = level.convs - pooled
+        numbers += 1.1 * planes * (2 * (kept + min(2, kept)) + pooled)
+    return numbers

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from kip import data, machine, preprocess, sets
-from kip.blocks import Executor, KernelBlocks, Source
+from kip.blocks import Executor, KernelBlocks, Source, choice
 from kip.data import Split
 from kip.errors import NonFiniteError, NotPositiveDefiniteError, OutputError
 from kip.experiment import Experiment
@@ -206,7 +206,9 @@ class _Run:
         check_data(experiment, self.dataset)
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
         self.train_digest = self.dataset.train.digest()
-        self.checkpoints = Checkpoints(out / folder.CHECKPOINTS, experiment.identity())
+        kernels, images = experiment.method.needs.kernels, self.dataset.train.images
+        forms = choice.of_run(experiment.blocks, kernels, tuple(images.shape[1:]))
+        self.checkpoints = Checkpoints(out / folder.CHECKPOINTS, {**experiment.identity(), **forms})
         self.checkpoints.check_identity()
         self.problem = problem_of(experiment, self.dataset, self.transform, blocks, data_dir)
         self.validation_inputs = self.transform.apply(self.dataset.validation.images)

@@ -171,3 +171,11 @@ def test_a_checkpoint_from_before_a_field_of_the_data_existed_has_its_default(tm
     other = {**older, "data": {**now["data"], "background": "black"}}
     with pytest.raises(CheckpointError, match=r"data\.background was 'white' and is now 'black'"):
         Checkpoints(tmp_path / "checkpoints", other).check_identity()
+
+
+def test_a_run_is_not_continued_in_another_form_of_the_engine(tmp_path):
+    """Their results differ in the last bits; see `kip.blocks.choice`."""
+    begun = Checkpoints(tmp_path, {**IDENTITY, "forms": {"ConvNet": "pallas"}})
+    begun.save(state_at(0), History((Record(0, None, 0.1),)))
+    with pytest.raises(CheckpointError, match=r"forms\.ConvNet"):
+        Checkpoints(tmp_path, {**IDENTITY, "forms": {"ConvNet": "engine"}}).check_identity()

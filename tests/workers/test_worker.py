@@ -3,6 +3,7 @@
 import json
 import threading
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from kip import config
 from kip.blocks import Images, Task, TileSize, task
 from kip.data import Augment, Data
 from kip.experiment import Experiment
-from kip.kernels import RBF, Architecture, Stax
+from kip.kernels import RBF, Architecture, Implementation, Stax
 from kip.methods.problem import Problem
 from kip.server import service
 from kip.workers.codec import DTYPES, PREFIX, Message, decode, encode
@@ -142,6 +143,12 @@ def test_a_task_that_does_not_fit_the_images_is_refused(worker, change, words):
 def test_a_step_that_does_not_fit_is_refused(worker, change):
     refused(ask(worker, "begin", {**BEGIN, "epoch": 2, **change}), "message")
     assert ask(worker, "forward", {**NAMES, "epoch": 1, "task": WHOLE}).kind == "result", "the old step stays"
+
+
+@pytest.mark.parametrize("implementation", get_args(Implementation))
+def test_every_implementation_that_a_server_can_name_is_taken(worker, implementation):
+    begin = {**BEGIN, "epoch": 2, "implementation": implementation}
+    assert ask(worker, "begin", begin).kind == "begun"
 
 
 def test_no_code_is_loaded_that_the_worker_was_not_started_for(worker, tmp_path):
