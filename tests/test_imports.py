@@ -51,6 +51,7 @@ HOMES = {
         "kip/pictures/canvas.py",
         "kip/pictures/charts.py",
         "kip/pictures/curves.py",
+        "kip/pictures/dots.py",
         "kip/pictures/panels.py",
         "kip/pictures/scaling.py",
     ],
@@ -64,6 +65,7 @@ HOMES = {
         "kip/sklearn/validation.py",
     ],
     "optax": [
+        "kip/bench/networks.py",
         "kip/methods/decoupled/groups.py",
         "kip/methods/descent.py",
         "kip/methods/features/frepo.py",

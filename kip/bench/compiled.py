@@ -35,7 +35,7 @@ PLUGIN = "jax_plugins.xla_cuda12"
 
 
 class Compiled(NamedTuple):
-    """What is known of a program."""
+    """The knowledge of a compiled program."""
 
     kernel: str
     form: str

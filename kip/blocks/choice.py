@@ -38,7 +38,7 @@ IMAGES = 32
 MEMORY = 1 << 30
 """The bytes that the block may take, as far as its support images can be fewer."""
 REPEATS = 3
-"""How often it is timed; the least time counts."""
+"""The number of times that it is timed; the least time counts."""
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 """The largest differences between the forms, relative to the largest value, at which both count as right."""
 

@@ -43,7 +43,7 @@ class Style(NamedTuple):
     b_std: float
     activation: Activation = "relu"
     plain: bool = False
-    """Whether convolutions are XLA's alone on CPUs too, with the derivatives that JAX gives them."""
+    """True if convolutions are XLA's alone on CPUs too, with the derivatives that JAX gives them."""
 
     def activate(self, x: Array) -> Array:
         """Return the nonlinearity of x."""

@@ -177,7 +177,7 @@ class Model:
     network: Network
     num_outputs: int
     plain: bool = False
-    """Whether convolutions are XLA's alone on CPUs too; see `kip.networks.layers.convolution`."""
+    """True if convolutions are XLA's alone on CPUs too; see `kip.networks.layers.convolution`."""
 
     def init(self, key: Array, image_shape: tuple[int, int, int]) -> Variables:
         """Draw the variables for images (H, W, C).

@@ -169,7 +169,8 @@ VIEWS = {
     [("HL", "SL", "SL+KD", "RDED"), pytest.param(("FKD", "SRe2L", "G-VBSM"), marks=pytest.mark.slow)],
     ids=" ".join,
 )
-def test_a_teacher_has_learned_the_views_that_it_labels(taught, protocols):
+def test_a_teacher_has_learned_the_views_that_it_labels(taught, protocols, monkeypatch, tmp_path):
+    monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path))  # where no teacher is known
     judged = setting.Setting(setting.Shared(Data("digits"), Preprocess("none"), 0, teacher=NETWORK, teacher_epochs=3))
     train, augments = judged.dataset.train, {}
     candidate = Candidate("set", judged.transform.apply(train.images[:4]), centred_one_hot(train.labels[:4], 10))

@@ -43,7 +43,7 @@ PULL_EDGE = 2
 
 
 class Layer(NamedTuple):
-    """What a kernel computes.
+    """The work of a kernel.
 
     Attributes:
         level: its level, of which `columns` is not None.
@@ -84,7 +84,7 @@ class Layer(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """How many of K and T go in: 1 where T is K, or is not wanted."""
+        """The number of K and T that go in: 1 where T is K, or is not wanted."""
         return 1 if self.pixels or not self.network.ntk else 2
 
 
@@ -293,7 +293,7 @@ class _Program:
 
 
 class _Plane:
-    """What a program reads for a shift s along x: rows t or y, and columns j from its strip's first."""
+    """The reader of a program for a shift s along x: rows t or y, and columns j from its strip's first."""
 
     def __init__(self, program: _Program, s: Any):
         self._of, self.s = program, s
