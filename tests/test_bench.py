@@ -141,6 +141,7 @@ def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):
     assert "ConvVec1" in printed
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_networks_update_are_measured(capsys, monkeypatch):
     monkeypatch.setattr(networks, "BATCH", 2)
     command = "bench networks --widths 2 --side 8 --channels 1 --repeats 1 --json"

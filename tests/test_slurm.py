@@ -103,6 +103,7 @@ def test_the_scripts_have_no_fault_that_a_linter_knows():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_a_job_on_one_node_runs_to_its_end_and_is_not_queued_again(cluster, tmp_path):
     ended(cluster("one_node.sh", config(tmp_path, steps=5)), tmp_path)
     assert run_of(tmp_path).name == "short.py"

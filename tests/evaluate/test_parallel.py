@@ -60,6 +60,7 @@ def bare(table):
     return {**table, "sets": rows, "cells": cells}
 
 
+@pytest.mark.slow
 def test_two_jobs_at_a_time_make_the_table_of_one_process(config, tmp_path, monkeypatch, made):
     lines = {}
     alone = compare([config], COMPARISON, out=tmp_path / "one", vary=VARY, progress=lines.setdefault("one", []).append)
