@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -76,6 +77,11 @@ class Dense(nn.Module):
         return x @ kernel + bias
 
 
+COMPILES_PRODUCTS = tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 10)
+"""True if this jaxlib is known to compile `convolution` right. 0.6.2 does not: gradients of its gradients for kernels
+are wrong once they are compiled, and right operation by operation."""
+
+
 class Conv(nn.Module):
     """A convolution: (N, H, W, C) to (N, H', W', features); depthwise, each channel by itself (features = C).
 
@@ -97,7 +103,7 @@ class Conv(nn.Module):
         per_group = x.shape[-1] // groups
         shape = (self.size, self.size, per_group, self.features)
         kernel, bias = self.style.weights(self, shape, self.size**2 * per_group)
-        if groups == self.stride == 1 and not self.style.plain and platform() == "cpu":
+        if COMPILES_PRODUCTS and groups == self.stride == 1 and not self.style.plain and platform() == "cpu":
             return convolution(x, kernel, self.padding) + bias
         return plain_convolution(x, kernel, self.padding, self.stride, groups) + bias
 

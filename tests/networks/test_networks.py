@@ -12,7 +12,7 @@ from helpers.kinds import untyped
 from kip import config
 from kip.errors import ConfigError, ShapeError
 from kip.judges import TrainedNetworks
-from kip.networks import NETWORKS, Model, Network, network
+from kip.networks import NETWORKS, Model, Network, layers, network
 from kip.networks.layers import (
     Norm,
     Normalise,
@@ -207,6 +207,7 @@ def test_a_label_says_what_differs():
     assert Network("ResNet18", width=16, norm="none").label == "ResNet18 width=16 norm=none"
 
 
+@pytest.mark.skipif(not layers.COMPILES_PRODUCTS, reason="this jaxlib compiles it wrongly, and networks do not take it")
 @pytest.mark.parametrize(
     ("size", "channels", "padding"), [(3, 1, "SAME"), (5, 3, "VALID"), (1, 6, "SAME"), (3, 6, "VALID")]
 )
