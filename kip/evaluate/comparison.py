@@ -104,6 +104,8 @@ def compare(
     }
     if vary and not configurations:
         raise ConfigError("--vary", got=" ".join(vary), expected="a configuration among the sets, which it varies")
+    if comparison.runs > 1 and not configurations:
+        raise ConfigError("--runs", got=comparison.runs, expected="a configuration among the sets, which it runs")
     # Sets in files are read before configurations take hours to run.
     known = {name: entry_of(folder.name(Path(name)), Path(name)) for name in sets if _is_file(name)}
     kept = 1 if pool is None else SETTINGS

@@ -382,6 +382,11 @@ def test_one_set_twice_is_refused_and_two_of_one_name_are_told_apart(run, tmp_pa
     assert {line.name: len(line.dots) for line in panel.lines} == {"kip": 1, str(other): 1}
 
 
+def test_runs_of_sets_that_are_there_already_are_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"--runs.*a configuration among the sets"):
+        compare([str(run)], Comparison(runs=2), out=tmp_path / "out")
+
+
 def test_faults_are_found_before_anything_is_run(run, config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "run", None)
     for names, vary, words in (
