@@ -1,6 +1,7 @@
 """Whole kernel matrices by workers: the bits of one process, with one worker, two, and one that lies for a while."""
 
 import importlib
+import threading
 
 import numpy as np
 import pytest
@@ -27,6 +28,8 @@ def images(count, seed=0):
     return np.random.default_rng(seed).standard_normal((count, 4, 4, 1)).astype(np.float32)
 
 
+FIRST_TASKS = 10
+"""The tasks of the first matrix of JOB."""
 JOB = Job(Architecture("FC", 1), kip.Blocks(), images(20), images(7, 1))
 
 
@@ -52,20 +55,32 @@ def test_workers_compute_the_bits_of_this_process(tmp_path, expected, count):
 
 
 def test_results_of_a_worker_that_lied_for_a_while_are_computed_again(tmp_path, expected):
-    """It computes wrongly from the second round on; nothing of it is checked before the fourth."""
+    """It computes wrongly from the second round on; nothing of it is checked before the second matrix."""
     out = tmp_path / "out"
-    wrong = links.with_result(lambda result: result * np.float32(1.01))
+    answers = {round_: threading.Event() for round_ in ("first", "lies", "checked")}  # of the one that lies
+
+    def current_round():
+        done = stored.tasks_done(out) if out.exists() else 0
+        return "first" if done < 3 else "lies" if done < FIRST_TASKS else "checked"
 
     def later(number, payload, answer):
-        return wrong(number, payload, answer) if out.exists() and stored.tasks_done(out) >= 3 else answer
+        round_ = current_round()
+        if round_ == "checked":
+            executor.scheduler.checks._share = 1.0
+        answers[round_].set()
+        return answer if round_ == "first" else wrong(number, payload, answer)
 
-    def look(executor):
-        executor.scheduler.checks._share = 1.0 if stored.tasks_done(out) >= 9 else 1e-9
+    def good(number, payload, answer):
+        """Leave a task of each round to the other, however slow its thread is."""
+        assert answers[current_round()].wait(60)
+        return answer
 
-    workers = [links.ThreadLink("good", Worker(), links.slow(0.02)), links.ThreadLink("later", Worker(), later)]
-    executor = RemoteExecutor(workers, settings=Settings(check_share=1e-9, copy_after=60.0), on_tick=look)
+    wrong = links.with_result(lambda result: result * np.float32(1.01))
+    workers = [links.ThreadLink("good", Worker(), good), links.ThreadLink("later", Worker(), later)]
+    executor = RemoteExecutor(workers, settings=Settings(check_share=1e-9, copy_after=60.0))
     with service.log_file(out):
         matrices.fill(out, JOB, executor, 3, show_progress=False)
+    assert stored._about(out)["matrices"]["train"]["tasks"] == FIRST_TASKS
     assert kept(out) == expected
     log = (out / service.LOG).read_text()
     assert "worker later is sent away (distrusted)" in log
