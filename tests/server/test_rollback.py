@@ -25,18 +25,20 @@ def test_wrong_results_that_went_into_steps_are_undone(tmp_path, from_step):
 
     wrong = links.with_result(lambda result: result * np.float32(1.01))
 
-    def later(number, payload, answer):
-        return wrong(number, payload, answer) if step() > from_step else answer
-
-    def look(executor):
+    def look():
         executor.scheduler.checks._share = 1.0 if step() > 6 else 1e-9
 
-    workers = [
-        links.ThreadLink("good", Worker(), links.slow(0.02)),
-        links.ThreadLink("later", Worker(), later),
-    ]
+    def later(number, payload, answer):
+        look()
+        return wrong(number, payload, answer) if step() > from_step else answer
+
+    def good(number, payload, answer):
+        look()
+        return links.slow(0.02)(number, payload, answer)
+
+    workers = [links.ThreadLink("good", Worker(), good), links.ThreadLink("later", Worker(), later)]
     settings = Settings(check_share=1e-9, copy_after=60.0)
-    executor = RemoteExecutor(workers, **service.introduction(made, None), settings=settings, on_tick=look)
+    executor = RemoteExecutor(workers, **service.introduction(made, None), settings=settings)
     with service.log_file(out):
         service.run(made, out, executor, show_progress=False)
     assert (out / "distilled.npz").read_bytes() == expected
