@@ -390,7 +390,7 @@ def test_help_for_a_config_lists_its_values(finished):
 
 
 def test_a_closed_pipe_ends_in_silence():
-    command = f"{sys.executable} -m kip.cli configs | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m kip configs | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode in (0, cli.CLOSED_PIPE)  # 0: the pipe took all before its reader went
     assert len(done.stdout.splitlines()) == 1

@@ -27,6 +27,7 @@ ORDER = [
     ["workers"],
     ["server"],
     ["cli"],
+    ["__main__"],
 ]
 """A unit of kip (a module or a package) imports units of earlier rows only: those of one row do not know each other."""
 RANK = {unit: rank for rank, row in enumerate(ORDER) for unit in row}

@@ -62,7 +62,11 @@ def whole(kernel, support, target, k_ss_bar, k_ts_bar):
 # the size is the plan, which is the same for every kernel.
 @pytest.mark.parametrize(
     ("kernel", "count"),
-    [*((FC, count) for count in (1, 7, 2, 3, 4)), (RBF(), 4), pytest.param(CONV, 4, marks=pytest.mark.slow)],
+    [
+        *((FC, count) for count in (1, 7, 4)),
+        (RBF(), 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((FC, 2), (FC, 3), (CONV, 4))),
+    ],
 )
 def test_tiled_values_and_gradients_equal_the_whole_kernels(rng, executor, kernel, count):
     support, target = images(rng, count), images(rng, count + 4)

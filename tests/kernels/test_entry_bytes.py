@@ -54,6 +54,7 @@ def test_estimate_covers_neural_tangents():
     assert measured <= entry_bytes(kernel, shape, implementation="neural_tangents") <= 3 * measured
 
 
+@pytest.mark.slow
 def test_estimate_covers_float64():
     kernel, function = A(family="ConvNet", depth=1), kernel_function(A(family="ConvNet", depth=1))
     with float64():

@@ -83,7 +83,7 @@ def test_values_and_gradients_are_those_of_the_xla_form(architecture, shape, blo
 
 
 @DTYPES
-@pytest.mark.parametrize("count", [1, 5, 15, 16, 33])
+@pytest.mark.parametrize("count", [1, 5, *(pytest.param(count, marks=pytest.mark.slow) for count in (15, 16, 33))])
 def test_a_block_on_the_diagonal_is_the_whole_and_symmetric(count, dtype):
     architecture, shape = A("ConvNet3", 1), (4, 5, 2)
     x, bar = images(count, shape, 0), images(count, (count,), 1)

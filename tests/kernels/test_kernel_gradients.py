@@ -37,14 +37,14 @@ CASES = [
         shape,
         implementation,
         id=f"{kernel.label}-{getattr(kernel, 'activation', '')}-{implementation}",
-        marks=marks,
+        marks=[pytest.mark.slow] if slow or ("ConvNet" in kernel.label and implementation != "auto") else [],
     )
-    for kernels, marks in ((KERNELS, []), (SLOW_KERNELS, [pytest.mark.slow]))
+    for kernels, slow in ((KERNELS, False), (SLOW_KERNELS, True))
     for kernel, shape in kernels
     for implementation in ("auto", "neural_tangents")
     # `auto` is the engine for networks; for other kernels the two would be the same test twice. The vjp of
     # neural-tangents is JAX's own.
-    if implementation == "auto" or (isinstance(kernel, Architecture) and not marks)
+    if implementation == "auto" or (isinstance(kernel, Architecture) and not slow)
 ]
 
 

@@ -56,7 +56,7 @@ CASES = [
         shape,
         implementation,
         id=f"{name[0]}{name[1] or ''}-{name[2]}-{'x'.join(map(str, shape))}-{implementation}",
-        marks=[pytest.mark.slow] if compiles_long(words) else [],
+        marks=[pytest.mark.slow] if compiles_long(words) or ("pool" in words and implementation != "engine") else [],
     )
     for name, (words, shapes) in NETWORKS.items()
     for shape in shapes

@@ -160,6 +160,7 @@ def test_what_is_traced_follows_the_platform_that_it_is_made_for():
     assert most_pairs(1024) == at_home
 
 
+@pytest.mark.slow
 def test_a_program_for_an_accelerator_gives_the_values_of_the_cpus(rng):
     """Its chunks and its first layer are others."""
     x, z = (rng.normal(size=(5, 8, 8, 1)).astype(np.float32) for _ in range(2))

@@ -216,6 +216,13 @@ def name(request):
     return request.param
 
 
+FEW = pytest.mark.parametrize(
+    "name",
+    [n if n in ("KIP", "DM", "CRAIG", "baseline") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
+)
+"""For what takes a run or two: a few methods in the short tests, all of them in the long ones."""
+
+
 @pytest.fixture
 def store(shared_store):
     return shared_store
@@ -333,6 +340,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
+@FEW
 @pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_killed_run_resumes_to_the_same_bits(name, at, finished, tmp_path, monkeypatch):
     whole, result = finished(name)
@@ -391,6 +399,7 @@ def accuracy_under_fc2(distilled):
     return np.mean(predictions.argmax(axis=1) == dataset.test.labels)
 
 
+@FEW
 def test_evaluation_of_the_exported_set_gives_the_run_s_accuracy(name, finished):
     out, result = finished(name)
     distilled = sets.load(out / "distilled.npz")

@@ -104,7 +104,7 @@ def lying(answer):
     return answer._replace(arrays={"result": answer.arrays["result"] * np.float32(1.001)})
 
 
-@pytest.mark.parametrize("share", [0.01, 1.0])
+@pytest.mark.parametrize("share", [pytest.param(0.01, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize(
     "changes",
     [

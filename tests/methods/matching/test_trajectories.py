@@ -124,6 +124,7 @@ def datm(**options):
     return DATM(2, **settings)
 
 
+@pytest.mark.slow
 def test_soft_labels_are_the_mean_of_the_experts_that_are_right(problem, store, monkeypatch):
     method = datm()
     prepared = method.prepare(problem, store)
