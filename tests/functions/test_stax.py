@@ -54,7 +54,7 @@ def test_the_defaults_are_neural_tangents():
     assert (value.w_std, value.b_std, value.activation) == (1.0, 0.0, "erf")
 
 
-@pytest.mark.parametrize("words", ["DAD", "DEDED"])
+@pytest.mark.parametrize("words", ["DAD", pytest.param("DEDED", marks=pytest.mark.slow)])
 def test_the_kernel_is_that_of_neural_tangents(words):
     for get in ("ntk", "nngp"):
         others = VECTORS[:2] + np.float32(0.1)  # float32's rounding is an angle of 3e-4 between equal vectors

@@ -17,15 +17,14 @@ from kip.kernels.pallas import form, kernel
 from kip.precision import float64
 
 A = Architecture
-SHORT = [(A("ConvVec", 1, activation="erf", get="nngp"), (3, 5, 1), (3, 1))]
-LONG = [
+CASES = [
+    (A("ConvVec", 1, activation="erf", get="nngp"), (3, 5, 1), (3, 1)),
     (A("ConvNet3", 1), (5, 4, 3), (2, 3)),
     (A("ConvNet", 1), (5, 4, 2), (2, 2)),
     (A("ConvVec", 2, activation="erf"), (3, 7, 3), (2, 2)),
     (A("ConvNet3", 2, get="nngp"), (5, 5, 1), (1, 2)),  # odd sides: a pool leaves out rows that hold partners
     (A("Myrtle", 5), (5, 6, 1), (1, 2)),
 ]
-CASES = [*SHORT, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)]
 QUICKLY = {**AS_USERS, "xla_backend_optimization_level": 0}
 """Options of the compiler: interpreted kernels are large programs of small loops, and run a few times."""
 
@@ -62,6 +61,7 @@ def close(ours, theirs, tolerance):
     np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "shape", "block"), CASES, ids=lambda value: getattr(value, "label", None))
 def test_values_and_gradients_are_those_of_the_xla_form_and_repeat_to_the_bit(architecture, shape, block):
     x, z, bar = images(block[0], shape, 0), images(block[1], shape, 1), images(block[0], block[1:], 2)

@@ -218,7 +218,7 @@ def name(request):
 
 FEW = pytest.mark.parametrize(
     "name",
-    [n if n in ("KIP", "DM", "CRAIG", "baseline") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
+    [n if n in ("KIP", "DM", "RDED") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
 )
 """For what takes a run or two: a few methods in the short tests, all of them in the long ones."""
 
@@ -368,12 +368,14 @@ def test_a_killed_run_resumes_to_the_same_bits(name, at, finished, tmp_path, mon
         np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
 
 
+@FEW
 def test_another_configuration_is_refused(name, finished):
     out, _ = finished(name)
     with pytest.raises(CheckpointError, match="seed was 0 and is now 5"):
         train.run(dataclasses.replace(experiment(name), seed=5), out, show_progress=False)
 
 
+@FEW
 def test_the_exported_set_is_that_of_the_best_checkpoint(name, finished):
     out, result = finished(name)
     distilled = sets.load(out / "distilled.npz")

@@ -41,7 +41,10 @@ def a_set(classes=3, per_class=2):
     return generator.random((len(index), 8, 8, 1)), labels, index
 
 
-@pytest.mark.parametrize("name", [HOSTILE, "$", "$\\frac{$", "\\$", "50 % $x^2$", "{}_^&#"])
+@pytest.mark.parametrize(
+    "name",
+    [HOSTILE, "$\\frac{$", "50 % $x^2$", *(pytest.param(n, marks=pytest.mark.slow) for n in ("$", "\\$", "{}_^&#"))],
+)
 def test_a_name_is_no_mathematics_in_any_picture(tmp_path, figures, name):
     pictures, labels, index = a_set()
     save_images(tmp_path / "a.png", pictures, labels, index, class_names=[name, "b", "c"], title=name)

@@ -209,7 +209,7 @@ def test_one_key_that_fails_thrice_ends_no_run(expected, change):
     """Failures of three connections were three, and ended the run in 0.2 s."""
     made = [Changed(f"bad/{number}", "bad", task=change) for number in range(3)]
     slow = honest(fault=links.slow(0.05))
-    with RemoteExecutor([*made, slow], settings=PATIENT) as executor:
+    with RemoteExecutor([*made, slow], settings=PATIENT._replace(quarantine=0.01)) as executor:
         check(executor, expected)
         assert all(member.tasks == 0 for name, member in executor.scheduler.members.items() if name != "honest")
 
@@ -219,7 +219,7 @@ def test_one_key_that_fails_thrice_ends_no_run(expected, change):
     "change", [error("compute", "it fails"), lambda a: a._replace(arrays={"result": 0 * a.arrays["result"] / 0})]
 )
 def test_where_all_fail_at_a_task_this_process_computes_it(expected, change, caplog):
-    with RemoteExecutor([Changed("only", task=change)], settings=PATIENT._replace(quarantine=0.01)) as executor:
+    with RemoteExecutor([Changed("only", task=change)], settings=PATIENT._replace(quarantine=0.001)) as executor:
         check(executor, expected, [0])
         assert executor.scheduler.members["only"].tasks == 0
     assert "this process computes task" in caplog.text

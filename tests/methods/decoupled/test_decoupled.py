@@ -180,7 +180,7 @@ def test_networks_and_preprocessing_without_what_is_needed_are_refused(problem, 
         of(rded.RDED, crops=crops.Crops(factor=3)).prepare(problem, store)
 
 
-@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("factor", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_crops_are_those_that_brute_force_picks(problem, store, factor):
     method = of(rded.RDED, crops=crops.Crops(20, 3, factor))
     prepared = method.prepare(problem, store)

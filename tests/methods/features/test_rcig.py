@@ -159,7 +159,8 @@ def test_the_implicit_gradient_is_that_of_the_dense_hessian(rng, mirror):
         assert not np.any(ours["scale"])
 
 
-@pytest.mark.parametrize("mirror", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mirror", [False, True])
 def test_the_hypergradient_is_that_of_finite_differences_through_the_solved_student(rng, mirror):
     """With exact t and v to 1e-6, which central differences with steps of 2e-6 leave; by 500 steps of Adam to 1e-3."""
     with float64():

@@ -66,7 +66,7 @@ def methods(latents):
     }
 
 
-@pytest.mark.parametrize("name", ["DM", "DC", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DSA", "MTT"))])
+@pytest.mark.parametrize("name", ["DM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DC", "DSA", "MTT"))])
 def test_the_images_are_the_generators_and_the_loss_falls(name, latents, problem, store):
     method = methods(latents)[name]
     prepared = method.prepare(problem, store)

@@ -76,8 +76,8 @@ def test_the_label_gradient_of_one_sigmoid_layer_is_the_closed_form():
 @pytest.mark.parametrize(
     ("head", "learn"),
     [
-        ("dense", "labels"),
         ("ridge", "images"),
+        pytest.param("dense", "labels", marks=pytest.mark.slow),
         pytest.param("dense", "images", marks=pytest.mark.slow),
         pytest.param("ridge", "labels", marks=pytest.mark.slow),
     ],
