@@ -25,7 +25,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from kip.blocks import Images, Task, TileSize, plan
+from kip.blocks import Images, Task, TileSize, merged, plan
 from kip.kernels import RBF
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
@@ -187,7 +187,7 @@ def measure_steps(
     clock, answers = _Clock(), _Answers(None, entry_microseconds * 1e-6)
     links = [_SimulatedWorker(str(number), clock, answers) for number in range(workers)]
     made = plan(SUPPORT, TARGET, ENTRY_BYTES, MEMORY_BYTES, task_columns=task_columns)
-    tasks = [*made.ss, *made.ts]
+    tasks = [*made.ss, *merged(made, workers)]
     cotangents = [np.zeros(task.shape, np.float32) for task in tasks]
     support, target = (np.zeros((count, *IMAGE), np.float32) for count in (SUPPORT, 1))
     times: list[float] = []

@@ -65,6 +65,11 @@ class RemoteExecutor:
         self._closed = False
         self.scheduler = Scheduler(links, self, settings=settings, on_tick=lambda: on_tick(self))
 
+    @property
+    def places(self) -> int:
+        """The number of workers that are there, at least 1."""
+        return max(1, sum(member.state == "live" for member in self.scheduler.members.values()))
+
     def begin(self, images: Images) -> None:
         """Note the step's images; workers get them when they get their first task."""
         self.epoch, self._images = next(self._epochs), images

@@ -144,6 +144,11 @@ class Borrowed:
     def __init__(self, executor: RemoteExecutor):
         self._executor = executor
 
+    @property
+    def places(self) -> int:
+        """The number of workers that are there."""
+        return self._executor.places
+
     def begin(self, images: Images) -> None:
         """Make images available to the tasks that follow."""
         self._executor.begin(images)

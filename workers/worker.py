@@ -203,9 +203,10 @@ class Worker:
         kernel.check_images(*support.shape[1:3])
         n, m = len(support), max(1, len(target))
         sides = _field(message, "size", list)
-        if len(sides) != 3:
-            raise WorkerError("message", "size of a tile", got=sides, expected="rows, columns and side")
-        size = TileSize(*(_whole(side, "side of a tile", 1, most) for side, most in zip(sides, (m, n, n))))
+        if len(sides) != 4:
+            raise WorkerError("message", "size of a tile", got=sides, expected="rows, columns, side and run")
+        limits = ((1, m), (1, n), (1, n), (0, 1 << 40))
+        size = TileSize(*(_whole(side, "side of a tile", *limit) for side, limit in zip(sides, limits)))
         implementation = _choice(message, "implementation", get_args(Implementation))
         target = np.asarray(target, dtype)
         return Images(kernel, support, target, size, implementation), held  # type: ignore[arg-type]

@@ -135,6 +135,10 @@ def _seconds(run: Any) -> float:
     return time.perf_counter() - start
 
 
+def _milliseconds(times: Times) -> str:
+    return " / ".join(f"{1e3 * t:.4g}" if t < 1.0 else f"{1e3 * t:.0f}" for t in times)
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text, in milliseconds a block, value / gradient."""
     heads = (
@@ -152,9 +156,9 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         fast = row.times_as_fast
         cells = [
-            *(f"{1e3 * t.value_s:.4g} / {1e3 * t.gradient_s:.4g}" for t in (row.blocks, row.function)),
+            *(_milliseconds(times) for times in (row.blocks, row.function)),
             "{:.2f} / {:.2f}".format(*row.ratios),
-            "-" if row.neural_tangents is None else "{:.4g} / {:.4g}".format(*(1e3 * t for t in row.neural_tangents)),
+            "-" if row.neural_tangents is None else _milliseconds(row.neural_tangents),
             "-" if fast is None else "{:.0f} / {:.0f}".format(*fast),
             "{:.2f} / {:.2f}".format(*row.first),
         ]

@@ -3,7 +3,7 @@
 from kip.blocks.assemble import KernelBlocks, KernelMatrices
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import Blocks, Plan, Task, Tile, TileSize, plan, tiles
+from kip.blocks.plan import Blocks, Plan, Task, Tile, TileSize, merged, plan, tiles
 from kip.blocks.source import Source
 from kip.blocks.tile import Images, TileGradient
 
@@ -20,6 +20,7 @@ __all__ = [
     "Tile",
     "TileGradient",
     "TileSize",
+    "merged",
     "plan",
     "tiles",
 ]

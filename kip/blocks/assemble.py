@@ -17,7 +17,7 @@ from kip.blocks.choice import settled
 from kip.blocks.encoded import Encoded, encoded, product
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
-from kip.blocks.plan import ROWS_TOGETHER, Blocks, Plan, Task, TileSize, plan, tiles, whole
+from kip.blocks.plan import ROWS_TOGETHER, Blocks, Plan, Task, TileSize, merged, plan, runs, settle, tiles, whole
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
@@ -90,9 +90,10 @@ class KernelBlocks:
         self._plan, images = self._begin(kernel, support, target, num_target=m)
         self._images = images = images._replace(source=source)
         self._executor.begin(images)
-        with inner_bar(len(self._plan.ss) + len(self._plan.ts), "kernel", unit=BLOCKS) as bar:
-            k_ss = self._assemble(self._plan.ss, (n, n), lambda block: bar.update())
-            k_ts = self._assemble(self._plan.ts, (m, n), lambda block: bar.update())
+        ss, ts = self._plan.ss, merged(self._plan, self._executor.places)
+        with inner_bar(len(ss) + len(ts), "kernel", unit=BLOCKS) as bar:
+            k_ss = self._assemble(ss, (n, n), lambda block: bar.update())
+            k_ts = self._assemble(ts, (m, n), lambda block: bar.update())
         # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
         k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)
@@ -111,7 +112,9 @@ class KernelBlocks:
             return _finite(self._encoded.pull(k_ss_bar, k_ts_bar))
         if self._images is None or self._plan is None:
             raise RuntimeError("backward is called after forward")
-        images, tasks = self._images, [*self._plan.ss, *self._plan.ts]
+        images, tasks = self._images, [*self._plan.ss, *merged(self._plan, self._executor.places)]
+        last = len({task.rows for task in self._plan.ts})
+        sums: dict[tuple[int, int], dict[tuple[int, int], np.ndarray]] = {}
         gradient = np.zeros(images.support.shape, images.support.dtype)
 
         def cotangent(task: Task) -> np.ndarray:
@@ -127,8 +130,15 @@ class KernelBlocks:
 
         with inner_bar(len(tasks), "gradient", unit=BLOCKS) as bar:
             for task, part in zip(tasks, self._executor.backward(tasks, map(cotangent, tasks))):
-                gradient[task.where[1]] += part
+                if task.matrix == "ss":
+                    gradient[task.where[1]] += part
+                else:
+                    of_columns = sums.setdefault(task.columns, {})
+                    of_columns[runs(task, images.size)] = part
+                    settle(of_columns, 0, last)
                 bar.update()
+        for columns, of_columns in sums.items():
+            gradient[slice(*columns)] += of_columns[0, last]
         return _finite(gradient)
 
     def rows(
@@ -153,7 +163,7 @@ class KernelBlocks:
         most = -(-count // max(1, -(-count // ROWS_AT_A_TIME)))  # even runs, so that all have tiles of one size
         blocks = 0
         if count and on_entries is None:
-            planned = self._plan_of(kernel, support, most).ts
+            planned = merged(self._plan_of(kernel, support, most), self._executor.places)
             blocks = sum(len(_within(planned, min(most, count - start))) for start in range(0, count, most))
         with inner_bar(blocks, "kernel", unit=BLOCKS) if blocks else contextlib.nullcontext() as bar:
             for start in range(0, count, most):
@@ -168,7 +178,7 @@ class KernelBlocks:
                     elif bar is not None:
                         bar.update()
 
-                tasks = _within(full.ts, len(part))
+                tasks = _within(merged(full, self._executor.places), len(part))
                 yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_block)
 
     def matrix(

@@ -18,6 +18,11 @@ from kip.blocks.tile import Images
 class Executor(Protocol):
     """Runs tasks somewhere. Not thread-safe: one step at a time."""
 
+    @property
+    def places(self) -> int:
+        """The number of devices or workers that compute now, at least 1. It changes no bit of a result."""
+        ...
+
     def begin(self, images: Images) -> None:
         """Make a step's images available to the tasks that follow."""
 

@@ -40,6 +40,11 @@ class LocalExecutor:
             len(self._devices), "kip-device", initializer=lambda: setattr(self._mine, "device", next(order))
         )
 
+    @property
+    def places(self) -> int:
+        """The number of devices."""
+        return len(self._devices)
+
     def begin(self, images: Images) -> None:
         """Copy the step's images to every device."""
         with _precision(images):

@@ -3,18 +3,24 @@
     K_ts (m, n): all entries.        K_ss (n, n): those on and above the diagonal; the rest is their transpose.
 
 A *task* is what an executor hands out: some target rows against some support columns. Its result is one block, and
-backward one gradient for its columns. A *tile* is what fits the memory of a device. A task is computed tile by tile
-and its gradient summed in that order, and the gradients of tasks are summed in theirs, so that the bits depend on the
-plan alone; and the plan depends on the configuration and the numbers of images, never on who computes.
+backward one gradient for its columns. A *tile* is what fits the memory of a device.
+
+The plan has the smallest tasks, each one run of rows. They are computed tile by tile, and their gradients summed in
+that order; the gradients of the runs of the same columns are summed in pairs, pairs of pairs and so on (`settle`). A
+task of 2^k neighbouring runs gives a sum of that tree, so that `merged` makes larger tasks for few devices without
+changing a bit. The bits depend on the plan alone; and the plan depends on the configuration and the numbers of images,
+never on who computes.
 
 Tasks and tiles name images by position only; nothing here holds an array.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from kip.config import value
@@ -23,19 +29,26 @@ from kip.kernels.architecture import Implementation
 ROWS_TOGETHER = 16
 """Runs of at least so many target rows are multiples of it, but for the last: the engine's form for CPUs computes
 sixteen pairs in a vector (`kip.kernels.fused.layout.LANES`), and accelerators fill theirs by powers of two."""
+TASKS = 400
+"""The most tasks of K_ts, where `Blocks.task_columns` does not ask for more: enough for some hundred devices."""
+LEAST_ENTRIES = 1024
+"""The fewest entries of a task: less does not fill an accelerator."""
+TASK_BYTES = 1 << 30
+"""Temporary memory, summed over all its entries, below which a task is not worth sending: it stands for work."""
 ROW_RUNS = 3
-"""Runs of target rows in a step. Every run returns a gradient for every support image, so that this many times X_s
-travels from the workers to the server in a step: 3.7 MB for 100 images of 32x32x3."""
-COLUMN_RUNS = 25
-"""The most runs of support columns, where `Blocks.task_columns` does not say otherwise: 75 tasks a step."""
+"""The fewest runs of target rows, whatever a task is worth."""
+COLUMN_RUNS = 20
+"""The most runs of support columns, where `Blocks.task_columns` does not say otherwise."""
 LEAST_COLUMNS = 4
 """The fewest support columns of a task, where `Blocks.task_columns` does not say otherwise: narrower tiles waste work
 that is done once for each image."""
+STRIPS = 16
+"""The most tasks of K_ss."""
+PLACES = 8
+"""Devices for which tasks are merged where there are fewer, so that a bar has some hundred steps."""
 WHOLE_SIDE = 256
 """The most images on each side of a task of a whole matrix, see `whole`: from here on an image's own work is little
 beside its pairs', and one device has many tasks to report and others to share."""
-TASK_BYTES = 1 << 30
-"""Temporary memory, summed over all its entries, below which a task is not worth sending: it stands for work."""
 
 
 @value
@@ -53,8 +66,8 @@ class Blocks:
     for the rest. The engine has a form for CPUs, `numba`, one for GPUs, `pallas`, and one for XLA, `engine`. `auto`
     takes the first on a CPU, the faster of the others on a GPU, and the last elsewhere."""
     task_columns: Annotated[int, Field(ge=1)] | None = None
-    """The number of support columns of one task. None gives some 75 tasks a step, and fewer for cheap kernels. 1 gives
-    the most tasks, which suits more than some 20 devices."""
+    """The number of support columns of one task. None cuts them into twenty runs, and into fewer for cheap kernels or
+    few images. Fewer columns give more tasks, or tasks of more target images."""
 
 
 class Tile(NamedTuple):
@@ -98,11 +111,16 @@ class Task(NamedTuple):
 
 
 class TileSize(NamedTuple):
-    """The size of a full tile: rows and columns in K_ts, and the side of the square tiles of K_ss."""
+    """The size of a full tile: rows and columns in K_ts, and the side of the square tiles of K_ss.
+
+    `run` is the length of a run of target rows, whose gradient is summed before it is added to others'; 0 where a task
+    has one run.
+    """
 
     rows: int
     columns: int
     side: int
+    run: int = 0
 
     def shape(self, tile: Tile) -> tuple[int, int]:
         """The full size that a tile, ragged or not, is computed at."""
@@ -110,7 +128,7 @@ class TileSize(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The tasks of a step, in the order in which their results are summed, and the size of their tiles."""
+    """The smallest tasks of a step, and the size of their tiles. The gradients of `ss` are summed in their order."""
 
     ss: list[Task]
     ts: list[Task]
@@ -134,20 +152,80 @@ def plan(
         task_columns: see `Blocks.task_columns`.
     """
     entries = max(1, memory_bytes // entry_bytes)
-    rows = _even_rows(max(1, num_target), math.ceil(max(1, num_target) / ROW_RUNS))
+    targets = max(1, num_target)
+    least = max(LEAST_ENTRIES, math.ceil(TASK_BYTES / entry_bytes))
     if task_columns is None:
-        worth_sending = math.ceil(TASK_BYTES / (rows * entry_bytes))
+        worth_sending = math.ceil(least / math.ceil(targets / ROW_RUNS))
         task_columns = max(LEAST_COLUMNS, math.ceil(num_support / COLUMN_RUNS), worth_sending)
     columns = _even(num_support, min(num_support, task_columns))
-    tile_columns = _even(columns, min(columns, math.isqrt(entries)))
+    runs = min(targets * columns // least, TASKS // math.ceil(num_support / columns))
+    rows = _even_rows(targets, math.ceil(targets / max(ROW_RUNS, runs)))
+    area = max(least, rows * columns)
+    in_vectors = entries // ROWS_TOGETHER or columns  # so that the rows of a tile fill a vector, where memory allows
+    tile_columns = _even(columns, min(columns, math.isqrt(entries), in_vectors))
     size = TileSize(
         rows=_even_rows(rows, min(rows, max(1, entries // tile_columns)), round_up=False),
         columns=tile_columns,
-        side=_even(num_support, min(num_support, math.isqrt(entries))),
+        side=_even(num_support, min(num_support, math.isqrt(min(entries, area)))),
+        run=rows,
     )
     ts = [Task("ts", run, across) for run in _split(num_target, rows) for across in _split(num_support, columns)]
-    ss = [Task("ss", strip, (strip[0], num_support)) for strip in _strips(num_support, size.side)]
+    ss = [Task("ss", strip, (strip[0], num_support)) for strip in _strips(num_support, size.side, area)]
     return Plan(ss, ts, size)
+
+
+def merged(made: Plan, places: int) -> list[Task]:
+    """Return the tasks of K_ts as they are handed out: neighbouring runs of the same columns together.
+
+    A task has 2^k runs from a multiple of 2^k on, the last ones of a side fewer, so that its gradient is a node of the
+    tree of sums (`settle`). Half of the columns are in tasks so large that each place gets one or two, half of the
+    others in tasks of half that size, and so on: the small ones at the end let all places finish together.
+
+    Args:
+        made: the plan.
+        places: how many devices or workers there are.
+    """
+    sides: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for task in made.ts:
+        sides.setdefault(task.columns, []).append(task.rows)
+    together = 1 << max(0, (len(made.ts) // (2 * max(places, PLACES))).bit_length() - 1)
+    tasks, left = [], list(sides.items())
+    while left:
+        now = len(left) if together == 1 else math.ceil(len(left) / 2)
+        for columns, rows in left[:now]:
+            ends = [
+                (rows[first], rows[min(first + together, len(rows)) - 1]) for first in range(0, len(rows), together)
+            ]
+            tasks += [Task("ts", (first[0], last[1]), columns) for first, last in ends]
+        left, together = left[now:], max(1, together // 2)
+    return tasks
+
+
+def runs(task: Task, size: TileSize) -> tuple[int, int]:
+    """Return the numbers of a task's first run of target rows, and of the one after its last."""
+    first = task.rows[0] // size.run if size.run else 0
+    return first, first + (math.ceil((task.rows[1] - task.rows[0]) / size.run) if size.run else 1)
+
+
+def settle(sums: dict[tuple[int, int], np.ndarray], first: int, last: int) -> bool:
+    """Add up what lies side by side in the tree of sums of runs, and say whether the sum of all of them is known.
+
+    The sum of runs `first` to `last` is that of the first 2^k, the most that are fewer than all, and of the others.
+
+    Args:
+        sums: the known sums, by their runs; those that are added up are replaced by their sum.
+        first: the first run.
+        last: the run after the last.
+    """
+    if (first, last) in sums:
+        return True
+    if last - first < 2:
+        return False
+    middle = first + (1 << (last - first - 1).bit_length() - 1)
+    known = [settle(sums, first, middle), settle(sums, middle, last)]
+    if all(known):
+        sums[first, last] = sums.pop((first, middle)) + sums.pop((middle, last))
+    return all(known)
 
 
 def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes: int) -> Plan:
@@ -174,22 +252,24 @@ def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes
 
 
 def tiles(task: Task, size: TileSize) -> list[Tile]:
-    """Return the tiles of a task, in the order in which their results are summed: row by row."""
+    """Return the tiles of a task, in the order in which their results are summed: run by run, and row by row."""
     height, width = (size.side, size.side) if task.matrix == "ss" else (size.rows, size.columns)
+    run = size.run if size.run and task.matrix == "ts" else task.rows[1] - task.rows[0]
     return [
         Tile(task.matrix, rows, columns)
-        for rows in _split(task.rows[1], height, task.rows[0])
+        for together in _split(task.rows[1], run, task.rows[0])
+        for rows in _split(together[1], height, together[0])
         for columns in _split(task.columns[1], width, task.columns[0])
         if task.matrix == "ts" or rows[0] <= columns[0]
     ]
 
 
-def _strips(length: int, side: int) -> list[tuple[int, int]]:
-    """Cut the rows of a triangle in two parts of about equal area, at a boundary of tiles; one, if it is one tile."""
-    if side >= length:
-        return [(0, length)]
-    cut = max(1, round(length * (1 - math.sqrt(0.5)) / side)) * side
-    return [(0, cut), (cut, length)]
+def _strips(length: int, side: int, area: int) -> list[tuple[int, int]]:
+    """Cut the rows of a triangle in parts of about equal area, at least about `area`, at boundaries of tiles."""
+    count = max(2, min(STRIPS, length * length // 2 // area))
+    cuts = {round(length * (1 - math.sqrt(1 - part / count)) / side) * side for part in range(1, count)}
+    bounds = [0, *sorted(cut for cut in cuts if 0 < cut < length), length]
+    return list(itertools.pairwise(bounds))
 
 
 def _even(length: int, most: int) -> int:

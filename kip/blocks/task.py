@@ -1,4 +1,4 @@
-"""One task, forward and vjp: its tiles in order, and their gradients summed in that order.
+"""One task, forward and vjp: its tiles in order, and their gradients summed as `kip.blocks.plan` says.
 
 Every executor runs exactly this, so that the bits of a task do not depend on where it is computed.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from kip.blocks import tile as tiling
-from kip.blocks.plan import Task, tiles
+from kip.blocks.plan import Task, runs, settle, tiles
 from kip.blocks.tile import Images
 from kip.errors import ShapeError
 
@@ -40,6 +40,22 @@ def backward(images: Images, task: Task, cotangent: np.ndarray) -> np.ndarray:
     """
     if cotangent.shape != task.shape:
         raise ShapeError(f"cotangent of {task}", got=cotangent.shape, expected=f"{task.shape}")
+    if task.matrix == "ss":
+        return _gradient(images, task, cotangent)
+    first, last = runs(task, images.size)
+    length = images.size.run or task.shape[0]
+    sums: dict[tuple[int, int], np.ndarray] = {}
+    for place in range(first, last):
+        top = task.rows[0] + (place - first) * length
+        rows = top, min(top + length, task.rows[1])
+        part = cotangent[rows[0] - task.rows[0] : rows[1] - task.rows[0]]
+        sums[place, place + 1] = _gradient(images, task._replace(rows=rows), part)
+        settle(sums, first, last)
+    return sums[first, last]
+
+
+def _gradient(images: Images, task: Task, cotangent: np.ndarray) -> np.ndarray:
+    """Return the gradient of a task of one run of rows: that of its tiles, summed in their order."""
     first, last = task.columns
     gradient = np.zeros((last - first, *images.support.shape[1:]), images.support.dtype)
     for tile in tiles(task, images.size):

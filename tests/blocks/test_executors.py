@@ -1,5 +1,6 @@
 """The contract of every executor, and tiled against whole: values and gradients."""
 
+import importlib
 from typing import Literal
 
 import jax
@@ -56,6 +57,32 @@ def whole(kernel, support, target, k_ss_bar, k_ts_bar):
 
     with float64():
         return [np.asarray(a) for a in run(support, target, (k_ss_bar, k_ts_bar))]
+
+
+@pytest.mark.parametrize("count", [1, 22, 33])
+def test_merged_tasks_change_no_bit(rng, monkeypatch, count):
+    for name in ("LEAST_ENTRIES", "TASK_BYTES", "PLACES"):
+        monkeypatch.setattr(importlib.import_module("kip.blocks.plan"), name, 1)
+
+    class Among(LocalExecutor):
+        handed_out = 0
+
+        def backward(self, tasks, cotangents):
+            self.handed_out = len(tasks)
+            return super().backward(tasks, cotangents)
+
+    support, target = (images(rng, number).astype(np.float32) for number in (5, count))
+    k_ss_bar, k_ts_bar = rng.standard_normal((5, 5)), rng.standard_normal((count, 5))
+    results, numbers = set(), []
+    for places in (1, 3, 1000):
+        monkeypatch.setattr(Among, "places", places)
+        with Among() as among:
+            blocks = SmallTiles(2, among)
+            k_ss, k_ts = blocks.forward(FC, support, target)
+            results.add((k_ss.tobytes(), k_ts.tobytes(), blocks.backward(k_ss_bar, k_ts_bar).tobytes()))
+            numbers.append(among.handed_out)
+    assert len(results) == 1
+    assert count == 1 or numbers[0] < numbers[1] < numbers[2]
 
 
 # One, a prime, the tile less one, the tile, the tile plus one. Once is enough for the other kernels: what depends on

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kip.blocks import plan, tiles
-from kip.blocks.plan import COLUMN_RUNS, LEAST_COLUMNS, ROW_RUNS, TASK_BYTES
+from kip.blocks import merged, plan, tiles
+from kip.blocks.plan import COLUMN_RUNS, LEAST_COLUMNS, LEAST_ENTRIES, STRIPS, TASK_BYTES, TASKS, runs, settle
 
 ENTRY = 11 << 20
 """Bytes an entry that make a task of few columns worth sending."""
@@ -18,9 +18,11 @@ ENTRY = 11 << 20
     entry=st.sampled_from([1, 7, 100, 1 << 24, 1 << 30]),
     entries=st.integers(0, 700),
     columns=st.none() | st.integers(1, 50),
+    places=st.sampled_from([1, 32, 100, 10_000]),
 )
-def test_tasks_and_their_tiles_cover_every_entry_once_and_fit_the_memory(n, m, entry, entries, columns):
+def test_tasks_and_their_tiles_cover_every_entry_once_and_fit_the_memory(n, m, entry, entries, columns, places):
     made = plan(n, m, entry, entries * entry, task_columns=columns)
+    made = made._replace(ts=merged(made, places))
     for matrix, rows in (("ss", n), ("ts", m)):
         seen = np.zeros((rows, n), int)
         for task in getattr(made, matrix):
@@ -38,9 +40,9 @@ def test_tasks_and_their_tiles_cover_every_entry_once_and_fit_the_memory(n, m, e
 
 
 def test_sides_are_cut_evenly():
-    made = plan(100, 1000, ENTRY, 64 * 64 * ENTRY, task_columns=100)
-    assert made.size == (80, 50, 50)
-    assert {task.rows for task in made.ts} == {(0, 336), (336, 672), (672, 1000)}
+    made = plan(100, 1000, 1 << 16, 64 * 64 << 16, task_columns=100)
+    assert made.size == (64, 50, 50, 176)
+    assert {task.shape for task in made.ts} == {(176, 100), (120, 100)}
 
 
 def test_runs_of_rows_fill_vectors_of_sixteen_pairs():
@@ -57,18 +59,33 @@ def test_the_triangle_halves_the_work():
 
 @pytest.mark.parametrize("memory", [1, 10**12])
 def test_extremes_of_memory(memory):
-    assert plan(7, 12, entry_bytes=1000, memory_bytes=memory).size == ((1, 1, 1) if memory == 1 else (4, 7, 7))
+    assert plan(7, 12, entry_bytes=1000, memory_bytes=memory).size == ((1, 1, 1, 4) if memory == 1 else (4, 7, 7, 4))
 
 
-def test_a_step_of_the_papers_size_has_some_seventy_tasks():
+def test_a_step_of_the_papers_size_has_tasks_for_hundreds_of_workers():
     made = plan(100, 5000, ENTRY, 1 << 30)
-    assert len(made.ts) == ROW_RUNS * COLUMN_RUNS
-    assert len(made.ss) == 2
+    assert TASKS / 2 < len(made.ts) <= TASKS
+    assert len({task.columns for task in made.ts}) == COLUMN_RUNS
+    assert all(rows * columns >= LEAST_ENTRIES for rows, columns in (task.shape for task in made.ts[:-COLUMN_RUNS]))
+    triangle = [sum(len(range(row, 100)) for row in range(*task.rows)) for task in made.ss]
+    assert max(triangle) <= 2 * 256 * 5, "no task of K_ss is late for the others"
+    assert len(plan(1000, 5000, ENTRY, 1 << 30).ss) <= STRIPS
+
+
+def test_tasks_are_merged_for_few_devices_and_end_with_small_ones():
+    made = plan(100, 5000, ENTRY, 1 << 30)
+    few, some, many = (merged(made, places) for places in (1, 64, 300))
+    assert len(few) < len(made.ts) / 4 < len(some) < len(many) == len(made.ts)
+    for tasks, places in ((few, 8), (some, 64)):
+        entries = [task.shape[0] * task.shape[1] for task in tasks]
+        assert sum(entries[-places:]) < sum(entries) / 6, "all finish together"
+    assert max(task.shape[0] for task in few) > 8 * made.size.run, "few gradients travel"
+    assert sum(task.shape[0] > made.size.run for task in some) >= 64
 
 
 def test_cheap_kernels_are_not_cut_in_columns_and_narrow_tasks_are_given_on_request():
     assert {task.columns for task in plan(100, 5000, 100, 1 << 30).ts} == {(0, 100)}
-    assert {task.shape[1] for task in plan(10, 5000, ENTRY, 1 << 30).ts} == {LEAST_COLUMNS, 10 % LEAST_COLUMNS}
+    assert {task.columns for task in plan(10, 5000, ENTRY, 1 << 30).ts} == {(0, LEAST_COLUMNS), (4, 8), (8, 10)}
     assert {task.shape[1] for task in plan(10, 5000, ENTRY, 1 << 30, task_columns=1).ts} == {1}
 
 
@@ -77,3 +94,30 @@ def test_every_task_but_the_last_of_a_side_is_worth_sending():
     shapes = [task.shape for task in made.ts if task.columns[1] < 100]
     assert shapes
     assert all(rows * columns * (1 << 16) >= TASK_BYTES / 2 for rows, columns in shapes)
+
+
+@given(count=st.integers(1, 70), places=st.integers(1, 200), order=st.randoms(use_true_random=False))
+def test_the_sum_of_runs_has_the_same_bits_however_they_are_merged_and_whenever_they_come(count, places, order):
+    numbers = np.random.default_rng(count).standard_normal((count, 1)).astype(np.float32)
+    made = plan(4, 16 * count, 1 << 30, 1 << 60, task_columns=4)
+    made = made._replace(
+        ts=[made.ts[0]._replace(rows=(16 * place, 16 * place + 16)) for place in range(count)],
+        size=made.size._replace(run=16),
+    )
+
+    def total(first, last):
+        if last - first == 1:
+            return numbers[first]
+        middle = first + max(2**k for k in range(8) if 2**k < last - first)
+        return total(first, middle) + total(middle, last)
+
+    sums = {}
+    tasks = merged(made, places)
+    order.shuffle(tasks)
+    for task in tasks:
+        first, last = runs(task, made.size)
+        sums[first, last] = total(first, last)
+        done = settle(sums, 0, count)
+    assert done
+    assert list(sums) == [(0, count)]
+    assert sums[0, count].tobytes() == total(0, count).tobytes()

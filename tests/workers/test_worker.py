@@ -27,7 +27,7 @@ BEGIN = {
     "epoch": 1,
     "kernel": config.to_dict(KERNEL),
     "dtype": "float32",
-    "size": [2, 2, 2],
+    "size": [2, 2, 2, 0],
     "implementation": "auto",
     "support": "s",
     "target": "t",
@@ -132,8 +132,9 @@ def test_a_task_that_does_not_fit_the_images_is_refused(worker, change, words):
         {"kernel": 3},
         {"dtype": "object"},
         {"size": [1, 2]},
-        {"size": [1 << 40, 2, 2]},
-        {"size": [0, 1, 1]},
+        {"size": [1 << 40, 2, 2, 0]},
+        {"size": [0, 1, 1, 0]},
+        {"size": [2, 2, 2, -1]},
         {"implementation": "shell"},
         {"support": None},
         {"source": {"split": "../secrets"}},
@@ -170,7 +171,7 @@ def test_the_worker_makes_the_servers_target_images_from_its_own_data():
     for step in (0, 1):
         batch = problem.target_batch(30, step=step)
         source = {"split": "train", "step": step, "rows": None, "checksum": batch.source.checksum}
-        begin = {**BEGIN, "epoch": step + 1, "source": source, "size": [2, 1, 1]}
+        begin = {**BEGIN, "epoch": step + 1, "source": source, "size": [2, 1, 1, 0]}
         support = batch.images[:1]
         answer = ask(worker, "begin", begin, support=support, indices=batch.source.indices)
         assert answer.kind == "begun", answer
