@@ -22,7 +22,7 @@ from kip.blocks import Images, LocalExecutor, Task
 from kip.errors import ShapeError
 from kip.server.member import Job, Link, Settings
 from kip.server.scheduler import Scheduler
-from kip.workers.codec import Message, encode
+from kip.workers.codec import Message, encode, encode_fields
 from kip.workers.worker import versions
 
 
@@ -59,6 +59,8 @@ class RemoteExecutor:
         self._digests: dict[str, str] = {}
         self._kernel = ""
         """The step's kernel and sizes, in words."""
+        self._shared = ""
+        """The fields that all messages of the step's tasks have, encoded."""
         self._beginnings: dict[tuple[frozenset[str], bool], bytes] = {}
         """The step's encoded messages, by what they bring and whether the worker holds the data set."""
         self._on_close = on_close
@@ -73,7 +75,7 @@ class RemoteExecutor:
     def begin(self, images: Images) -> None:
         """Note the step's images; workers get them when they get their first task."""
         self.epoch, self._images = next(self._epochs), images
-        self._digests, self._beginnings, self._kernel = {}, {}, ""
+        self._digests, self._beginnings, self._kernel, self._shared = {}, {}, "", ""
 
     def forward(self, tasks: Sequence[Task]) -> Iterator[np.ndarray]:
         """Yield each task's block of the kernel matrix, in order."""
@@ -160,8 +162,9 @@ class RemoteExecutor:
     def _names(self) -> dict[str, Any]:
         return {"run": self._run, "configuration": self._configuration, "epoch": self.epoch}
 
-    def _message(self, kind: str, task: Task, **arrays: np.ndarray) -> Message:
-        return Message(kind, {**self._names(), "task": [task.matrix, *task.rows, *task.columns]}, arrays)
+    def _message(self, kind: str, task: Task, **arrays: np.ndarray) -> bytes:
+        self._shared = self._shared or encode_fields(self._names())
+        return encode(Message(kind, {"task": [task.matrix, *task.rows, *task.columns]}, arrays), shared=self._shared)
 
     def _backward_job(self, task: Task, cotangent: np.ndarray) -> Job:
         images = self._now()

@@ -171,7 +171,10 @@ def run(
 def _job(session: _Session, state: np.ndarray, step: int, place: int) -> Job:
     fields = {"epoch": session.epoch, "step": step, "place": place}
     return Job(
-        lambda: Message("forward", fields, {"state": state}), state.shape, state.dtype, partial(compute, state, place)
+        lambda: encode(Message("forward", fields, {"state": state})),
+        state.shape,
+        state.dtype,
+        partial(compute, state, place),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from kip.server.trust import Witness
-from kip.workers.codec import MOST, Message
+from kip.workers.codec import MOST
 
 MemberState = Literal["live", "lost", "stalled", "quarantined", "distrusted", "dismissed"]
 """The state of a worker. The last two states are for good: its results differ from others', or its version or hardware
@@ -59,14 +59,14 @@ class Job(NamedTuple):
     """One task: how to ask for it, and what its result must look like.
 
     Attributes:
-        message: makes the message; called again for each attempt.
+        message: makes the encoded message; called again for each attempt.
         shape: the shape of the result.
         dtype: the dtype of the result.
         compute: computes the result in this process.
         kind: jobs of one kind take about the same time on one worker.
     """
 
-    message: Callable[[], Message]
+    message: Callable[[], bytes]
     shape: tuple[int, ...]
     dtype: np.dtype
     compute: Callable[[], np.ndarray]

@@ -259,7 +259,7 @@ class Scheduler:
         work.tried.add(member.key)
         if not work.done:
             self._unfinished[work.place] = work
-        self._send(member, "task", encode(work.job.message()), work=work)
+        self._send(member, "task", work.job.message(), work=work)
 
     def _next_work(self, member: Member) -> Work | None:
         if self._gets_copies(member):
@@ -493,8 +493,7 @@ class Scheduler:
             got = f"{result.dtype} {result.shape}"
             raise MessageError("a task's result", got=got, expected=f"{job.dtype} {job.shape}")
         now, member.excuses = time.monotonic(), 0
-        limit = self._limit(work)
-        if limit is None or now - sent_at <= limit:
+        if witness.late and ((limit := self._limit(work)) is None or now - sent_at <= limit):
             witness.late = 0
         finite = bool(np.isfinite(result).all())
         if work.done:  # a check, or a copy that was slower

@@ -47,8 +47,13 @@ class Message(NamedTuple):
     arrays: Mapping[str, np.ndarray] = {}
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message, *, shared: str = "") -> bytes:
     """Return a message's bytes.
+
+    Args:
+        message: the message.
+        shared: further fields that many messages have, as `encode_fields` returns them: most of a task's header is the
+            same for all tasks of a step.
 
     Raises:
         MessageError: if it is too large, or an array's dtype or rank has no place in a message.
@@ -64,7 +69,8 @@ def encode(message: Message) -> bytes:
             )
         listed.append([name, dtype, list(array.shape)])
         body.append(np.ascontiguousarray(array, DTYPES[dtype]).tobytes())
-    header = json.dumps({"kind": message.kind, "fields": message.fields, "arrays": listed}).encode()
+    fields = ", ".join(filter(None, [shared, encode_fields(message.fields)]))
+    header = f'{{"kind": {_text(message.kind)}, "fields": {{{fields}}}, "arrays": {json.dumps(listed)}}}'.encode()
     length = sum(map(len, body))
     if len(header) > MAX_HEADER or length > MAX_BODY or len(listed) > MAX_ARRAYS:
         raise MessageError(
@@ -75,6 +81,11 @@ def encode(message: Message) -> bytes:
         )
     content = b"".join([header, *body])
     return PREFIX.pack(MAGIC, VERSION, 0, len(header), length, zlib.crc32(content)) + content
+
+
+def encode_fields(fields: dict[str, Any]) -> str:
+    """Return the JSON of fields without its braces."""
+    return json.dumps(fields)[1:-1]
 
 
 def decode(data: bytes) -> Message:
@@ -160,5 +171,6 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+_text = json.encoder.encode_basestring_ascii
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 """Made once: `json.loads` would make one for each message, which takes longer than reading the header."""

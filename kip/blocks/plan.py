@@ -44,7 +44,7 @@ LEAST_COLUMNS = 4
 that is done once for each image."""
 STRIPS = 16
 """The most tasks of K_ss."""
-PLACES = 8
+PLACES = 32
 """Devices for which tasks are merged where there are fewer, so that a bar has some hundred steps."""
 WHOLE_SIDE = 256
 """The most images on each side of a task of a whole matrix, see `whole`: from here on an image's own work is little
@@ -178,7 +178,7 @@ def merged(made: Plan, places: int) -> list[Task]:
     """Return the tasks of K_ts as they are handed out: neighbouring runs of the same columns together.
 
     A task has 2^k runs from a multiple of 2^k on, the last ones of a side fewer, so that its gradient is a node of the
-    tree of sums (`settle`). Half of the columns are in tasks so large that each place gets one or two, half of the
+    tree of sums (`settle`). Half of the columns are in tasks so large that each place gets about one, half of the
     others in tasks of half that size, and so on: the small ones at the end let all places finish together.
 
     Args:
@@ -188,10 +188,13 @@ def merged(made: Plan, places: int) -> list[Task]:
     sides: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for task in made.ts:
         sides.setdefault(task.columns, []).append(task.rows)
-    together = 1 << max(0, (len(made.ts) // (2 * max(places, PLACES))).bit_length() - 1)
+    places = max(places, PLACES)
+    share = math.ceil(len(made.ts) / places)
+    is_one_for_each = share in (1, 2, 4)  # no place finishes earlier with smaller ones, which are more messages
+    together = share if is_one_for_each else 1 << max(0, (len(made.ts) // places).bit_length() - 1)
     tasks, left = [], list(sides.items())
     while left:
-        now = len(left) if together == 1 else math.ceil(len(left) / 2)
+        now = len(left) if is_one_for_each or together == 1 else math.ceil(len(left) / 2)
         for columns, rows in left[:now]:
             ends = [
                 (rows[first], rows[min(first + together, len(rows)) - 1]) for first in range(0, len(rows), together)
