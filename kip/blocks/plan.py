@@ -44,7 +44,7 @@ LEAST_COLUMNS = 4
 that is done once for each image."""
 STRIPS = 16
 """The most tasks of K_ss."""
-PLACES = 32
+PLACES = 16
 """Devices for which tasks are merged where there are fewer, so that a bar has some hundred steps."""
 WHOLE_SIDE = 256
 """The most images on each side of a task of a whole matrix, see `whole`: from here on an image's own work is little
