@@ -117,6 +117,8 @@ class Scheduler:
         self._free: deque[Member] = deque()
         self._again: deque[Work] = deque()
         self._fresh: Iterator[Work] = iter(())
+        self._num_fresh = 0
+        """How many of the round's tasks nobody has been given yet."""
         self._unfinished: dict[int, Work] = {}
         self._times: OrderedDict[Hashable, _Times] = OrderedDict()
         """Seconds that tasks take, by kind; the kinds of this round are the newest."""
@@ -164,7 +166,7 @@ class Scheduler:
             WorkersLostError: if no worker answers for longer than `Settings.patience`.
             TaintedError: if results of earlier rounds cannot be believed.
         """
-        self._fresh = (Work(place, job) for place, job in enumerate(jobs))
+        self._fresh, self._num_fresh = (Work(place, job) for place, job in enumerate(jobs)), count
         self._again.clear()
         self._unfinished, self._works = {}, {}
         self.checks.clear()
@@ -224,7 +226,7 @@ class Scheduler:
                 work = self._next_work(member)
                 if work is None:
                     idle.append(member)
-                    if not (self._again or self.checks.waiting or self._gets_copies(member)):
+                    if not (self._num_fresh or self._again or self.checks.waiting or self._gets_copies(member)):
                         break  # nor is there anything for the others
                 else:
                     self._hand(member, work)
@@ -275,7 +277,12 @@ class Scheduler:
                 self._again.append(work)  # somebody else's turn
                 continue
             return work
-        return next(self._fresh, None) or self._straggler(member)
+        if self._num_fresh and member.tasks_in_flight and self._num_fresh <= len(self.members):
+            return None  # the last tasks are for those that have done theirs
+        if work := next(self._fresh, None):
+            self._num_fresh -= 1
+            return work
+        return self._straggler(member)
 
     def _able(self) -> list[Member]:
         """Return the workers that compute now, and in time."""
