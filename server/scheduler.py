@@ -118,7 +118,7 @@ class Scheduler:
         self._again: deque[Work] = deque()
         self._fresh: Iterator[Work] = iter(())
         self._num_fresh = 0
-        """How many of the round's tasks nobody has been given yet."""
+        """The number of the round's tasks that nobody has been given yet."""
         self._unfinished: dict[int, Work] = {}
         self._times: OrderedDict[Hashable, _Times] = OrderedDict()
         """Seconds that tasks take, by kind; the kinds of this round are the newest."""
