@@ -30,7 +30,9 @@ ROWS_TOGETHER = 16
 """Runs of at least so many target rows are multiples of it, but for the last: the engine's form for CPUs computes
 sixteen pairs in a vector (`kip.kernels.fused.layout.LANES`), and accelerators fill theirs by powers of two."""
 TASKS = 400
-"""The most tasks of K_ts, where `Blocks.task_columns` does not ask for more: enough for some hundred devices."""
+"""The most tasks of K_ts, where they are no larger than `LARGE_ENTRIES`: enough for some hundred devices."""
+LARGE_ENTRIES = 8192
+"""Entries of a task from which on there are more than `TASKS`, up to ten times as many: for a thousand devices."""
 LEAST_ENTRIES = 1024
 """The fewest entries of a task: less does not fill an accelerator."""
 TASK_BYTES = 1 << 30
@@ -158,7 +160,8 @@ def plan(
         worth_sending = math.ceil(least / math.ceil(targets / ROW_RUNS))
         task_columns = max(LEAST_COLUMNS, math.ceil(num_support / COLUMN_RUNS), worth_sending)
     columns = _even(num_support, min(num_support, task_columns))
-    runs = min(targets * columns // least, TASKS // math.ceil(num_support / columns))
+    most = max(TASKS, min(10 * TASKS, targets * num_support // LARGE_ENTRIES))
+    runs = min(targets * columns // least, most // math.ceil(num_support / columns))
     rows = _even_rows(targets, math.ceil(targets / max(ROW_RUNS, runs)))
     area = max(least, rows * columns)
     in_vectors = entries // ROWS_TOGETHER or columns  # so that the rows of a tile fill a vector, where memory allows
@@ -189,7 +192,7 @@ def merged(made: Plan, places: int) -> list[Task]:
     for task in made.ts:
         sides.setdefault(task.columns, []).append(task.rows)
     places = max(places, PLACES)
-    share = math.ceil(len(made.ts) / places)
+    share = math.ceil(len(made.ts) / max(1, places - len(made.ss)))
     is_one_for_each = share in (1, 2, 4)  # no place finishes earlier with smaller ones, which are more messages
     together = share if is_one_for_each else 1 << max(0, (len(made.ts) // places).bit_length() - 1)
     tasks, left = [], list(sides.items())

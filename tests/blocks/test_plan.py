@@ -72,6 +72,11 @@ def test_a_step_of_the_papers_size_has_tasks_for_hundreds_of_workers():
     assert len(plan(1000, 5000, ENTRY, 1 << 30).ss) <= STRIPS
 
 
+@pytest.mark.parametrize(("support", "target", "most"), [(1000, 5000, 610), (1000, 50_000, 10 * TASKS), (10, 600, 5)])
+def test_larger_steps_have_more_tasks_and_smaller_ones_fewer(support, target, most):
+    assert 0.7 * most < len(plan(support, target, ENTRY, 1 << 30).ts) <= most + 1
+
+
 @pytest.mark.parametrize(("places", "number"), [(1, 80), (16, 80), (64, 200), (128, 100), (256, 200), (500, 400)])
 def test_tasks_are_merged_for_few_devices_and_let_all_finish_together(places, number):
     made = plan(100, 5000, ENTRY, 1 << 30)
