@@ -64,7 +64,14 @@ def test_bad_lines_in_the_metrics_do_not_stop_a_run_and_are_gone_afterwards(dama
     assert len([record for record in caplog.records if "no rows of metrics" in record.getMessage()]) == 1
 
 
-@pytest.mark.parametrize("result", [b"", b"null", b"[1]", b'{"steps": 6, "seco', b"\xff", b'{"steps": "six"}'])
+@pytest.mark.parametrize(
+    "result",
+    [
+        b'{"steps": 6, "seco',
+        b"\xff",
+        *(pytest.param(r, marks=pytest.mark.slow) for r in (b"", b"null", b"[1]", b'{"steps": "six"}')),
+    ],
+)
 def test_report_and_status_are_made_of_what_is_left(damaged, capsys, result):
     (damaged / "result.json").write_bytes(result)
     for name in (
@@ -113,12 +120,11 @@ def no_waiting():
     ("name", "refusing"),
     [
         ("config.json", ("status", "report", "export")),
-        ("metrics.jsonl", ()),
-        ("result.json", ()),
-        ("status.json", ()),
-        ("analysis.json", ()),
+        *(
+            pytest.param(name, (), marks=pytest.mark.slow)
+            for name in ("metrics.jsonl", "result.json", "status.json", "analysis.json", "initial.npz")
+        ),
         ("images.png", ()),
-        ("initial.npz", ()),
         ("distilled.npz", ("report", "export", "evaluate")),
         ("checkpoints/000006.npz", ("export",)),
         ("run.lock", ()),

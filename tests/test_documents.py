@@ -226,7 +226,7 @@ def test_a_tutorial_runs_as_it_stands(name, user_folder, monkeypatch):
         pytest.skip(f"all but the blocks that need {', '.join(sorted(set(said)))}, which are not installed")
 
 
-COMPILE_LONG = ("docs/guides/kernel.md", "docs/guides/neural_tangents.md")
+COMPILE_LONG = tuple(f"docs/guides/{name}.md" for name in ("arrays", "kernel", "neural_tangents", "scikit_learn"))
 
 
 @pytest.mark.parametrize(

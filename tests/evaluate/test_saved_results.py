@@ -13,7 +13,10 @@ SMALL = ["FC1 width=8", "--seeds", "1"]
 @pytest.mark.parametrize(
     ("module", "function", "command", "network", "key"),
     [
-        ("setting", "judge", "compare RUN --baselines random --epochs 1", "--networks", "cells"),
+        pytest.param(
+            *("setting", "judge", "compare RUN --baselines random --epochs 1", "--networks", "cells"),
+            marks=pytest.mark.slow,
+        ),
         ("pretraining", "_judged", "pretraining RUN --data digits --starts distilled none", "--networks", "cells"),
         (
             "transfer",

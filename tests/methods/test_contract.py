@@ -291,6 +291,10 @@ def test_a_configuration_survives_json(name):
     assert config.from_json(Experiment, json.dumps(whole.to_dict()), source="here") == whole
 
 
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("KIP", "DM", "FRePo", "LD") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
+)
 def test_steps_lower_the_loss(name, problem, store):
     """The mean loss of the last steps against the first ones, on target batches of 60 digits."""
     method = untyped(METHOD_VALUES[name])

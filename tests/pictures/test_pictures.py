@@ -57,7 +57,13 @@ def test_every_image_size_gives_a_picture_of_sensible_size(tmp_path, size, chann
 
 
 @pytest.mark.parametrize(
-    ("classes", "per_class", "shown"), [(10, 50, 100), (100, 10, 200), (100, 1, 100), (2, 1, 2), (1, 1, 1), (14, 3, 42)]
+    ("classes", "per_class", "shown"),
+    [
+        (10, 50, 100),
+        (2, 1, 2),
+        (1, 1, 1),
+        *(pytest.param(*c, marks=pytest.mark.slow) for c in ((100, 10, 200), (100, 1, 100), (14, 3, 42))),
+    ],
 )
 def test_the_picture_says_how_many_of_how_many_images_it_shows(tmp_path, figures, classes, per_class, shown):
     images, labels, class_index = distilled(classes=classes, per_class=per_class, size=16, channels=3, learned=True)

@@ -81,6 +81,7 @@ def test_what_is_given_comes_first_and_a_folder_that_has_gone_is_forgotten(place
         folder.export_run(run, step=1, data_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_place_is_that_of_the_variable_too(place, tmp_path, monkeypatch):
     monkeypatch.setenv("KIP_DATA_DIR", str(place / "sets"))
     config = kip.load_experiment(str(place / "config.py"))

@@ -185,7 +185,17 @@ def test_frepo_cuts_a_square_of_a_quarter_of_the_side_inside_the_image(side):
     assert (min(firsts), max(firsts)) == (0, side - length)
 
 
-@pytest.mark.parametrize("kind", ["shift", "flip_shift", "dsa", "dsa_no_flip", "dc", "noise", "frepo", "frepo_no_flip"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "flip_shift",
+        "dsa",
+        "dc",
+        "noise",
+        "frepo",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("shift", "dsa_no_flip", "frepo_no_flip")),
+    ],
+)
 def test_an_augmentation_changes_images_by_its_key_alone(rng, kind):
     images = batch(rng, 8)
     apply = jax.jit(augment_images, static_argnums=0)
@@ -224,6 +234,7 @@ def test_siamese_batches_are_the_same_view_of_their_images(rng):
     assert len(kinds) > 25
 
 
+@pytest.mark.slow
 def test_a_siamese_view_lets_the_gradient_through(rng):
     real, synthetic = batch(rng, 8, 3), batch(rng, 8, 2)
 

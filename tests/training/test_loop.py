@@ -90,7 +90,8 @@ def test_training_is_plain_momentum_gradient_descent(rng, loss):
         np.testing.assert_allclose(ours, plain, rtol=2e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_many_at_once_are_what_each_is_alone(rng, kind):
     images, labels, classes = toy(rng, 30)
     optimizer = Optimizer(kind, momentum=0.9 if kind == "sgd" else 0.0, schedule="cosine")
