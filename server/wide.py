@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from kip.blocks import Task, merged, plan
+from kip.server.bench import BACKWARD, ENTRY_BYTES, IMAGE, MEMORY_BYTES
 
-IMAGE_BYTES = 32 * 32 * 3 * 4
+IMAGE_BYTES = 4 * math.prod(IMAGE)
 INDEX_BYTES = 8
 CHUNK_BYTES = 1 << 16
-ENTRY_BYTES, MEMORY_BYTES = 1 << 20, 1 << 30
-"""Of one entry, and of a tile: they set the tasks of K_ss."""
-BACKWARD = 2 / 3
-"""The share of an entry's time that its vjp takes."""
 
 
 class Links(NamedTuple):
@@ -45,6 +43,38 @@ class Links(NamedTuple):
     up: float = 10.0
     latency: float = 0.05
     message: float = 1e-4
+
+
+class Work(NamedTuple):
+    """The work of a step, and who does it.
+
+    Attributes:
+        workers: how many, of equal speed.
+        support: support images of 32x32x3.
+        target: target images.
+        entry: seconds of an entry, forward and vjp.
+    """
+
+    workers: int
+    support: int
+    target: int
+    entry: float
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks, as they are handed out."""
+        made = plan(self.support, self.target, ENTRY_BYTES, MEMORY_BYTES)
+        return [*made.ss, *merged(made, self.workers)]
+
+    @property
+    def gradient(self) -> int:
+        """Bytes of X_s, and of its gradient."""
+        return self.support * IMAGE_BYTES
+
+    @property
+    def images(self) -> int:
+        """Bytes of X_s, and of the numbers of the targets."""
+        return self.gradient + self.target * INDEX_BYTES
 
 
 class Step(NamedTuple):
@@ -68,76 +98,57 @@ class Step(NamedTuple):
         return self.broadcast + self.compute + self.gather
 
 
-def star(workers: int, support: int, target: int, entry: float, links: Links) -> Step:
-    """Return the cost of a step as it is built.
-
-    Args:
-        workers: how many, of equal speed.
-        support: support images of 32x32x3.
-        target: target images.
-        entry: seconds of an entry, forward and vjp.
-        links: what the messages pass.
-    """
-    tasks = _tasks(workers, support, target)
-    images = support * IMAGE_BYTES + target * INDEX_BYTES
-    blocks = sum(4 * task.shape[0] * task.shape[1] for task in tasks)
+def star(work: Work, links: Links) -> Step:
+    """Return the cost of a step as it is built."""
+    tasks = work.tasks
+    blocks = _block_bytes(tasks)
     gradients = sum(task.shape[1] * IMAGE_BYTES for task in tasks)
-    broadcast = max(workers * max(_seconds(images, links.server), links.message), _seconds(images, links.down))
+    sending = work.workers * max(_seconds(work.images, links.server), links.message)
     rows, columns = max((task.shape for task in tasks), key=lambda shape: shape[1])
     back = max(_seconds(gradients + blocks, links.server), 2 * len(tasks) * links.message)
     back += _seconds(columns * IMAGE_BYTES, links.up) + _seconds(4 * rows * columns, links.down)
     return Step(
-        broadcast + links.latency,
-        _compute(workers, tasks, entry),
+        max(sending, _seconds(work.images, links.down)) + links.latency,
+        _compute(work, tasks),
         back + 4 * links.latency,  # a task and its result, forward and vjp
-        workers * images + 2 * blocks + gradients,  # cotangents have the bytes of the blocks
+        work.workers * work.images + 2 * blocks + gradients,  # cotangents have the bytes of the blocks
     )
 
 
-def tree(workers: int, support: int, target: int, entry: float, links: Links, fan_out: int = 2) -> Step:
-    """Return the cost of a step whose images and gradients are passed on by the workers.
-
-    Args:
-        workers: how many, of equal speed.
-        support: support images of 32x32x3.
-        target: target images.
-        entry: seconds of an entry, forward and vjp.
-        links: what the messages pass.
-        fan_out: to how many others each passes on what it gets.
-    """
-    tasks = _tasks(workers, support, target)
+def tree(work: Work, links: Links, fan_out: int = 2) -> Step:
+    """Return the cost of a step whose images and gradients each worker passes on, to and from `fan_out` others."""
+    tasks = work.tasks
     depth = 1
-    while sum(fan_out**level for level in range(1, depth + 1)) < workers:
+    while sum(fan_out**level for level in range(1, depth + 1)) < work.workers:
         depth += 1
-    images, gradient = support * IMAGE_BYTES + target * INDEX_BYTES, support * IMAGE_BYTES
-    blocks = sum(4 * task.shape[0] * task.shape[1] for task in tasks)
-    chunk = min(CHUNK_BYTES, gradient)
-    passing = fan_out * _seconds(images, links.up) + depth * (links.latency + fan_out * _seconds(chunk, links.up))
+    blocks = _block_bytes(tasks)
+    chunk = min(CHUNK_BYTES, work.gradient)
+    passing = fan_out * _seconds(work.images, links.up)
+    passing += depth * (links.latency + fan_out * _seconds(chunk, links.up))
     # A worker adds what comes from `fan_out` others to its own, chunk by chunk, and sends one gradient on.
-    adding = max(fan_out * _seconds(gradient, links.down), _seconds(gradient, links.up))
+    adding = max(fan_out * _seconds(work.gradient, links.down), _seconds(work.gradient, links.up))
     back = max(adding, _seconds(blocks, links.server)) + depth * (links.latency + _seconds(chunk, links.up))
     return Step(
         passing,
-        _compute(workers, tasks, entry),
+        _compute(work, tasks),
         back + 3 * links.latency,
-        fan_out * (images + gradient) + 2 * blocks,
+        fan_out * (work.images + work.gradient) + 2 * blocks,
     )
 
 
-def _tasks(workers: int, support: int, target: int) -> list[Task]:
-    made = plan(support, target, ENTRY_BYTES, MEMORY_BYTES)
-    return [*made.ss, *merged(made, workers)]
+def _block_bytes(tasks: Sequence[Task]) -> int:
+    return sum(4 * math.prod(task.shape) for task in tasks)
 
 
-def _compute(workers: int, tasks: Sequence[Task], entry: float) -> float:
+def _compute(work: Work, tasks: Sequence[Task]) -> float:
     """Return the seconds of the tasks: each goes to the worker that is free first, forward and then vjp."""
     total = 0.0
     for share in (1 - BACKWARD, BACKWARD):
-        free = [0.0] * workers
+        free = [0.0] * work.workers
         for task in tasks:
             rows, columns = task.shape
             entries = rows * columns - (rows * (rows - 1) / 2 if task.matrix == "ss" else 0)
-            heapq.heapreplace(free, free[0] + share * entry * entries)
+            heapq.heapreplace(free, free[0] + share * work.entry * entries)
         total += max(free)
     return total
 
@@ -155,21 +166,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--entry-microseconds", type=float, default=1000.0, help="what an entry takes a worker")
     parser.add_argument("--fan-out", type=int, default=2, help="to how many others a worker of the tree passes on")
     for name, default in Links._field_defaults.items():
-        text = {"server": "megabits a second", "down": "megabits a second", "up": "megabits a second"}.get(
-            name, "seconds"
-        )
-        parser.add_argument(f"--{name}", type=float, default=default, help=f"{text}; see `kip.server.wide.Links`")
+        unit = "seconds" if name in ("latency", "message") else "megabits a second"
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{unit}; see `kip.server.wide.Links`")
     options = parser.parse_args(arguments)
     links = Links(**{name: getattr(options, name) for name in Links._fields})
     entry = 1e-6 * options.entry_microseconds
     alone = entry * (options.support * options.target + options.support**2 / 2)
     for workers in options.workers:
-        of = workers, options.support, options.target, entry, links
-        for name, step in (("star", star(*of)), ("tree", tree(*of, options.fan_out))):
-            row = {"workers": workers, "way": name, **{key: round(value, 2) for key, value in step._asdict().items()}}
-            print(
-                json.dumps({**row, "seconds": round(step.seconds, 2), "times_as_fast": round(alone / step.seconds, 1)})
-            )
+        work = Work(workers, options.support, options.target, entry)
+        for name, step in (("star", star(work, links)), ("tree", tree(work, links, options.fan_out))):
+            parts = {key: round(value, 2) for key, value in step._asdict().items()}
+            total = {"seconds": round(step.seconds, 2), "times_as_fast": round(alone / step.seconds, 1)}
+            print(json.dumps({"workers": workers, "way": name, **parts, **total}))
 
 
 if __name__ == "__main__":

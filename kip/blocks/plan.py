@@ -207,16 +207,23 @@ def merged(made: Plan, places: int) -> list[Task]:
     return tasks
 
 
+def by_runs(task: Task, size: TileSize) -> list[Task]:
+    """Return a task cut into its runs of target rows, in their order; a task of K_ss is one."""
+    length = size.run if size.run and task.matrix == "ts" else task.shape[0]
+    return [task._replace(rows=rows) for rows in _split(task.rows[1], length, task.rows[0])]
+
+
 def runs(task: Task, size: TileSize) -> tuple[int, int]:
-    """Return the numbers of a task's first run of target rows, and of the one after its last."""
+    """Return the numbers of the first run of target rows of a task of K_ts, and of the one after its last."""
     first = task.rows[0] // size.run if size.run else 0
-    return first, first + (math.ceil((task.rows[1] - task.rows[0]) / size.run) if size.run else 1)
+    return first, first + len(by_runs(task, size))
 
 
 def settle(sums: dict[tuple[int, int], np.ndarray], first: int, last: int) -> bool:
     """Add up what lies side by side in the tree of sums of runs, and say whether the sum of all of them is known.
 
-    The sum of runs `first` to `last` is that of the first 2^k, the most that are fewer than all, and of the others.
+    The sum of runs `first` to `last` is that of the first 2^k, the most that are fewer than all, and of the others. The
+    tree depends on their number alone, so that a task's own runs may be counted from 0.
 
     Args:
         sums: the known sums, by their runs; those that are added up are replaced by their sum.
@@ -260,12 +267,11 @@ def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes
 def tiles(task: Task, size: TileSize) -> list[Tile]:
     """Return the tiles of a task, in the order in which their results are summed: run by run, and row by row."""
     height, width = (size.side, size.side) if task.matrix == "ss" else (size.rows, size.columns)
-    run = size.run if size.run and task.matrix == "ts" else task.rows[1] - task.rows[0]
     return [
         Tile(task.matrix, rows, columns)
-        for together in _split(task.rows[1], run, task.rows[0])
-        for rows in _split(together[1], height, together[0])
-        for columns in _split(task.columns[1], width, task.columns[0])
+        for part in by_runs(task, size)
+        for rows in _split(part.rows[1], height, part.rows[0])
+        for columns in _split(part.columns[1], width, part.columns[0])
         if task.matrix == "ts" or rows[0] <= columns[0]
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from kip.blocks import tile as tiling
-from kip.blocks.plan import Task, runs, settle, tiles
+from kip.blocks.plan import Task, by_runs, settle, tiles
 from kip.blocks.tile import Images
 from kip.errors import ShapeError
 
@@ -40,18 +40,13 @@ def backward(images: Images, task: Task, cotangent: np.ndarray) -> np.ndarray:
     """
     if cotangent.shape != task.shape:
         raise ShapeError(f"cotangent of {task}", got=cotangent.shape, expected=f"{task.shape}")
-    if task.matrix == "ss":
-        return _gradient(images, task, cotangent)
-    first, last = runs(task, images.size)
-    length = images.size.run or task.shape[0]
+    parts = by_runs(task, images.size)
     sums: dict[tuple[int, int], np.ndarray] = {}
-    for place in range(first, last):
-        top = task.rows[0] + (place - first) * length
-        rows = top, min(top + length, task.rows[1])
-        part = cotangent[rows[0] - task.rows[0] : rows[1] - task.rows[0]]
-        sums[place, place + 1] = _gradient(images, task._replace(rows=rows), part)
-        settle(sums, first, last)
-    return sums[first, last]
+    for place, part in enumerate(parts):
+        top = part.rows[0] - task.rows[0]
+        sums[place, place + 1] = _gradient(images, part, cotangent[top : top + part.shape[0]])
+        settle(sums, 0, len(parts))
+    return sums[0, len(parts)]
 
 
 def _gradient(images: Images, task: Task, cotangent: np.ndarray) -> np.ndarray:

@@ -216,11 +216,15 @@ def name(request):
     return request.param
 
 
-FEW = pytest.mark.parametrize(
-    "name",
-    [n if n in ("KIP", "DM", "RDED") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
-)
-"""For what takes a run or two: a few methods in the short tests, all of them in the long ones."""
+def shortly(*names):
+    """Let these methods be in the short tests, and the others in the long ones."""
+    return pytest.mark.parametrize(
+        "name", [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES]
+    )
+
+
+FEW = shortly("KIP", "DM", "RDED")
+"""For what takes a run or two."""
 
 
 @pytest.fixture
@@ -291,10 +295,7 @@ def test_a_configuration_survives_json(name):
     assert config.from_json(Experiment, json.dumps(whole.to_dict()), source="here") == whole
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("KIP", "DM", "FRePo", "LD") else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_VALUES],
-)
+@shortly("KIP", "DM", "FRePo", "LD")
 def test_steps_lower_the_loss(name, problem, store):
     """The mean loss of the last steps against the first ones, on target batches of 60 digits."""
     method = untyped(METHOD_VALUES[name])
