@@ -47,6 +47,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kip.precision import AnyArray
 from kip.training.warp import bilinear, nearest
 
 Augmentation = Literal[
@@ -173,6 +174,17 @@ def cutout(key: Array, images: Array, draws: int) -> Array:
         inside.append((jnp.arange(side) >= first) & (jnp.arange(side) < first + length))
     hole = inside[0][:, :, None] & inside[1][:, None, :]
     return jnp.where(hole[..., None], 0.0, images)
+
+
+def with_mirrors(images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
+    """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
+
+    >>> images, labels = with_mirrors(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.ones((1, 3)))
+    >>> images[1, :, :, 0].tolist(), labels.shape
+    ([[1.0, 0.0], [3.0, 2.0]], (2, 3))
+    """
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
 
 
 def flip(key: Array, images: Array, draws: int) -> Array:

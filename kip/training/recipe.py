@@ -20,7 +20,7 @@ from kip.training.batches import Drawn
 from kip.training.losses import Loss
 from kip.training.mix import Mix
 
-Schedule = Literal["constant", "cosine", "warm_cosine", "half_cosine", "linear", "halfway"]
+Schedule = Literal["constant", "cosine", "warm_cosine", "rise_cosine", "half_cosine", "linear", "halfway"]
 
 
 @value
@@ -39,7 +39,8 @@ class Optimizer:
     schedule: Schedule = "constant"
     """The schedule of the learning rate, which stays (`constant`), falls to 0 at the end as a `cosine` or a line
     (`linear`), to half as the first half of a cosine (`half_cosine`), or to a tenth in the middle (`halfway`).
-    `warm_cosine` rises as a line for a fortieth of the updates first, which is 5 of 200 epochs."""
+    `warm_cosine` first rises as a line for a fortieth of the updates. `rise_cosine` rises for half of them and falls to
+    a hundredth."""
 
     def __post_init__(self) -> None:
         if self.kind != "sgd" and self.momentum:
@@ -159,6 +160,8 @@ def rate_fraction(schedule: Schedule, step: Any, steps: int, drop_at: int | None
         rise = steps / 40
         falling = 0.5 * (1 + jnp.cos(jnp.pi * (step - rise) / (steps - rise)))
         return jnp.where(step < rise, (step + 1) / (rise + 1), falling)
+    if schedule == "rise_cosine":
+        return jnp.where(done < 0.5, 2 * done, 0.01 + 0.99 * 0.5 * (1 + jnp.cos(jnp.pi * (2 * done - 1))))
     if schedule == "linear":
         return 1.0 - done
     if schedule == "halfway":

@@ -123,3 +123,10 @@ def test_schedules_of_post_training_are_those_written_out():
     np.testing.assert_allclose(warm[:3], [1 / 3, 2 / 3, 1], rtol=1e-6)  # a fortieth rises
     falling = [0.5 * (1 + np.cos(np.pi * (step - 2) / 78)) for step in range(2, steps)]
     np.testing.assert_allclose(warm[2:], falling, rtol=1e-5, atol=1e-6)
+
+
+def test_the_schedule_of_rcigs_judge_is_that_of_two_joined_schedules_of_optax():
+    rise = optax.linear_schedule(0.0, 1.0, 50)
+    joined = optax.join_schedules([rise, optax.cosine_decay_schedule(1.0, 50, alpha=0.01)], [50])
+    ours = [float(rate_fraction("rise_cosine", step, 100)) for step in range(100)]
+    np.testing.assert_allclose(ours, [float(joined(step)) for step in range(100)], rtol=1e-5, atol=1e-7)

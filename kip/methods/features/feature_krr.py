@@ -33,6 +33,7 @@ from kip import krr
 from kip.errors import NonFiniteError
 from kip.networks.model import Model, Variables
 from kip.precision import AnyArray, float64
+from kip.training.augment import with_mirrors
 from kip.training.predict import device_features, device_parts, features_of_parts, precise_features
 
 ROWS = 1024
@@ -122,17 +123,6 @@ def gradient(
     if mirror:
         to_images, to_labels = of_both(to_images, to_labels)
     return Gradient(bars.loss, bars.condition, bars.predictions, to_images, to_labels, bars.scale)
-
-
-def with_mirrors(images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
-    """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
-
-    >>> images, labels = with_mirrors(np.arange(4.0).reshape(1, 2, 2, 1), np.ones((1, 3)))
-    >>> images[1, :, :, 0].tolist(), labels.shape
-    ([[1.0, 0.0], [3.0, 2.0]], (2, 3))
-    """
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
-    return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
 
 
 def of_both(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:

@@ -22,6 +22,7 @@ from kip import krr
 from kip.methods.descent import Parameters
 from kip.networks.model import READOUT, Model, Variables
 from kip.precision import AnyArray
+from kip.training.augment import with_mirrors
 from kip.training.predict import device_parts
 
 Tangents = Variables
@@ -47,10 +48,7 @@ class Student(NamedTuple):
 
     def see(self, images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
         """Return the images and labels that the student learns: the set, followed by its mirror images if `mirror`."""
-        images, labels = jnp.asarray(images), jnp.asarray(labels)
-        if not self.mirror:
-            return images, labels
-        return jnp.concatenate([images, images[:, :, ::-1]]), jnp.concatenate([labels, labels])
+        return with_mirrors(images, labels) if self.mirror else (jnp.asarray(images), jnp.asarray(labels))
 
     def linearise(self, base: Variables, images: Array) -> tuple[Array, Callable[[Tangents], Array]]:
         """Return the features h (N, d) of images, and the function that takes tangents t to outputs o (N, c).

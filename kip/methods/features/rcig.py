@@ -140,7 +140,7 @@ class RCIG(TargetMethod[Prepared, Owned]):
     """The weight of the past in the moving average of images and labels that is exported. 0 exports the set itself."""
     evaluation_network: Network = Network("ConvNet-D3", norm="none", w_std=1.0, growth=2)
     """The network that is trained on the set to judge it."""
-    evaluation_optimizer: Optimizer = Optimizer(learning_rate=1e-4, schedule="cosine")
+    evaluation_optimizer: Optimizer = Optimizer(learning_rate=1e-4, schedule="rise_cosine")
     """The optimiser of the network that judges the set."""
     evaluation_steps: Annotated[int, Field(ge=1)] = 1000
     """The number of updates of the judge's network, in full batches up to 500 images."""
@@ -152,11 +152,12 @@ class RCIG(TargetMethod[Prepared, Owned]):
 
     @property
     def judge(self) -> TrainedNetworks:
-        """Fresh networks, trained on the set by Adam on the squared error."""
+        """Fresh networks, trained by Adam on the squared error on what the student learns: mirror images too."""
         return TrainedNetworks(
             self.evaluation_network,
             self.evaluation_optimizer,
             self.evaluation_steps,
+            mirror=self.mirror,
             validation_networks=self.validation_networks,
             test_networks=self.test_networks,
         )

@@ -20,6 +20,7 @@ from kip.methods.features.pool import Optimizer, Pool
 from kip.networks.model import Model, Network
 from kip.precision import float64
 from kip.rng import key
+from kip.training.augment import with_mirrors
 from kip.training.ensembles import train_on_set
 from kip.training.losses import per_example
 
@@ -65,7 +66,7 @@ def test_the_gradient_of_krr_on_features_is_that_of_finite_differences(rng, bias
 
         loss_and_grads = at(images, labels, ridge)
         if scale == "trace_sum":
-            both = feature_krr.with_mirrors(images, labels)[0] if mirror else images
+            both = with_mirrors(images, labels)[0] if mirror else images
             features = side_by_side(MODEL, [variables], np.asarray(both))
             ridge = Ridge(1e-2 * float(np.sum(features**2) + bias * len(features)), "absolute")
             np.testing.assert_allclose(at(images, labels, ridge).loss, loss_and_grads.loss, rtol=1e-9)
