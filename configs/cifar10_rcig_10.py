@@ -1,7 +1,9 @@
 """CIFAR-10, RCIG, ZCA, 1 image a class, on small networks.
 
 Paper: 53.9 % (Loo et al. 2023), by networks of width 128 and 15 000 steps of 1024 targets.
-Reached: not run to its end.
+Reached: 41.86 +- 0.86 % over five networks on all test images, by the set of step 1200, the best on validation (41.2 %
+    there; 37.5 after 450 steps), learned and judged with networks of width 32.
+Time: 3 s a step on one core that had nothing else to do; 77 minutes beside other work.
 Command:
 
     kip distill cifar10_rcig_10
@@ -24,7 +26,7 @@ config = kip.Experiment(
         pool=kip.Pool(30, optimizer=kip.Optimizer(learning_rate=2e-4), loss="mean"),
         evaluation_network=NETWORK,
         evaluation_optimizer=kip.Optimizer(learning_rate=5e-4, schedule="rise_cosine"),
-        steps=1500,
+        steps=1200,
         target_batch=256,
         test_networks=5,
     ),
