@@ -547,7 +547,7 @@ class Scheduler:
         elif code == "images" and (member.held or member.holds_data):
             LOGGER.warning("worker %s is sent images: %s", member.name, problem)
             member.epoch, member.held, member.holds_data = -1, frozenset(), False
-        elif code == "versions":
+        elif code in ("versions", "form"):  # another try would change nothing
             self._send_away(member, "dismissed", problem.rstrip("."))
         elif sent.work is None:
             member.refusals += 1

@@ -30,7 +30,7 @@ import numpy as np
 import pydantic
 
 from kip import machine
-from kip.blocks import Images, LocalExecutor, Source, Task, TileSize
+from kip.blocks import Images, LocalExecutor, Source, Task, TileSize, choice
 from kip.errors import DataError, KipError, MessageError, WorkerError
 from kip.kernels import Implementation, Kernel, own_function, permission
 from kip.workers.codec import Message, decode, encode
@@ -208,6 +208,12 @@ class Worker:
         limits = ((1, m), (1, n), (1, n), (0, 1 << 40))
         size = TileSize(*(_whole(side, "side of a tile", *limit) for side, limit in zip(sides, limits)))
         implementation = _choice(message, "implementation", get_args(Implementation))
+        if why := choice.fault(kernel, support.shape[1:], implementation):  # type: ignore[arg-type]
+            raise WorkerError(
+                "form",
+                f"this worker cannot compute {kernel.label} in the server's form {implementation!r}: it {why}",
+                remedy="Start the worker on a device like the server's, or a run with --blocks.implementation engine.",
+            )
         target = np.asarray(target, dtype)
         return Images(kernel, support, target, size, implementation), held  # type: ignore[arg-type]
 

@@ -25,9 +25,9 @@ from kip.bench import hlo
 from kip.bench.targets import TARGETS, Target
 from kip.blocks.tile import tile_functions
 from kip.errors import ConfigError, MissingExtraError
-from kip.kernels import Architecture, Implementation, entry_bytes
+from kip.kernels import Architecture, Implementation, tile_memory
 from kip.kernels.architecture import kernel_named
-from kip.placement import placed
+from kip.placement import made_for, placed
 
 FORMS: tuple[Implementation, ...] = ("engine", "pallas")
 PROGRAMS = ("forward", "pull_columns")
@@ -51,7 +51,7 @@ class Compiled(NamedTuple):
     memory_mib: float
     """Temporary memory of the block, in MiB."""
     estimate_mib: float
-    """The memory that `kip.kernels.entry_bytes` plans for it, in MiB."""
+    """The memory that `kip.kernels.tile_memory` plans for it, in MiB."""
     registers: int
     """Registers of a thread, of the kernel that has the most."""
     spilled: int
@@ -101,7 +101,7 @@ def compiled(
         target: the GPU.
         kernel: a convolutional kernel.
         form: `engine` or `pallas`.
-        program: a name of `PROGRAMS`.
+        program: a name of `kip.blocks.tile.TileFunctions`.
         block: the images on either side.
         image: (H, W, C).
 
@@ -115,13 +115,16 @@ def compiled(
             remedy="Run pip install jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12, of JAX's own version.",
         )
     function: Callable[..., Any] = getattr(tile_functions(kernel, form), program)
-    shapes = [(block[0], *image), (block[1], *image), *([block] if program != "forward" else [])]
+    sides, bar = [(count, *image) for count in block], [block] if program != "forward" else []
+    shapes = [*(sides[:1] if program == "pull_diagonal" else sides), *bar]
     place = _place(target)
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes]
     with tempfile.TemporaryDirectory() as folder:
         options: Any = {"xla_dump_to": folder, "xla_dump_hlo_pass_re": "^$"}
         made = jax.jit(placed(function, "gpu")).lower(*arguments).compile(options)
         found = [_of_kernels(path.read_text(), path) for path in Path(folder).glob("*.ptx")]
+    with made_for("gpu"):
+        planned = tile_memory(kernel, image, implementation=form).of(*block)
     text, entries = made.as_text(), block[0] * block[1]
     assert text is not None
     moved = hlo.bytes_moved(text)
@@ -134,7 +137,7 @@ def compiled(
         moved and 1e6 * moved / entries / target.bandwidth,
         hlo.launches(text),
         of_memory.temp_size_in_bytes / 2**20,
-        entries * entry_bytes(kernel, image, implementation=form) / 2**20,
+        planned / 2**20,
         max((one.registers for one in found), default=0),
         max((one.spilled for one in found), default=0),
         sum(one.atomics for one in found),

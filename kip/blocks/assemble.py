@@ -8,12 +8,12 @@ The kernel as a whole is never differentiated: each task pulls back its own bloc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kip.blocks.choice import settled
+from kip.blocks.choice import room_of, settled
 from kip.blocks.encoded import Encoded, encoded, product
 from kip.blocks.executor import Executor
 from kip.blocks.local import LocalExecutor
@@ -21,7 +21,7 @@ from kip.blocks.plan import ROWS_TOGETHER, Blocks, Plan, Task, TileSize, merged,
 from kip.blocks.source import Source
 from kip.blocks.tile import Images
 from kip.errors import NonFiniteError, ShapeError
-from kip.kernels import Features, Implementation, Kernel, entry_bytes
+from kip.kernels import Features, Implementation, Kernel
 from kip.kernels.encoder import encoder
 from kip.progress import BOARD, inner_bar, progress_bar
 from kip.storage.images import Lazy
@@ -59,6 +59,7 @@ class KernelBlocks:
     def __init__(self, config: Blocks | None = None, executor: Executor | None = None):
         self._config = config or Blocks()
         self._executor = executor or LocalExecutor()
+        self._before: Mapping[str, Implementation] = {}
         self._images: Images | None = None
         self._plan: Plan | None = None
         self._encoded: Encoded | None = None
@@ -68,6 +69,10 @@ class KernelBlocks:
 
     def __exit__(self, *exception: Any) -> None:
         self._executor.close()
+
+    def continue_in(self, forms: Mapping[str, Implementation]) -> None:
+        """Compute kernels, by their labels, in the forms that were chosen when a run began: see `kip.blocks.choice`."""
+        self._before = dict(forms)
 
     def forward(
         self, kernel: Kernel, support: np.ndarray, target: np.ndarray, *, source: Source | None = None
@@ -227,7 +232,7 @@ class KernelBlocks:
         Raises:
             ShapeError: if the images do not fit each other or the kernel's poolings.
         """
-        return whole_plan(self._config, kernel, x, z)
+        return whole_plan(self._config, kernel, x, z, self._before)
 
     def parts(
         self,
@@ -317,12 +322,12 @@ class KernelBlocks:
         return made, Images(kernel, self._cast(support), self._cast(target), made.size, implementation)
 
     def _plan_of(self, kernel: Kernel, support: np.ndarray, num_target: int) -> Plan:
-        per_entry, memory = _entry_bytes(self._config, kernel, support), self._config.memory_mib << 20
-        return plan(len(support), num_target, per_entry, memory, task_columns=self._config.task_columns)
+        room = room_of(self._config, kernel, support.shape[1:], self._before)
+        return plan(len(support), num_target, *room[:2], task_columns=self._config.task_columns, lanes=room.lanes)
 
     def _implementation(self, kernel: Kernel, images: np.ndarray) -> Implementation:
         """Return what computes the kernel, here and on every worker: see `kip.blocks.choice`."""
-        return settled(self._config, kernel, images.shape[1:])
+        return settled(self._config, kernel, images.shape[1:], self._before)
 
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
@@ -347,16 +352,22 @@ def _finite(gradient: np.ndarray) -> np.ndarray:
     return gradient
 
 
-def whole_plan(config: Blocks, kernel: Kernel, x: np.ndarray, z: np.ndarray | None = None) -> Plan:
-    """Return the tasks of K(x, z) as a whole, see `kip.blocks.plan.whole`.
+def whole_plan(
+    config: Blocks,
+    kernel: Kernel,
+    x: np.ndarray,
+    z: np.ndarray | None = None,
+    before: Mapping[str, Implementation] | None = None,
+) -> Plan:
+    """Return the tasks of K(x, z) as a whole, see `kip.blocks.plan.whole`; `before` as in `kip.blocks.choice.settled`.
 
     Raises:
         ShapeError: if the images do not fit each other or the kernel's poolings.
     """
     columns, rows = _sides(x, z)
     _check(kernel, columns, rows)
-    per_entry, memory = _entry_bytes(config, kernel, columns), config.memory_mib << 20
-    return whole(len(columns), None if z is None else len(rows), per_entry, memory)
+    room = room_of(config, kernel, columns.shape[1:], before)
+    return whole(len(columns), None if z is None else len(rows), *room[:2], lanes=room.lanes)
 
 
 def _check(kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
@@ -365,11 +376,6 @@ def _check(kernel: Kernel, support: np.ndarray, target: np.ndarray) -> None:
         if images.ndim != 4 or images.shape[1:] != support.shape[1:]:
             raise ShapeError(f"shape of the {name} images", got=images.shape, expected=f"(N, *{support.shape[1:]})")
     kernel.check_images(*support.shape[1:3])
-
-
-def _entry_bytes(config: Blocks, kernel: Kernel, images: np.ndarray) -> int:
-    implementation = settled(config, kernel, images.shape[1:])
-    return entry_bytes(kernel, images.shape[1:], np.dtype(config.dtype).itemsize, implementation)
 
 
 def _sides(x: np.ndarray, z: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

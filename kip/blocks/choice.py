@@ -5,7 +5,8 @@ it is depends on the device and the compiler. Both compute one block and its gra
 kept in the cache folder, so that the next run takes the same form without measuring again.
 
 Results of the two forms differ in their last bits. Whoever begins a step therefore chooses once, and says which form it
-is: workers compute in that one. A run's checkpoints name it, and are continued by no other.
+is: workers compute in that one, once each has found that it is right on its own device (`fault`). A run's checkpoints
+name it: a resumed run computes in that form, and measures nothing anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -24,8 +25,9 @@ import numpy as np
 from kip import machine
 from kip.blocks.plan import Blocks
 from kip.config import to_dict
-from kip.errors import KipError
-from kip.kernels import Architecture, Implementation, Kernel, entry_bytes, pallas
+from kip.errors import ConfigError, KipError
+from kip.kernels import Architecture, Implementation, Kernel, entry_bytes, pallas, tile_memory
+from kip.kernels.memory import LANES
 from kip.placement import placed, platform
 from kip.storage.artefacts import identified
 from kip.storage.files import atomic_write, cache_dir
@@ -46,31 +48,143 @@ Run = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any]]
 """Returns a block and its gradient for the second images, from both sides' images and the block's cotangent."""
 
 
-def settled(config: Blocks, kernel: Kernel, image_shape: tuple[int, ...]) -> Implementation:
-    """Return what computes a kernel: the configuration's implementation, of which `auto` is settled on a GPU.
+class Room(NamedTuple):
+    """The memory of a tile, as `kip.blocks.plan` wants it.
+
+    Attributes:
+        entry_bytes: an entry's temporary memory, which stands for its work.
+        memory_bytes: as many times that as the tile may have entries.
+        lanes: the number whose multiples a tile's rows are filled up to.
+    """
+
+    entry_bytes: int
+    memory_bytes: int
+    lanes: int
+
+
+def room_of(
+    config: Blocks, kernel: Kernel, image_shape: tuple[int, ...], before: Mapping[str, Implementation] | None = None
+) -> Room:
+    """Return the room for a tile, in the form that computes the kernel.
 
     Args:
-        config: the implementation and the dtype of the computation.
+        config: the memory, the implementation and the dtype.
         kernel: the kernel.
         image_shape: (H, W, C).
+        before: as in `settled`.
     """
+    itemsize = np.dtype(config.dtype).itemsize
+    given: Any = (kernel, image_shape, itemsize, settled(config, kernel, image_shape, before))
+    per_entry, memory = entry_bytes(*given), tile_memory(*given)
+    return Room(per_entry, memory.entries(config.memory_mib << 20) * per_entry, memory.lanes)
+
+
+def settled(
+    config: Blocks, kernel: Kernel, image_shape: tuple[int, ...], before: Mapping[str, Implementation] | None = None
+) -> Implementation:
+    """Return what computes a kernel: the configuration's implementation, of which `auto` is settled on a GPU.
+
+    `auto` takes the form for XLA where the smallest tile of the other exceeds the memory.
+
+    Args:
+        config: the implementation, the dtype of the computation, and its memory.
+        kernel: the kernel.
+        image_shape: (H, W, C).
+        before: the forms that were chosen when the run began, by the kernels' labels; None: none were.
+
+    Raises:
+        ConfigError: if the configuration demands the form for GPUs, whose smallest tile exceeds its memory.
+    """
+    is_possible = isinstance(kernel, Architecture) and pallas.supports(kernel) and config.dtype == "float32"
+    if config.implementation == "pallas" and is_possible:
+        least = _least_mib(kernel, image_shape)
+        if least > config.memory_mib:
+            raise ConfigError(
+                f"blocks.memory_mib for {kernel.label} by the form for GPUs",
+                got=config.memory_mib,
+                expected=f"at least {least}, for a tile of {LANES} pairs",
+                remedy=f"Set blocks.memory_mib to {least}, or blocks.implementation to 'engine'.",
+            )
     if config.implementation != "auto" or platform() != "gpu":
         return config.implementation
     if not isinstance(kernel, Architecture) or not pallas.supports(kernel):
         return "auto"
-    return _on_this_gpu(kernel, image_shape) if config.dtype == "float32" else "engine"
+    if before and kernel.label in before:
+        return before[kernel.label]
+    if not is_possible or not _fits(kernel, image_shape, config.memory_mib):
+        return "engine"
+    return _on_this_gpu(kernel, image_shape)
 
 
-def of_run(config: Blocks, kernels: Iterable[Kernel], image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the forms that were chosen for a run's kernels, which its checkpoints name; none but on GPUs."""
-    forms = {kernel.label: settled(config, kernel, image_shape) for kernel in kernels}
-    chosen = {label: form for label, form in forms.items() if form != config.implementation}
+def of_run(
+    config: Blocks,
+    kernels: Iterable[Kernel],
+    image_shape: tuple[int, ...],
+    before: Mapping[str, Implementation] | None = None,
+) -> dict[str, Any]:
+    """Return the forms that were chosen for a run's kernels, which its checkpoints name; none but on GPUs.
+
+    Args:
+        config: the run's.
+        kernels: the run's.
+        image_shape: (H, W, C).
+        before: the forms that its checkpoints name; None: it has none yet.
+
+    Raises:
+        ConfigError: if a form that the checkpoints name is not right on this device.
+    """
+    forms = {kernel.label: (kernel, settled(config, kernel, image_shape, before)) for kernel in kernels}
+    chosen = {label: form for label, (_, form) in forms.items() if form != config.implementation}
+    for label in (before or {}).keys() & chosen.keys():
+        form = chosen[label]
+        if why := fault(forms[label][0], image_shape, form):
+            raise ConfigError(
+                f"the run's checkpoints were computed in the form {form!r} of {label}, which {why} on this device",
+                remedy="Resume the run on a device like the first one, or begin a new one in another folder.",
+            )
     return {"forms": chosen} if chosen else {}
+
+
+def fault(kernel: Kernel, image_shape: tuple[int, ...], form: Implementation) -> str:
+    """Say what is wrong with a form on this device, as the end of a sentence; "" if it agrees with the form for XLA.
+
+    Workers ask it of the form that they are told, and resumed runs of the one that they began with. Only the form for
+    GPUs is in question; it is computed once for a kernel and a process.
+    """
+    if form != "pallas" or not isinstance(kernel, Architecture):
+        return ""
+    if not pallas.supports(kernel):
+        return "computes convolutional networks alone"
+    if platform() != "gpu":
+        return f"needs a GPU, and this is a {platform().upper()}"
+    return _fault_on_this_gpu(kernel, image_shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _fault_on_this_gpu(kernel: Architecture, image_shape: tuple[int, ...]) -> str:
+    return compared(kernel, image_shape, {form: _run_of(kernel, form) for form in FORMS}).fault
 
 
 @functools.lru_cache(maxsize=64)
 def _on_this_gpu(kernel: Architecture, image_shape: tuple[int, ...]) -> Form:
     return kept(kernel, image_shape, {form: _run_of(kernel, form) for form in FORMS})
+
+
+@functools.lru_cache(maxsize=64)
+def _fits(kernel: Architecture, image_shape: tuple[int, ...], memory_mib: int) -> bool:
+    """Return whether the smallest tile of the form for GPUs fits the memory, and report if it does not."""
+    least = _least_mib(kernel, image_shape)
+    if least > memory_mib:
+        LOG.info(
+            "%s is computed by XLA: the form for GPUs needs blocks.memory_mib of %d, and has %d",
+            *(kernel.label, least, memory_mib),
+        )
+    return least <= memory_mib
+
+
+def _least_mib(kernel: Kernel, image_shape: tuple[int, ...]) -> int:
+    height, width, channels = image_shape
+    return -(-tile_memory(kernel, (height, width, channels), implementation="pallas").of(1, 1) // (1 << 20))
 
 
 def kept(
@@ -112,6 +226,41 @@ def chosen(
 
     The form for XLA is the reference: the other is taken only if it runs, agrees, and is faster.
     """
+    result = compared(kernel, image_shape, runs, now)
+    if result.fault:
+        LOG.warning("%s is computed by XLA: the form for GPUs %s", kernel.label, result.fault)
+        return "engine"
+    form: Form = "pallas" if result.pallas < result.engine else "engine"
+    LOG.info(
+        "%s is computed in the form %r: a block of %d x %d and its gradient take %.3g s by pallas, %.3g s by engine",
+        *(kernel.label, form, IMAGES, result.support, result.pallas, result.engine),
+    )
+    return form
+
+
+class Comparison(NamedTuple):
+    """The two forms, side by side.
+
+    Attributes:
+        fault: what is wrong with the form for GPUs; "" if it runs and agrees.
+        support: the support images of the block.
+        pallas: seconds that the block and its gradient take by the form for GPUs; 0 with a fault.
+        engine: seconds by the form for XLA.
+    """
+
+    fault: str
+    support: int
+    pallas: float
+    engine: float
+
+
+def compared(
+    kernel: Architecture,
+    image_shape: tuple[int, ...],
+    runs: Mapping[Form, Run],
+    now: Callable[[], float] = time.perf_counter,
+) -> Comparison:
+    """Compute a block and its gradient in both forms, and compare values, gradients and times."""
     rng = np.random.default_rng(0)
     height, width, channels = image_shape
     per_entry = entry_bytes(kernel, (height, width, channels), implementation="pallas")
@@ -125,23 +274,14 @@ def chosen(
         raise
     except Exception as error:
         # A compiler or driver that cannot do it fails in ways of its own; the other form computes all the same.
-        LOG.warning("%s is computed by XLA: the form for GPUs fails (%s)", kernel.label, str(error).split("\n", 1)[0])
-        return "engine"
+        return Comparison(f"fails ({str(error).splitlines()[0] if str(error) else error!r})", support, 0, least)
     for name, ours, theirs, tolerance in zip(
         ("values", "gradients"), got, expected, (VALUE_TOLERANCE, GRADIENT_TOLERANCE), strict=True
     ):
         difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
         if not difference <= tolerance:
-            LOG.warning(
-                "%s is computed by XLA: the form for GPUs gives %s that differ by %.1e", kernel.label, name, difference
-            )
-            return "engine"
-    form: Form = "pallas" if seconds < least else "engine"
-    LOG.info(
-        "%s is computed in the form %r: a block of %d x %d and its gradient take %.3g s by pallas, %.3g s by engine",
-        *(kernel.label, form, IMAGES, support, seconds, least),
-    )
-    return form
+            return Comparison(f"gives {name} that differ by {difference:.1e}", support, 0, least)
+    return Comparison("", support, seconds, least)
 
 
 def _run_of(kernel: Architecture, form: Form) -> Run:

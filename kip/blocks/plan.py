@@ -138,7 +138,13 @@ class Plan(NamedTuple):
 
 
 def plan(
-    num_support: int, num_target: int, entry_bytes: int, memory_bytes: int, *, task_columns: int | None = None
+    num_support: int,
+    num_target: int,
+    entry_bytes: int,
+    memory_bytes: int,
+    *,
+    task_columns: int | None = None,
+    lanes: int = 1,
 ) -> Plan:
     """Return the tasks of K_ss and K_ts, and the largest tiles whose entries fit the memory.
 
@@ -152,6 +158,7 @@ def plan(
         entry_bytes: temporary memory of forward and vjp for one kernel entry, in bytes.
         memory_bytes: what a tile may take. One entry is computed even if it does not fit.
         task_columns: see `Blocks.task_columns`.
+        lanes: the number whose multiples the rows of a tile are filled up to; the memory holds as many entries.
     """
     entries = max(1, memory_bytes // entry_bytes)
     targets = max(1, num_target)
@@ -164,12 +171,13 @@ def plan(
     runs = min(targets * columns // least, most // math.ceil(num_support / columns))
     rows = _even_rows(targets, math.ceil(targets / max(ROW_RUNS, runs)))
     area = max(least, rows * columns)
-    in_vectors = entries // ROWS_TOGETHER or columns  # so that the rows of a tile fill a vector, where memory allows
+    # The rows of a tile fill a vector, where memory allows.
+    in_vectors = entries // max(ROWS_TOGETHER, lanes) or columns
     tile_columns = _even(columns, min(columns, math.isqrt(entries), in_vectors))
     size = TileSize(
-        rows=_even_rows(rows, min(rows, max(1, entries // tile_columns)), round_up=False),
+        rows=_even_rows(rows, min(rows, _filled_up(max(1, entries // tile_columns), lanes)), round_up=False),
         columns=tile_columns,
-        side=_even(num_support, min(num_support, math.isqrt(min(entries, area)))),
+        side=_even(num_support, min(num_support, _square(min(entries, max(area, lanes)), lanes))),
         run=rows,
     )
     ts = [Task("ts", run, across) for run in _split(num_target, rows) for across in _split(num_support, columns)]
@@ -241,7 +249,7 @@ def settle(sums: dict[tuple[int, int], np.ndarray], first: int, last: int) -> bo
     return all(known)
 
 
-def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes: int) -> Plan:
+def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes: int, *, lanes: int = 1) -> Plan:
     """Return the tasks of a whole matrix, each of one tile: of K_ts, or of the upper triangle of K_ss.
 
     Tasks are as square as the sides allow, so that memory holds little beside the matrix. Their sides are multiples of
@@ -252,8 +260,9 @@ def whole(num_columns: int, num_rows: int | None, entry_bytes: int, memory_bytes
         num_rows: m, at least 1; None: the rows are the columns' images, and the matrix is symmetric.
         entry_bytes: temporary memory of forward and vjp for one kernel entry, in bytes.
         memory_bytes: what a tile may take. One entry is computed even if it does not fit.
+        lanes: as in `plan`.
     """
-    most = min(WHOLE_SIDE, math.isqrt(max(1, memory_bytes // entry_bytes)))
+    most = min(WHOLE_SIDE, _square(max(1, memory_bytes // entry_bytes), lanes))
     columns = _side(num_columns, most)
     across = _split(num_columns, columns)
     if num_rows is None:
@@ -297,6 +306,17 @@ def _even_rows(length: int, most: int, *, round_up: bool = True) -> int:
         return _even(length, most)
     rounded = math.ceil if round_up else math.floor
     return ROWS_TOGETHER * _even(math.ceil(length / ROWS_TOGETHER), rounded(most / ROWS_TOGETHER))
+
+
+def _filled_up(most: int, lanes: int) -> int:
+    """Return the most rows that are no more than that when they are filled up, if there is room for as many."""
+    return most // lanes * lanes or most
+
+
+def _square(entries: int, lanes: int) -> int:
+    """Return the side of the largest square whose rows, filled up, leave it at most so many entries; at least 1."""
+    side = math.isqrt(entries)
+    return side // lanes * lanes or min(side, max(1, entries // lanes))
 
 
 def _side(length: int, most: int) -> int:

@@ -24,7 +24,7 @@ from kip.kernels.architecture import (
     Stax,
     own_function,
 )
-from kip.kernels.memory import entry_bytes
+from kip.kernels.memory import TileMemory, entry_bytes, tile_memory
 from kip.kernels.user_function import load_function
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ __all__ = [
     "Laplace",
     "Products",
     "Stax",
+    "TileMemory",
     "entry_bytes",
     "kernel_function",
     "own_function",
+    "tile_memory",
 ]
 
 

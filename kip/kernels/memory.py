@@ -2,10 +2,91 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from kip.kernels.architecture import Architecture, Implementation, Kernel, Stax
 from kip.kernels.levels import levels
 
 _SMALL_TILE = 64
+LANES = 32
+"""The pairs that the form for GPUs takes at least: a tile's rows are filled up to multiples of it."""
+PLACES = (1 << 31) - 1
+"""The numbers that an array of the form for GPUs may have: 32-bit numbers tell their places."""
+
+
+class TileMemory(NamedTuple):
+    """The temporary memory of a tile on a device, forward and vjp.
+
+    Attributes:
+        entry: bytes of each entry.
+        beside: bytes more of each entry that is computed at a time.
+        together: the number of entries that are computed at a time, at most.
+        lanes: the number whose multiples a tile's rows are filled up to.
+        most: the number of entries that a tile may have; None: any.
+    """
+
+    entry: int
+    beside: int = 0
+    together: int = 0
+    lanes: int = 1
+    most: int | None = None
+
+    def of(self, rows: int, columns: int) -> int:
+        """Return the bytes of a tile."""
+        count = -(-rows // self.lanes) * self.lanes * columns
+        return count * self.entry + min(count, self.together) * self.beside
+
+    def entries(self, memory_bytes: int) -> int:
+        """Return how many entries fit the memory, those counted that fill up the rows; 0 if none does."""
+        count = memory_bytes // (self.entry + self.beside)
+        if count > self.together:
+            count = max(self.together, (memory_bytes - self.together * self.beside) // self.entry)
+        return count if self.most is None else min(count, self.most)
+
+
+def tile_memory(
+    kernel: Kernel, image_shape: tuple[int, int, int], itemsize: int = 4, implementation: Implementation = "auto"
+) -> TileMemory:
+    """Return what a tile takes on the device that programs are made for, see `kip.placement`.
+
+    On a GPU, the form for XLA computes large chunks of pairs, whose planes outweigh what an entry keeps. With p numbers
+    in a plane of the first level, of c convolutions, and q in all planes of K and T of the second, it takes
+
+        a q of each entry, and a ((17 + 3 c) p + 3 q) more of each entry of a chunk,
+
+    as programs that were compiled for an H100 and an A100 have it: ConvNet, ConvNet3, ConvVec and Myrtle, images of 32
+    and 16 pixels.
+
+    Args:
+        kernel: the kernel value.
+        image_shape: (H, W, C).
+        itemsize: bytes of a number, 4 or 8.
+        implementation: who computes a network, see `kip.kernels.kernel_function`.
+
+    Raises:
+        ShapeError: if the images are too small for the kernel's poolings.
+    """
+    entry = entry_bytes(kernel, image_shape, itemsize, implementation)
+    if not isinstance(kernel, Architecture) or kernel.family == "FC" or implementation == "neural_tangents":
+        return TileMemory(entry)
+    first, *above = levels(kernel, *image_shape[:2])
+    if implementation == "pallas":
+        columns = first.rows if first.columns is None else first.columns
+        planes = first.shifts * first.height * (2 * columns + 1) * first.width
+        return TileMemory(entry, lanes=LANES, most=PLACES // planes)
+    from kip.kernels.engine.chunks import most_pairs
+    from kip.placement import platform
+
+    if platform() != "gpu":
+        return TileMemory(entry)
+    kept = 2 * above[0].shifts * above[0].plane_size if above else _numbers_of_images(image_shape)
+    beside = (17 + 3 * first.convs) * first.plane_size + 3 * kept
+    return TileMemory(itemsize * kept, itemsize * beside, most_pairs(first.plane_size))
+
+
+def _numbers_of_images(image_shape: tuple[int, int, int]) -> int:
+    height, width, channels = image_shape
+    return max(1, height * width * channels // _SMALL_TILE)
 
 
 def entry_bytes(

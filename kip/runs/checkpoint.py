@@ -121,6 +121,17 @@ class Checkpoints:
             self._check(self._path(step), meta)
             return
 
+    def forms(self) -> dict[str, Any]:
+        """Return the kernels' forms that the newest readable checkpoint names, see `kip.blocks.choice`; {} if none."""
+        for step in reversed(self.steps()):
+            try:
+                meta, _ = _read(self._path(step))
+            except CheckpointError:
+                continue
+            forms = meta["identity"].get("forms", {})
+            return forms if isinstance(forms, dict) else {}
+        return {}
+
     def restore(self, step: int) -> tuple[State, History]:
         """Read what judging and exporting need of one checkpoint: the optimiser's state and `owned` are left out.
 
@@ -162,7 +173,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {path} is of another configuration",
                 got="; ".join(different),
-                remedy="Choose another --out, or remove the folder to start anew.",
+                remedy=_remedy(meta["identity"], different),
             )
 
     def without_damaged(self, history: History) -> History:
@@ -254,6 +265,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise _damaged(path, f"no description of its run ({error})") from None
     _check_set(path, arrays)
     return meta, arrays
+
+
+def _remedy(stored: dict[str, Any], different: list[str]) -> str:
+    """Return what to do about a checkpoint of another configuration."""
+    anew = "hoose another --out, or remove the folder to start anew."
+    if any(one.startswith(("blocks.implementation ", "forms")) for one in different):
+        blocks = stored.get("blocks")
+        first = blocks.get("implementation", "auto") if isinstance(blocks, dict) else "auto"
+        return f"Resume with --blocks.implementation {first} on a device like the first one, or c{anew}"
+    return f"C{anew}"
 
 
 def _check_records(records: Any) -> None:

@@ -207,7 +207,9 @@ class _Run:
         self.transform = preprocess.fit(experiment.preprocess, self.dataset.train.images)
         self.train_digest = self.dataset.train.digest()
         kernels, images = experiment.method.needs.kernels, self.dataset.train.images
-        forms = choice.of_run(experiment.blocks, kernels, tuple(images.shape[1:]))
+        before = Checkpoints(out / folder.CHECKPOINTS, {}).forms()
+        forms = choice.of_run(experiment.blocks, kernels, tuple(images.shape[1:]), before)
+        blocks.continue_in(forms.get("forms", {}))
         self.checkpoints = Checkpoints(out / folder.CHECKPOINTS, {**experiment.identity(), **forms})
         self.checkpoints.check_identity()
         self.problem = problem_of(experiment, self.dataset, self.transform, blocks, data_dir)

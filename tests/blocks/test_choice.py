@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from kip import placement
-from kip.blocks import Blocks, choice
-from kip.kernels import RBF, Architecture
+from kip.blocks import Blocks, KernelBlocks, choice
+from kip.errors import ConfigError
+from kip.kernels import RBF, Architecture, tile_memory
 
 KERNEL, SHAPE = Architecture("ConvVec", 1), (2, 2, 1)
 
@@ -31,9 +32,12 @@ def taking(engine, pallas):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KIP_CACHE_DIR", str(tmp_path))
-    choice._on_this_gpu.cache_clear()
+    caches = (choice._on_this_gpu, choice._fault_on_this_gpu, choice._fits)
+    for one in caches:
+        one.cache_clear()
     yield tmp_path
-    choice._on_this_gpu.cache_clear()
+    for one in caches:
+        one.cache_clear()
 
 
 @pytest.mark.parametrize(("engine", "pallas", "form"), [(2.0, 1.0, "pallas"), (1.0, 2.0, "engine")])
@@ -98,3 +102,81 @@ def test_auto_is_settled_on_a_gpu_alone(monkeypatch):
         assert choice.settled(Blocks(), RBF(), SHAPE) == "auto"
         assert choice.of_run(Blocks(), [KERNEL, RBF()], SHAPE) == {"forms": {"ConvVec1": "pallas"}}
         assert choice.of_run(Blocks(implementation="pallas"), [KERNEL], SHAPE) == {}
+
+
+MYRTLE, PICTURES = Architecture("Myrtle"), (32, 32, 3)
+"""A kernel whose smallest tile by the form for GPUs takes 2.7 GiB."""
+
+
+def test_a_form_whose_smallest_tile_exceeds_the_memory_is_not_taken(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(choice, "kept", lambda *arguments: "pallas")
+    least = choice._least_mib(MYRTLE, PICTURES)
+    assert 2048 < least < 4096
+    with placement.made_for("gpu"):
+        assert choice.settled(Blocks(memory_mib=least - 1), MYRTLE, PICTURES) == "engine"
+        assert f"needs blocks.memory_mib of {least}" in caplog.text
+        assert choice.settled(Blocks(memory_mib=least), MYRTLE, PICTURES) == "pallas"
+        with pytest.raises(ConfigError, match=rf"Set blocks\.memory_mib to {least}, or blocks\.implementation"):
+            choice.settled(Blocks(implementation="pallas"), MYRTLE, PICTURES)
+        assert choice.settled(Blocks(least, implementation="pallas"), MYRTLE, PICTURES) == "pallas"
+
+
+@pytest.mark.parametrize("form", choice.FORMS)
+@pytest.mark.parametrize("name", ["ConvNet", "ConvNet3", "ConvVec", "Myrtle"])
+@pytest.mark.parametrize("memory", [200, 1024, 3000, 20_000])
+@pytest.mark.parametrize(("support", "target"), [(1, 1), (10, 4), (100, 33), (500, 2000)])
+def test_planned_tiles_stay_within_the_memory_on_a_gpu(form, name, memory, support, target):
+    """As far as compilers say what a tile takes: see `kip.kernels.memory`."""
+    kernel = Architecture(name)
+    if form == "pallas" and memory < choice._least_mib(kernel, PICTURES):
+        pytest.skip("refused, see above")
+    blocks = KernelBlocks(Blocks(memory, implementation=form))
+    images = np.zeros((max(support, target), *PICTURES), np.float32)
+    with placement.made_for("gpu"):
+        size = blocks._plan_of(kernel, images[:support], target).size
+        side = blocks.whole(kernel, images[:support]).size.side
+        rows, columns = blocks.whole(kernel, images[:support], images[:target]).size[:2]
+        of = tile_memory(kernel, PICTURES, implementation=form)
+    for tile in ((size.rows, size.columns), (size.side, size.side), (side, side), (rows, columns)):
+        assert of.of(*tile) <= memory << 20
+        assert of.most is None or tile[0] * tile[1] <= of.most
+
+
+def test_a_resumed_run_takes_the_form_that_it_began_with(monkeypatch):
+    """Timing may choose another one each time, and a run is not continued in it."""
+
+    def measured(*arguments):
+        raise AssertionError("measured anew")
+
+    monkeypatch.setattr(choice, "kept", measured)
+    monkeypatch.setattr(choice, "_fault_on_this_gpu", lambda *arguments: "")
+    for form in choice.FORMS:
+        before = {"ConvVec1": form}
+        with placement.made_for("gpu"):
+            assert choice.of_run(Blocks(), [KERNEL], SHAPE, before) == {"forms": before}
+            blocks = KernelBlocks()
+            blocks.continue_in(before)
+            assert blocks._implementation(KERNEL, np.zeros((1, *SHAPE))) == form
+            explicit = Blocks(implementation="engine" if form == "pallas" else "pallas")
+            assert choice.of_run(explicit, [KERNEL], SHAPE, before) == {}
+
+
+def test_a_form_of_before_that_is_wrong_here_is_refused(monkeypatch):
+    monkeypatch.setattr(choice, "_fault_on_this_gpu", lambda *arguments: "gives values that differ by 2.0e-03")
+    with placement.made_for("gpu"), pytest.raises(ConfigError, match=r"which gives values that differ by 2\.0e-03"):
+        choice.of_run(Blocks(), [KERNEL], SHAPE, {"ConvVec1": "pallas"})
+
+
+def test_the_form_that_a_worker_is_told_has_to_be_right_there(monkeypatch):
+    assert choice.fault(KERNEL, SHAPE, "engine") == ""
+    assert choice.fault(RBF(), SHAPE, "pallas") == ""
+    assert choice.fault(KERNEL, SHAPE, "pallas") == "needs a GPU, and this is a CPU"
+    runs = {"engine": giving(1.0, 1.0), "pallas": giving(1.0, 1.1)}
+    monkeypatch.setattr(choice, "_run_of", lambda kernel, form: runs[form])
+    with placement.made_for("gpu"):
+        assert choice.fault(KERNEL, SHAPE, "pallas") == "gives gradients that differ by 1.0e-01"
+        choice._fault_on_this_gpu.cache_clear()
+        runs["pallas"] = giving(1.0, 1.0)
+        assert choice.fault(KERNEL, SHAPE, "pallas") == ""
+        assert choice.fault(Architecture("FC"), SHAPE, "pallas") == "computes convolutional networks alone"

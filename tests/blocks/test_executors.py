@@ -1,6 +1,10 @@
 """The contract of every executor, and tiled against whole: values and gradients."""
 
 import importlib
+import json
+import os
+import subprocess
+import sys
 from typing import Literal
 
 import jax
@@ -153,6 +157,76 @@ def test_every_device_gets_work(rng):
     with Watching(jax.devices()) as executor:
         SmallTiles(1, executor, "float32").forward(FC, support, support)
     assert seen == set(jax.devices())
+
+
+FOUR_DEVICES = """
+import json, threading, time
+import jax, numpy as np
+from kip.blocks import Blocks, KernelBlocks, LocalExecutor, task
+from kip.kernels import RBF
+
+MILLISECONDS, TASKS = 20, 40
+busy, puts = {}, []
+put = jax.device_put
+
+def noting(array, device=None, **named):
+    puts.append((np.shape(array), str(device)))
+    return put(array, device, **named)
+
+def forward(images, one):
+    device = next(iter(images.support.devices()))
+    began = time.monotonic()
+    time.sleep(MILLISECONDS / 1000 * (1 + one.columns[0] % 3))  # tasks of three lengths
+    busy.setdefault(str(device), []).append((began, time.monotonic()))
+    return np.zeros(one.shape, np.float32)
+
+task.forward = forward
+jax.device_put = noting
+images = np.zeros((TASKS, 2, 2, 1), np.float32)
+with LocalExecutor(jax.devices()) as executor:
+    blocks = KernelBlocks(Blocks(task_columns=1), executor)
+    blocks.forward(RBF(), images, images[:7])
+    first_step = {device: list(spans) for device, spans in busy.items()}
+    first = [shape for shape, _ in puts]
+    puts.clear()
+    blocks.forward(RBF(), images, images[:7].copy())
+    same = [shape for shape, _ in puts]
+    puts.clear()
+    blocks.forward(RBF(), images, images[:7] + 1)
+    other = [shape for shape, _ in puts]
+print(json.dumps({"busy": first_step, "first": first, "same": same, "other": other}))
+"""
+
+
+def test_no_device_waits_for_another():
+    """Four simulated ones, each with a thread of its own, that take tasks of three lengths as they become free."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", FOUR_DEVICES]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    busy = told["busy"]
+    assert len(busy) == 4
+    begin = min(spans[0][0] for spans in busy.values())
+    end = max(spans[-1][1] for spans in busy.values())
+    for device, spans in busy.items():
+        share = sum(last - first for first, last in spans) / (end - begin)
+        assert share > 0.75, f"{device} computes {share:.0%} of the time"
+    support, target = [40, 2, 2, 1], [7, 2, 2, 1]
+    assert told["same"] == [support] * 4, "the support images alone, once a device"
+    for puts in (told["first"], told["other"]):
+        assert sorted(puts) == [target] * 4 + [support] * 4
+
+
+def test_targets_that_a_device_holds_give_the_same_bits(rng):
+    support, target = (images(rng, count).astype(np.float32) for count in (5, 7))
+    with LocalExecutor(jax.devices()) as executor:
+        executor._identity = lambda target: ("as with several devices", target.tobytes())
+        blocks = SmallTiles(3, executor, "float32")
+        results = [blocks.forward(FC, support, one).k_ts for one in (target, target.copy(), target + 1)]
+    function = kernel_function(FC)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_allclose(results[2], np.asarray(function(target + 1, support)), rtol=1e-5)
 
 
 def test_results_come_in_the_order_of_the_tasks(rng, executor):

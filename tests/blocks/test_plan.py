@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kip.blocks import merged, plan, tiles
-from kip.blocks.plan import COLUMN_RUNS, LEAST_COLUMNS, LEAST_ENTRIES, STRIPS, TASK_BYTES, TASKS, runs, settle
+from kip.blocks.plan import COLUMN_RUNS, LEAST_COLUMNS, LEAST_ENTRIES, STRIPS, TASK_BYTES, TASKS, runs, settle, whole
 
 ENTRY = 11 << 20
 """Bytes an entry that make a task of few columns worth sending."""
@@ -37,6 +37,20 @@ def test_tasks_and_their_tiles_cover_every_entry_once_and_fit_the_memory(n, m, e
                 assert tile.columns[1] - tile.columns[0] <= width
                 assert height * width <= max(entries, 1), "more memory than allowed"
         np.testing.assert_array_equal(seen, 1)
+
+
+@given(n=st.integers(1, 300), m=st.integers(0, 300), entries=st.integers(32, 5000))
+def test_tiles_whose_rows_are_filled_up_fit_the_memory(n, m, entries):
+    """The form for GPUs computes whole warps of pairs."""
+
+    def filled_up(rows, columns):
+        return -(-rows // 32) * 32 * columns
+
+    size = plan(n, m, 1 << 24, entries << 24, lanes=32).size
+    for tile in ((size.rows, size.columns), (size.side, size.side)):
+        assert filled_up(*tile) <= entries
+    for rows in (None, max(1, m)):
+        assert filled_up(*whole(n, rows, 1 << 24, entries << 24, lanes=32).size[:2]) <= entries
 
 
 def test_sides_are_cut_evenly():

@@ -179,3 +179,7 @@ def test_a_run_is_not_continued_in_another_form_of_the_engine(tmp_path):
     begun.save(state_at(0), History((Record(0, None, 0.1),)))
     with pytest.raises(CheckpointError, match=r"forms\.ConvNet"):
         Checkpoints(tmp_path, {**IDENTITY, "forms": {"ConvNet": "engine"}}).check_identity()
+    with pytest.raises(CheckpointError, match=r"Resume with --blocks\.implementation auto on a device like the first"):
+        Checkpoints(tmp_path, IDENTITY).check_identity()
+    assert begun.forms() == {"ConvNet": "pallas"}
+    assert Checkpoints(tmp_path / "none", IDENTITY).forms() == {}

@@ -346,3 +346,31 @@ def test_a_new_run_shows_its_first_picture_with_its_first_checkpoint(tmp_path, m
         patch.setattr("kip.runs.loop.PICTURE_SECONDS", 1e9)
         run(tiny(), tmp_path / "run", show_progress=False)
     assert drawn[0] == 0
+
+
+def test_a_resumed_run_computes_in_the_form_that_its_checkpoints_name(tmp_path, monkeypatch):
+    """The run of a GPU begins in one form; a later measurement would choose the other one."""
+    experiment, computed = tiny(kernels=(Architecture("ConvVec", 1),)), []
+    measured = {"form": "engine"}
+
+    def settled(config, kernel, image_shape, before=None):
+        form = (before or {}).get(kernel.label, measured["form"]) if config.implementation == "auto" else "engine"
+        computed.append(form)
+        return "engine"  # which every device computes
+
+    def of_run(config, kernels, image_shape, before=None):
+        settled(config, kernels[0], image_shape, before)
+        return {"forms": {kernels[0].label: computed[-1]}} if config.implementation == "auto" else {}
+
+    monkeypatch.setattr("kip.blocks.choice.settled", settled)
+    monkeypatch.setattr("kip.blocks.assemble.settled", settled)
+    monkeypatch.setattr(train.choice, "of_run", of_run)
+    go(dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, steps=2)), tmp_path)
+    assert set(computed) == {"engine"}
+    computed.clear()
+    measured["form"] = "pallas"
+    go(experiment, tmp_path)
+    assert set(computed) == {"engine"}, "and not the one that is measured now"
+    explicit = dataclasses.replace(experiment, blocks=Blocks(implementation="engine"))
+    with pytest.raises(CheckpointError, match=r"Resume with --blocks\.implementation auto"):
+        go(explicit, tmp_path)

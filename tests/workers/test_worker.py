@@ -152,6 +152,12 @@ def test_every_implementation_that_a_server_can_name_is_taken(worker, implementa
     assert ask(worker, "begin", begin).kind == "begun"
 
 
+def test_a_form_that_the_worker_finds_wrong_is_refused_with_the_reason(worker):
+    begin = {**BEGIN, "epoch": 2, "kernel": config.to_dict(Architecture("ConvVec", 1)), "implementation": "pallas"}
+    refused(ask(worker, "begin", begin), "form", "needs a GPU, and this is a CPU. Start the worker on a device like")
+    assert ask(worker, "begin", {**begin, "implementation": "engine"}).kind == "begun"
+
+
 def test_no_code_is_loaded_that_the_worker_was_not_started_for(worker, tmp_path):
     path = tmp_path / "evil.py"
     path.write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\nkernel = None\n")

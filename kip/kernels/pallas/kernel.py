@@ -38,6 +38,9 @@ MOST_WARPS = 4
 STRIPS = (2, 4)
 """Columns that a strip may have. They are even, so that a pool's cells are not cut. Eight columns would compute a tenth
 less twice, and take 160 to 180 registers where four take 128: fewer threads would hide the time of memory."""
+OF_PLANES = 2
+"""The most columns of a strip where planes of both K and T are pulled back: four take 138 registers, which leave less
+than a quarter of the threads, or spill."""
 PULL_EDGE = 2
 """Columns that the vjp of a convolution reads on either side of a strip: its window's, and its transpose's."""
 
@@ -52,6 +55,7 @@ class Layer(NamedTuple):
         pixels: whether it begins with the images; otherwise with planes.
         own: whether the pairs are of each image with itself, so that P = N.
         end: `planes`; `pool`, their 2-sums along x; or `covariances`, those before the (only) activation.
+        widest: the most columns that a strip may have, if `STRIPS` has as few.
     """
 
     level: Level
@@ -60,6 +64,7 @@ class Layer(NamedTuple):
     pixels: bool
     own: bool
     end: str
+    widest: int = STRIPS[-1]
 
     @property
     def columns(self) -> int:
@@ -75,7 +80,8 @@ class Layer(NamedTuple):
     @property
     def strip(self) -> int:
         """The columns of a strip: those that cover the image with the fewest, their neighbours counted."""
-        return min(STRIPS, key=lambda size: (-(-self.level.width // size) * (size + 2), -size))
+        sizes = [size for size in STRIPS if size <= self.widest] or STRIPS[:1]
+        return min(sizes, key=lambda size: (-(-self.level.width // size) * (size + 2), -size))
 
     @property
     def strips(self) -> int:
@@ -142,6 +148,8 @@ def pull(
         The cotangents of the planes; of pixels, (shifts, h, w, C, P); and of log q, (shifts, h, w, P).
     """
     level = layer.level
+    if layer.parts == 2:
+        layer = layer._replace(widest=OF_PLANES)
     logs = (level.shifts, level.height, level.width)
     if layer.pixels:
         outs = [(*logs, first.pixels.shape[2])]
