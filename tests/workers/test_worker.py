@@ -15,7 +15,7 @@ from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture, Implementation, Stax
 from kip.methods.problem import Problem
 from kip.server import service
-from kip.workers.codec import DTYPES, PREFIX, Message, decode, encode
+from kip.workers.codec import DTYPES, PREFIX, VERSION, Message, decode, encode
 from kip.workers.worker import Worker, versions
 
 KERNEL = RBF()
@@ -244,7 +244,7 @@ def random_payload(rng):
         fields["epoch"] = VALUES[rng.integers(len(VALUES))] if rng.random() < 0.5 else int(rng.integers(0, 3))
     if kind == 1:
         text = json.dumps({"kind": name, "fields": fields, "arrays": VALUES[rng.integers(len(VALUES))]}).encode()
-        return PREFIX.pack(b"KIPW", 1, 0, len(text), 0, zlib.crc32(text)) + text
+        return PREFIX.pack(b"KIPW", VERSION, 0, len(text), 0, zlib.crc32(text)) + text
     payload = encode(Message(name, fields, arrays))
     if kind == 2:
         damaged = bytearray(payload)
