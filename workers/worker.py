@@ -170,6 +170,7 @@ class Worker:
         number = _whole(message.fields.get("epoch"), "epoch", 0, 1 << 62)
         with self._lock:
             self._beginning.add(number)
+            self._failed = -1
         try:
             return self._begin(message, number)
         finally:
