@@ -2,8 +2,8 @@
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
