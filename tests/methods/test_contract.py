@@ -467,7 +467,7 @@ def by_two_processes(tmp_path_factory):
 @pytest.mark.skipif(machine.cores() < 2, reason="two processes need two cores")
 def test_two_processes_make_the_set_of_one(name, finished, by_two_processes):
     whole, _ = finished(name)
-    out = by_two_processes / f"table-{name.replace(' ', '_')}"
+    out = by_two_processes / f"table.py-{name.replace(' ', '_')}"
     assert (out / "distilled.npz").read_bytes() == (whole / "distilled.npz").read_bytes()
 
 
