@@ -270,13 +270,20 @@ def _read(path: Path) -> str:
         ) from None
 
 
+_LOADED: dict[Path, tuple[str, dict[str, Any]]] = {}
+"""The content of each file that was loaded, and the names that it defines."""
+
+
 def _run(path: Path) -> dict[str, Any]:
     """Return the names that a Python file defines.
 
     The file is loaded as a module that Python knows by a name of its own: a class in it has a source and a place where
-    its annotations are looked up, as `--help` and pydantic need. It is run anew each time, for it may have changed.
+    its annotations are looked up, as `--help` and pydantic need. It is run once for all rows of its table, and for all
+    jobs of a process; and anew if it has changed.
     """
     content, place = _read(path), path.absolute()
+    if place in _LOADED and _LOADED[place][0] == content:
+        return _LOADED[place][1]
     name = f"_kip_config_{path.stem}_{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None  # the name of the file ends in .py
@@ -296,4 +303,5 @@ def _run(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"in {path.name}: {type(error).__name__}: {error}", remedy=f"`python {path}` shows where."
         ) from error
+    _LOADED[place] = content, vars(module)
     return vars(module)

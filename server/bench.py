@@ -17,6 +17,7 @@ import contextlib
 import heapq
 import itertools
 import json
+import re
 import statistics
 import threading
 import time
@@ -29,7 +30,7 @@ from kip.blocks import Images, Task, TileSize, merged, plan
 from kip.kernels import RBF
 from kip.server.executor import RemoteExecutor
 from kip.server.member import Settings
-from kip.workers.codec import PREFIX, Message, encode
+from kip.workers.codec import Message, encode
 
 IMAGE = (32, 32, 3)
 SUPPORT, TARGET = 100, 5000
@@ -78,29 +79,29 @@ class _SimulatedWorker:
 
     def send(self, payload: bytes, *, most: int = 0) -> Future[bytes]:
         answer: Future[bytes] = Future()
-        message = _header(payload)
-        if message.kind in ("forward", "backward"):
+        if found := _TASK.search(payload, 0, _FIRST):
             start = max(time.monotonic(), self._until)
-            seconds, result = self._answers.of(message)
+            seconds, result = self._answers.of(found)
             self._until = start + seconds
             self.spans.append((start, self._until))
             self._clock.at(self._until, answer, result)
         else:
-            epoch = message.fields.get("epoch")
-            fields = {"open": {"holds": True, "pid": 0}, "begin": {"epoch": epoch}, "ping": {}}[message.kind]
-            said = {"open": "opened", "begin": "begun", "ping": "pong"}[message.kind]
-            self._clock.at(time.monotonic(), answer, encode(Message(said, fields)))
+            begin = _BEGIN.search(payload, 0, _FIRST)
+            self._clock.at(time.monotonic(), answer, self._answers.begun(int(begin[1])) if begin else _OPENED)
         return answer
 
     def close(self, why: str = "") -> None:
         """Nothing to let go of."""
 
 
-def _header(payload: bytes) -> Message:
-    """Return a message without its arrays. Reading these is a real worker's work, and none of this process."""
-    length = PREFIX.unpack_from(payload)[3]
-    header = json.loads(payload[PREFIX.size : PREFIX.size + length])
-    return Message(header["kind"], header["fields"])
+_FIRST = 1024
+"""Bytes of a message that simulated workers look at: to read the whole of it is a real worker's work, and none of this
+process."""
+_TASK = re.compile(rb'"kind": "(forward|backward)".*"epoch": (\d+).*"task": \["(ss|ts)", (\d+), (\d+), (\d+), (\d+)\]')
+_BEGIN = re.compile(rb'"kind": "begin".*?"epoch": (\d+)')
+
+
+_OPENED = encode(Message("opened", {"holds": True, "pid": 0}))
 
 
 class _Answers:
@@ -114,14 +115,20 @@ class _Answers:
     def __init__(self, task_seconds: float | None, entry_seconds: float = 0.0):
         self._task_seconds, self._entry_seconds = task_seconds, entry_seconds
         self._encoded: dict[tuple[int, tuple[int, ...]], bytes] = {}
+        self._begun: dict[int, bytes] = {}
 
-    def of(self, message: Message) -> tuple[float, bytes]:
+    def begun(self, epoch: int) -> bytes:
+        """Return the answer to the message that begins an epoch."""
+        if epoch not in self._begun:
+            self._begun[epoch] = encode(Message("begun", {"epoch": epoch}))
+        return self._begun[epoch]
+
+    def of(self, task: re.Match[bytes]) -> tuple[float, bytes]:
         """Return the seconds of a task, and its encoded result."""
-        matrix, first_row, last_row, first, last = message.fields["task"]
-        task = Task(matrix, (first_row, last_row), (first, last))
-        backward = message.kind == "backward"
-        shape = (task.shape[1], *IMAGE) if backward else task.shape
-        epoch = message.fields["epoch"]
+        top, bottom, left, right = map(int, task.group(4, 5, 6, 7))
+        backward, epoch = task[1] == b"backward", int(task[2])
+        rows, columns = bottom - top, right - left
+        shape = (columns, *IMAGE) if backward else (rows, columns)
         if (epoch, shape) not in self._encoded:
             self._encoded[epoch, shape] = encode(
                 Message("result", {"epoch": epoch}, {"result": np.zeros(shape, np.float32)})
@@ -129,7 +136,7 @@ class _Answers:
         share = BACKWARD if backward else 1 - BACKWARD
         seconds = self._task_seconds
         if seconds is None:
-            entries = task.shape[0] * task.shape[1] * (0.5 if matrix == "ss" else 1.0)  # of K_ss the upper triangle
+            entries = rows * columns * (0.5 if task[3] == b"ss" else 1.0)  # of K_ss the upper triangle
             seconds = share * self._entry_seconds * entries
         return seconds, self._encoded[epoch, shape]
 

@@ -118,9 +118,16 @@ class Member:
     holds_data: bool = False
     held: frozenset[str] = frozenset()
     epoch: int = -1
+    """The epoch that it was told of."""
+    begun: int = -1
+    """The epoch that it has begun, as it says."""
+    begun_at: float = 0.0
     tasks_in_flight: int = 0
     control_in_flight: bool = False
-    waiting_for_slot: bool = False
+    ahead: bool = False
+    """Whether it has a task that waits for the epoch to begin there."""
+    waits_as: Literal["", "idle", "spare"] = ""
+    """Whether it waits for a task, and has none or one already."""
     refusals: int = 0
     excuses: int = 0
     """Answers since its last result which say that it has to be told of the run again."""
@@ -142,4 +149,4 @@ class Member:
 
     def forget(self) -> None:
         """Assume nothing of what the worker was told: it may be another process by now."""
-        self.opened, self.holds_data, self.held, self.epoch = False, False, frozenset(), -1
+        self.opened, self.holds_data, self.held, self.epoch, self.begun = False, False, frozenset(), -1, -1

@@ -21,6 +21,8 @@ pure functions of their tasks, so that none of this changes a bit of them.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import logging
 import math
@@ -45,6 +47,8 @@ from kip.workers.worker import hardware
 LOGGER = logging.getLogger(__name__)
 AT_A_TIME = 32
 """Answers taken in before workers are given their next tasks."""
+COLLECT_AFTER = 50_000
+"""Objects that are made in a round before Python looks for cycles of garbage."""
 TICK = 0.25
 """Seconds between looks at the clock."""
 GONE = ("distrusted", "dismissed")
@@ -57,6 +61,8 @@ KINDS = 64
 """Kinds of tasks whose times are remembered."""
 EXCUSES = 3
 """Answers in a row with which a worker may ask to be told of the run again."""
+_ANSWERS = {"open": "opened", "begin": "begun", "ping": "pong", "task": "result"}
+_RESULT, _NOTHING = frozenset({"result"}), frozenset()
 OFTEN = 8
 """Losses of a key's workers that the log has one by one; after that, each time that they have doubled."""
 
@@ -114,7 +120,10 @@ class Scheduler:
         self._ids = itertools.count()
         self._sent: dict[int, _Sent] = {}
         self.members: dict[str, Member] = {}
-        self._free: deque[Member] = deque()
+        self._idle: deque[Member] = deque()
+        """Workers that have no task, and wait for one."""
+        self._spare: deque[Member] = deque()
+        """Workers that have a task, and room for another one that travels meanwhile."""
         self._again: deque[Work] = deque()
         self._fresh: Iterator[Work] = iter(())
         self._num_fresh = 0
@@ -172,12 +181,16 @@ class Scheduler:
         self.checks.clear()
         self._alone_since = None
         self.left = count
+        self._idle.clear()
+        self._spare.clear()
         for member in self.members.values():
+            member.waits_as = ""
             self._make_free(member)
-        while len(self._works) < count or self.checks.open:
-            self._dispatch()
-            self._wait()
-            self._look_at_the_clock()
+        with _few_collections():
+            while len(self._works) < count or self.checks.open:
+                self._dispatch()
+                self._wait()
+                self._look_at_the_clock()
         self._note_use()
         for place in range(count):
             yield self._works[place].opinions[0].result
@@ -211,17 +224,23 @@ class Scheduler:
     def _dispatch(self) -> None:
         """Give each free worker what it needs next: one message each in turn, so that all work before any gets two."""
         idle = []
-        while self._free:
-            member = self._free.popleft()
-            member.waiting_for_slot = False
+        while self._idle or (self._spare and self._has_for_spare()):
+            waits_as, members = ("idle", self._idle) if self._idle else ("spare", self._spare)
+            member = members.popleft()
+            if member.waits_as != waits_as:
+                continue  # it has changed the queue
+            member.waits_as = ""
             if not self._usable(member):
                 continue
             if not member.opened:
                 self._send(member, "open", self._session.opening())
             elif member.epoch != self._session.epoch:
-                if member.tasks_in_flight == 0:  # else it begins when it has answered what is left of the last round
-                    message, held = self._session.beginning(member.held, member.holds_data)
-                    self._send(member, "begin", message, held=held)
+                if member.tasks_in_flight:
+                    continue  # it begins when it has answered what is left of the last round
+                message, held = self._session.beginning(member.held, member.holds_data)
+                self._send(member, "begin", message, held=held)
+                member.epoch = self._session.epoch
+                self._make_free(member)  # its first task travels behind, and waits there for the epoch
             else:
                 work = self._next_work(member)
                 if work is None:
@@ -277,12 +296,20 @@ class Scheduler:
                 self._again.append(work)  # somebody else's turn
                 continue
             return work
-        if self._num_fresh and member.tasks_in_flight and self._num_fresh <= len(self.members):
-            return None  # the last tasks are for those that have done theirs
+        if member.tasks_in_flight and not self._has_for_all():
+            return None
         if work := next(self._fresh, None):
             self._num_fresh -= 1
             return work
         return self._straggler(member)
+
+    def _has_for_all(self) -> bool:
+        """Say whether those that have a task get more; the last tasks are for those that have done theirs."""
+        return self._num_fresh > len(self.members)
+
+    def _has_for_spare(self) -> bool:
+        """Say whether there may be work for those that have a task already."""
+        return bool(self._again or self.checks.waiting or self._has_for_all())
 
     def _able(self) -> list[Member]:
         """Return the workers that compute now, and in time."""
@@ -374,6 +401,7 @@ class Scheduler:
         member.bytes_sent += len(payload)
         if kind == "task":
             member.tasks_in_flight += 1
+            member.ahead = member.control_in_flight
         else:
             member.control_in_flight = True
         try:
@@ -386,15 +414,16 @@ class Scheduler:
     def _usable(self, member: Member) -> bool:
         return (
             member.state == "live"
-            and not member.control_in_flight
-            and member.tasks_in_flight < self._settings.in_flight
-            and self.members.get(member.name) is member
+            and member.tasks_in_flight + member.control_in_flight < self._settings.in_flight
+            and not (member.control_in_flight and (member.ahead or member.epoch != self._session.epoch))
+            and self.members.get(member.link.name) is member
         )
 
     def _make_free(self, member: Member) -> None:
-        if not member.waiting_for_slot and self._usable(member):
-            member.waiting_for_slot = True
-            self._free.append(member)
+        waits_as = "spare" if member.tasks_in_flight else "idle"
+        if member.waits_as in ("", "spare") and member.waits_as != waits_as and self._usable(member):
+            member.waits_as = waits_as
+            (self._spare if member.tasks_in_flight else self._idle).append(member)
 
     # Taking in
 
@@ -422,10 +451,12 @@ class Scheduler:
         if sent.kind == "task":
             member.tasks_in_flight -= 1
         else:
-            member.control_in_flight = False
-        for those in (work.running, work.overdue) if work else ():
-            if member in those:
-                those.remove(member)
+            member.control_in_flight = member.ahead = False
+        if work is not None:
+            if member in work.running:
+                work.running.remove(member)
+            if work.overdue and member in work.overdue:
+                work.overdue.remove(member)
         if member.state in GONE:
             return None
         if member.state == "stalled":
@@ -453,10 +484,10 @@ class Scheduler:
         answer = decode(data)
         if answer.kind == "error":
             return self._refused(sent, words(answer.fields.get("code"), 40), words(answer.fields.get("problem")))
-        wanted = {"open": "opened", "begin": "begun", "ping": "pong", "task": "result"}[sent.kind]
+        wanted = _ANSWERS[sent.kind]
         if answer.kind != wanted:
             raise MessageError("kind of an answer", got=words(answer.kind, 80), expected=wanted)
-        if set(answer.arrays) != ({"result"} if work else set()):
+        if answer.arrays.keys() != (_RESULT if work else _NOTHING):
             raise MessageError(
                 "arrays of an answer", got=words(", ".join(answer.arrays), 80), expected="result" if work else "none"
             )
@@ -471,15 +502,15 @@ class Scheduler:
         elif sent.kind == "open":
             self._opened(member, answer)
         elif sent.kind == "begin":
-            member.epoch, member.held = sent.epoch, sent.held
+            member.begun, member.begun_at, member.held = sent.epoch, time.monotonic(), sent.held
             self._begun, member.refusals = True, 0
-        elif work is not None:
-            self._result(member, work, answer.arrays["result"], sent.at)
+        elif work is not None and member.begun == sent.epoch:  # else it answers a task, and not what came before it
+            self._result(member, work, answer.arrays["result"], max(sent.at, member.begun_at))
         return None
 
     def _opened(self, member: Member, answer: Message) -> None:
         pid, stated, witness = answer.fields.get("pid"), words(answer.fields.get("hardware"), 200), member.witness
-        member.opened, member.epoch, member.held = True, -1, frozenset()
+        member.opened, member.epoch, member.begun, member.held = True, -1, -1, frozenset()
         member.holds_data, member.pid = answer.fields.get("holds") is True, pid if type(pid) is int else None
         if witness.hardware not in (None, stated):
             why = f"its key computes on {witness.hardware}, and this one on {stated}: make a key for each"
@@ -535,6 +566,8 @@ class Scheduler:
 
     def _refused(self, sent: _Sent, code: str, problem: str) -> None:
         member = sent.member
+        if code == "step" and sent.work is not None and member.begun != sent.epoch:
+            return None  # of a worker that could not begin, and has said why
         if code in ("run", "configuration", "step", "images"):
             member.excuses += 1
             if member.excuses > EXCUSES:
@@ -846,16 +879,18 @@ class Scheduler:
         for number, sent in self._sent.items():
             if sent.work is None or number in self._late or sent.member not in sent.work.running:
                 continue
-            limit = self._limit(sent.work)
-            if limit is not None and now - sent.at > limit:
+            if sent.member.ahead:
+                continue  # the deadline is for those that do not begin
+            limit, since = self._limit(sent.work), max(sent.at, sent.member.begun_at)
+            if limit is not None and now - since > limit:
                 self._late.add(number)
                 LOGGER.info(
                     "task %d is late (%.1f s) at worker %s: it runs elsewhere",
                     sent.work.place,
-                    now - sent.at,
+                    now - since,
                     sent.member.name,
                 )
-                sent.member.witness.note_late(sent.at, now)
+                sent.member.witness.note_late(since, now)
                 sent.work.lateness += 1
                 sent.work.running.remove(sent.member)
                 sent.work.overdue.append(sent.member)
@@ -888,6 +923,21 @@ class Scheduler:
                 got=f"silence for {now - self._alone_since:.0f} s from {len(self.members)} workers",
                 remedy="Start workers and run the same command again: it resumes from the last checkpoint.",
             )
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let Python look for cycles of garbage once in many messages.
+
+    A message leaves some twenty objects and no cycle. Looking after each 700 of them took a fifth of a step's time, a
+    third of which was JAX's, which looks for unused arrays each time.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(COLLECT_AFTER, before[0]) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _name(member: Member | None) -> str:

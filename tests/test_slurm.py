@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.waiting import wait_until
 from kip.storage.json_files import read_rows
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "slurm"
@@ -194,10 +195,3 @@ def is_alive(pid):
     except ProcessLookupError:
         return False
     return True
-
-
-def wait_until(holds):
-    until = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < until, "nothing happened for two minutes"
-        time.sleep(0.05)

@@ -20,6 +20,7 @@ import logging
 import os
 import platform
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -37,6 +38,8 @@ from kip.workers.codec import Message, decode, encode
 from kip.workers.targets import Targets
 
 LOGGER = logging.getLogger(__name__)
+BEHIND = 1.0
+"""Seconds that a task waits for the message before it, which begins its epoch, and which another thread has taken."""
 _KERNEL = pydantic.TypeAdapter(Kernel)
 
 
@@ -84,6 +87,12 @@ class Worker:
         self._stax = frozenset(stax)
         permission.permit(*stax)
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        """Told of each epoch that has begun, or could not."""
+        self._beginning: set[int] = set()
+        """The epochs that begin just now."""
+        self._failed = -1
+        """The epoch that could not begin, if the last one could not."""
         self._opening = threading.Lock()
         self._run: _Run | None = None
         self._epoch: _Epoch | None = None
@@ -111,7 +120,7 @@ class Worker:
             epoch.executor.close()
 
     def _answer(self, message: Message) -> Message:
-        answers = {"open": self._open, "begin": self._begin, "forward": self._task, "backward": self._task}
+        answers = {"open": self._open, "begin": self._begin_epoch, "forward": self._task, "backward": self._task}
         if message.kind == "ping":
             return Message("pong", {"pid": os.getpid(), "run": self._run.run if self._run else None})
         if message.kind not in answers:
@@ -157,9 +166,21 @@ class Worker:
             return None, "its data set or preprocessing gives other bytes than the server's"
         return targets, ""
 
-    def _begin(self, message: Message) -> Message:
-        run = self._of_this_run(message)
+    def _begin_epoch(self, message: Message) -> Message:
         number = _whole(message.fields.get("epoch"), "epoch", 0, 1 << 62)
+        with self._lock:
+            self._beginning.add(number)
+            self._failed = -1
+        try:
+            return self._begin(message, number)
+        finally:
+            with self._changed:
+                self._beginning.discard(number)
+                self._failed = number if self._epoch is None or self._epoch.number < number else -1
+                self._changed.notify_all()
+
+    def _begin(self, message: Message, number: int) -> Message:
+        run = self._of_this_run(message)
         with self._lock:
             current = self._epoch
         if current and number <= current.number:
@@ -242,8 +263,7 @@ class Worker:
     def _task(self, message: Message) -> Message:
         self._of_this_run(message)
         number = _whole(message.fields.get("epoch"), "epoch", 0, 1 << 62)
-        with self._lock:
-            epoch = self._epoch
+        epoch = self._epoch_of(number)
         if epoch is None or epoch.number != number:
             raise WorkerError("step", "a task of another step", got=number, expected=f"{epoch and epoch.number}")
         task = _task(_field(message, "task", list), epoch.images)
@@ -260,6 +280,16 @@ class Worker:
                 raise
             raise WorkerError("step", "the step was over before the task", got=number) from None
         return Message("result", {"epoch": number}, {"result": np.asarray(result)})
+
+    def _epoch_of(self, number: int) -> _Epoch | None:
+        """Return the epoch of a task, and wait for the message that begins it, which travelled before the task."""
+        deadline = time.monotonic() + BEHIND
+        with self._changed:
+            while (self._epoch is None or self._epoch.number < number) and self._failed != number:
+                if number not in self._beginning and time.monotonic() >= deadline:
+                    break
+                self._changed.wait(BEHIND)
+            return self._epoch
 
     def _of_this_run(self, message: Message) -> _Run:
         with self._lock:

@@ -25,6 +25,20 @@ class Arguments:
     options: Annotated[RunOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=RunOptions)
 
 
+def options_alone(arguments: Sequence[str], *, prog: str) -> RunOptions | None:
+    """Return the options of the run, if the words are nothing else; None where some are for the configuration.
+
+    Reading all options of a configuration takes a while, and the rows of a table need not do it each.
+    """
+    if {"-h", "--help"} & set(arguments):
+        return None
+    with in_our_voice(prog), help.arranged("method"):
+        parsed, others = tyro.cli(
+            RunOptions, prog=prog, args=arguments, registry=help.registry(), return_unknown_args=True
+        )
+    return None if others else parsed
+
+
 def parse(experiment: Experiment, arguments: Sequence[str], *, prog: str, description: str) -> Arguments:
     """Return the experiment with the command line's overrides; exits with a message where they do not fit."""
     with in_our_voice(prog), help.arranged("method"):

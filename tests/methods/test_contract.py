@@ -8,6 +8,9 @@ none; their choices are tested in `selection`.
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 
 from helpers.kinds import untyped
-from kip import cli, config, data, preprocess, sets
+from kip import cli, config, data, machine, preprocess, sets
 from kip.blocks import KernelBlocks
 from kip.errors import CheckpointError, ConfigError
 from kip.evaluate import evaluate_set
@@ -421,6 +424,51 @@ def test_evaluation_of_the_exported_set_gives_the_run_s_accuracy(name, finished)
     assert score.test_accuracy == result.test_accuracy
     if score.test_spread is not None:
         assert score.test_spread == result.paper_test_spread
+
+
+ROWS = """
+import json
+from pathlib import Path
+
+from kip import config
+from kip.experiment import Experiment
+
+FOLDER = Path(__file__).parent
+rows = {path.stem: config.from_json(Experiment, path.read_text(), source=path.name) for path in FOLDER.glob("*.json")}
+"""
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(tmp_path_factory):
+    """The folder of the runs of all methods, which one command made with two processes and a cache of their own."""
+    folder = tmp_path_factory.mktemp("jobs")
+    for name in METHOD_VALUES:
+        (folder / f"{name.replace(' ', '_')}.json").write_text(json.dumps(experiment(name).to_dict()))
+    (folder / "table.py").write_text(ROWS)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kip.cli",
+            "distill",
+            f"{folder / 'table.py'}:*",
+            "--jobs",
+            "2",
+            "--out",
+            folder / "out",
+        ],
+        env={**os.environ, "KIP_CACHE_DIR": str(folder / "cache")},
+        check=False,  # each method's test says whether its run ended
+    )
+    return folder / "out"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(machine.cores() < 2, reason="two processes need two cores")
+def test_two_processes_make_the_set_of_one(name, finished, by_two_processes):
+    whole, _ = finished(name)
+    out = by_two_processes / f"table.py-{name.replace(' ', '_')}"
+    assert (out / "distilled.npz").read_bytes() == (whole / "distilled.npz").read_bytes()
 
 
 COMMANDS = {

@@ -19,6 +19,7 @@ import pytest
 import kip
 from helpers import processes
 from helpers.kinds import some
+from helpers.waiting import wait_until
 from kip.server.keyring import Keyring
 
 pytestmark = pytest.mark.slow
@@ -88,12 +89,7 @@ class Chaos:
         return [pid for pid in pids if not processes.has_ended(pid)]
 
     def wait_for(self, condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + SECONDS
-        while not (met := condition()):
-            assert time.monotonic() < deadline
-            assert self.server.poll() is None, "the server ended before"
-            time.sleep(0.02)
-        return met
+        return wait_until(condition, SECONDS, process=self.server)
 
     def kill_one(self):
         os.kill(self.random.choice(self.wait_for(self.at_work)), signal.SIGKILL)

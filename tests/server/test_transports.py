@@ -14,6 +14,7 @@ import pytest
 
 import kip
 from helpers import processes
+from helpers.waiting import wait_until
 from kip.blocks import Blocks, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError
 from kip.kernels import RBF, Architecture
@@ -212,14 +213,6 @@ def write_config(path, steps):
     return path
 
 
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, "it ended before"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def checkpoints(out):
     return len(list((out / "checkpoints").glob("*.npz")))
 
@@ -234,7 +227,7 @@ def test_a_server_killed_with_minus_nine_is_resumed_under_another_executor_to_th
     out = tmp_path / "run"
     command = kip_command("distill", config, "--out", out, "--executor", transport, "--workers", 2)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_for(lambda: checkpoints(out) >= 2, process)
+    wait_until(lambda: checkpoints(out) >= 2, process=process)
     left = descendants(process.pid)
     server = json.loads((out / "status.json").read_text())["pid"]
     os.kill(server, signal.SIGKILL)
@@ -254,7 +247,7 @@ def test_ctrl_c_ends_everything_in_five_seconds_and_says_how_to_go_on(transport,
     arguments = ["distill", config, "--out", out, "--executor", transport, "--workers", 2]
     command = [sys.executable, "-c", start + "sys.exit(main())", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: checkpoints(out) >= 2, process)
+    wait_until(lambda: checkpoints(out) >= 2, process=process)
     left = descendants(process.pid)
     assert len(left) >= 2
     found = subprocess.run(kip_command("status", out, "--json"), capture_output=True, check=True, text=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kip.errors import MessageError
-from kip.workers import codec
+from kip.workers import codec, wire
 from kip.workers.codec import PREFIX, Message, decode, encode
 
 ARRAYS = st.dictionaries(
@@ -28,7 +28,7 @@ def packed(header, body=b"", *, magic=codec.MAGIC, version=codec.VERSION, flags=
     """Wrap a header and a body in a right checksum, so that only what is inside can be refused."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     lengths = lengths or (len(text), len(body))
-    return PREFIX.pack(magic, version, flags, *lengths, zlib.crc32(text + body)) + text + body
+    return PREFIX.pack(magic, version, flags, *lengths, codec.checksum(text, body)) + text + body
 
 
 def entry_of(*entry):
@@ -68,7 +68,7 @@ def test_any_changed_bit_and_any_cut_is_refused(data):
     ("data", "match"),
     [
         (packed({}, magic=b"EVIL"), "no message of kip's"),
-        (packed({}, version=2), "another version"),
+        (packed({}, version=1), "another version"),
         (packed({}, flags=1), "another version"),
         (packed({}, lengths=(1 << 31, 0)), "too large"),
         (packed({}, lengths=(2, 1 << 62)), "too large"),
@@ -110,6 +110,41 @@ def test_a_message_beyond_the_limits_is_not_sent(monkeypatch):
 def test_the_layout_is_what_the_page_says():
     """Written out by hand, so that a change of the layout has to change the version."""
     data = encode(Message("k", {"a": 1}, {"x": np.array([1.0], np.float32)}))
-    header = b'{"kind": "k", "fields": {"a": 1}, "arrays": [["x", "float32", [1]]]}'
+    header = b'{"kind": "k", "fields": {"a": 1}, "arrays": [["x", "float32", [1]]]}    '
     body = struct.pack("<f", 1.0)
-    assert data == struct.pack("<4sHHIQI", b"KIPW", 1, 0, len(header), 4, zlib.crc32(header + body)) + header + body
+    assert data == struct.pack("<4sHHIQI", b"KIPW", 2, 0, len(header), 4, zlib.crc32(header + body)) + header + body
+
+
+def test_the_checksum_of_a_long_body_is_what_the_page_says():
+    numbers = np.random.default_rng(0).integers(0, 1 << 63, 8 * 257 + 3, np.int64)
+    data = encode(Message("k", {}, {"x": numbers}))
+    length, _, crc = struct.unpack_from("<IQI", data, 8)
+    sums = [sum(int(number) for number in numbers[lane : 8 * 257 : 257]) % (1 << 64) for lane in range(257)]
+    words = struct.pack("<257Q", *sums) + numbers[8 * 257 :].tobytes()
+    assert crc == zlib.crc32(data[24 : 24 + length] + words)
+
+
+@pytest.mark.parametrize("size", [8_000, 20_000, 1 << 20])
+def test_damage_in_a_long_body_is_found(size):
+    rng = np.random.default_rng(0)
+    whole = encode(Message("k", {}, {"x": rng.standard_normal(size // 8)}))
+    for _ in range(50):
+        first, count = rng.integers(24, len(whole)), rng.integers(1, 3000)
+        changed = bytearray(whole)
+        changed[first : first + count] = rng.bytes(len(changed[first : first + count]))
+        with pytest.raises(MessageError):
+            decode(bytes(changed))
+
+
+def test_parts_of_a_message_that_changed_places_are_found():
+    rng = np.random.default_rng(0)
+    whole = encode(Message("k", {}, {"x": rng.standard_normal(4 * wire.PART // 8)}))
+    parts = [whole[first : first + wire.PART] for first in range(0, len(whole), wire.PART)]
+    with pytest.raises(MessageError, match="checksum"):
+        decode(b"".join([parts[0], parts[2], parts[1], *parts[3:]]))
+
+
+def test_messages_of_one_header_do_not_share_what_can_be_changed():
+    data = encode(Message("k", {"a": 1}))
+    decode(data).fields["a"] = 2
+    assert decode(data).fields == {"a": 1}

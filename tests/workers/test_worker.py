@@ -3,6 +3,7 @@
 import json
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from kip.experiment import Experiment
 from kip.kernels import RBF, Architecture, Implementation, Stax
 from kip.methods.problem import Problem
 from kip.server import service
-from kip.workers.codec import DTYPES, PREFIX, Message, decode, encode
+from kip.workers.codec import DTYPES, PREFIX, VERSION, Message, decode, encode
 from kip.workers.worker import Worker, versions
 
 KERNEL = RBF()
@@ -57,6 +58,50 @@ def worker():
     assert ask(made, "begin", BEGIN, support=SUPPORT, target=TARGET).kind == "begun"
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch):
+    """Let a task that comes before its step be refused at once."""
+    monkeypatch.setattr("kip.workers.worker.BEHIND", 0.0)
+
+
+@pytest.mark.parametrize("fails_before", [False, True])
+@pytest.mark.parametrize("first", ["begin", "forward"])
+def test_a_task_that_travels_behind_its_begin_waits_for_it(worker, monkeypatch, first, fails_before):
+    """Whichever thread is the first: the one that takes the task, or the one that takes the message before it."""
+    monkeypatch.setattr("kip.workers.worker.BEHIND", 60.0)
+    expected = ask(worker, "forward", {**NAMES, "epoch": 1, "task": WHOLE}).arrays["result"]
+    if fails_before and first == "begin":
+        refused(ask(worker, "begin", {**BEGIN, "epoch": 2, "support": "other"}), "images")
+    begins, goes_on = threading.Event(), threading.Event()
+    begin = worker._begin
+
+    def slowly(*arguments):
+        begins.set()
+        assert goes_on.wait(60)
+        return begin(*arguments)
+
+    monkeypatch.setattr(worker, "_begin", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        asked = {
+            "begin": lambda: ask(worker, "begin", {**BEGIN, "epoch": 2}),
+            "forward": lambda: ask(worker, "forward", {**NAMES, "epoch": 2, "task": WHOLE}),
+        }
+        answers = {kind: threads.submit(asked[kind]) for kind in sorted(asked, key=lambda kind: kind != first)}
+        assert begins.wait(60)
+        assert not answers["forward"].done()
+        goes_on.set()
+        assert answers["begin"].result(60).kind == "begun"
+        np.testing.assert_array_equal(answers["forward"].result(60).arrays["result"], expected)
+
+
+def test_a_task_behind_a_begin_that_fails_is_refused_and_does_not_wait(worker, monkeypatch):
+    monkeypatch.setattr("kip.workers.worker.BEHIND", 60.0)
+    refused(ask(worker, "begin", {**BEGIN, "epoch": 2, "support": "other"}), "images")
+    refused(ask(worker, "forward", {**NAMES, "epoch": 2, "task": WHOLE}), "step")
+    assert ask(worker, "begin", {**BEGIN, "epoch": 2}).kind == "begun"
+    assert ask(worker, "forward", {**NAMES, "epoch": 2, "task": WHOLE}).kind == "result"
 
 
 def test_results_are_those_of_the_plain_task(worker):
@@ -250,7 +295,7 @@ def random_payload(rng):
         fields["epoch"] = VALUES[rng.integers(len(VALUES))] if rng.random() < 0.5 else int(rng.integers(0, 3))
     if kind == 1:
         text = json.dumps({"kind": name, "fields": fields, "arrays": VALUES[rng.integers(len(VALUES))]}).encode()
-        return PREFIX.pack(b"KIPW", 1, 0, len(text), 0, zlib.crc32(text)) + text
+        return PREFIX.pack(b"KIPW", VERSION, 0, len(text), 0, zlib.crc32(text)) + text
     payload = encode(Message(name, fields, arrays))
     if kind == 2:
         damaged = bytearray(payload)
