@@ -133,10 +133,12 @@ def of_run(
     Raises:
         ConfigError: if a form that the checkpoints name is not right on this device.
     """
-    forms = {kernel.label: (kernel, settled(config, kernel, image_shape, before)) for kernel in kernels}
+    forms: dict[str, tuple[Kernel, Implementation]] = {
+        kernel.label: (kernel, settled(config, kernel, image_shape, before)) for kernel in kernels
+    }
     chosen = {label: form for label, (_, form) in forms.items() if form != config.implementation}
     for label in (before or {}).keys() & chosen.keys():
-        form = chosen[label]
+        form = forms[label][1]
         if why := fault(forms[label][0], image_shape, form):
             raise ConfigError(
                 f"the run's checkpoints were computed in the form {form!r} of {label}, which {why} on this device",

@@ -83,7 +83,7 @@ class LocalExecutor:
         if len(self._devices) == 1 and self._devices[0].platform == "cpu":
             return None
         array = np.ascontiguousarray(target)
-        return array.shape, array.dtype, hashlib.blake2b(array.view(np.uint8)).digest()
+        return array.shape, array.dtype, hashlib.blake2b(array.tobytes()).digest()
 
     def _in_order(self, run: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
         def on_my_device(*task: Any) -> T:

@@ -9,7 +9,7 @@ import pytest
 from kip import placement
 from kip.blocks import Blocks, KernelBlocks, choice
 from kip.errors import ConfigError
-from kip.kernels import RBF, Architecture, tile_memory
+from kip.kernels import RBF, Architecture, Implementation, tile_memory
 
 KERNEL, SHAPE = Architecture("ConvVec", 1), (2, 2, 1)
 
@@ -152,7 +152,7 @@ def test_a_resumed_run_takes_the_form_that_it_began_with(monkeypatch):
     monkeypatch.setattr(choice, "kept", measured)
     monkeypatch.setattr(choice, "_fault_on_this_gpu", lambda *arguments: "")
     for form in choice.FORMS:
-        before = {"ConvVec1": form}
+        before: dict[str, Implementation] = {"ConvVec1": form}
         with placement.made_for("gpu"):
             assert choice.of_run(Blocks(), [KERNEL], SHAPE, before) == {"forms": before}
             blocks = KernelBlocks()

@@ -350,7 +350,8 @@ def test_a_new_run_shows_its_first_picture_with_its_first_checkpoint(tmp_path, m
 
 def test_a_resumed_run_computes_in_the_form_that_its_checkpoints_name(tmp_path, monkeypatch):
     """The run of a GPU begins in one form; a later measurement would choose the other one."""
-    experiment, computed = tiny(kernels=(Architecture("ConvVec", 1),)), []
+    kernels, computed = (Architecture("ConvVec", 1),), []
+    experiment = tiny(kernels=kernels)
     measured = {"form": "engine"}
 
     def settled(config, kernel, image_shape, before=None):
@@ -365,7 +366,7 @@ def test_a_resumed_run_computes_in_the_form_that_its_checkpoints_name(tmp_path, 
     monkeypatch.setattr("kip.blocks.choice.settled", settled)
     monkeypatch.setattr("kip.blocks.assemble.settled", settled)
     monkeypatch.setattr(train.choice, "of_run", of_run)
-    go(dataclasses.replace(experiment, method=dataclasses.replace(experiment.method, steps=2)), tmp_path)
+    go(tiny(steps=2, kernels=kernels), tmp_path)
     assert set(computed) == {"engine"}
     computed.clear()
     measured["form"] = "pallas"
