@@ -125,9 +125,9 @@ class Member:
     tasks_in_flight: int = 0
     control_in_flight: bool = False
     ahead: bool = False
-    """Whether it has a task that waits for the epoch to begin there."""
+    """True if it has a task that waits for the epoch to begin there."""
     waits_as: Literal["", "idle", "spare"] = ""
-    """Whether it waits for a task, and has none or one already."""
+    """`idle` or `spare` if it waits for a task, and has none or one already."""
     refusals: int = 0
     excuses: int = 0
     """Answers since its last result which say that it has to be told of the run again."""
