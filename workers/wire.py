@@ -131,9 +131,9 @@ class Outbox:
 
     def take(self) -> list[Any]:
         """Return the items that were left, in their order; for the owner's thread."""
-        self._woken = False  # first: what is left from here on wakes the poller again
         with contextlib.suppress(OSError):
             self._reader.recv(4096)
+        self._woken = False  # after that, or a byte that is sent meanwhile would be read, and none be sent any more
         items = []
         while self._items:
             items.append(self._items.popleft())

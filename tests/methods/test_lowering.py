@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from jax import export
+from jax.core import Tracer
 from methods.test_contract import METHOD_VALUES
 
 from kip import placement
@@ -27,7 +28,7 @@ def programs(monkeypatch):
         @functools.wraps(function)
         def call(*arguments, **named):
             leaves = jax.tree.leaves((arguments, named))
-            if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            if not any(isinstance(leaf, Tracer) for leaf in leaves):
                 calls.setdefault(function, jax.tree.map(abstract, (arguments, named)))
             return function(*arguments, **named)
 
