@@ -7,6 +7,7 @@ named `FILE:ROW`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
@@ -15,7 +16,8 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -270,20 +272,32 @@ def _read(path: Path) -> str:
         ) from None
 
 
-_LOADED: dict[Path, tuple[str, dict[str, Any]]] = {}
-"""The content of each file that was loaded, and the names that it defines."""
+_loaded: ContextVar[dict[Path, dict[str, Any]] | None] = ContextVar("loaded", default=None)
+"""The names that each file defines that was run since `each_file_once` began; None outside of it."""
+
+
+@contextlib.contextmanager
+def each_file_once() -> Iterator[None]:
+    """Run each file of configurations once meanwhile, for all rows of its table.
+
+    Otherwise a file is run each time, for it may have changed, or what it imports or names may have.
+    """
+    token = _loaded.set({})
+    try:
+        yield
+    finally:
+        _loaded.reset(token)
 
 
 def _run(path: Path) -> dict[str, Any]:
     """Return the names that a Python file defines.
 
     The file is loaded as a module that Python knows by a name of its own: a class in it has a source and a place where
-    its annotations are looked up, as `--help` and pydantic need. It is run once for all rows of its table, and for all
-    jobs of a process; and anew if it has changed.
+    its annotations are looked up, as `--help` and pydantic need. It is run anew each time but in `each_file_once`.
     """
-    content, place = _read(path), path.absolute()
-    if place in _LOADED and _LOADED[place][0] == content:
-        return _LOADED[place][1]
+    content, place, loaded = _read(path), path.absolute(), _loaded.get()
+    if loaded is not None and place in loaded:
+        return loaded[place]
     name = f"_kip_config_{path.stem}_{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None  # the name of the file ends in .py
@@ -303,5 +317,6 @@ def _run(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"in {path.name}: {type(error).__name__}: {error}", remedy=f"`python {path}` shows where."
         ) from error
-    _LOADED[place] = content, vars(module)
+    if loaded is not None:
+        loaded[place] = vars(module)
     return vars(module)

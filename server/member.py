@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -126,6 +126,8 @@ class Member:
     control_in_flight: bool = False
     ahead: bool = False
     """True if it has a task that waits for the epoch to begin there."""
+    early: list[tuple[int, Any]] = dataclasses.field(default_factory=list)
+    """Answers to tasks, by the numbers of their messages, that came before the answer that their epoch has begun."""
     waits_as: Literal["", "idle", "spare"] = ""
     """`idle` or `spare` if it waits for a task, and has none or one already."""
     refusals: int = 0

@@ -449,6 +449,10 @@ class Scheduler:
             return None
         member, work = sent.member, sent.work
         if sent.kind == "task":
+            if member.ahead and member.begun != sent.epoch:
+                member.early.append((number, content))  # it has overtaken the answer that the epoch has begun
+                self._sent[number] = sent
+                return None
             member.tasks_in_flight -= 1
         else:
             member.control_in_flight = member.ahead = False
@@ -476,6 +480,9 @@ class Scheduler:
             self._lose(member, f"{type(error).__name__}: {words(str(error), 200)}")
         if work:
             self._put_back(work)
+        early, member.early = member.early, []
+        for overtaken in early:
+            self._take(*overtaken)
         self._make_free(member)
         return None
 

@@ -73,22 +73,23 @@ def with_overrides(
 
         function, suffix = (label_solve, "-label-solve") if command == "label-solve" else (distill, "")
         description = (function.__doc__ or "").partition("\n\n")[0]
-        rows = experiment.matching(name)
         wanted: list[Wanted] = []
-        alone = overrides.options_alone(arguments, prog=f"kip {command} {name}") if len(rows) > 1 else None
-        for row in rows:
-            loaded, is_solved = experiment.load(row), False
-            if command == "label-solve":
-                solved = experiment.with_label_solve(loaded)
-                is_solved, loaded = solved is not loaded, solved
-            given = None
-            if alone is None:
-                given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
-            options = options or (alone if given is None else given.options)
-            assert options is not None  # one of the two has them
-            title = row + (suffix if is_solved else "")
-            combinations = varied(title, loaded if given is None else given.experiment, options.vary)
-            wanted += [Wanted(row, name, _told(changed, loaded)) for name, changed in combinations]
+        with experiment.each_file_once():
+            rows = experiment.matching(name)
+            alone = overrides.options_alone(arguments, prog=f"kip {command} {name}") if len(rows) > 1 else None
+            for row in rows:
+                loaded, is_solved = experiment.load(row), False
+                if command == "label-solve":
+                    solved = experiment.with_label_solve(loaded)
+                    is_solved, loaded = solved is not loaded, solved
+                given = None
+                if alone is None:
+                    given = overrides.parse(loaded, arguments, prog=f"kip {command} {name}", description=description)
+                options = options or (alone if given is None else given.options)
+                assert options is not None  # one of the two has them
+                title = row + (suffix if is_solved else "")
+                combinations = varied(title, loaded if given is None else given.experiment, options.vary)
+                wanted += [Wanted(row, name, _told(changed, loaded)) for name, changed in combinations]
     assert options is not None  # there is at least one row
     permission.permit(*options.stax)
     if len(wanted) == 1 and not options.vary and options.jobs == 1:

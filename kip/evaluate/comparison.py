@@ -93,7 +93,8 @@ def compare(
         raise ConfigError("sets", got="none", expected="at least one set, run or configuration")
     if comparison.runs > 1 and any(text.startswith("seed=") for text in vary):
         raise ConfigError("--runs", got=f"{comparison.runs}, and --vary of the seed", expected="one of the two")
-    varieties = {name: varied(name, experiment.load(name), vary) for name in sets if not _is_file(name)}
+    with experiment.each_file_once():
+        varieties = {name: varied(name, experiment.load(name), vary) for name in sets if not _is_file(name)}
     configurations = {name: repeated(rows, comparison.runs) for name, rows in varieties.items()}
     runs_of = {
         jobs.short(source): jobs.short(row)
