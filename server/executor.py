@@ -7,7 +7,6 @@ cotangent.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from kip.blocks import Images, LocalExecutor, Task
 from kip.errors import ShapeError
 from kip.server.member import Job, Link, Settings
 from kip.server.scheduler import Scheduler
+from kip.storage.artefacts import digest
 from kip.workers.codec import Message, encode, encode_fields
 from kip.workers.worker import versions
 
@@ -158,7 +158,7 @@ class RemoteExecutor:
 
     def _digest(self, name: str) -> str:
         """Return the digest of one of the step's arrays, taken once."""
-        self._digests[name] = self._digests.get(name) or _digest(np.asarray(getattr(self._now(), name)))
+        self._digests[name] = self._digests.get(name) or digest(np.asarray(getattr(self._now(), name)))
         return self._digests[name]
 
     def _names(self) -> dict[str, Any]:
@@ -203,9 +203,3 @@ def _compute(images: Images, task: Task, *cotangent: np.ndarray) -> np.ndarray:
         local.begin(images)
         (result,) = local.backward([task], cotangent) if cotangent else local.forward([task])
     return np.asarray(result)
-
-
-def _digest(array: Any) -> str:
-    content = hashlib.sha256(f"{array.shape} {array.dtype} ".encode())  # processors have instructions for it
-    content.update(np.ascontiguousarray(array).data)
-    return content.hexdigest()

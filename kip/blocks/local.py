@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 from collections import deque
@@ -18,6 +17,7 @@ from kip.blocks import task as tasking
 from kip.blocks.plan import Task
 from kip.blocks.tile import Images
 from kip.precision import float64
+from kip.storage.artefacts import digest
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class LocalExecutor:
     def __init__(self, devices: Sequence[Any] | None = None):
         self._devices = list(jax.local_devices() if devices is None else devices)
         self._images: list[Images] = []
-        self._held: tuple[Any, ...] | None = None
+        self._held: str | None = None
         self._mine = threading.local()
         order = itertools.count()
         self._threads = ThreadPoolExecutor(
@@ -78,12 +78,11 @@ class LocalExecutor:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _identity(self, target: Any) -> tuple[Any, ...] | None:
+    def _identity(self, target: Any) -> str | None:
         """Return what tells a step's targets from others; None where copying them costs less than finding out."""
         if len(self._devices) == 1 and self._devices[0].platform == "cpu":
             return None
-        array = np.ascontiguousarray(target)
-        return array.shape, array.dtype, hashlib.blake2b(array.tobytes()).digest()
+        return digest(np.asarray(target))
 
     def _in_order(self, run: Callable[..., T], tasks: Iterable[tuple[Any, ...]]) -> Iterator[T]:
         def on_my_device(*task: Any) -> T:

@@ -9,7 +9,8 @@ from kip.kernels.levels import levels
 
 _SMALL_TILE = 64
 LANES = 32
-"""The pairs that the form for GPUs takes at least: a tile's rows are filled up to multiples of it."""
+"""Image pairs of a warp, one a thread, which the form for GPUs takes at least: a tile's rows are filled up to multiples
+of it."""
 PLACES = (1 << 31) - 1
 """The numbers that an array of the form for GPUs may have: 32-bit numbers tell their places."""
 

@@ -29,10 +29,9 @@ from jax.experimental import pallas as pl
 from kip.kernels.engine.dual import Variance
 from kip.kernels.engine.pairs import Network, Planes
 from kip.kernels.levels import Level
+from kip.kernels.memory import LANES
 from kip.placement import platform
 
-LANES = 32
-"""Image pairs of a warp: one a thread."""
 MOST_WARPS = 4
 """Warps of a program."""
 STRIPS = (2, 4)
