@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers.compiling import AS_USERS
 from kip.errors import ConfigError
 from kip.kernels import Architecture, entry_bytes, kernel_function, pallas
-from kip.kernels.pallas import form, kernel
+from kip.kernels.pallas import form, program
 from kip.precision import float64
 
 A = Architecture
@@ -32,7 +32,7 @@ QUICKLY = {**AS_USERS, "xla_backend_optimization_level": 0}
 @pytest.fixture(autouse=True)
 def narrow_strips(monkeypatch):
     """Strips of a few columns: the program of an interpreted kernel grows with them, and small images have several."""
-    monkeypatch.setattr(kernel, "STRIPS", (2,))
+    monkeypatch.setattr(program, "STRIPS", (2,))
 
 
 def images(count, shape, seed):
@@ -132,7 +132,7 @@ def test_strips_of_any_width_give_the_same_values(monkeypatch):
     architecture, x, z = A("ConvNet3", 1), images(2, (4, 9, 1), 0), images(3, (4, 9, 1), 1)
     results = []
     for strips in ((2,), (4,), (8,)):
-        monkeypatch.setattr(kernel, "STRIPS", strips)
+        monkeypatch.setattr(program, "STRIPS", strips)
         function = jax.jit(functools.partial(form.kernel, architecture), compiler_options=QUICKLY)
         results.append(np.asarray(function(x, z)))
     for other in results[1:]:

@@ -5,6 +5,7 @@ between its loops: a GPU would wait for its memory most of the time. Here a laye
 activations in registers, with pairs on the lanes, and leave the chip pooled. The vjp computes them again, one
 convolution at a time, and sums what belongs to one image in a fixed order, without atomic additions.
 
+- `program.py`: where a program of a kernel stands, and what it reads there;
 - `kernel.py`: the two kernels, forward and vjp;
 - `form.py`: an architecture's kernel made of them, its poolings and readouts by XLA.
 

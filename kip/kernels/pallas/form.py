@@ -20,7 +20,8 @@ from kip.kernels.engine import planes as P
 from kip.kernels.engine.dual import Variance, variance
 from kip.kernels.engine.pairs import Features, Network, Planes, _network
 from kip.kernels.levels import Level, levels, variance_levels
-from kip.kernels.pallas.kernel import Layer, Side, forward, lanes_of, pull
+from kip.kernels.pallas.kernel import forward, lanes_of, pull
+from kip.kernels.pallas.program import Layer, Side
 
 FUSED = 2
 """Convolutions that one kernel takes together: more would need more columns beside a strip, and more registers."""

@@ -9,104 +9,29 @@ A convolution takes a column more on either side of the strip than it gives, whi
 What a program adds up over shifts along x, pooled values and cotangents of the first image, is its own part of memory:
 no other program writes there, and the order is that of the loop.
 
-Planes are arrays (shifts along y, h, shifts along x, w, P) of P = N M pairs, pair i M + j of first image i and second
-image j. Positions whose partner lies outside the image hold anything; whoever reads them asks `inside`.
+`kip.kernels.pallas.program` reads what lies at a program's place.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
-from kip.kernels.engine.dual import Variance
-from kip.kernels.engine.pairs import Network, Planes
-from kip.kernels.levels import Level
+from kip.kernels.engine.pairs import Planes
 from kip.kernels.memory import LANES
+from kip.kernels.pallas.program import Layer, Plane, Program, Row, Side, between, pooled_to
 from kip.placement import platform
 
 MOST_WARPS = 4
 """Warps of a program."""
-STRIPS = (2, 4)
-"""Columns that a strip may have. They are even, so that a pool's cells are not cut. Eight columns would compute a tenth
-less twice, and take 160 to 180 registers where four take 128: fewer threads would hide the time of memory."""
-OF_PLANES = 2
-"""The most columns of a strip where planes of both K and T are pulled back: four take 138 registers, which leave less
-than a quarter of the threads, or spill."""
 PULL_EDGE = 2
 """Columns that the vjp of a convolution reads on either side of a strip: its window's, and its transpose's."""
-
-
-class Layer(NamedTuple):
-    """The work of a kernel.
-
-    Attributes:
-        level: its level, of which `columns` is not None.
-        network: the network's constants.
-        convs: how many convolutions, each with its activation.
-        pixels: whether it begins with the images; otherwise with planes.
-        own: whether the pairs are of each image with itself, so that P = N.
-        end: `planes`; `pool`, their 2-sums along x; or `covariances`, those before the (only) activation.
-        widest: the most columns that a strip may have, if `STRIPS` has as few.
-    """
-
-    level: Level
-    network: Network
-    convs: int
-    pixels: bool
-    own: bool
-    end: str
-    widest: int = STRIPS[-1]
-
-    @property
-    def columns(self) -> int:
-        """The radius of the shifts along x."""
-        assert self.level.columns is not None
-        return self.level.columns
-
-    @property
-    def shifts(self) -> int:
-        """The number of shifts along x."""
-        return 2 * self.columns + 1
-
-    @property
-    def strip(self) -> int:
-        """The columns of a strip: those that cover the image with the fewest, their neighbours counted."""
-        sizes = [size for size in STRIPS if size <= self.widest] or STRIPS[:1]
-        return min(sizes, key=lambda size: (-(-self.level.width // size) * (size + 2), -size))
-
-    @property
-    def strips(self) -> int:
-        """The number of strips."""
-        return -(-self.level.width // self.strip)
-
-    @property
-    def parts(self) -> int:
-        """The number of K and T that go in: 1 where T is K, or is not wanted."""
-        return 1 if self.pixels or not self.network.ntk else 2
-
-
-class Side(NamedTuple):
-    """One side's images, as a layer needs them.
-
-    Attributes:
-        pixels: (h, w, C, N); None where planes go in.
-        variances: at each convolution: their values, then their inverse roots (`Variance`), (2, convs, h, w, N).
-    """
-
-    pixels: Any
-    variances: Any
-
-
-Row = list[list[Array]]
-"""A row of a strip: for K, or for K and T, a vector of pairs for each column."""
 
 
 def lanes_of(images: int) -> int:
@@ -147,8 +72,6 @@ def pull(
         The cotangents of the planes; of pixels, (shifts, h, w, C, P); and of log q, (shifts, h, w, P).
     """
     level = layer.level
-    if layer.parts == 2:
-        layer = layer._replace(widest=OF_PLANES)
     logs = (level.shifts, level.height, level.width)
     if layer.pixels:
         outs = [(*logs, first.pixels.shape[2])]
@@ -210,7 +133,7 @@ def _call(
         state = take(0 if planes is None else layer.parts)
         of_sides = [Side(*take(1 if layer.pixels else 0) or [None], *take(1)) for _ in range(2)]
         channels = first.pixels.shape[2] if layer.pixels else 0
-        kernel(_Program(layer, edge, lanes, channels, state, *of_sides), take(len(bars)), take(len(outs)))
+        kernel(Program(layer, edge, lanes, channels, state, *of_sides), take(len(bars)), take(len(outs)))
 
     interpret = platform() != "gpu"
     params: dict[str, Any] = {}
@@ -249,164 +172,6 @@ def _with_margins(side: Side, rows: int, columns: tuple[int, int]) -> Side:
     return Side(pixels, jnp.pad(side.variances, ((0, 0), (0, 0), *around, (0, 0)), constant_values=1))
 
 
-class _Program:
-    """A program's place: its shift along y, the rows with partners in the image, and the first column of its strip."""
-
-    def __init__(
-        self, layer: Layer, edge: int, lanes: int, channels: int, state: Sequence[Any], first: Side, second: Side
-    ):
-        self.layer, self.edge, self.channels = layer, edge, channels
-        self.state, self.first, self.second = state, first, second
-        level = layer.level
-        place = pl.program_id(2)
-        self.shift, self.left = place // layer.strips, place % layer.strips * layer.strip
-        self.along_y = self.shift - level.rows
-        self.top, self.bottom = jnp.maximum(0, -self.along_y), jnp.minimum(level.height, level.height - self.along_y)
-        self.zero = jnp.zeros((lanes,), jnp.float32)
-
-    def over_shifts(self, plane: Callable[[_Plane], None]) -> None:
-        """Go through the shifts along x at which the strip has partners in the image."""
-        columns, width = self.layer.columns, self.layer.level.width
-        first = jnp.maximum(0, columns - self.left - (self.layer.strip - 1))
-        stop = jnp.minimum(self.layer.shifts, columns + width - self.left)
-        jax.lax.fori_loop(first, stop, lambda s, _: plane(_Plane(self, s)), None)
-
-    def over_rows(self, row: Callable[[Any], None]) -> None:
-        """Go through all rows of the image."""
-        jax.lax.fori_loop(0, self.layer.level.height, lambda y, _: row(y), None)
-
-    def always_inside(self, j: int, width: int) -> bool:
-        """Return whether column j of every strip is one of the first so many of the image."""
-        return j >= 0 and (self.layer.strips - 1) * self.layer.strip + j < width
-
-    def each_column(self, put: Callable[[int], None], step: int = 1) -> None:
-        """Call a function for the columns of the strip, or for every second one with a column to its right."""
-        width = self.layer.level.width // step * step
-        for j in range(0, self.layer.strip, step):
-            if self.always_inside(j, width):
-                put(j)
-            else:
-                pl.when(self.left + j < width)(functools.partial(put, j))
-
-    def no_rows(self, columns: int, parts: int) -> tuple[Row, Row]:
-        """Return the sums of two rows and of one, for the first row's window: see `_window`."""
-        row = [[self.zero] * columns for _ in range(parts)]
-        return row, row
-
-    def covariances(self, box: Row) -> Row:
-        """Return w / 9 box + b."""
-        network = self.layer.network
-        return [[network.w * value + network.b for value in part] for part in box]
-
-
-class _Plane:
-    """The reader of a program for a shift s along x: rows t or y, and columns j from its strip's first."""
-
-    def __init__(self, program: _Program, s: Any):
-        self._of, self.s = program, s
-        layer = program.layer
-        width, left, edge = layer.level.width, program.left, program.edge
-        everywhere = range(-edge, layer.strip + edge)
-        along_x = s - layer.columns
-        self._columns = {
-            j: left + j if program.always_inside(j, width) else jnp.clip(left + j, 0, width - 1) for j in everywhere
-        }
-        self._inside, self._pooled = (
-            {j: _between(left + j, jnp.maximum(0, -along_x), jnp.minimum(of, of - along_x)) for j in everywhere}
-            for of in (width, width // 2 * 2)
-        )
-
-    def inside(self, y: Any, j: int) -> Array:
-        """Return whether a position and its partner lie in the image."""
-        return _between(y, self._of.top, self._of.bottom) & self._inside[j]
-
-    def places(self, y: Any) -> Any:
-        """Return where the strip's row y begins in planes."""
-        layer = self._of.layer
-        return (y * layer.shifts + self.s) * layer.level.width + self._of.left
-
-    def read(self, plane: Any, y: Any, j: int) -> Array:
-        """Return a plane's values, which are zero outside the image."""
-        layer = self._of.layer
-        row = (jnp.clip(y, 0, layer.level.height - 1) * layer.shifts + self.s) * layer.level.width
-        return jnp.where(self.inside(y, j), plane[row + self._columns[j]], 0)
-
-    def read_pooled(self, planes: Any, y: Any, j: int) -> Array:
-        """Return the values that a position is pooled to, of planes (up + 2, h / 2, up + 2, w / 2).
-
-        They are zero too where the position or its partner lies in an odd last row or column, which no pool takes.
-        """
-        level, shift = self._of.layer.level, self._of.shift
-        half_rows, half_columns = level.height // 2, level.width // 2
-        up = jnp.where(y % 2 == 0, (shift + 1) // 2, shift // 2 + 1)
-        row = up * half_rows + jnp.clip(y // 2, 0, half_rows - 1)
-        place = (row * (self._of.layer.columns + 2) + _pooled_to(self.s)[j % 2]) * half_columns
-        bottom = jnp.minimum(2 * half_rows, 2 * half_rows - self._of.along_y)
-        inside = _between(y, self._of.top, bottom) & self._pooled[j]
-        return jnp.where(inside, planes[place + jnp.minimum(self._columns[j] // 2, half_columns - 1)], 0)
-
-    def row(self, t: Any) -> Row:
-        """Return row t of what goes in, of the strip and its margins; it is zero outside the image."""
-        columns = range(-self._of.edge, self._of.layer.strip + self._of.edge)
-        if self._of.state:
-            return [[self.read(part, t, j) for j in columns] for part in self._of.state]
-        x, z = self.pixels_of_first(t), self.pixels_of_second(t)
-        return [[_mean_product(x(j), z(j)) for j in columns]]
-
-    def pixels_of_first(self, t: Any) -> Callable[[int], list[Array]]:
-        """Return the channels of the first image's pixels, a function of their column."""
-        return self._pixels(self._of.first.pixels, self._first_places(t))
-
-    def pixels_of_second(self, t: Any) -> Callable[[int], list[Array]]:
-        """Return the channels of the partners' pixels in the second images, likewise."""
-        return self._pixels(self._of.second.pixels, self._second_places(t))
-
-    def _pixels(self, pixels: Any, places: Any) -> Callable[[int], list[Array]]:
-        channels = self._of.channels
-        begin = places * channels
-        return lambda j: [pixels[begin + (j * channels + c)] for c in range(channels)]
-
-    def variances(self, conv: int, y: Any) -> Callable[[int], tuple[Variance, Variance]]:
-        """Return the variances of a row's positions and of their partners, a function of their column."""
-        layer = self._of.layer
-        rows = layer.level.height + 2 * self._of.edge
-
-        def of(variances: Any, places: Any, width: int) -> Callable[[int], Variance]:
-            return lambda j: Variance(
-                *(variances[places + ((part * layer.convs + conv) * rows * width + j)] for part in range(2))
-            )
-
-        first = of(self._of.first.variances, self._first_places(y), self._width(0))
-        second = of(self._of.second.variances, self._second_places(y), self._width(layer.columns))
-        return lambda j: (first(j), second(j))
-
-    def _width(self, columns: int) -> int:
-        """Return the columns of an image with its margins."""
-        return self._of.layer.strips * self._of.layer.strip + 2 * (self._of.edge + columns)
-
-    def _first_places(self, y: Any) -> Any:
-        edge = self._of.edge
-        return (y + edge) * self._width(0) + self._of.left + edge
-
-    def _second_places(self, y: Any) -> Any:
-        # Shift s of the margin's width and along_x of the image's are the same place.
-        edge = self._of.edge
-        return (y + self._of.along_y + edge) * self._width(self._of.layer.columns) + self._of.left + self.s + edge
-
-
-def _between(x: Any, first: Any, stop: Any) -> Array:
-    return (x >= first) & (x < stop)
-
-
-def _pooled_to(s: Any) -> tuple[Any, Any]:
-    """Return the shifts, counted from one that falls outside, that even and odd positions of a shift are pooled to."""
-    return (s + 1) // 2, s // 2 + 1
-
-
-def _mean_product(x: list[Array], z: list[Array]) -> Array:
-    return functools.reduce(operator.add, (a * b for a, b in zip(x, z, strict=True))) * (1 / len(x))
-
-
 def _window(row: Row, before: tuple[Row, Row]) -> tuple[Row, tuple[Row, Row]]:
     """Return the 3x3 sums around the row above, from the sums of the two rows above and of the last; and the next ones.
 
@@ -421,14 +186,14 @@ def _sum(one: Row, other: Row) -> Row:
     return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(one, other, strict=True)]
 
 
-def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
+def _forward(program: Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
     """Write a layer's planes, or their pool along x."""
     layer = program.layer
     network, convs, strip = layer.network, layer.convs, layer.strip
     pooled = layer.end == "pool"
     half, shifts_up = layer.level.width // 2, layer.columns + 2
 
-    def activated(plane: _Plane, conv: int, y: Any, box: Row) -> Row:
+    def activated(plane: Plane, conv: int, y: Any, box: Row) -> Row:
         covariances = program.covariances(box)
         if layer.end == "covariances":
             return covariances
@@ -445,7 +210,7 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
                 part.append(value if conv == convs - 1 else jnp.where(plane.inside(y, j), value, 0))
         return result
 
-    def write(plane: _Plane, y: Any, row: Row) -> None:
+    def write(plane: Plane, y: Any, row: Row) -> None:
         begin = plane.places(y)
 
         def put(j: int) -> None:
@@ -454,8 +219,8 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
 
         program.each_column(put)
 
-    def add_pooled(plane: _Plane, y: Any, row: Row) -> None:
-        begins = [(y * shifts_up + up) * half + program.left // 2 for up in _pooled_to(plane.s)]
+    def add_pooled(plane: Plane, y: Any, row: Row) -> None:
+        begins = [(y * shifts_up + up) * half + program.left // 2 for up in pooled_to(plane.s)]
 
         def add(j: int) -> None:
             for out, part in zip(outs, row):
@@ -472,7 +237,7 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
 
         program.each_column(put, 2)
 
-    def compute(plane: _Plane) -> None:
+    def compute(plane: Plane) -> None:
         def step(t: Any, rings: list[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
             row, after = plane.row(t), []
             for conv in range(convs):
@@ -492,13 +257,13 @@ def _forward(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> Non
     program.over_shifts(compute)
 
 
-def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
+def _pull(program: Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
     """Write the cotangents of a convolution's planes, or add up those of pixels; add up those of log q."""
     layer, channels = program.layer, program.channels
     network, strip, width = layer.network, layer.strip, layer.level.width
     *to_inputs, to_logs = outs
 
-    def pulled(plane: _Plane, y: Any, covariances: Row) -> tuple[Row, list[Array]]:
+    def pulled(plane: Plane, y: Any, covariances: Row) -> tuple[Row, list[Array]]:
         """Return the cotangents of a row before the activation, and those of log q."""
         variances = plane.variances(0, y)
         read = plane.read_pooled if layer.end == "pool" else plane.read
@@ -528,7 +293,7 @@ def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
 
         program.each_column(add)
 
-    def add_pixels(plane: _Plane, y: Any, row: Row) -> None:
+    def add_pixels(plane: Plane, y: Any, row: Row) -> None:
         begin, pixels = (y * width + program.left) * channels, plane.pixels_of_second(y)
 
         def add(j: int) -> None:
@@ -539,7 +304,7 @@ def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
 
         program.each_column(add)
 
-    def write(plane: _Plane, y: Any, row: Row) -> None:
+    def write(plane: Plane, y: Any, row: Row) -> None:
         begin = plane.places(y)
 
         def put(j: int) -> None:
@@ -558,13 +323,14 @@ def _pull(program: _Program, bars: Sequence[Any], outs: Sequence[Any]) -> None:
 
         program.each_column(put)
 
-    def compute(plane: _Plane) -> None:
+    def compute(plane: Plane) -> None:
         def step(t: Any, rings: tuple[Any, Any]) -> tuple[Any, Any]:
             box, ahead = _window(plane.row(t), rings[0])
             row, logs = pulled(plane, t - 1, program.covariances(box))
+            # At once, so that no register holds them for longer.
+            pl.when(between(t - 1, program.top, program.bottom))(lambda: add_logs(t - 1, logs))
             box, behind = _window(row, rings[1])
             bar = [[network.w * value for value in part] for part in box]
-            pl.when(_between(t - 1, program.top, program.bottom))(lambda: add_logs(t - 1, logs))
             pl.when(t - 2 >= program.top)(lambda: (add_pixels if layer.pixels else write)(plane, t - 2, bar))
             return ahead, behind
 
