@@ -5,7 +5,6 @@
 
 import functools
 import inspect
-import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from jax import export
 
+from helpers.lowering import PLATFORMS, SOLVERS, calls, precisions
 from kip import krr, placement
 from kip.blocks.tile import TileFunctions, tile_functions
 from kip.errors import ConfigError
@@ -28,7 +28,6 @@ from kip.training.recipe import Optimizer
 from kip.training.supervised import Supervised
 from kip.training.update import Batch
 
-PLATFORMS = ("cuda", "rocm", "tpu")
 SIDE, BLOCK = (8, 8, 1), 4
 ARCHITECTURES = [
     Architecture("FC", 2),
@@ -38,9 +37,6 @@ ARCHITECTURES = [
     Architecture("ConvNet3", 1, get="nngp"),
     pytest.param(Architecture("Myrtle"), marks=pytest.mark.slow),
 ]
-SOLVERS = {"cusolver_potrf_ffi", "hipsolver_potrf_ffi", "cusolver_syevd_ffi", "hipsolver_syevd_ffi", "Eigh"}
-"""The library calls of KRR's factorisations."""
-SHAPES = {"Sharding", "shape_assertion"}
 
 
 def lowered(function, *arguments):
@@ -52,17 +48,6 @@ def lowered(function, *arguments):
 
 def floats(*shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
-
-
-def precisions(text):
-    """Return the precisions of a program's products and convolutions."""
-    lines = [line for line in text.splitlines() if "stablehlo.dot_general" in line or "stablehlo.convolution" in line]
-    found = [re.search(r"precision(?:_config)? = \[([^\]]*)\]", line) for line in lines]
-    return {"DEFAULT" if one is None else re.findall(r"[A-Z]+", one[1])[0] for one in found}
-
-
-def calls(text):
-    return set(re.findall(r"custom_call @(\w+)", text)) - SHAPES
 
 
 @pytest.mark.parametrize("name", TileFunctions._fields)
