@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
 import sys
 
 import jax
@@ -127,6 +128,37 @@ def test_growth_is_drawn(tmp_path, monkeypatch, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
     growth = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert growth["by_depth"][1] == [2, {"forward_us": 10.0, "vjp_us": 40.0, "memory_kib": 5.0}]
+
+
+def test_the_busy_time_of_devices_is_drawn(tmp_path, capsys):
+    out = tmp_path / "devices.png"
+    command = "bench devices --kernel ConvVec1 --side 4 --channels 1 --support 3 --targets 5 --json --out"
+    assert cli.main([*command.split(), str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    told = json.loads(printed.splitlines()[-1])
+    assert set(told["shares"]) == set(map(str, range(jax.local_device_count())))
+    assert {span["part"] for span in told["spans"]} == {"forward", "vjp"}
+    assert all(0 <= span["began"] < span["ended"] for span in told["spans"])
+    for part in ("forward", "vjp"):
+        spans = [span for span in told["spans"] if span["part"] == part]
+        whole = max(span["ended"] for span in spans) - min(span["began"] for span in spans)
+        for device, shares in told["shares"].items():
+            busy = sum(span["ended"] - span["began"] for span in spans if span["device"] == int(device))
+            assert shares[part] == pytest.approx(busy / whole)
+    assert "forward" in printed
+    assert cli.main(["bench", "devices", "--simulated", "0"]) == 2
+    assert "--simulated" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_devices_are_simulated(tmp_path):
+    command = "bench devices --kernel FC1 --side 4 --support 3 --targets 50 --simulated 3 --json"
+    result = subprocess.run(
+        [sys.executable, "-m", "kip", *command.split()], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(json.loads(result.stdout.splitlines()[-1])["shares"]) == {"0", "1", "2"}
 
 
 def test_the_parts_of_a_step_make_up_the_whole(capsys, monkeypatch):

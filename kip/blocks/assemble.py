@@ -95,10 +95,13 @@ class KernelBlocks:
         self._plan, images = self._begin(kernel, support, target, num_target=m)
         self._images = images = images._replace(source=source)
         self._executor.begin(images)
-        ss, ts = self._plan.ss, merged(self._plan, self._executor.places)
-        with inner_bar(len(ss) + len(ts), "kernel", unit=BLOCKS) as bar:
-            k_ss = self._assemble(ss, (n, n), lambda block: bar.update())
-            k_ts = self._assemble(ts, (m, n), lambda block: bar.update())
+        # Both matrices at once: the few tasks of K_ss, by themselves, would leave most devices without work.
+        tasks = [*self._plan.ss, *merged(self._plan, self._executor.places)]
+        k_ss, k_ts = np.zeros((n, n), self._config.dtype), np.zeros((m, n), self._config.dtype)
+        with inner_bar(len(tasks), "kernel", unit=BLOCKS) as bar:
+            for task, block in zip(tasks, self._executor.forward(tasks)):
+                (k_ss if task.matrix == "ss" else k_ts)[task.where] = block
+                bar.update()
         # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
         k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)

@@ -105,6 +105,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench function": Command("bench:function", "Measure kip.kernel inside JAX programs beside KIP's blocks."),
         "bench growth": Command("bench:growth", "Draw how an entry's time grows with side, depth and block."),
         "bench step": Command("bench:step", "Measure the parts of a KIP step."),
+        "bench devices": Command("bench:devices", "Draw when each device of this host computes in a step."),
         "bench methods": Command("bench:methods", "Measure updates and memory of methods with finite networks."),
         "bench networks": Command("bench:networks", "Measure updates of a ConvNet-D3 and their parts."),
         "bench matching": Command("bench:matching", "Measure steps of DC and DM beside a plain PyTorch loop's."),

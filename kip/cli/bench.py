@@ -234,6 +234,49 @@ def step(
     return {"rows": [step._asdict() | {"shares": step.shares} for step in steps]}
 
 
+def devices(
+    *,
+    kernel: str = "ConvNet",
+    side: int = 16,
+    channels: int = 3,
+    support: int = 100,
+    targets: int = 960,
+    simulated: int | None = None,
+    out: Out = Path("devices.png"),
+    json: Json = False,
+) -> dict[str, Any]:
+    """Draw when each device of this host computes in the kernel blocks of one step of KIP.
+
+        kip bench devices --kernel ConvNet3 --simulated 4 --out devices.svg
+
+    Args:
+        kernel: The kernel, such as ConvNet, ConvVec3, Myrtle5, FC1.
+        side: The pixels on each side of an image.
+        channels: The channels of an image, 1 or 3.
+        support: The number of support images.
+        targets: The number of target images.
+        simulated: The number of devices that are simulated on the CPU. The default is the devices of this host.
+        out: The file of the picture, PNG, PDF or SVG.
+        json: Print one JSON object with the results as the last line of stdout.
+    """
+    import jax
+
+    from kip.bench import devices as bench
+    from kip.errors import ConfigError
+
+    assert out is not None
+    if simulated is not None:
+        if simulated < 1:
+            raise ConfigError("--simulated", got=simulated, expected="at least 1")
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", simulated)
+    busy = bench.measure(kernel, (side, side, channels), support, targets)
+    bench.draw(busy, out)
+    print(bench.table(busy))
+    print(f"the picture is {out}")
+    return {"out": str(out), "shares": busy.shares, "spans": [span._asdict() for span in busy.spans]}
+
+
 def loader(*, side: int = 32, pictures: int = 2000, updates: int = 20, json: Json = False) -> dict[str, Any]:
     """Measure how many pictures a second are decoded, and are read and preprocessed for a training: a table.
 

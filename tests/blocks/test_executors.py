@@ -219,6 +219,20 @@ def test_no_device_waits_for_another():
         assert sorted(puts) == [target] * 4 + [support] * 4
 
 
+def test_both_matrices_are_handed_out_together(rng):
+    """The few tasks of K_ss, by themselves, would leave most devices without work."""
+    handed = []
+
+    class Noting(LocalExecutor):
+        def forward(self, tasks):
+            handed.append({one.matrix for one in tasks})
+            return super().forward(tasks)
+
+    with Noting() as executor:
+        SmallTiles(2, executor).forward(FC, images(rng, 3), images(rng, 4))
+    assert handed == [{"ss", "ts"}]
+
+
 def test_targets_that_a_device_holds_give_the_same_bits(rng):
     support, target = (images(rng, count).astype(np.float32) for count in (5, 7))
     with LocalExecutor(jax.devices()) as executor:
