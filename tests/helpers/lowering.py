@@ -19,5 +19,9 @@ def precisions(text: str) -> set[str]:
 
 
 def calls(text: str) -> set[str]:
-    """Return the names of a program's calls of libraries and of the host, without remarks for the compiler."""
-    return set(re.findall(r"custom_call @(\w+)", text)) - SHAPES
+    """Return the names of a program's calls of libraries and of the host.
+
+    Without remarks for the compiler, and operations of the compiler's own, which older JAX writes as calls of `mhlo`.
+    """
+    names = set(re.findall(r"custom_call @([\w.]+)", text)) - SHAPES
+    return {name for name in names if not name.startswith("mhlo.")}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import links
+from helpers.waiting import wait_until
 from kip.blocks import Blocks, Images, KernelBlocks, LocalExecutor, plan
 from kip.errors import ShapeError, WorkerError, WorkersLostError
 from kip.kernels import RBF, Architecture, Kernel, Stax
@@ -223,6 +224,26 @@ def test_a_worker_of_another_version_is_sent_away_once_and_ends_no_run(expected,
     with (
         RemoteExecutor([links.ThreadLink("old", Old())], settings=QUICK._replace(begin_patience=0.3)) as executor,
         pytest.raises(WorkerError, match="no worker can begin: worker old: different versions"),
+    ):
+        step(executor)
+
+
+def test_a_worker_that_cannot_compute_the_runs_form_is_sent_away_once_and_ends_no_run(expected, caplog):
+    class Other(Worker):
+        def handle(self, payload):
+            if decode(payload).kind == "begin":
+                return encode(Message("error", {"code": "form", "problem": "it computes other values"}))
+            return super().handle(payload)
+
+    other = links.ThreadLink("other", Other(use_data=False))
+    with RemoteExecutor([other, link("good")], settings=QUICK) as executor:
+        check(executor, expected, [0, 1])
+        wait_until(lambda: executor.scheduler.members["other"].state == "dismissed")
+        assert other.asked.count("begin") == 1
+    assert caplog.text.count("it computes other values") == 1
+    with (
+        RemoteExecutor([links.ThreadLink("other", Other())], settings=QUICK._replace(begin_patience=0.3)) as executor,
+        pytest.raises(WorkerError, match="no worker can begin: worker other: it computes other values"),
     ):
         step(executor)
 
