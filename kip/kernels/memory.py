@@ -53,7 +53,7 @@ def tile_memory(
     On a GPU, the form for XLA computes large chunks of pairs, whose planes outweigh what an entry keeps. With p numbers
     in a plane of the first level, of c convolutions, and q in all planes of K and T of the second, it takes
 
-        a q of each entry, and a ((18 + 3 c) p + 3 q) more of each entry of a chunk,
+        a q of each entry, and a ((20 + 3 c) p + 3 q) more of each entry of a chunk,
 
     as programs that were compiled for an H100 and an A100 have it: ConvNet, ConvNet3, ConvVec and Myrtle, images of 32
     and 16 pixels.
@@ -81,7 +81,7 @@ def tile_memory(
     if platform() != "gpu":
         return TileMemory(entry)
     kept = 2 * above[0].shifts * above[0].plane_size if above else _numbers_of_images(image_shape)
-    beside = (18 + 3 * first.convs) * first.plane_size + 3 * kept
+    beside = (20 + 3 * first.convs) * first.plane_size + 3 * kept
     return TileMemory(itemsize * kept, itemsize * beside, most_pairs(first.plane_size))
 
 

@@ -12,9 +12,12 @@ NEEDS_PLUGIN = pytest.mark.skipif(not compiled.is_possible(), reason="needs XLA'
 
 @pytest.mark.slow
 @NEEDS_PLUGIN
-@pytest.mark.parametrize("program", compiled.PROGRAMS)
-def test_programs_for_a_gpu_stay_within_the_plan_and_spill_nothing(program):
-    kernel, block, image = Architecture("ConvNet3", 2), (32, 16), (16, 16, 3)
+@pytest.mark.parametrize(
+    ("program", "block"),
+    [("forward", (32, 16)), ("pull_columns", (32, 16)), ("pull_both", (32, 32)), ("pull_diagonal", (32, 32))],
+)
+def test_programs_for_a_gpu_stay_within_the_plan_and_spill_nothing(program, block):
+    kernel, image = Architecture("ConvNet3", 2), (16, 16, 3)
     row = compiled.compiled(TARGETS["h100"], kernel, "pallas", program, block, image)
     assert row.memory_mib <= row.estimate_mib
     assert row.spilled == 0

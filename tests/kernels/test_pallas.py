@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.compiling import AS_USERS
+from kip.blocks.tile import tile_functions
 from kip.errors import ConfigError
-from kip.kernels import Architecture, entry_bytes, kernel_function, pallas
+from kip.kernels import Architecture, entry_bytes, kernel_function, pallas, tile_memory
+from kip.kernels.memory import LANES
 from kip.kernels.pallas import form, program
+from kip.placement import made_for, placed
 from kip.precision import float64
 
 A = Architecture
@@ -175,6 +178,19 @@ def test_it_lowers_for_a_gpu_to_kernels_of_its_own_without_float64():
     assert text.count("custom_call @__gpu$xla.gpu.triton") == 2  # the variances, and the pairs
     assert "f64" not in text
     assert "callback" not in text
+
+
+def test_a_tile_of_the_most_entries_is_pulled_back():
+    """The gradient for its targets, whose lanes would be filled up to twice as many pairs, is not traced."""
+    architecture, image = A("Myrtle", 5), (32, 32, 3)
+    with made_for("gpu"):
+        most = tile_memory(architecture, image, implementation="pallas").most
+    assert most is not None
+    columns = most // LANES
+    assert columns < LANES, "lanes to fill up"
+    shapes = (LANES, *image), (columns, *image), (LANES, columns)
+    pull = placed(tile_functions(architecture, "pallas").pull_columns, "gpu")
+    assert jax.eval_shape(pull, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).shape == shapes[1]
 
 
 def test_what_it_does_not_compute_is_refused_with_the_remedy():

@@ -43,7 +43,10 @@ def _block(architecture: Architecture, first: Array, second: Array) -> Array:
 
 
 def _block_forward(architecture, first, second):
-    return _block(architecture, first, second), (first, second)
+    # The keys of a dictionary are known while tracing: a gradient that nobody asks for is not even traced, as the
+    # other way round its lanes may be filled up to more pairs than a tile may have.
+    wanted = {name: () for name, side in (("first", first), ("second", second)) if side.perturbed}
+    return _block(architecture, first.value, second.value), (first.value, second.value, wanted)
 
 
 def _block_backward(architecture, saved, bar):
@@ -51,12 +54,16 @@ def _block_backward(architecture, saved, bar):
         others = features(architecture, second)
         return jax.vjp(lambda first: _pairs(architecture, features(architecture, first), others, 1), first)[1](bar)[0]
 
-    # A program computes only the one of them that is asked for.
-    first, second = saved
-    return gradient(first, second, bar), gradient(second, first, bar.T)
+    first, second, wanted = saved
+    if isinstance(bar, jax.custom_derivatives.SymbolicZero):
+        return None, None
+    return (
+        gradient(first, second, bar) if "first" in wanted else None,
+        gradient(second, first, bar.T) if "second" in wanted else None,
+    )
 
 
-_block.defvjp(_block_forward, _block_backward)
+_block.defvjp(_block_forward, _block_backward, symbolic_zeros=True)
 
 
 def _some(images: Features, first: int, stop: int) -> Features:
