@@ -176,6 +176,11 @@ def cutout(key: Array, images: Array, draws: int) -> Array:
     return jnp.where(hole[..., None], 0.0, images)
 
 
+def take_mirrors(mirror_keeps_class: bool, channels: int) -> bool:
+    """Return whether methods put a set beside its mirror images: colour images whose mirror image keeps its class."""
+    return mirror_keeps_class and channels > 1
+
+
 def with_mirrors(images: AnyArray, labels: AnyArray) -> tuple[Array, Array]:
     """Return images (2n, H, W, C) and labels (2n, c): the set, and then its images mirrored left and right.
 
