@@ -46,6 +46,7 @@ HOMES = {
     "tensorflow_datasets": ["kip/data/tfds.py"],
     "tensorflow": ["kip/data/tfds.py"],
     "matplotlib": [
+        "kip/bench/devices.py",
         "kip/bench/engine.py",
         "kip/bench/matching.py",
         "kip/evaluate/embedding.py",

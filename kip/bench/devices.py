@@ -32,11 +32,13 @@ class Span(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """What the devices did in a step."""
+    """The work of the devices in a step."""
 
     kernel: str
     support: int
     targets: int
+    devices: int
+    """The number of devices, with those that had no task."""
     spans: Sequence[Span]
 
     @property
@@ -46,7 +48,7 @@ class Busy(NamedTuple):
         for part in ("forward", "vjp"):
             spans = [span for span in self.spans if span.part == part]
             whole = max(span.ended for span in spans) - min(span.began for span in spans)
-            for device in sorted({span.device for span in self.spans}):
+            for device in range(self.devices):
                 busy = sum(span.ended - span.began for span in spans if span.device == device)
                 found.setdefault(device, {})[part] = busy / whole
         return found
@@ -100,7 +102,7 @@ def measure(
             blocks.backward(np.ones_like(matrices.k_ss), np.ones_like(matrices.k_ts))
     first = min(span.began for span in executor.spans)
     spans = [span._replace(began=span.began - first, ended=span.ended - first) for span in executor.spans]
-    return Busy(kernel, support, targets, spans)
+    return Busy(kernel, support, targets, executor.places, spans)
 
 
 def table(busy: Busy) -> str:
@@ -122,7 +124,7 @@ def draw(busy: Busy, path: Path) -> None:
     with drawing(title):
         from matplotlib.figure import Figure
 
-        devices = sorted(busy.shares)
+        devices = range(busy.devices)
         figure = Figure(figsize=(10, 1.4 + 0.45 * len(devices)), dpi=DPI, facecolor="white", layout="constrained")
         ax = figure.subplots()
         for part, colour in (("forward", BLUE), ("vjp", ORANGE)):
@@ -132,7 +134,7 @@ def draw(busy: Busy, path: Path) -> None:
                     for span in busy.spans
                     if (span.device, span.part) == (device, part)
                 ]
-                label = part if device == devices[0] else None
+                label = None if device else part
                 ax.broken_barh(bars, (device - 0.35, 0.7), facecolor=colour, edgecolor="white", lw=0.5, label=label)
         ax.set_yticks(devices, [f"device {device}" for device in devices])
         ax.invert_yaxis()

@@ -42,7 +42,7 @@ def programs(monkeypatch):
         def call(*arguments, **named):
             if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arguments, named))):
                 shapes = jax.tree.map(abstract, (arguments, named))
-                config = jax.config
+                config: Any = jax.config
                 found.setdefault(function, Call(shapes, config.jax_enable_x64, config.jax_default_matmul_precision))
             return function(*arguments, **named)
 

@@ -1,4 +1,4 @@
-"""Where a program of a layer's kernel stands, and how it reads there: its shift, strip, rows, and what they hold.
+"""The place of a program of a layer's kernel, and how it reads there: its shift, strip, rows, and their values.
 
 A program has one first image, as many second ones as it has lanes, one shift along y, and a strip of columns of the
 image. Planes are arrays (shifts along y, h, shifts along x, w, P) of P = N M pairs, pair i M + j of first image i and
