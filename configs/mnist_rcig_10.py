@@ -1,7 +1,9 @@
 """MNIST, RCIG, 1 image a class, on small networks.
 
 Paper: Loo et al. 2023, with networks of width 128.
-Reached: not run to its end.
+Reached: 82.03 +- 0.96 % over five networks on all test images, by the set of step 1300, the best on validation (79.8 %
+    there; 77.3 after 500 steps, which gave 78.72 +- 0.41 on test).
+Time: 2.3 s a step on one core that had nothing else to do; 66 minutes beside other work.
 Command:
 
     kip distill mnist_rcig_10
@@ -21,7 +23,7 @@ config = kip.Experiment(
         pool=kip.Pool(30, optimizer=kip.Optimizer(learning_rate=2e-4), loss="mean"),
         evaluation_network=NETWORK,
         evaluation_optimizer=kip.Optimizer(learning_rate=5e-4, schedule="rise_cosine"),
-        steps=500,
+        steps=1300,
         target_batch=256,
         test_networks=5,
     ),

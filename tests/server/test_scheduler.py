@@ -125,9 +125,16 @@ def test_a_worker_that_goes_wrong_later_is_found_out_and_its_rounds_since_are_na
     with RemoteExecutor(made, settings=QUICK._replace(check_share=1.0)) as executor:
         check(executor, expected)
         assert executor.scheduler.members["later"].state == "distrusted"
-    made = [link("good", links.slow(0.02)), link("later", after(3, wrong))]
+    lies = threading.Event()
+
+    def lying(number, payload, answer):
+        return wrong(number, payload, answer) if lies.is_set() else answer
+
+    made = [link("good", links.slow(0.02)), link("later", lying)]
     with RemoteExecutor(made, settings=QUICK._replace(check_share=1e-9)) as executor:
         executor.scheduler.base = 7  # the step of the newest checkpoint
+        step(executor)  # here its first result is checked, and it checks the other's
+        lies.set()
         step(executor)
         executor.scheduler.base = 9
         assert executor.scheduler.members["later"].state == "live", "nothing of it was checked since its first"
