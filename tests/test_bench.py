@@ -147,8 +147,9 @@ def test_the_busy_time_of_devices_is_drawn(tmp_path, capsys):
             busy = sum(span["ended"] - span["began"] for span in spans if span["device"] == int(device))
             assert shares[part] == pytest.approx(busy / whole)
     assert "forward" in printed
-    assert cli.main(["bench", "devices", "--simulated", "0"]) == 2
-    assert "--simulated" in capsys.readouterr().err
+    for option in ("--simulated", "--support", "--targets"):
+        assert cli.main(["bench", "devices", option, "0"]) == 2
+        assert option in capsys.readouterr().err
 
 
 @pytest.mark.slow

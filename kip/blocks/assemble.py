@@ -99,9 +99,7 @@ class KernelBlocks:
         tasks = [*self._plan.ss, *merged(self._plan, self._executor.places)]
         k_ss, k_ts = np.zeros((n, n), self._config.dtype), np.zeros((m, n), self._config.dtype)
         with inner_bar(len(tasks), "kernel", unit=BLOCKS) as bar:
-            for task, block in zip(tasks, self._executor.forward(tasks)):
-                (k_ss if task.matrix == "ss" else k_ts)[task.where] = block
-                bar.update()
+            self._fill({"ss": k_ss, "ts": k_ts}, tasks, lambda block: bar.update())
         # The lower triangle is the upper one's transpose to the last bit, within tiles on the diagonal too.
         k_ss = np.triu(k_ss) + np.triu(k_ss, 1).T
         return KernelMatrices(k_ss, k_ts)
@@ -187,7 +185,9 @@ class KernelBlocks:
                         bar.update()
 
                 tasks = _within(merged(full, self._executor.places), len(part))
-                yield slice(start, start + len(part)), self._assemble(tasks, (len(part), len(support)), on_block)
+                rows = np.zeros((len(part), len(support)), self._config.dtype)
+                self._fill({"ts": rows}, tasks, on_block)
+                yield slice(start, start + len(part)), rows
 
     def matrix(
         self, kernel: Kernel, x: np.ndarray, z: np.ndarray | None = None, *, show_progress: bool = False
@@ -335,14 +335,13 @@ class KernelBlocks:
     def _cast(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(images, self._config.dtype)
 
-    def _assemble(
-        self, tasks: Sequence[Task], shape: tuple[int, int], on_block: Callable[[np.ndarray], Any]
-    ) -> np.ndarray:
-        matrix = np.zeros(shape, self._config.dtype)
+    def _fill(
+        self, matrices: Mapping[str, np.ndarray], tasks: Sequence[Task], on_block: Callable[[np.ndarray], Any]
+    ) -> None:
+        """Write the blocks of tasks into their matrices, which have the names that tasks call them by."""
         for task, block in zip(tasks, self._executor.forward(tasks)):
-            matrix[task.where] = block
+            matrices[task.matrix][task.where] = block
             on_block(block)
-        return matrix
 
 
 def _finite(gradient: np.ndarray) -> np.ndarray:

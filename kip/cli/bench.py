@@ -265,9 +265,10 @@ def devices(
     from kip.errors import ConfigError
 
     assert out is not None
+    for name, number in (("--support", support), ("--targets", targets), ("--simulated", simulated)):
+        if number is not None and number < 1:
+            raise ConfigError(name, got=number, expected="at least 1")
     if simulated is not None:
-        if simulated < 1:
-            raise ConfigError("--simulated", got=simulated, expected="at least 1")
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", simulated)
     busy = bench.measure(kernel, (side, side, channels), support, targets)

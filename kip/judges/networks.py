@@ -13,7 +13,7 @@ from kip.config import value
 from kip.judges.judge import DrawingJudge, Part, Question, Support, Tools, purpose
 from kip.networks.model import Model, Network
 from kip.rng import key
-from kip.training.augment import Augmentation, for_classes, take_mirrors, with_mirrors
+from kip.training.augment import Augmentation, are_mirrored, for_classes, with_mirrors
 from kip.training.ensembles import FULL_BATCH, train_on_set
 from kip.training.losses import Loss
 from kip.training.predict import are_right
@@ -67,7 +67,7 @@ class TrainedNetworks(DrawingJudge):
         """Return which images each network classifies right, (networks, m)."""
         model = Model(self.network, support.labels.shape[1])
         images, labels = support.inputs, support.labels
-        if self.mirror and take_mirrors(tools.mirror_keeps_class, images.shape[3]):
+        if self.mirror and are_mirrored(tools.mirror_keeps_class, images.shape[3]):
             images, labels = map(np.asarray, with_mirrors(images, labels))
         networks = train_on_set(
             model,

@@ -176,7 +176,7 @@ def cutout(key: Array, images: Array, draws: int) -> Array:
     return jnp.where(hole[..., None], 0.0, images)
 
 
-def take_mirrors(mirror_keeps_class: bool, channels: int) -> bool:
+def are_mirrored(mirror_keeps_class: bool, channels: int) -> bool:
     """Return whether methods put a set beside its mirror images: colour images whose mirror image keeps its class."""
     return mirror_keeps_class and channels > 1
 

@@ -48,7 +48,7 @@ from kip.methods.targets import TargetMethod
 from kip.networks.model import Model, Network
 from kip.precision import AnyArray
 from kip.storage.artefacts import Store
-from kip.training.augment import Augmentation, take_mirrors
+from kip.training.augment import Augmentation, are_mirrored
 
 MIRRORED = 500
 """The largest number of images of a set that stands beside its mirror images by default."""
@@ -149,7 +149,7 @@ class FRePo(TargetMethod[Slots, Slots]):
             )
         if self.mirror is None:
             few = self.images_per_class * problem.num_classes <= MIRRORED
-            return few and take_mirrors(problem.mirror_keeps_class, problem.pixels.shape[-1])
+            return few and are_mirrored(problem.mirror_keeps_class, problem.pixels.shape[-1])
         return self.mirror
 
     def step(self, problem: Problem, prepared: Slots, state: State[Slots]) -> tuple[State[Slots], Metrics]:

@@ -68,7 +68,7 @@ from kip.methods.targets import TargetMethod
 from kip.networks.model import Model, Network, Variables
 from kip.precision import AnyArray
 from kip.storage.artefacts import Store, digest
-from kip.training.augment import take_mirrors
+from kip.training.augment import are_mirrored
 
 FIRST_INNER_RATE, FIRST_SOLVER_RATE = 1e-5, 5e-5
 """The rates at which the search for the first learning rates begins."""
@@ -290,7 +290,7 @@ class RCIG(TargetMethod[Prepared, Owned]):
 
     def _student(self, problem: Problem) -> Student:
         count, channels = self.images_per_class * problem.num_classes, problem.inputs.shape[3]
-        mirror = self.mirror and take_mirrors(problem.mirror_keeps_class, channels)
+        mirror = self.mirror and are_mirrored(problem.mirror_keeps_class, channels)
         return Student(Model(self.network, problem.num_classes), krr.Ridge(self.decay * count, "absolute"), mirror)
 
     def _hypergradient(
